@@ -1,0 +1,128 @@
+"""The batch contract: every key that crosses a module border, in one place.
+
+The pipeline, the teachers, the model, the losses, the metrics and the
+drawings meet only here. Shapes are written with these letters:
+
+  B  batch               R  roles, padded to `MAX_ROLES`
+  A  annotators (3)      V  verbs          C  noun classes
+  N  student tokens (token 0 is the class token, then a square grid)
+  M  teacher tokens (the same layout)
+  K  rationales (4, in the order of `RATIONALES`)     L  text tokens
+  S, T, X  widths of student, teacher and text features
+
+Boxes are (centre x, centre y, width, height), divided by the side of the
+square canvas on which `geometry.Letterbox` places an image; -1 marks a box
+that is absent.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+
+MAX_ROLES = 6
+ANNOTATORS = 3
+RATIONALES = ("glimpse_pos", "glimpse_neg", "gaze_pos", "gaze_neg")
+GROUPS = ("seen", "rare", "unseen")
+
+# Annotations: known for every image of every split.
+EXAMPLE_MASK = "example_mask"
+INDEX = "index"
+VERB = "verb"
+GROUP = "group"
+ROLES = "roles"
+ROLE_MASK = "role_mask"
+NOUNS = "nouns"
+BOXES = "boxes"
+BOX_MASK = "box_mask"
+IMAGE_SIZE = "image_size"
+# Features: written by the frozen encoders, see `feature_cache`.
+STUDENT_TOKENS = "student_tokens"
+TEACHER_TOKENS = "teacher_tokens"
+RATIONALE_TOKENS = "rationale_tokens"
+RATIONALE_MASK = "rationale_mask"
+VERB_LOGITS = "verb_logits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+  """One entry of a batch: axes by letter, dtype, and what it means."""
+
+  axes: str
+  dtype: str
+  meaning: str
+
+
+ANNOTATIONS: Mapping[str, Key] = {
+  EXAMPLE_MASK: Key("B", "bool", "False: filler that fills up a batch"),
+  INDEX: Key("B", "int32", "position of the image in its split"),
+  VERB: Key("B", "int32", "true verb, 0..V-1"),
+  GROUP: Key("B", "int32", "group of the true verb, an index into GROUPS"),
+  ROLES: Key("B R", "int32", "role ids in the frame's order, -1 = padding"),
+  ROLE_MASK: Key("B R", "bool", "True where the frame has a role"),
+  NOUNS: Key("B R A", "int32", "noun classes of the annotators; C-1 = padding"),
+  BOXES: Key("B R 4", "float32", "cx cy w h over the canvas side; -1 absent"),
+  BOX_MASK: Key("B R", "bool", "True where the role has a box"),
+  IMAGE_SIZE: Key("B 2", "int32", "height, width of the original, pixels"),
+}
+FEATURES: Mapping[str, Key] = {
+  STUDENT_TOKENS: Key("B N S", "bfloat16", "student encoder's image tokens"),
+  TEACHER_TOKENS: Key("B M T", "bfloat16", "teacher's image tokens"),
+  RATIONALE_TOKENS: Key("B K L X", "bfloat16", "text tokens of rationales"),
+  RATIONALE_MASK: Key("B K L", "bool", "True where there is a text token"),
+  VERB_LOGITS: Key("B V", "float32", "teacher's zero-shot verb logits"),
+}
+CONTRACT: Mapping[str, Key] = {**ANNOTATIONS, **FEATURES}
+
+# What an evaluation step may read: no teacher, no rationale.
+STUDENT_KEYS = (*ANNOTATIONS, STUDENT_TOKENS)
+TRAIN_KEYS = tuple(CONTRACT)
+
+
+def validate(
+  batch: Mapping[str, np.ndarray], keys: Iterable[str] = STUDENT_KEYS
+) -> dict[str, int]:
+  """Checks a host batch against the contract.
+
+  Args:
+    batch: arrays by key; other keys are an error, as are missing ones.
+    keys: the keys that must be there.
+
+  Returns:
+    The size of every axis letter.
+
+  Raises:
+    InputError: a key is missing or unknown, or has another dtype, rank or
+      axis size than the contract or the rest of the batch says.
+  """
+  keys = tuple(keys)
+  missing, unknown = set(keys) - set(batch), set(batch) - set(keys)
+  if missing or unknown:
+    raise InputError(
+      f"batch keys: missing {sorted(missing)}, unknown {sorted(unknown)}",
+      "build batches with input_pipeline.stream, see input_pipeline/schema.py",
+    )
+  sizes = {"R": MAX_ROLES, "A": ANNOTATORS, "K": len(RATIONALES)}
+  for name in keys:
+    _check_array(name, batch[name], sizes)
+  return sizes
+
+
+def _check_array(name: str, value: np.ndarray, sizes: dict[str, int]) -> None:
+  key = CONTRACT[name]
+  axes = key.axes.split()
+  if str(value.dtype) != key.dtype or value.ndim != len(axes):
+    raise InputError(
+      f"batch[{name!r}] is {value.dtype}{list(value.shape)}; "
+      f"the contract says {key.dtype}[{key.axes}]: {key.meaning}",
+      "see input_pipeline/schema.py",
+    )
+  for axis, size in zip(axes, value.shape, strict=True):
+    expected = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
+    if size != expected:
+      raise InputError(
+        f"batch[{name!r}] has {size} on axis {axis}, expected {expected}",
+        "see input_pipeline/schema.py",
+      )
