@@ -15,8 +15,8 @@ square canvas on which `geometry.Letterbox` places an image; -1 marks a box
 that is absent.
 """
 
-from collections.abc import Iterable, Mapping
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
