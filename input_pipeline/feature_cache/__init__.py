@@ -1,0 +1,47 @@
+"""The teacher cache: record schema, writer, reader and verifier.
+
+See docs/architecture.md for the folder's layout; `plan` for what a record
+holds, `writer` for how a cache is made and continued, `reader` for training.
+"""
+
+from input_pipeline.feature_cache.plan import (
+  PARTS,
+  STUDENT,
+  TEACHER,
+  ZERO_SHOT,
+  CachePlan,
+  Field,
+  SplitPlan,
+)
+from input_pipeline.feature_cache.reader import (
+  ANNOTATIONS,
+  COLUMNS,
+  LABELS,
+  NAMES,
+  RATIONALES,
+  Cache,
+  CachedSplit,
+  open_cache,
+)
+from input_pipeline.feature_cache.verify import verify
+from input_pipeline.feature_cache.writer import CacheWriter
+
+__all__ = [
+  "ANNOTATIONS",
+  "COLUMNS",
+  "LABELS",
+  "NAMES",
+  "PARTS",
+  "RATIONALES",
+  "STUDENT",
+  "TEACHER",
+  "ZERO_SHOT",
+  "Cache",
+  "CachePlan",
+  "CacheWriter",
+  "CachedSplit",
+  "Field",
+  "SplitPlan",
+  "open_cache",
+  "verify",
+]

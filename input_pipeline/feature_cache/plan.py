@@ -1,0 +1,216 @@
+"""What a cache is to hold, and whether a cache on disk is that one.
+
+The plan names everything the bytes depend on: the encoders with their
+revisions, the images, the vocabulary, the texts and the options. Two caches
+with equal plans are interchangeable; a cache whose plan differs from the
+expected one is refused, with the field that differs.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+
+import ml_dtypes
+import numpy as np
+
+from input_pipeline import schema
+from input_pipeline.errors import InputError
+
+FORMAT = 1
+
+STUDENT = "student"
+TEACHER = "teacher"
+ZERO_SHOT = "zero_shot"
+# The fields of one record of each part, in the order of their bytes.
+PARTS: Mapping[str, tuple[str, ...]] = {
+  STUDENT: (schema.STUDENT_TOKENS,),
+  TEACHER: (
+    schema.TEACHER_TOKENS,
+    schema.RATIONALE_TOKENS,
+    schema.RATIONALE_MASK,
+  ),
+  ZERO_SHOT: (schema.VERB_LOGITS,),
+}
+
+# Fields of the plan, as people call them when they differ.
+_WORDS = {
+  "teacher": "another teacher",
+  "teacher_revision": "another revision of the teacher",
+  "student": "another student encoder",
+  "student_revision": "another revision of the student encoder",
+  "dataset": "other images or annotations",
+  "vocabulary": "another vocabulary",
+  "rationales": "other rationales",
+  "options": "other options",
+  "fields": "features of other shapes or dtypes",
+  "splits": "other splits",
+  "examples_per_shard": "another shard size",
+}
+
+
+def numpy_dtype(name: str) -> np.dtype:
+  """The numpy dtype of a dtype's name; knows bfloat16."""
+  return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One array of a record: a contract key, its shape for one example."""
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: str
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * numpy_dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+  """One split: its number of examples and the parts it has."""
+
+  name: str
+  num_examples: int
+  parts: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """The examples `start..stop-1` of one part of one split, in one file."""
+
+  split: str
+  part: str
+  number: int
+  count: int
+  start: int
+  stop: int
+
+  @property
+  def path(self) -> str:
+    """Relative to the cache's folder."""
+    name = f"{self.part}-{self.number:05d}-of-{self.count:05d}.array_record"
+    return f"{self.split}/{name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CachePlan:
+  """Everything that the bytes of a cache depend on.
+
+  `options` are name-value pairs of strings (geometry, dtypes, prompt
+  templates); `fields` gives every feature's shape for one example.
+  """
+
+  teacher: str
+  teacher_revision: str
+  student: str
+  student_revision: str
+  dataset: str
+  vocabulary: str
+  rationales: str
+  options: tuple[tuple[str, str], ...]
+  fields: tuple[Field, ...]
+  splits: tuple[SplitPlan, ...]
+  examples_per_shard: int
+
+  def __post_init__(self):
+    if self.examples_per_shard < 1:
+      raise InputError(
+        f"examples_per_shard is {self.examples_per_shard}",
+        "give a positive number of examples per shard",
+      )
+    known = {field.name for field in self.fields}
+    for split in self.splits:
+      for part in split.parts:
+        missing = set(PARTS[part]) - known
+        if missing:
+          raise InputError(
+            f"split {split.name!r} has part {part!r} without the shape of "
+            f"{sorted(missing)}",
+            "add the missing fields to CachePlan.fields",
+          )
+
+  def to_json(self) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+  @classmethod
+  def from_json(cls, data: Mapping) -> "CachePlan":
+    values = dict(data)
+    values["options"] = tuple((k, v) for k, v in data["options"])
+    values["fields"] = tuple(
+      Field(f["name"], tuple(f["shape"]), f["dtype"]) for f in data["fields"]
+    )
+    values["splits"] = tuple(
+      SplitPlan(s["name"], s["num_examples"], tuple(s["parts"]))
+      for s in data["splits"]
+    )
+    return cls(**values)
+
+  @property
+  def plan_hash(self) -> str:
+    text = json.dumps(self.to_json(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+  def split(self, name: str) -> SplitPlan:
+    for split in self.splits:
+      if split.name == name:
+        return split
+    raise InputError(
+      f"the cache has no split {name!r}, only {[s.name for s in self.splits]}",
+      "prepare a cache with that split",
+    )
+
+  def part_fields(self, part: str) -> tuple[Field, ...]:
+    """The fields of one record of a part, in the order of their bytes."""
+    by_name = {field.name: field for field in self.fields}
+    return tuple(by_name[name] for name in PARTS[part])
+
+  def record_bytes(self, part: str) -> int:
+    return sum(field.nbytes for field in self.part_fields(part))
+
+  def shards(self, split: str, part: str) -> tuple[Shard, ...]:
+    """The shards of one part of one split, in the order of the examples."""
+    total, size = self.split(split).num_examples, self.examples_per_shard
+    count = -(-total // size)
+    return tuple(
+      Shard(split, part, i, count, i * size, min(total, (i + 1) * size))
+      for i in range(count)
+    )
+
+  def all_shards(self) -> tuple[Shard, ...]:
+    return tuple(
+      shard
+      for split in self.splits
+      for part in split.parts
+      for shard in self.shards(split.name, part)
+    )
+
+
+def check_same(found: CachePlan, expected: CachePlan, folder: str) -> None:
+  """Raises InputError that names every field in which two plans differ."""
+  lines = []
+  for field in dataclasses.fields(CachePlan):
+    here, there = getattr(found, field.name), getattr(expected, field.name)
+    if here != there:
+      here, there = _difference(here, there)
+      lines.append(
+        f"  {_WORDS[field.name]} ({field.name}): the cache has {here}, "
+        f"this run expects {there}"
+      )
+  if lines:
+    raise InputError(
+      f"the cache {folder} was made for something else:\n" + "\n".join(lines),
+      "delete that folder and prepare it again, or choose another cache folder",
+    )
+
+
+def _difference(here, there):
+  """Of two tuples only the entries that differ; other values as they are."""
+  if isinstance(here, tuple) and isinstance(there, tuple):
+    return (
+      [entry for entry in here if entry not in there],
+      [entry for entry in there if entry not in here],
+    )
+  return repr(here), repr(there)

@@ -1,0 +1,197 @@
+"""Opening a cache and reading batches of it, by index, from any thread."""
+
+import threading
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline import schema
+from input_pipeline.errors import InputError
+from input_pipeline.feature_cache import files
+from input_pipeline.feature_cache.plan import (
+  FORMAT,
+  PARTS,
+  CachePlan,
+  Shard,
+  check_same,
+)
+from input_pipeline.feature_cache.shard import decode, open_reader
+from input_pipeline.feature_cache.writer import BUILDING, MANIFEST
+
+LABELS = "labels.npz"
+ANNOTATIONS = "annotations.npz"
+RATIONALES = "rationales.jsonl"
+NAMES = "names"
+# The annotation columns on disk: all but the mask, which batching makes.
+COLUMNS = tuple(key for key in schema.ANNOTATIONS if key != schema.EXAMPLE_MASK)
+
+
+class Cache:
+  """A complete cache. Make it with `open_cache`."""
+
+  def __init__(self, folder: Path, manifest: Mapping):
+    self.folder = folder
+    self.plan = CachePlan.from_json(manifest["plan"])
+    self.files: Mapping[str, Mapping] = manifest["files"]
+
+  def labels(self) -> dict[str, np.ndarray]:
+    """The text banks: float32 verb_text [V,X], role_text, noun_text."""
+    return load_arrays(self.folder / LABELS)
+
+  def split(
+    self, name: str, parts: tuple[str, ...] | None = None
+  ) -> "CachedSplit":
+    """A split with the features of `parts` (all that it has if None).
+
+    Raises:
+      InputError: there is no such split, or it lacks one of the parts.
+    """
+    has = self.plan.split(name).parts
+    parts = has if parts is None else tuple(parts)
+    missing = [part for part in parts if part not in has]
+    if missing:
+      raise InputError(
+        f"split {name!r} of the cache {self.folder} has no {missing}, "
+        f"only {list(has)}",
+        "ask for other parts, or prepare a cache that has them",
+      )
+    return CachedSplit(self, name, parts)
+
+
+class CachedSplit:
+  """The examples of one split: annotations and features, random access."""
+
+  def __init__(self, cache: Cache, name: str, parts: tuple[str, ...]):
+    self.name = name
+    self.parts = parts
+    self._cache = cache
+    columns = load_arrays(cache.folder / name / ANNOTATIONS)
+    self.names: tuple[str, ...] = tuple(columns.pop(NAMES).tolist())
+    self.annotations: dict[str, np.ndarray] = columns
+    self._shards = {part: cache.plan.shards(name, part) for part in parts}
+    # ArrayRecord's reader is thread-safe; one per file, made when needed.
+    self._readers: dict[Path, object] = {}
+    self._lock = threading.Lock()
+
+  @property
+  def num_examples(self) -> int:
+    return len(self.names)
+
+  @property
+  def keys(self) -> tuple[str, ...]:
+    """The keys of `read`."""
+    return COLUMNS + tuple(k for part in self.parts for k in PARTS[part])
+
+  def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """The contract's arrays of the given examples, without example_mask.
+
+    Args:
+      indices: int [n], positions in the split, any order, repeats allowed.
+
+    Raises:
+      InputError: a record cannot be read (file cut off or damaged).
+    """
+    indices = np.asarray(indices, np.int64)
+    if indices.size and not (
+      indices.min() >= 0 and indices.max() < self.num_examples
+    ):
+      raise IndexError(f"indices outside 0..{self.num_examples - 1}")
+    batch = {key: self.annotations[key][indices] for key in COLUMNS}
+    for part in self.parts:
+      fields = self._cache.plan.part_fields(part)
+      batch.update(decode(fields, self._read_part(part, indices)))
+    return batch
+
+  def _read_part(self, part: str, indices: np.ndarray) -> np.ndarray:
+    """uint8 [n, record_bytes], one read per shard that is touched."""
+    size = self._cache.plan.record_bytes(part)
+    rows = np.empty((len(indices), size), np.uint8)
+    numbers = indices // self._cache.plan.examples_per_shard
+    for number in np.unique(numbers):
+      shard = self._shards[part][number]
+      here = np.flatnonzero(numbers == number)
+      data = self._read_records(shard, indices[here] - shard.start, size)
+      rows[here] = np.frombuffer(data, np.uint8).reshape(len(here), size)
+    return rows
+
+  def _read_records(self, shard: Shard, records: np.ndarray, size: int):
+    path = self._cache.folder / shard.path
+    try:
+      found = self._reader(path).read(records.tolist())
+    except RuntimeError as error:
+      raise _damaged(path, records.tolist(), str(error)) from error
+    # A cut-off file may also answer with empty records.
+    bad = [r for r, d in zip(records, found, strict=True) if len(d) != size]
+    if bad:
+      raise _damaged(path, bad, f"expected {size} bytes a record")
+    return b"".join(found)
+
+  def _reader(self, path: Path):
+    with self._lock:
+      if path not in self._readers:
+        self._readers[path] = open_reader(path)
+      return self._readers[path]
+
+
+def open_cache(folder: str | Path, expected: CachePlan | None = None) -> Cache:
+  """Opens a complete cache.
+
+  Args:
+    folder: the cache's folder.
+    expected: if given, the plan that the cache has to have.
+
+  Raises:
+    InputError: the cache is missing, unfinished, of another format or made
+      for something else than expected, or a file is missing or cut off.
+  """
+  folder = Path(folder)
+  manifest_path = folder / MANIFEST
+  if not manifest_path.exists():
+    state = "unfinished" if (folder / BUILDING).exists() else "missing"
+    raise InputError(
+      f"the cache {folder} is {state} (no {MANIFEST})",
+      "prepare it first; an unfinished one continues where it stopped",
+    )
+  manifest = files.read_json(manifest_path)
+  if manifest.get("format") != FORMAT:
+    raise InputError(
+      f"{manifest_path} has format {manifest.get('format')}, not {FORMAT}",
+      "delete the cache folder and prepare it again",
+    )
+  cache = Cache(folder, manifest)
+  if expected is not None:
+    check_same(cache.plan, expected, str(folder))
+  for name, entry in cache.files.items():
+    check_size(folder / name, entry)
+  return cache
+
+
+def check_size(path: Path, entry: Mapping) -> None:
+  """Raises InputError unless the file has the manifest's size."""
+  size = path.stat().st_size if path.exists() else None
+  if size != entry["bytes"]:
+    found = "missing" if size is None else f"{size} bytes long"
+    raise InputError(
+      f"{path} is {found}, the manifest says {entry['bytes']} bytes"
+      + (f" ({entry['records']} records)" if "records" in entry else ""),
+      "prepare the cache again into the same folder: it rewrites that file",
+    )
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+  """All arrays of an .npz file."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return dict(file)
+  except (OSError, ValueError, zipfile.BadZipFile) as error:
+    raise _damaged(path, [], str(error)) from error
+
+
+def _damaged(path: Path, records: list[int], reason: str) -> InputError:
+  which = f", record {', '.join(map(str, records[:5]))}" if records else ""
+  return InputError(
+    f"{path}{which} cannot be read: {reason}",
+    "delete that file and prepare the cache again into the same folder",
+  )

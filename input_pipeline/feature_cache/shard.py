@@ -1,0 +1,138 @@
+"""One shard: the records of consecutive examples in one ArrayRecord file."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.feature_cache import files
+from input_pipeline.feature_cache.plan import Field, numpy_dtype
+
+# One record per chunk: any record is read alone. No compression: features
+# look like noise, and equal features give equal bytes.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+# Random access; threads are the caller's business.
+READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+def open_reader(path: Path):
+  """An ArrayRecord reader for random access; RuntimeError if damaged."""
+  from array_record.python import array_record_module
+
+  return array_record_module.ArrayRecordReader(str(path), READER_OPTIONS)
+
+
+def encode(
+  fields: tuple[Field, ...], values: Mapping[str, np.ndarray]
+) -> np.ndarray:
+  """Arrays [n, *shape] -> uint8 [n, record_bytes], fields side by side.
+
+  Raises:
+    ValueError: an array has another shape or dtype than its field.
+  """
+  rows = []
+  for field in fields:
+    value = np.ascontiguousarray(values[field.name])
+    if (value.shape[1:], value.dtype) != (
+      field.shape,
+      numpy_dtype(field.dtype),
+    ):
+      raise ValueError(
+        f"{field.name}: {value.dtype}{list(value.shape[1:])} does not fit the "
+        f"plan's {field.dtype}{list(field.shape)}"
+      )
+    rows.append(value.reshape(len(value), -1).view(np.uint8))
+  return np.concatenate(rows, axis=1)
+
+
+def decode(fields: tuple[Field, ...], rows: np.ndarray) -> dict:
+  """The inverse of `encode`: uint8 [n, record_bytes] -> arrays by name."""
+  values, start = {}, 0
+  for field in fields:
+    part = np.ascontiguousarray(rows[:, start : start + field.nbytes])
+    values[field.name] = part.view(numpy_dtype(field.dtype)).reshape(
+      len(rows), *field.shape
+    )
+    start += field.nbytes
+  return values
+
+
+class ShardWriter:
+  """Writes one shard; a context manager. The file appears when it is whole.
+
+  Any error removes the temporary file; a full disk raises InputError.
+  """
+
+  def __init__(
+    self,
+    path: Path,
+    fields: tuple[Field, ...],
+    num_examples: int,
+    bytes_left: Callable[[], int] = lambda: 0,
+  ):
+    """`bytes_left` says how much is still to write, for a full disk's error."""
+    self._path = path
+    self._fields = fields
+    self._expected = num_examples
+    self._bytes_left = bytes_left
+    self._temporary = path.with_name(path.name + files.TEMPORARY)
+    self._written = 0
+    self._last = b""
+    self._writer = None
+
+  def __enter__(self) -> "ShardWriter":
+    from array_record.python import array_record_module
+
+    with self._guard():
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      self._writer = array_record_module.ArrayRecordWriter(
+        str(self._temporary), WRITER_OPTIONS
+      )
+    return self
+
+  def write(self, values: Mapping[str, np.ndarray]) -> None:
+    """Appends n examples: arrays [n, *field.shape] of the field's dtype."""
+    rows = encode(self._fields, values)
+    with self._guard():
+      for row in rows:
+        self._last = row.tobytes()
+        self._writer.write(self._last)
+    self._written += len(rows)
+
+  def __exit__(self, kind, error, trace) -> None:
+    if error is not None:
+      self._abandon()
+      return
+    with self._guard():
+      self._writer.close()
+      self._check()
+      files.publish(self._temporary, self._path)
+
+  def _check(self) -> None:
+    """Reads the count and the last record back before the file gets a name."""
+    reader = open_reader(self._temporary)
+    count = reader.num_records()
+    if not self._expected == self._written == count:
+      raise ValueError(
+        f"{self._path}: {self._expected} examples belong in this shard, "
+        f"{self._written} were written and {count} arrived"
+      )
+    if reader.read([count - 1]) != [self._last]:
+      raise OSError(f"{self._temporary}: the last record reads back otherwise")
+
+  @contextlib.contextmanager
+  def _guard(self) -> Iterator[None]:
+    try:
+      yield
+    except BaseException as error:
+      self._abandon()
+      if isinstance(error, Exception) and files.is_full(error):
+        raise files.full_disk(self._path.parent, self._bytes_left()) from error
+      raise
+
+  def _abandon(self) -> None:
+    # Closing writes what is buffered, which a full disk refuses once more.
+    with contextlib.suppress(Exception):
+      self._writer.close()
+    self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""Writing a cache, shard by shard, so that it can be stopped at any time.
+
+While a cache is being made its folder holds `building/`, with the plan and
+one note per finished file. `manifest.json` is written last; a restart with
+the same plan writes only the files that have no note.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+from input_pipeline.feature_cache import files
+from input_pipeline.feature_cache.plan import (
+  FORMAT,
+  CachePlan,
+  Shard,
+  check_same,
+)
+from input_pipeline.feature_cache.shard import ShardWriter
+
+MANIFEST = "manifest.json"
+BUILDING = "building"
+PLAN = "plan.json"
+
+
+class CacheWriter:
+  """Writes the files of one cache; several processes may share a folder.
+
+  Shard i of every part belongs to process `i % process_count`. Process 0
+  also writes the other files and, when all processes are done, finishes.
+  """
+
+  def __init__(
+    self,
+    folder: str | Path,
+    plan: CachePlan,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    """Starts a cache, continues an unfinished one or mends a damaged one.
+
+    Raises:
+      InputError: the folder holds a cache of another plan, finished or not,
+        or other things, or the disk has too little space.
+    """
+    self.folder = Path(folder)
+    self.plan = plan
+    self._process = (process_index, process_count)
+    self._notes = self.folder / BUILDING
+    manifest = self._check_folder()
+    _make_folder(self._notes)
+    if process_index == 0:
+      files.write_json(self._notes / PLAN, plan.to_json())
+      for path, note in manifest.get("files", {}).items():
+        files.write_json(self._note_path(path), note)
+      (self.folder / MANIFEST).unlink(missing_ok=True)
+    needed = self.bytes_left()
+    if needed > shutil.disk_usage(self.folder).free:
+      raise files.full_disk(self.folder, needed)
+
+  def _check_folder(self) -> dict:
+    """Refuses another cache's folder; returns the manifest of a cache."""
+    for path in (self.folder / MANIFEST, self._notes / PLAN):
+      if path.exists():
+        data = files.read_json(path)
+        found = CachePlan.from_json(data.get("plan", data))
+        check_same(found, self.plan, str(self.folder))
+        return data if path.name == MANIFEST else {}
+    if self.folder.is_dir():
+      foreign = {entry.name for entry in self.folder.iterdir()} - {BUILDING}
+      if foreign:
+        raise InputError(
+          f"{self.folder} holds {sorted(foreign)[:3]} and is no cache (no "
+          f"{MANIFEST}, no {BUILDING}/{PLAN})",
+          "give an empty or new folder for the cache",
+        )
+    return {}
+
+  def bytes_left(self) -> int:
+    """Bytes of features that all processes together have yet to write."""
+    return sum(
+      (shard.stop - shard.start) * self.plan.record_bytes(shard.part)
+      for shard in self.plan.all_shards()
+      if not self.is_done(shard.path)
+    )
+
+  def is_done(self, path: str) -> bool:
+    """Whether a file (path relative to the folder) is there, whole."""
+    note, file = self._note_path(path), self.folder / path
+    if not note.exists() or not file.exists():
+      return False
+    return file.stat().st_size == files.read_json(note)["bytes"]
+
+  def pending(self, split: str) -> tuple[Shard, ...]:
+    """Shards of a split that this process has to write, all parts."""
+    index, count = self._process
+    return tuple(
+      shard
+      for part in self.plan.split(split).parts
+      for shard in self.plan.shards(split, part)
+      if shard.number % count == index and not self.is_done(shard.path)
+    )
+
+  @contextlib.contextmanager
+  def open_shard(self, shard: Shard) -> Iterator[ShardWriter]:
+    """A writer for all examples of one shard; noted when it is whole."""
+    num_examples = shard.stop - shard.start
+    with ShardWriter(
+      self.folder / shard.path,
+      self.plan.part_fields(shard.part),
+      num_examples,
+      self.bytes_left,
+    ) as writer:
+      yield writer
+    self._note(shard.path, records=num_examples)
+
+  def write_arrays(self, path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz of plain numpy arrays; equal arrays, equal bytes."""
+
+    def write(temporary: Path) -> None:
+      with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+    self._write(path, write)
+
+  def write_text(self, path: str, text: str) -> None:
+    self._write(path, lambda temporary: temporary.write_text(text))
+
+  def _write(self, path: str, write: Callable[[Path], None]) -> None:
+    files.write_whole(self.folder / path, write)
+    self._note(path)
+
+  def _note(self, path: str, **more: int) -> None:
+    file = self.folder / path
+    note = {"bytes": file.stat().st_size, "sha256": files.sha256(file), **more}
+    files.write_json(self._note_path(path), note)
+
+  def _note_path(self, path: str) -> Path:
+    return self._notes / (path.replace("/", "--") + ".json")
+
+  def finish(self, paths: tuple[str, ...] = ()) -> None:
+    """Writes the manifest; for process 0, when all processes are done.
+
+    Args:
+      paths: files besides the shards, all written with this class.
+
+    Raises:
+      InputError: a shard or a file is missing.
+    """
+    names = [shard.path for shard in self.plan.all_shards()] + list(paths)
+    missing = [name for name in names if not self.is_done(name)]
+    if missing:
+      raise InputError(
+        f"the cache {self.folder} lacks {len(missing)} of {len(names)} files: "
+        f"{missing[:5]}",
+        "run the same command again, it writes what is missing",
+      )
+    manifest = {
+      "format": FORMAT,
+      "plan_hash": self.plan.plan_hash,
+      "plan": self.plan.to_json(),
+      "files": {n: files.read_json(self._note_path(n)) for n in names},
+    }
+    for leftover in self.folder.rglob("*" + files.TEMPORARY):
+      leftover.unlink()
+    files.write_json(self.folder / MANIFEST, manifest)
+    shutil.rmtree(self._notes)
+
+
+def _make_folder(folder: Path) -> None:
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    if files.is_full(error):
+      raise files.full_disk(folder.parent) from error
+    raise InputError(
+      f"the cache folder {folder} cannot be made: {error}",
+      "choose a folder that you may write to",
+    ) from error

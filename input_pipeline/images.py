@@ -1,0 +1,68 @@
+"""Image files: sizes, checks and decoding, with errors that name the image."""
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Iterator
+
+from PIL import Image
+
+from input_pipeline.errors import InputError
+
+# What Pillow raises for content that is no image, is cut off or is malicious.
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# Some cameras write a few bytes behind the end-of-image marker.
+_JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
+
+
+def read_size(path: pathlib.Path) -> tuple[int, int]:
+  """(height, width) in pixels from the header of an image file."""
+  with _naming(str(path)), Image.open(path) as image:
+    return image.height, image.width
+
+
+def check(content: bytes, name: str, height: int, width: int) -> None:
+  """Checks that encoded bytes are a whole image of the annotated size.
+
+  Reads the header; decodes only a JPEG that lacks its end marker, so the
+  check of a large folder costs little more than reading it.
+
+  Raises:
+    InputError: the image is broken, cut off, or of another size.
+  """
+  with _naming(name), Image.open(io.BytesIO(content)) as image:
+    found = (image.height, image.width)
+    if image.format == "JPEG" and _JPEG_END not in content[-_JPEG_TAIL:]:
+      image.load()
+    else:
+      image.verify()
+  if found != (height, width):
+    raise InputError(
+      f"image {name} is {found[0]} x {found[1]} pixels (height x width), "
+      f"its record says {height} x {width}",
+      "use the images that the boxes were drawn on (SWiG: images_512), or "
+      "scale the record's height, width and boxes",
+    )
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+  """Decodes to RGB; orientation tags are ignored, as in the annotations.
+
+  Raises:
+    InputError: the image is broken or cut off.
+  """
+  with _naming(name), Image.open(io.BytesIO(content)) as image:
+    return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+  try:
+    yield
+  except _BROKEN as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(
+      f"image {name} cannot be decoded: {error}",
+      "copy or download the image again, or take its record out of the JSON",
+    ) from None

@@ -1,0 +1,79 @@
+"""Sizes and rates of a small world."""
+
+import dataclasses
+
+from input_pipeline.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+  """Everything that a small world is drawn from: same config, same bytes.
+
+  Attributes:
+    seed: draws the verbs' codes, the nouns' looks, the groups, the scenes.
+    num_seen, num_rare, num_unseen: verbs in each group.
+    num_nouns: noun classes, places included, besides blank, oov and Pad.
+    train_seen: fewest and most training images of a seen verb; the counts
+      between fall off exponentially (mean about 40 by default).
+    train_rare: fewest and most training images of a rare verb.
+    dev_images, test_images: images per seen, rare and unseen verb.
+    longer_side: least and greatest longer side of an image, pixels.
+    aspect: least and greatest width over height.
+    attribute_noise: chance, per attribute, of a random value in an image.
+    preferred: chance that a role takes one of its verb's preferred nouns.
+    blank: chance that a role is empty in an image.
+    hidden: chance that a role is named but out of view, so without a box.
+    slip: chance that one annotator names a neighbouring noun.
+    skip: chance that one annotator leaves a filled role empty.
+    jpeg_quality: of the written images.
+  """
+
+  seed: int = 0
+  num_seen: int = 64
+  num_rare: int = 16
+  num_unseen: int = 16
+  num_nouns: int = 138
+  train_seen: tuple[int, int] = (16, 90)
+  train_rare: tuple[int, int] = (3, 6)
+  dev_images: tuple[int, int, int] = (5, 6, 10)
+  test_images: tuple[int, int, int] = (16, 20, 40)
+  longer_side: tuple[int, int] = (96, 128)
+  aspect: tuple[float, float] = (0.8, 1.25)
+  attribute_noise: float = 0.04
+  preferred: float = 0.7
+  blank: float = 0.05
+  hidden: float = 0.05
+  slip: float = 0.12
+  skip: float = 0.04
+  jpeg_quality: int = 95
+
+  def __post_init__(self):
+    if min(self.num_seen, self.num_rare, self.num_unseen) < 1:
+      raise InputError(
+        "a small world needs seen, rare and unseen verbs",
+        "give num_seen, num_rare and num_unseen at least 1 each",
+      )
+    if not 0 < self.train_seen[0] <= self.train_seen[1]:
+      raise InputError(
+        f"train_seen={self.train_seen} is not (fewest, most)",
+        "give two positive counts, the smaller first",
+      )
+
+  @property
+  def num_verbs(self) -> int:
+    return self.num_seen + self.num_rare + self.num_unseen
+
+  @classmethod
+  def tiny(cls, seed: int = 0) -> "WorldConfig":
+    """12 verbs, 30 nouns, about 100 training images: for tests."""
+    return cls(
+      seed=seed,
+      num_seen=8,
+      num_rare=2,
+      num_unseen=2,
+      num_nouns=30,
+      train_seen=(6, 18),
+      train_rare=(2, 3),
+      dev_images=(2, 2, 2),
+      test_images=(3, 3, 4),
+    )

@@ -1,0 +1,86 @@
+"""What can be seen in a small world, and the words for it.
+
+A verb is a code over five attributes; a noun is a shape, a colour and a
+texture; a place is a tone and a pattern of the background. Every value has a
+word of its own, so that a definition tells an unseen verb or noun apart.
+"""
+
+from collections.abc import Mapping
+
+# Attribute of a verb -> its values' words, in the order of the code.
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+  "layout": ("beside", "above", "below", "inside", "overlapping", "apart"),
+  "mark": ("streaks", "waves", "sparks", "drops", "puffs", "bolts"),
+  "arms": ("raised", "spread", "lowered"),
+  "link": ("loose", "roped", "chained"),
+  "light": ("day", "dusk", "night"),
+}
+LAYOUTS = ATTRIBUTES["layout"]
+# How an attribute's word stands in a definition or a caption.
+PHRASES: Mapping[str, str] = {
+  "layout": "{} the other",
+  "mark": "with {}",
+  "arms": "arms {}",
+  "link": "{}",
+  "light": "at {}",
+}
+
+SHAPES = (
+  "disc",
+  "square",
+  "triangle",
+  "starry",
+  "cross",
+  "hoop",
+  "flat",
+  "tall",
+)
+COLOURS: Mapping[str, tuple[int, int, int]] = {
+  "red": (222, 44, 44),
+  "orange": (244, 144, 32),
+  "yellow": (248, 222, 60),
+  "green": (58, 168, 62),
+  "turquoise": (60, 206, 206),
+  "blue": (52, 84, 218),
+  "purple": (148, 60, 188),
+  "white": (248, 248, 244),
+}
+TEXTURES = ("plain", "striped", "dotted")
+
+TONES: Mapping[str, tuple[int, int, int]] = {
+  "sandy": (226, 206, 160),
+  "mossy": (164, 190, 140),
+  "slaty": (150, 160, 172),
+  "rosy": (224, 184, 184),
+  "misty": (186, 208, 226),
+  "earthy": (176, 148, 124),
+}
+PATTERNS = ("bare", "lined", "tiled", "speckled")
+
+# Colour factors of the light attribute, in the order of its values.
+LIGHTS = ((1.0, 1.0, 1.0), (1.0, 0.76, 0.56), (0.44, 0.5, 0.78))
+
+# Kinds of nouns that a role takes; other roles take things.
+ROLE_KINDS: Mapping[str, str] = {
+  **dict.fromkeys(
+    "agent teacher seller victim coagent student buyer recipient eater chasee "
+    "hugged hunted follower suspect performer".split(),
+    "agent",
+  ),
+  **dict.fromkeys("tool weapon brush connector".split(), "tool"),
+  **dict.fromkeys("substance liquid fluid glue".split(), "substance"),
+  "place": "place",
+}
+
+
+def role_kind(role: str) -> str:
+  """The kind of noun that fills a role."""
+  return ROLE_KINDS.get(role, "thing")
+
+
+def attribute_phrases(code: tuple[int, ...]) -> list[str]:
+  """A code in words: "beside the other", "arms raised", ..."""
+  return [
+    PHRASES[name].format(words[value])
+    for (name, words), value in zip(ATTRIBUTES.items(), code, strict=True)
+  ]

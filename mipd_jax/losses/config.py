@@ -1,0 +1,53 @@
+"""Weights and forms of the losses, as a frozen dataclass."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """Every term of the total; a weight of 0 drops the term.
+
+  The defaults are preset `mipd`; `mipd_jax.presets` holds the reference's.
+  """
+
+  # Verb.
+  verb: float = 1.0
+  verb_smoothing: float = 0.1
+  # True: only verbs with training images compete, and their logits are
+  # adjusted by the class prior. False (reference): all verbs, unseen ones as
+  # negatives of every image.
+  verb_prior: bool = True
+  # Scene distillation: student verb embedding -> scene target.
+  scene_distill: float = 1.0
+  scene_distill_form: str = "cosine"  # l1 (reference) | cosine
+  detach_teacher: bool = True  # row 7: False in the reference
+  # Scene target itself.
+  scene_contrast: float = 0.5  # hinge against the negative rationale
+  scene_align: float = 0.5  # InfoNCE against positive rationales
+  align_temperature: float = 0.1
+  teacher_verb: float = 1.0  # cross entropy of the scene target
+  # Teacher's zero-shot verb logits.
+  verb_kl: float = 0.3
+  verb_kl_temperature: float = 4.0
+  # True: within untrained names too. Uses the *names* of unseen verbs.
+  verb_kl_untrained: bool = True
+  # Nouns.
+  noun_sum: float = 1.0  # on the scores that are evaluated, where summed
+  noun_closed: float = 0.0
+  noun_text: float = 0.0
+  noun_smoothing: float = 0.1
+  # Gaze distillation: role embedding -> gaze target.
+  gaze_distill: float = 1.0
+  gaze_contrast: float = 0.5
+  teacher_noun: float = 1.0
+  # Boxes.
+  box: float = 5.0
+  giou: float = 5.0
+  confidence: float = 5.0
+
+  def __post_init__(self):
+    if self.scene_distill_form not in ("l1", "cosine"):
+      raise ValueError(
+        f"loss.scene_distill_form={self.scene_distill_form!r} is not one of "
+        "('l1', 'cosine')"
+      )

@@ -1,0 +1,173 @@
+"""Loss terms as values and weights per example, so that masks are exact.
+
+A `Term` is a value for each example of the batch and a weight that says
+whether the example counts; its mean is sum(value * weight) / sum(weight)
+over the global batch. A padded role or a padded example changes neither.
+All in float32.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mipd_jax.losses import boxes as box_ops
+
+
+class Term(NamedTuple):
+  """Per-example values [B] and weights [B]."""
+
+  value: Float[Array, "b"]
+  weight: Float[Array, "b"]
+
+  def mean(self) -> Float[Array, ""]:
+    """Weighted mean; zero where nothing counts."""
+    value = jnp.where(self.weight > 0, self.value, 0)
+    total = jnp.sum(value * self.weight)
+    return total / jnp.maximum(jnp.sum(self.weight), 1.0)
+
+
+def smoothed_cross_entropy(
+  logits: Float[Array, "*b c"],
+  labels: Int[Array, "*b a"],
+  smoothing: float,
+  log_prior: Float[Array, "c"] | None = None,
+  allowed: Bool[Array, "c"] | None = None,
+) -> Float[Array, "*b a"]:
+  """(1 - e) NLL + e mean_c(-log p), for several labels of one row of logits.
+
+  Reference `LabelSmoothing`. Never materialises log-probabilities: one
+  log-sum-exp and one mean serve all labels.
+
+  Args:
+    logits: class scores, cast to float32.
+    labels: class of each annotator.
+    smoothing: e.
+    log_prior: added to the logits (logit adjustment, Menon et al. 2021).
+    allowed: classes outside take no part, not even as negatives.
+  """
+  logits = logits.astype(jnp.float32)
+  if log_prior is not None:
+    logits = logits + log_prior
+  if allowed is None:
+    log_sum = jax.nn.logsumexp(logits, axis=-1)
+    mean = jnp.mean(logits, axis=-1)
+  else:
+    log_sum = jax.nn.logsumexp(logits, axis=-1, where=allowed)
+    mean = jnp.mean(logits, axis=-1, where=allowed)
+  chosen = jnp.take_along_axis(logits, labels, axis=-1)
+  nll = log_sum[..., None] - chosen
+  return (1 - smoothing) * nll + smoothing * (log_sum - mean)[..., None]
+
+
+def per_role_mean(
+  value: Float[Array, "b r"], role_mask: Bool[Array, "b r"]
+) -> Float[Array, "b"]:
+  """Mean over the roles that an example has."""
+  count = jnp.maximum(jnp.sum(role_mask, axis=-1), 1)
+  return jnp.sum(jnp.where(role_mask, value, 0), axis=-1) / count
+
+
+def cosine(
+  a: Float[Array, "*b d"], b: Float[Array, "*b d"], epsilon: float = 1e-8
+) -> Float[Array, "*b"]:
+  """Cosine similarity, each norm at least `epsilon` (as PyTorch's)."""
+  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+
+  def norm(x):
+    square = jnp.sum(x * x, axis=-1)
+    return jnp.sqrt(jnp.maximum(square, epsilon**2))
+
+  return jnp.sum(a * b, axis=-1) / (norm(a) * norm(b))
+
+
+def contrast_hinge(
+  target: Float[Array, "*b d"], negative: Float[Array, "*b d"]
+) -> Float[Array, "*b"]:
+  """relu(cos(target, negative)): pushes a target from its negative."""
+  return jax.nn.relu(cosine(target, negative))
+
+
+def info_nce(
+  target: Float[Array, "b d"],
+  positive: Float[Array, "b d"],
+  negative: Float[Array, "b d"],
+  verb: Int[Array, "b"],
+  example_mask: Bool[Array, "b"],
+  temperature: float,
+) -> Float[Array, "b"]:
+  """Picks the image's own positive among others' and its own negative.
+
+  Positives of other images of the same verb say nearly the same and are
+  left out, as are those of filler examples.
+  """
+  count = target.shape[0]
+  own = jnp.eye(count, dtype=bool)
+  other = (verb[:, None] != verb[None, :]) & example_mask[None, :]
+  similar = cosine(target[:, None], positive[None, :])
+  against = cosine(target, negative)[:, None]
+  logits = jnp.concatenate([similar, against], axis=-1) / temperature
+  counts = jnp.concatenate([own | other, jnp.ones((count, 1), bool)], axis=-1)
+  log_sum = jax.nn.logsumexp(logits, axis=-1, where=counts)
+  return log_sum - jnp.diagonal(similar) / temperature
+
+
+def decoupled_kl(
+  teacher: Float[Array, "b v"],
+  student: Float[Array, "b v"],
+  trained: Bool[Array, "v"],
+  temperature: float,
+  *,
+  untrained_too: bool,
+) -> Float[Array, "b"]:
+  """KL(teacher || student) within the trained and the untrained names.
+
+  Never across the two: how much mass the untrained names get is not
+  something that training data can tell. Scaled by temperature squared
+  (Hinton et al. 2015), so that the gradient keeps its size.
+  """
+
+  def within(names):
+    def log_probability(scores):
+      # A large finite number: -inf would put NaN into the gradient.
+      scores = jnp.where(names, scores.astype(jnp.float32), -1e9)
+      return jax.nn.log_softmax(scores / temperature, axis=-1)
+
+    t, s = log_probability(teacher), log_probability(student)
+    gap = jnp.where(names, jnp.exp(t) * (t - s), 0)
+    return jnp.where(jnp.any(names), jnp.sum(gap, axis=-1), 0)
+
+  kl = within(trained)
+  if untrained_too:
+    kl += within(~trained)
+  return temperature**2 * kl
+
+
+def box_regression(
+  predicted: Float[Array, "b r 4"],
+  true: Float[Array, "b r 4"],
+  box_mask: Bool[Array, "b r"],
+) -> tuple[Float[Array, "b"], Float[Array, "b"], Bool[Array, "b"]]:
+  """L1 of cx cy w h and 1 - GIoU, each summed over boxes / their number.
+
+  Returns:
+    L1 [B], GIoU loss [B], and which examples have a box at all.
+  """
+  count = jnp.maximum(jnp.sum(box_mask, axis=-1), 1)
+  distance = jnp.sum(jnp.abs(predicted - true), axis=-1)
+  # A made-up box where there is none keeps the gradient finite.
+  safe = jnp.where(box_mask[..., None], true, 0.5)
+  guess = jnp.where(box_mask[..., None], predicted, 0.5)
+  giou = 1 - box_ops.giou(box_ops.to_corners(guess), box_ops.to_corners(safe))
+  l1 = jnp.sum(jnp.where(box_mask, distance, 0), axis=-1) / count
+  giou = jnp.sum(jnp.where(box_mask, giou, 0), axis=-1) / count
+  return l1, giou, jnp.any(box_mask, axis=-1)
+
+
+def binary_cross_entropy(
+  logits: Float[Array, "*b"], truth: Bool[Array, "*b"]
+) -> Float[Array, "*b"]:
+  """Sigmoid cross entropy from logits."""
+  logits = logits.astype(jnp.float32)
+  return jnp.where(truth, jax.nn.softplus(-logits), jax.nn.softplus(logits))

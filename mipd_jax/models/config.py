@@ -1,0 +1,70 @@
+"""What the model is made of, as frozen dataclasses."""
+
+import dataclasses
+
+VERB_POOLINGS = ("cls", "attention")
+QUERY_SOURCES = ("embedding", "text")
+NOUN_HEADS = ("closed", "text", "sum")
+TEACHER_POOLINGS = ("cls", "mean", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What the data says: sizes of the label spaces."""
+
+  num_verbs: int
+  num_roles: int
+  num_nouns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+  """Dropout rates; the defaults are the reference's."""
+
+  student: float = 0.5  # on the projected image tokens
+  decoder: float = 0.1  # attention weights, both attentions, FFN
+  noun: float = 0.3
+  box: float = 0.2  # box and confidence heads
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Choices of the student and of the teacher branch.
+
+  The comment behind each choice names the row of the reference's fault
+  table (docs/method.md) that it answers; the first value listed is the
+  reference's.
+  """
+
+  hidden: int = 512
+  heads: int = 8
+  feed_forward: int = 2048
+  dropout: Dropout = Dropout()
+  # Student.
+  verb_pooling: str = "attention"  # cls | attention
+  verb_temperature: bool = True  # row 7: False | True, learned logit scale
+  role_queries: str = "text"  # row 6: embedding | text
+  noun_head: str = "sum"  # row 6: closed | text | sum: what is evaluated
+  # Teacher branch: training only, so False makes a student without one.
+  teacher_branch: bool = True
+  scene_prompt: bool = True
+  instance_prompt: bool = True
+  teacher_pooling: str = "text"  # row 1: cls | mean | text
+  gaze: bool = True  # row 2: False | True, per-role gaze targets
+  mask_padding: bool = True  # row 8: False | True
+
+  def __post_init__(self):
+    _one_of("verb_pooling", self.verb_pooling, VERB_POOLINGS)
+    _one_of("role_queries", self.role_queries, QUERY_SOURCES)
+    _one_of("noun_head", self.noun_head, NOUN_HEADS)
+    _one_of("teacher_pooling", self.teacher_pooling, TEACHER_POOLINGS)
+    if self.hidden % self.heads:
+      raise ValueError(
+        f"model.hidden={self.hidden} is not a multiple of "
+        f"model.heads={self.heads}"
+      )
+
+
+def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise ValueError(f"model.{field}={value!r} is not one of {choices}")

@@ -1,0 +1,57 @@
+"""MIPD: the student, and the teacher branch that trains it."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from input_pipeline import schema
+from mipd_jax.models.config import ModelConfig, Sizes
+from mipd_jax.models.student import Student
+from mipd_jax.models.teacher_branch import TeacherBranch
+
+
+class Mipd(nn.Module):
+  """Batches of the contract to the outputs of `models.outputs`.
+
+  `__call__` is for training and needs every key; `predict` needs the
+  student's only, so no teacher and no rationale at inference (row 9).
+  """
+
+  config: ModelConfig
+  sizes: Sizes
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    self.student = Student(self.config, self.sizes, self.dtype)
+    if self.config.teacher_branch:
+      self.teacher_branch = TeacherBranch(self.config, self.dtype)
+
+  def __call__(
+    self,
+    batch: Mapping[str, Array],
+    banks: Mapping[str, Array],
+    *,
+    train: bool = False,
+  ) -> dict[str, Array]:
+    student = self.predict(batch, banks, train=train)
+    if not self.config.teacher_branch:
+      return student
+    return student | self.teacher_branch(batch, banks)
+
+  def predict(
+    self,
+    batch: Mapping[str, Array],
+    banks: Mapping[str, Array],
+    *,
+    train: bool = False,
+  ) -> dict[str, Array]:
+    return self.student(
+      batch[schema.STUDENT_TOKENS],
+      batch[schema.VERB],
+      batch[schema.ROLES],
+      batch[schema.ROLE_MASK],
+      banks,
+      train=train,
+    )

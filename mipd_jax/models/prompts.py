@@ -1,0 +1,96 @@
+"""Visual prompts: learned vectors added to the teacher's patch grid.
+
+The scene-aware prompt lies on the border of the grid, the
+instance-perception prompt is a learned map stretched into each annotated box
+(paper, section on visual prompting; reference `EdgePrompter`, `boxprompter`).
+
+Both are functions of the grid alone, so that they can be added before or
+after a linear projection of the tokens: `project(tokens + prompt)` equals
+`project(tokens) + prompt @ kernel`.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+MAP_SIDE = 32  # the reference's base prompt is 32 x 32
+
+
+def scene_prompt(
+  top: Float[Array, "d"],
+  bottom: Float[Array, "d"],
+  left: Float[Array, "d"],
+  right: Float[Array, "d"],
+  grid: int,
+) -> Float[Array, "g g d"]:
+  """Border vectors on a grid of zeros; a corner gets the sum of two."""
+  cell = jnp.arange(grid)
+  first, last = (cell == 0)[:, None], (cell == grid - 1)[:, None]
+  rows = jnp.where(first, top, 0) + jnp.where(last, bottom, 0)
+  columns = jnp.where(first, left, 0) + jnp.where(last, right, 0)
+  return rows[:, None, :] + columns[None, :, :]
+
+
+def box_cells(
+  boxes_xyxy: Float[Array, "*b 4"], grid: int
+) -> Int[Array, "*b 4"]:
+  """Cells (x first, y first, x last, y last) that boxes cover, inclusive.
+
+  Args:
+    boxes_xyxy: corners as shares of the side that the grid spans.
+    grid: cells a side.
+  """
+  cells = jnp.floor(boxes_xyxy.astype(jnp.float32) * grid)
+  return jnp.clip(cells, 0, grid - 1).astype(jnp.int32)
+
+
+def box_cell_mask(
+  cells: Int[Array, "*b 4"], grid: int
+) -> Bool[Array, "*b g g"]:
+  """True for the cells [row, column] inside each box."""
+  index = jnp.arange(grid)
+  x_low, y_low, x_high, y_high = jnp.split(cells, 4, axis=-1)
+  column = (index >= x_low) & (index <= x_high)
+  row = (index >= y_low) & (index <= y_high)
+  return row[..., :, None] & column[..., None, :]
+
+
+def _resize_weights(
+  low: Int[Array, "*b"], high: Int[Array, "*b"], grid: int, side: int
+) -> Float[Array, "*b g s"]:
+  """Bilinear weights of a map of `side` stretched over cells low..high.
+
+  Half-pixel centres, clamped edges, no antialiasing (`jax.image.resize`
+  antialiases unless told not to).
+  """
+  length = (high - low + 1).astype(jnp.float32)[..., None]
+  cell = jnp.arange(grid) - low[..., None]
+  source = (cell + 0.5) * side / length - 0.5
+  source = jnp.clip(source, 0, side - 1)
+  distance = jnp.abs(source[..., None] - jnp.arange(side))
+  return jnp.maximum(1 - distance, 0)
+
+
+def instance_prompt(
+  base: Float[Array, "s s d"],
+  boxes_xyxy: Float[Array, "b r 4"],
+  box_mask: Bool[Array, "b r"],
+  grid: int,
+) -> Float[Array, "b g g d"]:
+  """The base map stretched into every box; earlier boxes win overlaps.
+
+  Args:
+    base: learned map.
+    boxes_xyxy: corners as shares of the side that the grid spans.
+    box_mask: False for boxes to skip.
+    grid: cells a side.
+  """
+  side = base.shape[0]
+  cells = box_cells(boxes_xyxy, grid)
+  inside = box_cell_mask(cells, grid) & box_mask[..., None, None]
+  earlier = jnp.cumsum(inside, axis=1) - inside
+  wins = (inside & (earlier == 0)).astype(jnp.float32)
+  x_low, y_low, x_high, y_high = jnp.moveaxis(cells, -1, 0)
+  rows = _resize_weights(y_low, y_high, grid, side)
+  columns = _resize_weights(x_low, x_high, grid, side)
+  weights = jnp.einsum("brij,brik,brjl->bijkl", wins, rows, columns)
+  return jnp.einsum("bijkl,kld->bijd", weights.astype(base.dtype), base)

@@ -1,0 +1,216 @@
+"""The student: everything that runs at inference.
+
+Image tokens -> verb by similarity with text; per role a query through the
+decoder -> noun, box, box confidence. METHOD, "The reference, exactly", says
+what preset `reference` computes; `ModelConfig` says what ours changes.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mipd_jax.models import layers, outputs
+from mipd_jax.models.config import ModelConfig, Sizes
+from mipd_jax.models.decoder import RoleDecoder
+
+_NORMAL = nn.initializers.normal(1.0)
+# CLIP starts its logit scale at 1 / 0.07; log domain keeps it positive.
+_INITIAL_LOG_SCALE = 2.66
+_MAX_LOG_SCALE = 4.61  # 100, as CLIP
+
+
+class Student(nn.Module):
+  """Image tokens and text banks to verbs, nouns, boxes.
+
+  `banks` holds `verb_text` [V, E], `role_text` [roles, E], `noun_text`
+  [C, E]: the vocabulary is an input, not a part of the model (closed heads
+  and preset `reference`'s embeddings aside).
+  """
+
+  config: ModelConfig
+  sizes: Sizes
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens_BxNxS: Float[Array, "b n s"],
+    verb_B: Int[Array, "b"],
+    roles_BxR: Int[Array, "b r"],
+    role_mask_BxR: Bool[Array, "b r"],
+    banks: Mapping[str, Float[Array, "_ e"]],
+    *,
+    train: bool = False,
+  ) -> dict[str, Array]:
+    """Returns the student half of `models.outputs`.
+
+    Args:
+      tokens_BxNxS: image tokens, class token first.
+      verb_B: the verb whose frame is filled (the true one in training and
+        in scoring, a predicted one in use).
+      roles_BxR: its role ids, -1 for padding.
+      role_mask_BxR: True where there is a role.
+      banks: text embeddings of the vocabulary.
+      train: whether dropout is on (RNG stream "dropout").
+    """
+    dims = {name: x.shape[-1] for name, x in banks.items()}
+    text_width = dims["verb_text"]
+    tokens = layers.Linear(self.config.hidden, self.dtype, name="project")(
+      tokens_BxNxS.astype(self.dtype)
+    )
+    tokens = nn.Dropout(self.config.dropout.student, deterministic=not train)(
+      tokens
+    )
+    memory = layers.layer_norm("norm_memory", self.dtype)(tokens)
+
+    result = self._verb(tokens, memory, banks["verb_text"], train)
+    queries = self._queries(verb_B, roles_BxR, banks)
+    roles = RoleDecoder(
+      self.config.heads,
+      self.config.feed_forward,
+      self.config.dropout.decoder,
+      self.dtype,
+      name="decoder",
+    )(queries, memory, role_mask_BxR, train=train)
+    result |= self._nouns(roles, text_width, banks["noun_text"], train)
+    result |= self._boxes(roles, train)
+    return {
+      name: _zero_padding(x, role_mask_BxR) if x.ndim > 2 else x
+      for name, x in result.items()
+    } | {
+      outputs.BOX_CONFIDENCE: jnp.where(
+        role_mask_BxR, result[outputs.BOX_CONFIDENCE], 0
+      )
+    }
+
+  def _verb(self, tokens, memory, verb_text, train):
+    """Verb embedding in text space and its similarity with every verb."""
+    width = verb_text.shape[-1]
+    summary = tokens[:, 0]
+    if self.config.verb_pooling == "attention":
+      summary = self._pool(tokens[:, 0], memory, train)
+    proj = self.param(
+      "verb_proj", _projection_init(self.config), (self.config.hidden, width)
+    )
+    embedding = layers.unit(summary) @ proj
+    # Same as the reference while the scale is one and nothing is normalised:
+    # its logits stay within about [-1, 1] (row 7).
+    text = layers.unit(verb_text)
+    if self.config.verb_temperature:
+      scores = _learned_scale(self, "verb_scale") * (
+        layers.unit(embedding) @ text.T
+      )
+    else:
+      scores = embedding @ text.T
+    return {outputs.VERB_EMBEDDING: embedding, outputs.VERB_SCORES: scores}
+
+  def _pool(self, cls_BxD, memory, train):
+    """Class token joined with one attention read-out of all tokens."""
+    query = self.param(
+      "verb_query", nn.initializers.normal(0.02), (1, self.config.hidden)
+    ).astype(self.dtype)
+    queries = layers.layer_norm("norm_verb_query", self.dtype)(
+      query + cls_BxD[:, None]
+    )
+    pooled = layers.Attention(
+      self.config.hidden, self.config.heads, dtype=self.dtype, name="verb_pool"
+    )(queries, memory, train=train)[:, 0]
+    joined = jnp.concatenate([cls_BxD, pooled], axis=-1)
+    joined = layers.layer_norm("norm_verb", self.dtype)(joined)
+    return layers.Mlp(
+      (2 * self.config.hidden, self.config.hidden),
+      self.config.dropout.decoder,
+      self.dtype,
+      name="verb_mlp",
+    )(joined, train=train)
+
+  def _queries(self, verb_B, roles_BxR, banks):
+    """One query a role: what role, of what verb."""
+    hidden = self.config.hidden
+    roles = jnp.maximum(roles_BxR, 0)
+    if self.config.role_queries == "embedding":
+      role_table = self.param(
+        "role_embedding", _NORMAL, (self.sizes.num_roles, hidden)
+      )
+      verb_table = self.param(
+        "verb_embedding", _NORMAL, (self.sizes.num_verbs, hidden)
+      )
+      queries = role_table[roles] + verb_table[verb_B][:, None]
+      return queries.astype(self.dtype)
+    role_text = layers.unit(banks["role_text"])[roles]
+    verb_text = layers.unit(banks["verb_text"])[verb_B][:, None]
+    # Unit vectors have entries of about 1/sqrt(E); bring them to about one.
+    gain = jnp.sqrt(role_text.shape[-1]).astype(jnp.float32)
+    return layers.Linear(hidden, self.dtype, name="role_query")(
+      (gain * role_text).astype(self.dtype)
+    ) + layers.Linear(hidden, self.dtype, name="verb_query_text")(
+      (gain * verb_text).astype(self.dtype)
+    )
+
+  def _nouns(self, roles_BxRxD, text_width, noun_text, train):
+    """Noun logits by a classifier, against texts, or their sum."""
+    hidden, kind = self.config.hidden, self.config.noun_head
+    proj = self.param(
+      "noun_proj", _projection_init(self.config), (hidden, text_width)
+    )
+    embedding = roles_BxRxD @ proj.astype(self.dtype)
+    text = layers.unit(noun_text).T.astype(self.dtype)
+    if kind == "closed":
+      text_scores = embedding @ text
+    else:
+      scale = _learned_scale(self, "noun_scale").astype(self.dtype)
+      text_scores = scale * (layers.unit(embedding).astype(self.dtype) @ text)
+    result = {
+      outputs.ROLE_EMBEDDING: embedding,
+      outputs.NOUN_TEXT: text_scores,
+      outputs.NOUN_SCORES: text_scores,
+    }
+    if kind == "text":
+      return result
+    closed = layers.Mlp(
+      (2 * hidden, self.sizes.num_nouns),
+      self.config.dropout.noun,
+      self.dtype,
+      name="noun_classifier",
+    )(roles_BxRxD, train=train)
+    result[outputs.NOUN_CLOSED] = closed
+    result[outputs.NOUN_SCORES] = (
+      closed if kind == "closed" else closed + text_scores
+    )
+    return result
+
+  def _boxes(self, roles_BxRxD, train):
+    hidden, rate = self.config.hidden, self.config.dropout.box
+    box = layers.Mlp((2 * hidden, 2 * hidden, 4), rate, self.dtype, name="box")(
+      roles_BxRxD, train=train
+    )
+    confidence = layers.Mlp(
+      (2 * hidden, 1), rate, self.dtype, name="box_confidence"
+    )(roles_BxRxD, train=train)
+    return {
+      outputs.BOX: jax.nn.sigmoid(box.astype(jnp.float32)),
+      outputs.BOX_CONFIDENCE: confidence[..., 0].astype(jnp.float32),
+    }
+
+
+def _projection_init(config: ModelConfig) -> nn.initializers.Initializer:
+  """N(0, 1) as the reference, where it multiplies unit vectors unscaled.
+
+  With a learned temperature the size is the temperature's business.
+  """
+  if config.verb_temperature:
+    return nn.initializers.lecun_normal()
+  return _NORMAL
+
+
+def _learned_scale(module: nn.Module, name: str) -> Float[Array, ""]:
+  value = module.param(name, nn.initializers.constant(_INITIAL_LOG_SCALE), ())
+  return jnp.exp(jnp.minimum(value, _MAX_LOG_SCALE))
+
+
+def _zero_padding(x: Array, role_mask: Bool[Array, "b r"]) -> Array:
+  """Unused role slots are zero after the heads, as in the reference."""
+  return jnp.where(role_mask[..., None], x, 0)

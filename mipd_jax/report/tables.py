@@ -1,0 +1,188 @@
+"""Results as tables, for the terminal and for Markdown.
+
+A results dict is plain data:
+
+  dataset, preset, step, seed, config_hash
+  models    {model name: {"seen" | "rare" | "unseen" | "all": METRICS,
+             "macro": {the same groups: METRICS}, "harmonic_mean": float}}
+  per_verb  {verb: {"group", "train_images", "test_images", METRICS...}}
+
+METRICS holds `images` (a count), `verb_top1`, `verb_top5` and, for c in top1,
+top5 and gt, `value_c`, `value_all_c`, `grnd_c`, `grnd_all_c`, in percent. A
+number that is missing, null or not finite is printed as a dash.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.markup
+import rich.table
+
+from input_pipeline import schema
+from input_pipeline.errors import InputError
+
+WIDTH = 100  # columns that the widest table needs
+DASH = "\N{EN DASH}"
+ROW_GROUPS = (*schema.GROUPS, "all")
+VERB_COLUMNS = (("verb top-1", "verb_top1"), ("verb top-5", "verb_top5"))
+CRITERIA = {
+  "top1": "Verb and frame as predicted (top-1)",
+  "top5": "True verb among the five best (top-5)",
+  "gt": "True verb given (gt)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """One table: the first two columns are text, the others numbers."""
+
+  title: str
+  header: tuple[str, ...]
+  rows: tuple[tuple[str, ...], ...]
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+  """All tables as GitHub Markdown, ending in a newline."""
+  lines = [f"# Results on {_cell(results.get('dataset', DASH))}", ""]
+  lines += [_cell(heading(results)) + ".", "", "All scores in percent.", ""]
+  for block in blocks(results):
+    lines += [f"## {block.title}", ""]
+    lines.append("| " + " | ".join(block.header) + " |")
+    aligned = [":--"] * 2 + ["--:"] * (len(block.header) - 2)
+    lines.append("| " + " | ".join(aligned[: len(block.header)]) + " |")
+    for row in block.rows:
+      lines.append("| " + " | ".join(_cell(text) for text in row) + " |")
+    lines.append("")
+  return "\n".join(lines)
+
+
+def terminal_table(results: Mapping[str, Any]) -> rich.console.Group:
+  """All tables as one rich renderable that fits 100 columns."""
+  parts: list[rich.console.RenderableType] = [
+    f"[bold]{rich.markup.escape(str(results.get('dataset', DASH)))}[/bold]",
+    rich.markup.escape(heading(results)) + "; scores in percent",
+  ]
+  for block in blocks(results):
+    parts += ["", _rich_table(block)]
+  return rich.console.Group(*parts)
+
+
+def print_results(
+  results: Mapping[str, Any], console: rich.console.Console | None = None
+) -> None:
+  """Prints `terminal_table` on the console, standard output by default."""
+  console = console or rich.console.Console()
+  if not console.is_terminal and console.width < WIDTH:
+    # A log file has no width of its own, and rich would cut numbers at 80.
+    console.width = WIDTH
+  console.print(terminal_table(results))
+
+
+def heading(results: Mapping[str, Any]) -> str:
+  """Which run the numbers come from, as one line."""
+  parts = [
+    f"{name} {results[key]}"
+    for name, key in (
+      ("preset", "preset"),
+      ("step", "step"),
+      ("seed", "seed"),
+      ("config", "config_hash"),
+    )
+    if results.get(key) is not None
+  ]
+  return ", ".join(parts) or "run unknown"
+
+
+def blocks(results: Mapping[str, Any]) -> list[Block]:
+  """The tables in reading order; those without any number are left out.
+
+  Raises:
+    InputError: there is no dict of models.
+  """
+  models = results.get("models")
+  if not isinstance(models, Mapping) or not models:
+    raise InputError(
+      "the results name no models",
+      "hand over the dict that mipd_jax/report/tables.py describes",
+    )
+  macro = {name: model.get("macro") or {} for name, model in models.items()}
+  found = [_scores(CRITERIA[c], models, c) for c in CRITERIA]
+  for criterion in ("top1", "gt"):
+    title = f"Averaged over verbs: {CRITERIA[criterion].lower()}"
+    found.append(_scores(title, macro, criterion))
+  return [
+    block for block in [found[0], _harmonic(models), *found[1:]] if block.rows
+  ]
+
+
+def number(value: Any, digits: int = 2) -> str:
+  """A number with fixed digits, or a dash where there is none."""
+  if value is None or not math.isfinite(value):
+    return DASH
+  return f"{value:.{digits}f}"
+
+
+def _scores(
+  title: str,
+  models: Mapping[str, Mapping[str, Any]],
+  criterion: str,
+) -> Block:
+  """Rows = model x group; a row without numbers and images is left out."""
+  verb = criterion == "top1"  # the verb's scores stand in that table alone
+  columns = VERB_COLUMNS if verb else ()
+  columns += tuple(
+    (name.replace("_", "-"), f"{name}_{criterion}")
+    for name in ("value", "value_all", "grnd", "grnd_all")
+  )
+  rows = []
+  for model, groups in models.items():
+    for group in ROW_GROUPS:
+      metrics = groups.get(group) or {}
+      cells = tuple(number(metrics.get(key)) for _, key in columns)
+      # "No images" is itself a result, told once, in the table with the verb.
+      if any(cell != DASH for cell in cells) or (verb and "images" in metrics):
+        count = number(metrics.get("images"), digits=0)
+        rows.append((model, group, count, *cells))
+  header = ("model", "verbs", "images", *(name for name, _ in columns))
+  return Block(title, header, tuple(rows))
+
+
+def _harmonic(models: Mapping[str, Mapping[str, Any]]) -> Block:
+  rows = tuple(
+    (name, "seen, unseen", number(model.get("harmonic_mean")))
+    for name, model in models.items()
+    if number(model.get("harmonic_mean")) != DASH
+  )
+  header = ("model", "verbs", "harmonic mean")
+  return Block("Harmonic mean of verb top-1", header, rows)
+
+
+def _rich_table(block: Block) -> rich.table.Table:
+  table = rich.table.Table(
+    title=block.title,
+    title_justify="left",
+    box=rich.box.SIMPLE_HEAD,
+    collapse_padding=True,
+  )
+  for position, name in enumerate(block.header):
+    if position < 2:
+      table.add_column(name, overflow="fold", max_width=26)
+    else:
+      table.add_column(name, justify="right", no_wrap=True)
+  previous = None
+  for row in block.rows:
+    if previous not in (None, row[0]):
+      table.add_section()
+    name = "" if row[0] == previous else rich.markup.escape(row[0])
+    table.add_row(name, *row[1:], style="bold" if row[1] == "all" else None)
+    previous = row[0]
+  return table
+
+
+def _cell(text: Any) -> str:
+  """Text that cannot end a table cell or start Markdown of its own."""
+  return str(text).replace("|", "\\|").replace("\n", " ")
