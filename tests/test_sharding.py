@@ -63,7 +63,7 @@ def test_a_sharded_step_equals_one_device():
 @needs_eight
 def test_batch_that_does_not_divide():
   mesh = sharding.make_mesh(devices=jax.devices()[:8])
-  with pytest.raises(InputError, match="batch of 12 .* 8 devices"):
+  with pytest.raises(InputError, match=r"batch of 12 .* 8 devices"):
     sharding.put_batch(mesh, {"x": np.zeros((12, 2))})
 
 

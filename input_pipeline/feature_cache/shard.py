@@ -1,6 +1,7 @@
 """One shard: the records of consecutive examples in one ArrayRecord file."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def encode(
         f"{field.name}: {value.dtype}{list(value.shape[1:])} does not fit the "
         f"plan's {field.dtype}{list(field.shape)}"
       )
-    rows.append(value.reshape(len(value), -1).view(np.uint8))
+    size = math.prod(field.shape)
+    rows.append(value.reshape(len(value), size).view(np.uint8))
   return np.concatenate(rows, axis=1)
 
 

@@ -58,18 +58,20 @@ TONES: Mapping[str, tuple[int, int, int]] = {
 PATTERNS = ("bare", "lined", "tiled", "speckled")
 
 # Colour factors of the light attribute, in the order of its values.
-LIGHTS = ((1.0, 1.0, 1.0), (1.0, 0.76, 0.56), (0.44, 0.5, 0.78))
+LIGHTS = ((1.0, 1.0, 1.0), (1.0, 0.82, 0.64), (0.52, 0.57, 0.84))
 
 # Kinds of nouns that a role takes; other roles take things.
-ROLE_KINDS: Mapping[str, str] = {
-  **dict.fromkeys(
-    "agent teacher seller victim coagent student buyer recipient eater chasee "
-    "hugged hunted follower suspect performer".split(),
-    "agent",
-  ),
-  **dict.fromkeys("tool weapon brush connector".split(), "tool"),
-  **dict.fromkeys("substance liquid fluid glue".split(), "substance"),
+_ROLES_OF_KIND: Mapping[str, str] = {
+  "agent": """
+    agent teacher seller victim coagent student buyer recipient eater chasee
+    hugged hunted follower suspect performer
+  """,
+  "tool": "tool weapon brush connector",
+  "substance": "substance liquid fluid glue",
   "place": "place",
+}
+ROLE_KINDS: Mapping[str, str] = {
+  role: kind for kind, roles in _ROLES_OF_KIND.items() for role in roles.split()
 }
 
 

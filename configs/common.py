@@ -1,0 +1,44 @@
+"""What the config files share. Import it; it has no `get_config`."""
+
+import dataclasses
+
+import ml_collections
+
+from mipd_jax import presets
+from mipd_jax.config import EvalConfig, MeshConfig, TrainConfig
+
+VARIANTS = (*presets.PRESETS, "debug")
+
+
+def base(name: str, variant: str) -> tuple[ml_collections.ConfigDict, bool]:
+  """A config with preset, defaults and run name filled in.
+
+  Args:
+    name: of the config file.
+    variant: what follows the colon in --config=FILE:VARIANT; any of
+      VARIANTS, joined by commas: at most one preset, and `debug`.
+
+  Returns:
+    The config, and whether it is to be a debug one.
+  """
+  words = [word for word in variant.split(",") if word]
+  unknown = [word for word in words if word not in VARIANTS]
+  if unknown:
+    raise ValueError(
+      f"configs/{name}.py has no variant {unknown[0]!r}; "
+      f"there are {VARIANTS}, joined by commas"
+    )
+  chosen = [word for word in words if word in presets.PRESETS]
+  preset = chosen[0] if chosen else "mipd"
+  model, loss = presets.preset_defaults(preset)
+  config = ml_collections.ConfigDict()
+  config.name = "-".join([name, *words])
+  config.preset = preset
+  config.workdir = f"runs/{config.name}"
+  config.seed = 0
+  config.model = dataclasses.asdict(model)
+  config.loss = dataclasses.asdict(loss)
+  config.train = dataclasses.asdict(TrainConfig())
+  config.eval = dataclasses.asdict(EvalConfig())
+  config.mesh = dataclasses.asdict(MeshConfig())
+  return config, "debug" in words

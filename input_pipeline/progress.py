@@ -1,0 +1,94 @@
+"""Progress of anything long: done, rate, time left.
+
+A live bar on a terminal, a line every ten seconds elsewhere (logs, CI), so
+that a log file stays readable.
+"""
+
+import sys
+import time
+import types
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class Progress:
+  """Context manager that shows how far a piece of work is.
+
+  Args:
+    what: a few words, such as "train".
+    total: units in all.
+    unit: plural name of what is counted.
+    done: units that an earlier run has done already; they do not count for
+      the rate.
+  """
+
+  def __init__(self, what: str, total: int, unit: str, done: int = 0):
+    self._what, self._total, self._unit = what, total, unit
+    self._done = self._first = done
+    self._note = ""
+    self._bar: rich_progress.Progress | None = None
+    self._start = self._last_line = time.monotonic()
+
+  def __enter__(self) -> "Progress":
+    self._start = self._last_line = time.monotonic()
+    if sys.stderr.isatty():
+      self._bar = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[text]}"),
+        console=Console(stderr=True),
+      )
+      self._bar.start()
+      self._task = self._bar.add_task(
+        self._what, total=self._total, completed=self._done, text=""
+      )
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: types.TracebackType | None,
+  ) -> None:
+    if self._bar:
+      self._bar.stop()
+    elif kind is None:
+      self._print()
+
+  def advance(self, units: int = 1, note: str = "") -> None:
+    """Counts units done; `note` is shown at the end of the line."""
+    self._done += units
+    self._note = note or self._note
+    if self._bar:
+      self._bar.update(self._task, completed=self._done, text=self._text())
+    elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+      self._print()
+
+  def _text(self) -> str:
+    elapsed = time.monotonic() - self._start
+    rate = (self._done - self._first) / max(elapsed, 1e-9)
+    left = (self._total - self._done) / rate if rate else float("inf")
+    return (
+      f"{rate:.3g} {self._unit}/s, {_clock(elapsed)} so far, "
+      f"{_clock(left)} left {self._note}"
+    ).rstrip()
+
+  def _print(self) -> None:
+    self._last_line = time.monotonic()
+    print(
+      f"{self._what}: {self._done}/{self._total} {self._unit}, {self._text()}",
+      file=sys.stderr,
+      flush=True,
+    )
+
+
+def _clock(seconds: float) -> str:
+  if seconds == float("inf"):
+    return "?"
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

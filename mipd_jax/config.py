@@ -1,0 +1,212 @@
+"""The whole configuration, unpacked from a ConfigDict at the edge.
+
+Files under `configs/` build an `ml_collections.ConfigDict`; `unpack` turns it
+into these frozen dataclasses and refuses what it does not know. Below this
+module nobody sees a ConfigDict.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from input_pipeline.errors import InputError
+from input_pipeline.small_world.config import WorldConfig
+from mipd_jax.losses.config import LossConfig
+from mipd_jax.models.config import ModelConfig
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+  """Where the images and frames are.
+
+  Attributes:
+    folder: a SWiG-layout folder (docs/architecture.md).
+    world: draw this small world into `folder` when it is not there.
+    num_rare, num_unseen, split_seed: how to draw ov_splits.json where the
+      folder has none.
+  """
+
+  folder: str
+  world: WorldConfig | None = None
+  num_rare: int = 40
+  num_unseen: int = 54
+  split_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+  """The frozen encoders and the cache of what they put out.
+
+  Attributes:
+    student_encoder, teacher_encoder: Hugging Face ids or folders.
+    foundation: "standard" or "debug" trains small encoders into the folders
+      when they are not there; "" expects them to exist.
+    cache: folder of the teacher cache.
+    batch_size: images a step over all devices.
+    text_length: tokens a rationale is cut to.
+    dtype: of the cached tokens.
+  """
+
+  student_encoder: str
+  teacher_encoder: str
+  cache: str
+  foundation: str = ""
+  batch_size: int = 64
+  text_length: int = 77
+  dtype: str = "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The training run; the optimizer's defaults are the reference's.
+
+  Attributes:
+    steps: optimizer steps; 0 takes `epochs`.
+    epochs: passes over the training images, where steps is 0.
+    batch_size: images a step over all devices.
+    learning_rate, weight_decay, clip_norm: AdamW and its gradient clipping.
+    schedule: "constant" or "cosine" (to zero at the last step).
+    warmup_steps: linear warm-up.
+    dtype: of compute; "auto" is bfloat16 on accelerators, float32 on CPUs,
+      which only emulate bfloat16.
+    log_every, eval_every, checkpoint_every: in steps; 0 is only at the end.
+    keep: how many of the latest checkpoints stay.
+  """
+
+  steps: int = 0
+  epochs: int = 10
+  batch_size: int = 64
+  learning_rate: float = 1e-4
+  weight_decay: float = 1e-4
+  clip_norm: float = 0.1
+  schedule: str = "constant"
+  warmup_steps: int = 0
+  dtype: str = "auto"
+  log_every: int = 50
+  eval_every: int = 500
+  checkpoint_every: int = 500
+  keep: int = 2
+
+  def __post_init__(self):
+    if self.schedule not in ("constant", "cosine"):
+      raise ValueError(
+        f"train.schedule={self.schedule!r} is not 'constant' or 'cosine'"
+      )
+    if self.dtype not in ("auto", "bfloat16", "float32"):
+      raise ValueError(
+        f"train.dtype={self.dtype!r} is not 'auto', 'bfloat16' or 'float32'"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """Evaluation.
+
+  Attributes:
+    batch_size: images a step over all devices.
+    split: which split is reported.
+    sheet_examples: images on the picture sheet.
+  """
+
+  batch_size: int = 256
+  split: str = "test"
+  sheet_examples: int = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Devices along the batch (-1: all that are left) and the model."""
+
+  data: int = -1
+  model: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One run."""
+
+  name: str
+  preset: str
+  workdir: str
+  dataset: DatasetConfig
+  teacher: TeacherConfig
+  model: ModelConfig
+  loss: LossConfig
+  train: TrainConfig
+  eval: EvalConfig
+  mesh: MeshConfig = MeshConfig()
+  seed: int = 0
+
+  def to_dict(self) -> dict[str, Any]:
+    """Plain nested values, as JSON takes them."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+  def hash(self) -> str:
+    """Names the run in results files."""
+    text = json.dumps(self.to_dict(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def unpack(values: Mapping[str, Any]) -> Config:
+  """Turns a ConfigDict (or nested dict) into a Config.
+
+  Raises:
+    InputError: a field is unknown, missing, of another type, or has a value
+      that is not allowed; the message names it by its dotted path.
+  """
+  if hasattr(values, "to_dict"):
+    values = values.to_dict()
+  return _unpack(Config, values, "config")
+
+
+def _unpack(cls: type[T], values: Mapping[str, Any], path: str) -> T:
+  if not isinstance(values, Mapping):
+    raise InputError(
+      f"{path} is {values!r}, expected fields", "see mipd_jax/config.py"
+    )
+  fields = {field.name: field for field in dataclasses.fields(cls)}
+  for name in values:
+    if name not in fields:
+      near = difflib.get_close_matches(name, fields, 1)
+      hint = f"did you mean {near[0]!r}? " if near else ""
+      raise InputError(
+        f"{path} has no field {name!r}",
+        f"{hint}the fields are {sorted(fields)}",
+      )
+  hints = typing.get_type_hints(cls)
+  given = {
+    name: _convert(hints[name], value, f"{path}.{name}")
+    for name, value in values.items()
+  }
+  try:
+    return cls(**given)
+  except (TypeError, ValueError) as error:
+    raise InputError(f"{path}: {error}", "see mipd_jax/config.py") from error
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+  if isinstance(kind, types.UnionType):  # the only unions here: X | None
+    if value is None:
+      return None
+    kind = next(k for k in typing.get_args(kind) if k is not type(None))
+  if dataclasses.is_dataclass(kind):
+    return _unpack(kind, value, path)
+  if typing.get_origin(kind) is tuple:
+    return tuple(value)
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, kind) or (
+    isinstance(value, bool) and kind is not bool
+  ):
+    raise InputError(
+      f"{path}={value!r} is a {type(value).__name__}, expected {kind.__name__}",
+      "correct the config file or the --config... flag",
+    )
+  return value

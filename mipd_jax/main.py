@@ -1,0 +1,58 @@
+"""The command line: flags, logging, exit codes; the work is in `stages`.
+
+python -m mipd_jax.main --config=configs/synthetic.py
+  [--workdir=DIR] [--mode=all|prepare|train|eval]
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from input_pipeline.errors import InputError
+
+MODES = ("all", "prepare", "train", "eval")
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "Config file, with a variant behind a colon.",
+  lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where checkpoints and results go; the config's if empty."
+)
+_MODE = flags.DEFINE_enum("mode", "all", MODES, "Which stages to run.")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Returns the exit code: 0 done or stopped by a signal, 2 bad input."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}")
+  # Heavy imports wait until the flags are known to be good.
+  from mipd_jax import config as config_lib
+  from mipd_jax import stages
+  from mipd_jax.training.divergence import DivergedError
+
+  try:
+    values = _CONFIG.value
+    if _WORKDIR.value:
+      values.workdir = _WORKDIR.value
+    stages.run(config_lib.unpack(values), _MODE.value)
+  except (InputError, DivergedError) as error:
+    logging.error("%s", error)
+    return 1 if isinstance(error, DivergedError) else 2
+  return 0
+
+
+def run() -> None:
+  """Entry point of the console script."""
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  flags.mark_flag_as_required("config")
+  app.run(lambda argv: sys.exit(main(argv)))
+
+
+if __name__ == "__main__":
+  run()

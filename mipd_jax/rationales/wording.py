@@ -1,0 +1,101 @@
+"""English for frames: articles, places, filled-in abstracts."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# Centre of a box -> words, by thirds of the canvas.
+_COLUMNS = ("left", "", "right")
+_ROWS = ("top", "", "bottom")
+_SMALL, _LARGE = 0.03, 0.35  # shares of the canvas
+_ROLE = re.compile(r"\b(?:(?:an?|the) )?(?P<role>[A-Z]{3,}[0-9]*)\b")
+_UNNAMED = {"agent": "someone", "place": "somewhere"}
+
+
+def noun_name(glosses: Sequence[str]) -> str:
+  """The commonest word for a noun class."""
+  return glosses[0].replace("_", " ") if glosses else "something"
+
+
+def with_article(noun: str) -> str:
+  return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
+
+
+def short(definition: str, words: int | None = None) -> str:
+  """The first sense of a WordNet definition: no remarks, no examples."""
+  text = re.sub(r"\([^)]*\)", " ", definition).split(";")[0]
+  return " ".join(text.replace('"', " ").split()[:words]).rstrip(" ,.")
+
+
+def scene(
+  verb: str,
+  roles: Sequence[str],
+  nouns: Mapping[str, str],
+  abstract: str,
+  definition: str,
+) -> str:
+  """What is going on: "jumping: a dog jumps over a fence at a park. ..."
+
+  Args:
+    verb: its name.
+    roles: role names of its frame.
+    nouns: words by role name; roles without one are left vague.
+    abstract: imSitu's sentence with roles in capitals, or ''.
+    definition: what the verb means, or ''.
+  """
+  sentence = fill(abstract, roles, nouns)
+  if not sentence:
+    parts = [f"{with_article(nouns[r])} as {r}" for r in roles if r in nouns]
+    sentence = ", ".join(parts)
+  texts = [sentence.rstrip(" ."), short(definition)]
+  return f"{verb}: " + ". ".join(text for text in texts if text)
+
+
+def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
+  """Puts nouns for the capitals of an abstract, with their articles.
+
+  Capitals that are no role of the frame (some abstracts have them) become
+  ordinary words.
+  """
+
+  def replace(match: re.Match) -> str:
+    role = match["role"].lower()
+    if role in nouns:
+      return with_article(nouns[role])
+    if role in roles:
+      return _UNNAMED.get(role, "something")
+    return match[0].lower()
+
+  return re.sub(
+    r"\b(?:(?:an?|the) )?(?P<role>[A-Z]{3,}[0-9]*)\b", replace, abstract
+  )
+
+
+def instance(role: str, noun: str, looks: str, box: np.ndarray) -> str:
+  """Who or what, how it looks and where: "the agent is a dog, ..., at ..."."""
+  parts = [f"the {role} is {with_article(noun)}", looks, position(box)]
+  return ", ".join(part for part in parts if part)
+
+
+def position(box: np.ndarray) -> str:
+  """Where a box (cx cy w h on the unit canvas) is; '' if it is absent."""
+  x, y, width, height = (float(value) for value in box)
+  if width < 0:
+    return ""
+  thirds = (_ROWS[_third(y)], _COLUMNS[_third(x)])
+  where = " ".join(word for word in thirds if word)
+  area = width * height
+  size = "small, " if area < _SMALL else "large, " if area > _LARGE else ""
+  return size + (f"at the {where}" if where else "in the middle")
+
+
+def _third(value: float) -> int:
+  return min(2, max(0, int(value * 3)))
+
+
+def mirror(box: np.ndarray) -> np.ndarray:
+  """Exchanges left and right of a box; an absent one stays absent."""
+  if box[2] < 0:
+    return box
+  return np.array([1.0 - box[0], box[1], box[2], box[3]])

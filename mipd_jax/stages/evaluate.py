@@ -1,0 +1,99 @@
+"""Stage 3: scores the best checkpoint, writes tables, plots and pictures."""
+
+import pathlib
+
+import jax
+from absl import logging
+
+from input_pipeline import feature_cache, schema
+from mipd_jax import sharding
+from mipd_jax.config import Config
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.metrics import swig
+from mipd_jax.report import files, plots, tables
+from mipd_jax.stages import pictures
+from mipd_jax.stages import train as train_stage
+from mipd_jax.stages.prepare import Prepared
+from mipd_jax.training import loop
+from mipd_jax.training.checkpoints import Checkpoints
+
+STUDENT, TEACHER = "student", "teacher zero-shot"
+
+
+def evaluate(config: Config, prepared: Prepared) -> dict:
+  """Scores student and teacher on the chosen split and writes the results.
+
+  Returns:
+    The content of results.json.
+  """
+  mesh = train_stage.make_mesh(config)
+  workdir = pathlib.Path(config.workdir)
+  model = train_stage.make_model(config, prepared)
+  banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
+  params, step = _best_params(config, prepared, model, banks, mesh)
+
+  def run(predict, part, what):
+    source = prepared.cache.split(config.eval.split, (part,))
+    return eval_lib.evaluate(
+      eval_lib.compile_eval_step(predict, prepared.sizes.num_verbs),
+      params,
+      source,
+      banks,
+      mesh,
+      batch_size=config.eval.batch_size,
+      what=f"{config.eval.split}, {what}",
+    )
+
+  predict = train_stage.student_predict(model)
+  student = run(predict, feature_cache.STUDENT, STUDENT)
+  teacher = run(eval_lib.teacher_zero_shot, feature_cache.ZERO_SHOT, TEACHER)
+  results = {
+    "dataset": prepared.dataset.name,
+    "split": config.eval.split,
+    "preset": config.preset,
+    "step": step,
+    "seed": config.seed,
+    "config_hash": config.hash(),
+    "models": {
+      STUDENT: swig.summarise(student.totals, prepared.groups),
+      TEACHER: swig.summarise(teacher.totals, prepared.groups),
+    },
+    "per_verb": _per_verb(prepared, student.totals),
+  }
+  files.write_results(workdir, results)
+  tables.print_results(results)
+  plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
+  plots.accuracy_vs_frequency(results, workdir / "frequency.png")
+  pictures.write_sheet(
+    config, prepared, student, predict, params, banks, workdir / "sheet.png"
+  )
+  logging.info("Results, plots and pictures are in %s.", workdir)
+  return results
+
+
+def _best_params(config, prepared, model, banks, mesh):
+  """Parameters of the best checkpoint by seen and rare dev images."""
+  identity = train_stage.identity(config, prepared)
+  checkpoints = Checkpoints(config.workdir, identity, config.train.keep)
+  source = prepared.cache.split("train", train_stage.train_parts(config))
+  like = loop.initial_state(config, model, source, banks, mesh)
+  try:
+    step = checkpoints.best_step()
+    return checkpoints.restore_best(like).params, step
+  finally:
+    checkpoints.close()
+
+
+def _per_verb(prepared: Prepared, totals: swig.VerbTotals) -> dict:
+  """Scores of each verb, with its group and its number of images."""
+  result = {}
+  for verb, name in enumerate(prepared.dataset.vocabulary.verbs):
+    count = totals.counts[verb]
+    scores = totals.sums[verb] * 100 / count if count else []
+    result[name] = {
+      "group": schema.GROUPS[prepared.groups[verb]],
+      "train_images": int(prepared.train_images[verb]),
+      "test_images": int(count),
+      **dict(zip(totals.names, map(float, scores), strict=False)),
+    }
+  return result

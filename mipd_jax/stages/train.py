@@ -1,0 +1,133 @@
+"""Stage 2: trains the student on the cache."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+
+from input_pipeline import feature_cache
+from mipd_jax import precision, sharding
+from mipd_jax.config import Config
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.metrics import swig
+from mipd_jax.models.mipd import Mipd
+from mipd_jax.stages.prepare import Prepared
+from mipd_jax.training import loop
+from mipd_jax.training.checkpoints import Checkpoints
+
+# Training settings that may not change when a run continues; the others
+# (steps, how often to log) may.
+_TRAIN_IDENTITY = (
+  "batch_size",
+  "learning_rate",
+  "weight_decay",
+  "clip_norm",
+  "schedule",
+  "warmup_steps",
+  "dtype",
+)
+
+
+def train(config: Config, prepared: Prepared) -> bool:
+  """Trains to the end; True unless a signal stopped the run."""
+  mesh = make_mesh(config)
+  workdir = pathlib.Path(config.workdir)
+  checkpoints = Checkpoints(
+    workdir, identity(config, prepared), config.train.keep
+  )
+  (workdir / "config.json").write_text(
+    json.dumps(config.to_dict(), indent=2) + "\n"
+  )
+  model = make_model(config, prepared)
+  source = prepared.cache.split("train", train_parts(config))
+  inputs = loop.TrainInputs(
+    source=source,
+    names=source.names,
+    banks=prepared.banks,
+    dev=_dev_scores(config, prepared, model, mesh),
+    identity=identity(config, prepared),
+  )
+  logging.info(
+    "Training %s: %d images, %d steps of %d, on %d x %s.",
+    config.name,
+    source.num_examples,
+    loop.total_steps(config, source.num_examples),
+    config.train.batch_size,
+    jax.device_count(),
+    jax.devices()[0].device_kind,
+  )
+  try:
+    _, complete = loop.train(config, model, inputs, mesh, checkpoints)
+  finally:
+    checkpoints.close()
+  return complete
+
+
+def make_mesh(config: Config) -> jax.sharding.Mesh:
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+  for size in (config.train.batch_size, config.eval.batch_size):
+    sharding.check_batch_size(mesh, size)
+  return mesh
+
+
+def make_model(config: Config, prepared: Prepared) -> Mipd:
+  dtype = precision.compute_dtype(config.train.dtype)
+  return Mipd(config.model, prepared.sizes, dtype)
+
+
+def train_parts(config: Config) -> tuple[str, ...]:
+  """The parts of the cache that training reads: only what it uses."""
+  parts = [feature_cache.STUDENT]
+  if config.model.teacher_branch:
+    parts.append(feature_cache.TEACHER)
+  if config.loss.verb_kl:
+    parts.append(feature_cache.ZERO_SHOT)
+  return tuple(parts)
+
+
+def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
+  """What a run shares with its checkpoints, or they are another run's."""
+  values = config.to_dict()
+  train_values = {name: values["train"][name] for name in _TRAIN_IDENTITY}
+  return {
+    "preset": config.preset,
+    "seed": config.seed,
+    "model": values["model"],
+    "loss": values["loss"],
+    "train": train_values,
+    "cache": prepared.cache.plan.plan_hash,
+  }
+
+
+def _dev_scores(config, prepared, model, mesh):
+  """Scores of a state on the dev split, student only."""
+  source = prepared.cache.split("dev", (feature_cache.STUDENT,))
+  step = eval_lib.compile_eval_step(
+    student_predict(model), prepared.sizes.num_verbs
+  )
+  banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
+
+  def dev(state):
+    found = eval_lib.evaluate(
+      step,
+      state.params,
+      source,
+      banks,
+      mesh,
+      batch_size=config.eval.batch_size,
+      what="dev",
+    )
+    return swig.summarise(found.totals, prepared.groups)
+
+  return dev
+
+
+def student_predict(model: Mipd) -> eval_lib.Predict:
+  """The student as a named predict function."""
+
+  def predict(params, batch, banks):
+    return model.apply({"params": params}, batch, banks, method=model.predict)
+
+  return predict

@@ -1,0 +1,254 @@
+"""Loads any CLIP in Hugging Face format: openai's and the small ones alike.
+
+The towers are transformers' own Flax modules; their weights are read by
+`hf_weights`, strictly. Normalisation of pixels happens inside, so callers
+hand over uint8.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline.errors import InputError
+from mipd_jax.teachers import hf_weights, tokenizer
+
+# openai/CLIP clip.py, `Normalize`; preprocessor_config.json may differ.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+Params = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip:
+  """A frozen CLIP. Methods that take `params` are pure and can be jitted.
+
+  Letters: B images, N tokens (class token first, then the grid row by row),
+  S vision width, n texts, L tokens, X width of the joint space.
+
+  Attributes:
+    name: where it was loaded from.
+    revision: sha256 of the weights.
+    module: transformers' FlaxCLIPModule.
+    config: transformers' CLIPConfig.
+    params: nested dict of arrays.
+    tokenizer: the checkpoint's own.
+    mean, std: of the pixel normalisation, RGB, on a scale of 0 to 1.
+  """
+
+  name: str
+  revision: str
+  module: Any
+  config: Any
+  params: Params
+  tokenizer: tokenizer.Tokenizer
+  mean: tuple[float, ...] = _MEAN
+  std: tuple[float, ...] = _STD
+
+  @property
+  def image_size(self) -> int:
+    """Side of the square input, pixels."""
+    return self.config.vision_config.image_size
+
+  @property
+  def num_image_tokens(self) -> int:
+    """N."""
+    patches = self.image_size // self.config.vision_config.patch_size
+    return patches**2 + 1
+
+  @property
+  def vision_width(self) -> int:
+    """S."""
+    return self.config.vision_config.hidden_size
+
+  @property
+  def text_width(self) -> int:
+    """X."""
+    return self.config.projection_dim
+
+  @property
+  def max_text_length(self) -> int:
+    """The most tokens that a text may have."""
+    return self.config.text_config.max_position_embeddings
+
+  @property
+  def logit_scale(self) -> float:
+    """Factor on cosine similarities, about 100 for openai's models."""
+    return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)))
+
+  def tokenize(
+    self, texts: Sequence[str], max_length: int | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Texts -> ids int32 [n, L], mask bool [n, L]; L is at most the model's."""
+    length = min(max_length or self.max_text_length, self.max_text_length)
+    return self.tokenizer(texts, length)
+
+  def image_tokens(self, params: Params, pixels: jax.Array) -> jax.Array:
+    """uint8 [B, H, W, 3] -> [B, N, S]: HF's `last_hidden_state`.
+
+    That is the encoder's output before the post-layernorm, which CLIP gives
+    to its class token only.
+    """
+    return self._vision(params, pixels)[0]
+
+  def image_embedding(self, params: Params, pixels: jax.Array) -> jax.Array:
+    """uint8 [B, H, W, 3] -> [B, X]: projected, not normalised."""
+    return self._vision(params, pixels)[1]
+
+  def image_features(
+    self, params: Params, pixels: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Both of the above in one pass: ([B, N, S], [B, X])."""
+    return self._vision(params, pixels)
+
+  def text_tokens(
+    self, params: Params, ids: jax.Array, mask: jax.Array
+  ) -> jax.Array:
+    """ids, mask [n, L] -> [n, L, X]: each token, projected.
+
+    Every token goes through the projection that CLIP gives to the end token,
+    so that tokens and `text_embedding` share one space. Tokens where `mask`
+    is False are filler.
+    """
+    return self._text(params, ids, mask)[0]
+
+  def text_embedding(
+    self, params: Params, ids: jax.Array, mask: jax.Array
+  ) -> jax.Array:
+    """ids, mask [n, L] -> [n, X]: projected, not normalised."""
+    return self._text(params, ids, mask)[1]
+
+  def _vision(self, params, pixels):
+    scaled = jnp.asarray(pixels, jnp.float32) / 255.0
+    normal = (scaled - jnp.array(self.mean)) / jnp.array(self.std)
+
+    def run(module, pixels):
+      out = module.vision_model(pixel_values=pixels)
+      return out.last_hidden_state, module.visual_projection(out.pooler_output)
+
+    return self.module.apply({"params": params}, normal, method=run)
+
+  def _text(self, params, ids, mask):
+    def run(module, ids, mask):
+      positions = jnp.broadcast_to(jnp.arange(ids.shape[-1]), ids.shape)
+      out = module.text_model(ids, mask.astype(jnp.int32), positions)
+      return (
+        module.text_projection(out.last_hidden_state),
+        module.text_projection(out.pooler_output),
+      )
+
+    return self.module.apply({"params": params}, ids, mask, method=run)
+
+
+def load(folder_or_id: str | os.PathLike, dtype: Any = jnp.float32) -> Clip:
+  """Loads a CLIP from a folder, or by id from the local Hugging Face cache.
+
+  Args:
+    folder_or_id: a folder with config.json, *.safetensors (or
+      flax_model.msgpack) and tokenizer files, or an id such as
+      "openai/clip-vit-large-patch14-336" that was downloaded before.
+    dtype: of the parameters and of the arithmetic.
+
+  Raises:
+    InputError: the folder or a file is missing or unreadable, or weights and
+      config do not fit together; the message lists every such weight.
+  """
+  folder = _find(folder_or_id)
+  config = _read_config(folder)
+  module, template = build(config, dtype)
+  params, files = _read_weights(folder, template)
+  mean, std = _normalisation(folder)
+  return Clip(
+    name=str(folder_or_id),
+    revision=hf_weights.revision(files),
+    module=module,
+    config=config,
+    params=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params),
+    tokenizer=tokenizer.load(folder),
+    mean=mean,
+    std=std,
+  )
+
+
+def build(config: Any, dtype: Any = jnp.float32) -> tuple[Any, Params]:
+  """The Flax module of a CLIPConfig and its tree of float32 shapes."""
+  from transformers.models.clip.modeling_flax_clip import FlaxCLIPModule
+
+  module = FlaxCLIPModule(config, dtype=dtype)
+  side = config.vision_config.image_size
+  tokens = jnp.ones((1, 2), jnp.int32)
+  init = functools.partial(
+    module.init,
+    input_ids=tokens,
+    pixel_values=jnp.zeros((1, side, side, 3)),
+    attention_mask=tokens,
+    position_ids=tokens - 1,
+  )
+  return module, jax.eval_shape(init, jax.random.key(0))["params"]
+
+
+def _find(folder_or_id: str | os.PathLike) -> pathlib.Path:
+  folder = pathlib.Path(folder_or_id)
+  if folder.is_dir():
+    return folder
+  from huggingface_hub import snapshot_download
+
+  try:
+    return pathlib.Path(
+      snapshot_download(str(folder_or_id), local_files_only=True)
+    )
+  except Exception as error:
+    raise InputError(
+      f"{folder_or_id}: neither a folder nor in the Hugging Face cache",
+      f"give a checkpoint folder, or first run: hf download {folder_or_id}",
+    ) from error
+
+
+def _read_config(folder: pathlib.Path) -> Any:
+  from transformers import CLIPConfig
+
+  path = folder / "config.json"
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise InputError(
+      f"{path}: {error}", "give a folder with the model's config.json"
+    ) from error
+  if content.get("model_type") != "clip":
+    raise InputError(
+      f"{path}: model_type is {content.get('model_type')!r}, not 'clip'",
+      "give the folder of a CLIP checkpoint",
+    )
+  return CLIPConfig.from_dict(content)
+
+
+def _read_weights(
+  folder: pathlib.Path, template: Params
+) -> tuple[Params, list[pathlib.Path]]:
+  flax_file = folder / "flax_model.msgpack"
+  if flax_file.exists() and not list(folder.glob("*.safetensors*")):
+    import flax
+
+    tree = flax.serialization.msgpack_restore(flax_file.read_bytes())
+    tensors, files = hf_weights.to_torch(tree), [flax_file]
+  else:
+    files = hf_weights.weight_files(folder)
+    tensors = hf_weights.read(folder)
+  return hf_weights.to_flax(tensors, template, source=str(folder)), files
+
+
+def _normalisation(folder: pathlib.Path) -> tuple[tuple, tuple]:
+  path = folder / "preprocessor_config.json"
+  if not path.exists():
+    return _MEAN, _STD
+  content = json.loads(path.read_text())
+  mean, std = content.get("image_mean", _MEAN), content.get("image_std", _STD)
+  return tuple(mean), tuple(std)

@@ -1,0 +1,177 @@
+"""Hugging Face checkpoints: safetensors in PyTorch's layout <-> flax trees.
+
+PyTorch is not needed. The names follow the rules of transformers' own Flax
+classes: a flax leaf `kernel` is a PyTorch `weight`, transposed (linear
+[out, in] <-> [in, out], convolution [O, I, H, W] <-> [H, W, I, O]); `scale`
+and `embedding` are a `weight` as it is; any other leaf keeps its name.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax
+import numpy as np
+
+from input_pipeline.errors import InputError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_RENAMED = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+Tree = Mapping[str, Any]
+
+
+def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+  """The safetensors files of a checkpoint: one, or those of its index.
+
+  Raises:
+    InputError: there is no weight file, or the index names an absent one.
+  """
+  folder = pathlib.Path(folder)
+  if (folder / _SINGLE).exists():
+    return [folder / _SINGLE]
+  if not (folder / _INDEX).exists():
+    have = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+    raise InputError(
+      f"{folder}: neither {_SINGLE} nor {_INDEX} (there: {have})",
+      "give a checkpoint folder in Hugging Face format; convert .bin weights "
+      "on a machine with PyTorch: AutoModel.from_pretrained(ID)"
+      ".save_pretrained(FOLDER, safe_serialization=True)",
+    )
+  try:
+    names = json.loads((folder / _INDEX).read_text())["weight_map"].values()
+  except (ValueError, KeyError, AttributeError) as error:
+    raise InputError(
+      f"{folder / _INDEX}: not an index of weights ({error})",
+      "download the file again",
+    ) from error
+  files = [folder / name for name in sorted(set(names))]
+  absent = [path.name for path in files if not path.exists()]
+  if absent:
+    raise InputError(
+      f"{folder}: {_INDEX} names files that are not there: {absent}",
+      "download the missing files into the folder",
+    )
+  return files
+
+
+def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+  """All tensors of a checkpoint folder, by PyTorch name.
+
+  Raises:
+    InputError: no weights, or a file that is cut off or not safetensors.
+  """
+  from safetensors import SafetensorError
+  from safetensors.flax import load_file
+
+  tensors: dict[str, np.ndarray] = {}
+  for path in weight_files(folder):
+    try:
+      # The flax reader knows bfloat16, numpy's does not.
+      loaded = load_file(path)
+    except (SafetensorError, OSError) as error:
+      raise InputError(
+        f"{path}: cannot be read as safetensors ({error})",
+        "the file is cut off or of another format: fetch it again",
+      ) from error
+    tensors |= {name: np.asarray(value) for name, value in loaded.items()}
+  return tensors
+
+
+def write(path: str | os.PathLike, tree: Tree) -> None:
+  """Writes a flax tree as one safetensors file in PyTorch's layout."""
+  from safetensors.numpy import save_file
+
+  # transformers refuses files whose metadata do not name the framework.
+  save_file(to_torch(tree), path, metadata={"format": "pt"})
+
+
+def revision(files: Iterable[pathlib.Path]) -> str:
+  """sha256 over the files' bytes, in order: which weights these are."""
+  digest = hashlib.sha256()
+  for path in files:
+    with open(path, "rb") as file:
+      while block := file.read(1 << 24):
+        digest.update(block)
+  return digest.hexdigest()
+
+
+def to_flax(
+  tensors: Mapping[str, np.ndarray],
+  template: Tree,
+  *,
+  source: str,
+  ignore: tuple[str, ...] = ("position_ids",),
+) -> dict[str, Any]:
+  """PyTorch tensors -> a flax tree of exactly the template's shapes.
+
+  Args:
+    tensors: by PyTorch name.
+    template: tree of arrays or `jax.ShapeDtypeStruct`; gives shapes, dtypes.
+    source: what the tensors were read from, for messages.
+    ignore: last parts of names that may be there without being used.
+
+  Returns:
+    A nested dict of numpy arrays.
+
+  Raises:
+    InputError: weights are missing, left over, or of another shape; the
+      message lists them all.
+  """
+  left = dict(tensors)
+  missing, misshapen, flat = [], [], {}
+  for path, wanted in flax.traverse_util.flatten_dict(template).items():
+    name = torch_name(path)
+    if name not in left:
+      missing.append(name)
+      continue
+    array = _transposed(path, left.pop(name), to_torch=False)
+    if array.shape != tuple(wanted.shape):
+      misshapen.append(f"{name} {array.shape}, wanted {tuple(wanted.shape)}")
+    flat[path] = array.astype(wanted.dtype)
+  unexpected = [n for n in left if n.rsplit(".", 1)[-1] not in ignore]
+  problems = {
+    "missing": missing,
+    "unexpected": unexpected,
+    "of another shape": misshapen,
+  }
+  told = [
+    f"{len(names)} {kind}: {', '.join(sorted(names))}"
+    for kind, names in problems.items()
+    if names
+  ]
+  if told:
+    raise InputError(
+      f"{source}: the weights do not fit config.json; " + "; ".join(told),
+      "use the config.json and the weights of one and the same model",
+    )
+  return flax.traverse_util.unflatten_dict(flat)
+
+
+def to_torch(tree: Tree) -> dict[str, np.ndarray]:
+  """A flax tree -> contiguous numpy tensors by PyTorch name."""
+  return {
+    torch_name(path): np.ascontiguousarray(
+      _transposed(path, np.asarray(leaf), to_torch=True)
+    )
+    for path, leaf in flax.traverse_util.flatten_dict(tree).items()
+  }
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+  """A flax path's PyTorch name: ("a", "kernel") -> "a.weight"."""
+  return ".".join((*path[:-1], _RENAMED.get(path[-1], path[-1])))
+
+
+def _transposed(
+  path: tuple[str, ...], array: np.ndarray, *, to_torch: bool
+) -> np.ndarray:
+  if path[-1] != "kernel" or array.ndim not in (2, 4):
+    return array
+  if array.ndim == 2:
+    return array.T
+  return array.transpose((3, 2, 0, 1) if to_torch else (2, 3, 1, 0))

@@ -1,0 +1,181 @@
+"""Text banks: what verbs, roles and nouns are called, as CLIP embeddings.
+
+Every class is described by a few prompts; its embedding is the mean of the
+prompts' unit embeddings, scaled to unit length again (Radford et al. 2021,
+section 3.1.4, "prompt engineering and ensembling"). The reference embeds bare
+names, and WordNet ids for nouns (METHOD table, row 5).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from input_pipeline.errors import InputError
+from input_pipeline.vocabulary import BLANK, OOV, PAD, Vocabulary
+from mipd_jax import sharding
+from mipd_jax.rationales import wording
+
+# Part of the cache's plan: raise it when any prompt changes.
+VERSION = "labels-1"
+# A definition's words beyond this are dropped; CLIP reads 77 tokens.
+_DEFINITION_WORDS = 40
+# Batches are cut to the longest text in them, rounded up to this.
+_LENGTH_STEP = 8
+
+
+class TextEncoder(Protocol):
+  """The part of `teachers.clip.Clip` that banks need."""
+
+  params: dict
+
+  def tokenize(
+    self, texts: Sequence[str], max_length: int
+  ) -> tuple[np.ndarray, np.ndarray]: ...
+
+  def text_embedding(
+    self, params: dict, ids: jax.Array, mask: jax.Array
+  ) -> jax.Array: ...
+
+
+def verb_prompts(vocabulary: Vocabulary) -> list[list[str]]:
+  """Per verb: its name, and its name with what it means."""
+  return [
+    _named(f"a photo of {verb}", verb, definition)
+    for verb, definition in zip(
+      vocabulary.verbs, vocabulary.verb_definitions, strict=True
+    )
+  ]
+
+
+def role_prompts(vocabulary: Vocabulary) -> list[list[str]]:
+  """Per role: its name, and its name with what it means."""
+  return [
+    _named(f"the {role} of an activity", role, definition)
+    for role, definition in zip(
+      vocabulary.roles, vocabulary.role_definitions, strict=True
+    )
+  ]
+
+
+def noun_prompts(vocabulary: Vocabulary) -> list[list[str]]:
+  """Per noun class: its commonest word, and that with its definition.
+
+  Never a WordNet id; blank, oov and Pad are named by the words that the
+  vocabulary has for them ("nothing", "something else", "padding").
+  """
+  prompts = []
+  for noun, glosses, definition in zip(
+    vocabulary.nouns,
+    vocabulary.noun_glosses,
+    vocabulary.noun_definitions,
+    strict=True,
+  ):
+    name = wording.noun_name(glosses)
+    photo = f"a photo of {wording.with_article(name)}"
+    if noun in (BLANK, OOV, PAD):
+      photo = name
+    prompts.append(_named(photo, name, definition))
+  return prompts
+
+
+def _named(prompt: str, name: str, definition: str) -> list[str]:
+  meaning = wording.short(definition, _DEFINITION_WORDS)
+  return [prompt, f"{name}: {meaning}"] if meaning else [prompt]
+
+
+def label_banks(
+  clip: TextEncoder,
+  vocabulary: Vocabulary,
+  mesh: Mesh,
+  *,
+  max_length: int = 77,
+  batch_size: int = 256,
+) -> dict[str, np.ndarray]:
+  """Unit embeddings of all labels.
+
+  Returns:
+    verb_text float32 [V, X], role_text [roles, X], noun_text [C, X].
+  """
+  prompts = {
+    "verb_text": verb_prompts(vocabulary),
+    "role_text": role_prompts(vocabulary),
+    "noun_text": noun_prompts(vocabulary),
+  }
+  return {
+    name: text_bank(clip, texts, mesh, max_length, batch_size)
+    for name, texts in prompts.items()
+  }
+
+
+def text_bank(
+  clip: TextEncoder,
+  prompts: Sequence[Sequence[str]],
+  mesh: Mesh,
+  max_length: int = 77,
+  batch_size: int = 256,
+) -> np.ndarray:
+  """Ensembles the prompts of every class: float32 [classes, X], unit rows.
+
+  Raises:
+    InputError: an embedding is zero or not finite.
+  """
+  texts = [text for group in prompts for text in group]
+  classes = np.repeat(np.arange(len(prompts)), [len(g) for g in prompts])
+  rows = embed_texts(clip, texts, mesh, max_length, batch_size)
+  mean = np.zeros((len(prompts), rows.shape[1]), np.float64)
+  np.add.at(mean, classes, _unit(rows, texts))
+  names = [group[0] for group in prompts]
+  return _unit(mean, names).astype(np.float32)
+
+
+def embed_texts(
+  clip: TextEncoder,
+  texts: Sequence[str],
+  mesh: Mesh,
+  max_length: int = 77,
+  batch_size: int = 256,
+) -> np.ndarray:
+  """Text embeddings as the encoder gives them: float32 [n, X].
+
+  Texts of like length share a batch that is cut to their length: a text
+  tower's cost grows with padding, and prompts are short.
+  """
+  ids, mask = clip.tokenize(list(texts), max_length)
+  order = np.argsort(mask.sum(axis=1), kind="stable")
+  shards = mesh.shape[sharding.DATA]
+  batch_size = min(batch_size, len(texts))
+  batch_size += -batch_size % shards
+  params = jax.device_put(clip.params, sharding.replicated(mesh))
+  embed = jax.jit(
+    lambda params, batch: clip.text_embedding(
+      params, batch["ids"], batch["mask"]
+    ).astype(jnp.float32)
+  )
+  rows = []
+  for start in range(0, len(texts), batch_size):
+    chosen = order[start : start + batch_size]
+    filled = np.resize(chosen, batch_size)  # repeats to fill the last batch
+    longest = int(mask[filled].sum(axis=1).max())
+    length = min(ids.shape[1], longest + -longest % _LENGTH_STEP)
+    batch = {"ids": ids[filled, :length], "mask": mask[filled, :length]}
+    there = embed(params, sharding.put_batch(mesh, batch))
+    rows.append(np.asarray(there)[: len(chosen)])
+  embeddings = np.empty((len(texts), rows[0].shape[1]), np.float32)
+  embeddings[order] = np.concatenate(rows)
+  return embeddings
+
+
+def _unit(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+  norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+  bad = np.flatnonzero(~(norms[:, 0] > 0) | ~np.isfinite(norms[:, 0]))
+  if bad.size:
+    raise InputError(
+      f"the text encoder gives {bad.size} texts no direction, the first is "
+      f"{names[bad[0]]!r}",
+      "check the text encoder's weights and tokenizer",
+    )
+  return rows / norms

@@ -1,0 +1,136 @@
+"""Checkpoints by Orbax: the latest few to resume from, the best to use.
+
+Two managers, because one that keeps the best would throw away the latest:
+`checkpoints/` holds the last `keep` states, `best/` the one state with the
+highest selection score (seen and rare dev images; unseen has no say).
+A file `run.json` says what run they belong to.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from input_pipeline.errors import InputError
+from mipd_jax.training.state import TrainState
+
+_REMEDY = "choose another --workdir, or delete this one to train from the start"
+
+
+class Checkpoints:
+  """The checkpoints of one work directory.
+
+  Args:
+    workdir: made when absent.
+    identity: nested plain values that a run must share with the run that
+      wrote the checkpoints (model, losses, optimizer, data).
+    keep: how many of the latest states stay.
+
+  Raises:
+    InputError: the directory holds checkpoints of another run; the message
+      names the fields that differ.
+  """
+
+  def __init__(
+    self, workdir: pathlib.Path, identity: Mapping[str, Any], keep: int = 2
+  ):
+    self.workdir = pathlib.Path(workdir).absolute()
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    self._check_identity(json.loads(json.dumps(identity)))
+    self._latest = ocp.CheckpointManager(
+      self.workdir / "checkpoints",
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+    )
+    self._best = ocp.CheckpointManager(
+      self.workdir / "best",
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=1,
+        best_fn=lambda metrics: metrics["selection"],
+        best_mode="max",
+      ),
+    )
+
+  def save(self, state: TrainState) -> None:
+    """Saves the state under its step, in the background."""
+    step = int(state.step)
+    if step not in self._latest.all_steps():
+      self._latest.save(step, args=ocp.args.StandardSave(state))
+
+  def save_best(self, state: TrainState, selection: float) -> None:
+    """Saves the state if it is the best so far by `selection`."""
+    step = int(state.step)
+    if step not in self._best.all_steps():
+      self._best.save(
+        step,
+        args=ocp.args.StandardSave(state),
+        metrics={"selection": selection},
+      )
+
+  def latest_step(self) -> int | None:
+    return self._latest.latest_step()
+
+  def best_step(self) -> int | None:
+    return self._best.best_step()
+
+  def restore_latest(self, like: TrainState) -> TrainState:
+    """The state of `latest_step`, placed as `like`."""
+    return self._restore(self._latest, self.latest_step(), like)
+
+  def restore_best(self, like: TrainState) -> TrainState:
+    """The state of `best_step`, placed as `like`."""
+    return self._restore(self._best, self.best_step(), like)
+
+  def wait(self) -> None:
+    """Returns when everything is on disk."""
+    self._latest.wait_until_finished()
+    self._best.wait_until_finished()
+
+  def close(self) -> None:
+    self._latest.close()
+    self._best.close()
+
+  def _restore(self, manager, step, like) -> TrainState:
+    if step is None:
+      raise InputError(
+        f"{self.workdir} has no checkpoint",
+        "train first: --mode=train or --mode=all",
+      )
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    try:
+      return manager.restore(step, args=ocp.args.StandardRestore(target))
+    except (ValueError, KeyError, FileNotFoundError) as error:
+      raise InputError(
+        f"the checkpoint of step {step} in {self.workdir} does not fit the "
+        f"model of this config: {error}",
+        _REMEDY,
+      ) from error
+
+  def _check_identity(self, identity: Mapping[str, Any]) -> None:
+    path = self.workdir / "run.json"
+    has_states = any((self.workdir / "checkpoints").glob("[0-9]*"))
+    if path.exists() and has_states:
+      found = json.loads(path.read_text())
+      differ = sorted(_differences(found, identity, ""))
+      if differ:
+        raise InputError(
+          f"{self.workdir} holds checkpoints of another run; these differ "
+          f"(there -> here): {'; '.join(differ)}",
+          _REMEDY,
+        )
+    partial = path.with_suffix(".json.tmp")
+    partial.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
+    os.replace(partial, path)
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+  if isinstance(old, Mapping) and isinstance(new, Mapping):
+    return [
+      text
+      for key in old.keys() | new.keys()
+      for text in _differences(old.get(key), new.get(key), f"{path}.{key}")
+    ]
+  return [] if old == new else [f"{path[1:]} {old!r} -> {new!r}"]

@@ -1,0 +1,48 @@
+"""What training changes and checkpoints keep."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from mipd_jax import randomness
+from mipd_jax.models.mipd import Mipd
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Step count, parameters and optimizer state; no random key (STYLE 7)."""
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+def init_state(
+  model: Mipd,
+  optimizer: optax.GradientTransformation,
+  batch: Mapping[str, jax.Array],
+  banks: Mapping[str, jax.Array],
+  seed: int,
+  sharding: jax.sharding.Sharding,
+) -> TrainState:
+  """Draws parameters on the devices, the same ones whatever the mesh.
+
+  Args:
+    model: the module.
+    optimizer: whose state to make.
+    batch: shapes and dtypes only.
+    banks: text embeddings of the vocabulary.
+    seed: of the run.
+    sharding: of the state.
+  """
+
+  def create():
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
+    params = model.init(randomness.key(seed, "params"), zeros, banks)["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+  return jax.jit(create, out_shardings=sharding)()

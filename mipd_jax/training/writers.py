@@ -1,0 +1,73 @@
+"""Metric writers: TensorBoard and log by clu, JSON lines of our own."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from clu import metric_writers
+
+
+class JsonLinesWriter(metric_writers.MetricWriter):
+  """Scalars as one JSON object a line; clu has no such writer.
+
+  Lines of steps that a resumed run does again are cut off first, so that
+  the file reads as if the run had never stopped.
+  """
+
+  def __init__(self, path: str | os.PathLike, first_step: int = 0):
+    self._path = pathlib.Path(path)
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    kept = []
+    if first_step and self._path.exists():
+      for line in self._path.read_text().splitlines():
+        if _step_of(line, first_step) <= first_step:
+          kept.append(line + "\n")
+    self._path.write_text("".join(kept))
+    self._file = self._path.open("a")
+
+  def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    values = {name: float(np.asarray(x)) for name, x in scalars.items()}
+    # JSON has no NaN; null says that there is no number.
+    values = {n: x if np.isfinite(x) else None for n, x in values.items()}
+    line = {"step": int(step), "time": round(time.time(), 3)} | values
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+  # Only scalars make sense in this file; the other kinds go to TensorBoard.
+  def write_summaries(self, step, values, metadata=None) -> None: ...
+  def write_images(self, step, images) -> None: ...
+  def write_videos(self, step, videos) -> None: ...
+  def write_audios(self, step, audios, *, sample_rate) -> None: ...
+  def write_texts(self, step, texts) -> None: ...
+  def write_hparams(self, hparams) -> None: ...
+  def write_histograms(self, step, arrays, num_buckets=None) -> None: ...
+  def write_pointcloud(self, *args, **kwargs) -> None: ...
+
+
+def _step_of(line: str, first_step: int) -> int:
+  try:
+    return json.loads(line)["step"]
+  except (ValueError, KeyError):  # the line that a kill cut in half
+    return first_step + 1
+
+
+def make_writer(
+  workdir: pathlib.Path, first_step: int
+) -> metric_writers.MetricWriter:
+  """TensorBoard, log and `metrics.jsonl` in a work directory."""
+  return metric_writers.MultiWriter(
+    [
+      metric_writers.create_default_writer(workdir / "tensorboard"),
+      JsonLinesWriter(workdir / "metrics.jsonl", first_step),
+    ]
+  )

@@ -1,0 +1,103 @@
+"""One geometry: boxes go there and back, and pixels lie where boxes say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from input_pipeline.geometry import BORDER_RGB, Letterbox, letterbox_image
+
+SIDES = st.integers(1, 2000)
+
+
+@st.composite
+def _image_and_boxes(draw):
+  height, width = draw(SIDES), draw(SIDES)
+  share = st.floats(0, 1, width=32)
+  boxes = draw(st.lists(st.tuples(share, share, share, share), max_size=6))
+  scale = np.array([width, height, width, height])
+  corners = np.array(boxes, np.float64).reshape(-1, 4) * scale
+  low = np.minimum(corners[:, :2], corners[:, 2:])
+  high = np.maximum(corners[:, :2], corners[:, 2:])
+  return height, width, np.concatenate([low, high], axis=1)
+
+
+@given(_image_and_boxes())
+@settings(max_examples=200, deadline=None)
+def test_boxes_there_and_back(case):
+  height, width, boxes = case
+  letterbox = Letterbox(height, width)
+  canvas = letterbox.boxes_to_canvas(boxes)
+  assert canvas.dtype == np.float32
+  np.testing.assert_allclose(
+    letterbox.boxes_to_pixels(canvas), boxes, rtol=0, atol=1e-3
+  )
+  low, high = canvas[:, :2] - canvas[:, 2:] / 2, canvas[:, :2] + canvas[:, 2:]
+  assert (low >= -1e-6).all() and (canvas[:, 2:] <= 1 + 1e-6).all()
+  assert (high >= low).all()
+
+
+def test_known_values():
+  # 200 wide, 100 high: full width; a quarter of the canvas above and below.
+  letterbox = Letterbox(height=100, width=200)
+  assert letterbox.offset == (0, 0.25)
+  boxes = [[0, 0, 200, 100], [50, 0, 150, 50], [-1, -1, -1, -1]]
+  canvas = letterbox.boxes_to_canvas(np.array(boxes))
+  np.testing.assert_allclose(
+    canvas,
+    [[0.5, 0.5, 1, 0.5], [0.5, 0.375, 0.5, 0.25], [-1, -1, -1, -1]],
+  )
+  np.testing.assert_allclose(letterbox.boxes_to_pixels(canvas), boxes)
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
+def test_any_leading_axes(leading):
+  boxes = np.tile(np.array([10.0, 20, 30, 60]), (*leading, 1))
+  canvas = Letterbox(80, 50).boxes_to_canvas(boxes)
+  assert canvas.shape == (*leading, 4)
+  np.testing.assert_allclose(
+    Letterbox(80, 50).boxes_to_pixels(canvas), boxes, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("size", [48, 224, 336])
+@pytest.mark.parametrize("shape", [(60, 60), (50, 97), (111, 64), (9, 300)])
+def test_the_image_lies_where_the_geometry_says(shape, size):
+  height, width = shape
+  white = Image.new("RGB", (width, height), (255, 255, 255))
+  pixels = letterbox_image(white, size)
+  assert pixels.shape == (size, size, 3) and pixels.dtype == np.uint8
+  drawn = (pixels != np.array(BORDER_RGB)).any(-1)
+  rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+  found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+  whole = np.array([[0, 0, width, height]])
+  cx, cy, w, h = Letterbox(height, width).boxes_to_canvas(whole)[0] * size
+  wanted = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
+  np.testing.assert_allclose(found, wanted, atol=1)
+  assert (pixels[~drawn] == BORDER_RGB).all()
+
+
+def test_a_mark_in_the_image_is_found_by_its_box():
+  image = Image.new("RGB", (160, 90), (0, 0, 0))
+  box = (100, 30, 130, 60)
+  image.paste((255, 0, 0), box)
+  size = 320
+  pixels = letterbox_image(image, size)
+  red = (pixels[..., 0] > 200) & (pixels[..., 1] < 50)
+  rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
+  cx, cy, w, h = Letterbox(90, 160).boxes_to_canvas(np.array([box]))[0] * size
+  np.testing.assert_allclose(
+    [columns[0], columns[-1] + 1], [cx - w / 2, cx + w / 2], atol=2
+  )
+  np.testing.assert_allclose(
+    [rows[0], rows[-1] + 1], [cy - h / 2, cy + h / 2], atol=2
+  )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_other_colour_modes(mode):
+  image = Image.new("RGB", (20, 10), (200, 200, 200)).convert(mode)
+  pixels = letterbox_image(image, 20)
+  assert pixels.shape == (20, 20, 3)
+  assert abs(int(pixels[10, 10, 0]) - 200) < 5

@@ -1,0 +1,155 @@
+"""The vocabulary: numbering, texts, and every way an input can disagree."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from input_pipeline import vocabulary
+from input_pipeline.errors import InputError
+from input_pipeline.schema import MAX_ROLES
+from tests import swig_fixture
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
+
+
+@pytest.fixture
+def jsons(tmp_path):
+  return swig_fixture.write(tmp_path / "swig") / "SWiG_jsons"
+
+
+def test_index_files_fix_the_numbers(jsons):
+  words = vocabulary.load(jsons.parent)
+  assert words.verbs == tuple(swig_fixture.FRAMES)
+  assert words.nouns[0] == "blank" and words.nouns[-2:] == ("oov", "Pad")
+  for verb, roles in swig_fixture.FRAMES.items():
+    assert words.frame_roles(words.verb_index[verb]) == roles
+  assert words.frame_array.dtype == np.int32
+  assert words.frame_array.shape == (len(words.verbs), MAX_ROLES)
+  raining = words.verb_index["raining"]
+  place = words.role_index["place"]
+  assert words.frame_array[raining].tolist() == [place, -1, -1, -1, -1, -1]
+
+
+def test_texts(jsons):
+  words = vocabulary.load(jsons)
+  assert words.verb_definitions[words.verb_index["raining"]] == ""
+  assert words.verb_definitions[words.verb_index["eating"]] == "to be eating"
+  assert words.role_definitions[words.role_index["tool"]] == "The tool of it"
+  assert words.noun_glosses[words.noun_id("n02084071")] == ("dog",)
+  assert words.noun_glosses[0] == ("nothing",)
+
+
+def test_commonest_role_definition_wins(jsons):
+  path = jsons / "imsitu_space.json"
+  space = swig_fixture.load(path)
+  space["verbs"]["jumping"]["roles"]["place"]["def"] = "A rare text"
+  swig_fixture.dump(path, space)
+  words = vocabulary.load(jsons)
+  assert words.role_definitions[words.role_index["place"]] == "The place of it"
+
+
+def test_noun_ids(jsons):
+  words = vocabulary.load(jsons)
+  assert words.noun_id("") == 0
+  assert words.noun_id(swig_fixture.UNLISTED) == words.noun_index["oov"]
+  assert words.noun_id("n02084071") == words.nouns.index("n02084071")
+
+
+def test_derived_without_index_files(tmp_path):
+  folder = swig_fixture.write(tmp_path / "swig", index_files=False)
+  words = vocabulary.load(folder)
+  assert words.verbs == tuple(sorted(swig_fixture.FRAMES))
+  assert list(words.roles) == sorted(set(words.roles))
+  # All nouns of the fixture occur in its training frames.
+  assert words.nouns == ("blank", *sorted(swig_fixture.NOUNS), "oov", "Pad")
+
+
+def test_derived_nouns_are_those_of_training(tmp_path):
+  folder = swig_fixture.write(tmp_path / "swig", index_files=False)
+  path = folder / "SWiG_jsons" / "train.json"
+  records = swig_fixture.load(path)
+  for record in records.values():
+    record["frames"] = [dict.fromkeys(record["bb"], "n02084071")] * 3
+  swig_fixture.dump(path, records)
+  assert vocabulary.load(folder).nouns == ("blank", "n02084071", "oov", "Pad")
+
+
+def test_fingerprint_follows_names_and_texts(jsons):
+  before = vocabulary.load(jsons).fingerprint
+  assert vocabulary.load(jsons).fingerprint == before
+  path = jsons / "imsitu_space.json"
+  space = swig_fixture.load(path)
+  space["nouns"]["n02084071"]["def"] = "another text"
+  swig_fixture.dump(path, space)
+  assert vocabulary.load(jsons).fingerprint != before
+
+
+def _more_roles(jsons):
+  space = swig_fixture.space()
+  space["verbs"]["eating"]["order"] = list("abcdefg")
+  swig_fixture.dump(jsons / "imsitu_space.json", space)
+
+
+def _cut_off(jsons):
+  path = jsons / "imsitu_space.json"
+  path.write_text(path.read_text()[:-30])
+
+
+def _repeated_verb(jsons):
+  text = json.dumps(swig_fixture.space())
+  text = text.replace('"eating": {', '"raining": {')
+  (jsons / "imsitu_space.json").write_text(text)
+
+
+def _extra_verb(jsons):
+  with (jsons / "verb_indices.txt").open("a") as file:
+    file.write("flying\n")
+
+
+def _noun_gap(jsons):
+  path = jsons / "train_classes.csv"
+  path.write_text(path.read_text().replace("Pad,", "Pad,1"))
+
+
+def _noun_order(jsons):
+  (jsons / "train_classes.csv").write_text("oov,0\nblank,1\nPad,2\n")
+
+
+def _unknown_noun(jsons):
+  (jsons / "train_classes.csv").write_text("blank,0\nn1,1\noov,2\nPad,3\n")
+
+
+@pytest.mark.parametrize(
+  ("damage", "says"),
+  [
+    (_more_roles, ["'eating' has 7 roles", "1 to 6"]),
+    (_cut_off, ["imsitu_space.json is cut off", "line 1, column"]),
+    (_repeated_verb, ["'raining' twice"]),
+    (_extra_verb, ["verb_indices.txt disagrees", "flying"]),
+    (_noun_gap, ["train_classes.csv line 9"]),
+    (_noun_order, ["begins with ('oov',)", "'blank'"]),
+    (_unknown_noun, ["1 nouns that imsitu_space.json lacks", "n1"]),
+    (lambda d: (d / "imsitu_space.json").unlink(), ["is missing"]),
+    (lambda d: swig_fixture.dump(d / "imsitu_space.json", []), ["'verbs'"]),
+  ],
+)
+def test_bad_input_is_named(jsons, damage, says):
+  damage(jsons)
+  with pytest.raises(InputError) as error:
+    vocabulary.load(jsons)
+  assert all(text in str(error.value) for text in says), error.value
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/swig")
+def test_real_vocabulary():
+  words = vocabulary.load(SHARED)
+  assert len(words.verbs) == 504
+  assert len(words.roles) == 190
+  assert len(words.nouns) == 9929
+  assert words.nouns[0] == "blank"
+  assert words.noun_index["oov"] == 9927 and words.noun_index["Pad"] == 9928
+  assert all(1 <= len(frame) <= MAX_ROLES for frame in words.frames)
+  assert all(words.role_definitions)
+  assert all(words.noun_glosses)
