@@ -9,6 +9,8 @@ another dataset, since the configuration's name holds its fingerprint.
 import argparse
 import contextlib
 import dataclasses
+import io
+import logging
 import pathlib
 import re
 import shutil
@@ -51,10 +53,8 @@ class OvSwig(tfds.core.GeneratorBasedBuilder):
     "Put images_512/ and SWiG_jsons/ of https://github.com/allenai/swig into "
     "manual_dir, or name a folder: OvSwig(config=OvSwigConfig.of(DIR))."
   )
-  # The folder as read by `prepare`, and the error that stopped the building:
-  # TFDS wraps exceptions, and callers want ours.
+  # The folder as `prepare` has read it, so that it is not read twice.
   content: swig.SwigFolder | None = None
-  problem: InputError | None = None
 
   def _info(self) -> tfds.core.DatasetInfo:
     tensor = tfds.features.Tensor
@@ -93,12 +93,7 @@ class OvSwig(tfds.core.GeneratorBasedBuilder):
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     words = self.content.vocabulary
     for index, record in enumerate(self.content.splits[split]):
-      try:
-        example = _example(record, words)
-      except InputError as error:
-        self.problem = error
-        raise
-      yield index, example
+      yield index, _example(record, words)
 
 
 def _example(record: Record, words: vocabulary.Vocabulary) -> dict[str, Any]:
@@ -179,11 +174,12 @@ def prepare(
   content = None
   if not (vocabulary.jsons_folder(folder) / splits.SPLITS_FILE).exists():
     content = swig.read_folder(folder, **draw)
-  builder = OvSwig(
-    config=OvSwigConfig.of(folder),
-    data_dir=str(data_dir),
-    file_format="array_record",
-  )
+  with _quiet():
+    builder = OvSwig(
+      config=OvSwigConfig.of(folder),
+      data_dir=str(data_dir),
+      file_format="array_record",
+    )
   if not builder.is_prepared():
     builder.content = content or swig.read_folder(folder, **draw)
     _build(builder, pathlib.Path(data_dir))
@@ -202,14 +198,26 @@ def _build(builder: OvSwig, data_dir: pathlib.Path) -> None:
   if need > free:
     raise _full(data_dir, need, free)
   try:
-    builder.download_and_prepare()
+    with _quiet():
+      builder.download_and_prepare()
   except Exception as error:
-    if builder.problem is not None:
-      raise builder.problem from None
     if _FULL_DISK in str(error):
       free = shutil.disk_usage(data_dir).free
       raise _full(data_dir, need, free) from error
     raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Hides TFDS's talk of downloads (there are none), not its progress bars."""
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logger.setLevel(level)
 
 
 def _full(data_dir: pathlib.Path, need: int, free: int) -> InputError:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, np.ndarray]
 _AHEAD = 4  # batches read ahead of the consumer
+_READERS = 4  # threads that read cached features; they wait for the disk
+_DECODERS = 16  # threads, at most, that decode images; they need a core each
 
 
 class Source(Protocol):
@@ -129,7 +131,7 @@ def image_batches(
 
   indices_of = _padded(wanted, batch_size, 0, 1)
   steps = math.ceil(len(wanted) / batch_size)
-  for batch in _batches(read, indices_of, 0, steps):
+  for batch in _batches(read, indices_of, 0, steps, _DECODERS):
     yield ImageBatch(
       index=batch[schema.INDEX],
       example_mask=batch[schema.EXAMPLE_MASK],
@@ -162,8 +164,9 @@ def _batches(
   indices_of: Callable[[int], tuple[np.ndarray, np.ndarray]],
   start: int,
   stop: int,
+  workers: int = _READERS,
 ) -> Iterator[Batch]:
-  """Reads steps start, ..., stop - 1 on tf.data's threads."""
+  """Reads steps start, ..., stop - 1 on at most `workers` threads."""
   if start < 0:
     raise InputError(f"start step {start}", "steps count from 0")
   if start < stop:
@@ -176,11 +179,11 @@ def _batches(
     batch[schema.EXAMPLE_MASK] = mask
     return batch
 
-  return _read_ahead(load, start, stop)
+  return _read_ahead(load, start, stop, min(workers, os.cpu_count() or 1))
 
 
 def _read_ahead(
-  load: Callable[[int], Batch], start: int, stop: int
+  load: Callable[[int], Batch], start: int, stop: int, workers: int
 ) -> Iterator[Batch]:
   if start >= stop:
     return
@@ -204,7 +207,6 @@ def _read_ahead(
       raise
 
   dtypes = [tf.as_dtype(first[key].dtype) for key in keys]
-  workers = min(_AHEAD, os.cpu_count() or 1)
   dataset = tf.data.Dataset.range(start + 1, stop).map(
     lambda step: tf.numpy_function(load_arrays, [step], dtypes, stateful=False),
     num_parallel_calls=workers,

@@ -40,7 +40,7 @@ class Vocabulary:
     frames: role ids of every verb in the order of its frame, 1 to MAX_ROLES.
     verb_definitions: one text per verb, '' where the source has none.
     verb_abstracts: one text per verb, e.g. 'an AGENT jumps over ...'.
-    role_definitions: per role, the commonest of its definitions.
+    role_definitions: per role, the commonest of its definitions, '' if none.
     noun_glosses: words of each noun class, the commonest first.
     noun_definitions: one text per noun class, '' for blank, oov and Pad.
   """

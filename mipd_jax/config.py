@@ -144,6 +144,13 @@ class Config:
   mesh: MeshConfig = MeshConfig()
   seed: int = 0
 
+  def __post_init__(self):
+    needed = self.loss.teacher_terms
+    if needed and not self.model.teacher_branch:
+      raise ValueError(
+        f"model.teacher_branch is off but loss.{needed[0]} is not 0"
+      )
+
   def to_dict(self) -> dict[str, Any]:
     """Plain nested values, as JSON takes them."""
     return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -51,6 +51,12 @@ class FakeClip:
   def image_embedding(self, params, pixels):
     return self.image_tokens(params, pixels)[:, 0] @ params["project"]
 
+  def image_features(self, params, pixels):
+    return (
+      self.image_tokens(params, pixels),
+      self.image_embedding(params, pixels),
+    )
+
   def text_tokens(self, params, ids, mask):
     return params["words"][ids] * mask[..., None]
 

@@ -271,7 +271,7 @@ def test_verify_counts_and_finds_a_changed_byte(folder, capsys):
   path.write_bytes(data)
   assert main(["--verify", str(folder)]) == 1
   error = capsys.readouterr().err
-  assert path.name in error and "Remedy" in error
+  assert path.name in error and "sha256" in error and "Remedy" in error
 
 
 def test_verify_finds_values_that_are_not_finite(tmp_path, monkeypatch):

@@ -51,7 +51,8 @@ def test_rare_verbs_have_the_fewest_images(folder):
   assert max(count[v] for v in lists["rare"]) < min(
     count[v] for v in lists["seen"]
   )
-  assert sorted(sum(lists.values(), [])) == sorted(words.verbs)
+  drawn = [verb for verbs in lists.values() for verb in verbs]
+  assert sorted(drawn) == sorted(words.verbs)
 
 
 def test_draw_depends_on_the_seed_alone(folder):

@@ -31,9 +31,9 @@ def test_texts_follow_the_frame():
     "jumping: a dog jumps over a fence at a park. move off the ground"
   )
   assert texts[GAZE_POS] == (
-    "the agent is a dog, a furry animal, at the left. "
-    "the obstacle is a fence, a barrier of wood, small, at the bottom right. "
-    "the place is a park, a green place"
+    "agent: a dog, furry animal, left. "
+    "obstacle: a fence, barrier of wood, small bottom right. "
+    "place: a park, green place"
   )
 
 
@@ -45,9 +45,9 @@ def test_negatives_name_another_verb_and_nouns_nobody_gave():
     assert "dog" in texts[GLIMPSE_NEG]  # the shared roles keep their nouns
     for gloss in ("dog", "man", "fence", "park"):
       assert f" {gloss}" not in texts[GAZE_NEG]
-    assert "at the right" in texts[GAZE_NEG]
-    assert "at the bottom left" in texts[GAZE_NEG]
-    assert texts[GAZE_NEG].count("the agent is") == 1
+    assert ", right." in texts[GAZE_NEG]
+    assert "bottom left" in texts[GAZE_NEG]
+    assert texts[GAZE_NEG].count("agent: ") == 1
 
 
 def test_negative_verb_shares_roles_and_is_never_unseen(monkeypatch):
@@ -72,7 +72,7 @@ def test_same_seed_and_name_same_texts():
 def test_blank_roles_are_skipped():
   nouns = np.array([[1, 1, 1], [0, 0, 0], [7, 0, 7]])
   texts = writer().write("a.jpg", JUMPING, nouns, BOXES)
-  assert texts[GAZE_POS] == "the agent is a dog, a furry animal, at the left"
+  assert texts[GAZE_POS] == "agent: a dog, furry animal, left"
   assert "over something at somewhere" in texts[GLIMPSE_POS]
   for text in texts:
     assert "nothing" not in text and "padding" not in text
@@ -105,7 +105,7 @@ def test_wrong_nouns_come_from_the_role_s_pool():
   nouns = np.array([[1] * 3, [3] * 3, [5] * 3])
   for i in range(20):
     texts = writer(noun_pools=pools).write(f"{i}.jpg", 0, nouns, BOXES)
-    assert texts[GAZE_NEG].startswith("the agent is a man")
+    assert texts[GAZE_NEG].startswith("agent: a man")
 
 
 def test_one_allowed_verb_is_refused():
@@ -116,9 +116,9 @@ def test_one_allowed_verb_is_refused():
 @pytest.mark.parametrize(
   ("box", "words"),
   [
-    ([0.5, 0.5, 0.9, 0.9], "large, in the middle"),
-    ([0.1, 0.1, 0.3, 0.3], "at the top left"),
-    ([1.0, 0.5, 0.1, 0.1], "small, at the right"),
+    ([0.5, 0.5, 0.9, 0.9], "large middle"),
+    ([0.1, 0.1, 0.3, 0.3], "top left"),
+    ([1.0, 0.5, 0.1, 0.1], "small right"),
     (NO_BOX, ""),
   ],
 )
@@ -147,5 +147,5 @@ def test_every_verb_of_swig_gets_texts_without_placeholders():
     capitals = [w for w in " ".join(texts[:2]).split() if w.isupper()]
     assert not [w for w in capitals if len(w) > 2 and w.lower() in words.roles]
     roles = words.frame_roles(verb)
-    assert all(f"the {role} is a" in texts[GAZE_POS] for role in roles)
+    assert all(f"{role}: a" in texts[GAZE_POS] for role in roles)
     assert not any("n0" in text for text in texts)

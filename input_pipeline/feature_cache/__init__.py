@@ -21,6 +21,8 @@ from input_pipeline.feature_cache.reader import (
   RATIONALES,
   Cache,
   CachedSplit,
+  is_complete,
+  load_arrays,
   open_cache,
 )
 from input_pipeline.feature_cache.verify import verify
@@ -42,6 +44,8 @@ __all__ = [
   "CachedSplit",
   "Field",
   "SplitPlan",
+  "is_complete",
+  "load_arrays",
   "open_cache",
   "verify",
 ]

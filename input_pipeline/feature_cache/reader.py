@@ -69,7 +69,9 @@ class CachedSplit:
     self._cache = cache
     columns = load_arrays(cache.folder / name / ANNOTATIONS)
     self.names: tuple[str, ...] = tuple(columns.pop(NAMES).tolist())
-    self.annotations: dict[str, np.ndarray] = columns
+    mask = np.ones(self.num_examples, bool)
+    # The columns of `schema.ANNOTATIONS`, a row per example.
+    self.annotations = {schema.EXAMPLE_MASK: mask, **columns}
     self._shards = {part: cache.plan.shards(name, part) for part in parts}
     # ArrayRecord's reader is thread-safe; one per file, made when needed.
     self._readers: dict[Path, object] = {}
@@ -83,6 +85,9 @@ class CachedSplit:
   def keys(self) -> tuple[str, ...]:
     """The keys of `read`."""
     return COLUMNS + tuple(k for part in self.parts for k in PARTS[part])
+
+  def __len__(self) -> int:
+    return self.num_examples
 
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
     """The contract's arrays of the given examples, without example_mask.
@@ -168,9 +173,27 @@ def open_cache(folder: str | Path, expected: CachePlan | None = None) -> Cache:
   return cache
 
 
+def is_complete(folder: str | Path, plan: CachePlan) -> bool:
+  """Whether all files of the cache are there, in full length.
+
+  Raises:
+    InputError: the folder holds a cache of another plan.
+  """
+  folder = Path(folder)
+  if not (folder / MANIFEST).exists():
+    return False
+  cache = Cache(folder, files.read_json(folder / MANIFEST))
+  check_same(cache.plan, plan, str(folder))
+  return all(_size(folder / n) == e["bytes"] for n, e in cache.files.items())
+
+
+def _size(path: Path) -> int | None:
+  return path.stat().st_size if path.exists() else None
+
+
 def check_size(path: Path, entry: Mapping) -> None:
   """Raises InputError unless the file has the manifest's size."""
-  size = path.stat().st_size if path.exists() else None
+  size = _size(path)
   if size != entry["bytes"]:
     found = "missing" if size is None else f"{size} bytes long"
     raise InputError(

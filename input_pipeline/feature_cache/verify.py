@@ -7,7 +7,6 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import files
 from input_pipeline.feature_cache.reader import (
-  COLUMNS,
   Cache,
   CachedSplit,
   open_cache,
@@ -45,7 +44,7 @@ def verify(folder: str | Path) -> dict[str, int]:
 
 def _verify_split(cache: Cache, split: CachedSplit) -> int:
   expected = cache.plan.split(split.name).num_examples
-  lengths = {len(split.annotations[key]) for key in COLUMNS}
+  lengths = {len(column) for column in split.annotations.values()}
   if {split.num_examples, *lengths} != {expected}:
     raise InputError(
       f"{cache.folder / split.name}: annotations for {split.num_examples} "

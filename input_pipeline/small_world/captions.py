@@ -1,4 +1,4 @@
-"""Captioned images, endlessly: what the foundation models are trained on.
+"""Captioned images: what the foundation models are trained on.
 
 A caption names parts of the scene in a shuffled order, as captions on the web
 do: often the verb's word, attributes in words, some of the nouns, sometimes
@@ -7,7 +7,6 @@ often; the images are none of the folder's.
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -67,32 +66,27 @@ def all_words(world: World) -> list[str]:
   return sorted({*content_words(world), *FUNCTION_WORDS, "background"})
 
 
-def captioned_images(
-  world: World,
-  image_size: int,
-  batch_size: int,
-  config: CaptionConfig | None = None,
-  seed: int = 0,
-) -> Iterator[tuple[np.ndarray, list[str]]]:
-  """Endless batches of letterboxed images and their captions.
+def draw_pool(
+  world: World, count: int, image_size: int, seed: int = 0
+) -> tuple[np.ndarray, list[Scene]]:
+  """Draws scenes of all verbs, unseen ones included, equally often.
 
   Args:
     world: what is drawn.
+    count: number of images.
     image_size: side of the square canvas, pixels.
-    batch_size: images per batch.
-    config: what captions say.
-    seed: draws images and captions; never gives an image of the folder.
+    seed: other seeds give other images; none is an image of the folder.
 
-  Yields:
-    uint8 [batch_size, image_size, image_size, 3] and as many captions.
+  Returns:
+    uint8 [count, image_size, image_size, 3], letterboxed, and the scenes.
   """
-  config = config or CaptionConfig()
   rng = np.random.default_rng([world.config.seed, 3, seed])
-  while True:
-    chosen = rng.integers(len(world.verbs), size=batch_size)
-    scenes = [draw_scene(world, world.verbs[i], rng) for i in chosen]
-    images = [letterbox_image(draw(scene), image_size) for scene in scenes]
-    yield np.stack(images), [caption(scene, config, rng) for scene in scenes]
+  chosen = rng.permutation(count) % len(world.verbs)
+  scenes = [draw_scene(world, world.verbs[i], rng) for i in chosen]
+  images = np.empty((count, image_size, image_size, 3), np.uint8)
+  for image, scene in zip(images, scenes, strict=True):
+    image[:] = letterbox_image(draw(scene), image_size)
+  return images, scenes
 
 
 def caption(

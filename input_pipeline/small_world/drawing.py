@@ -14,7 +14,7 @@ _SKIN = (255, 236, 204)
 _MARK_AT = ((0.12, 0.14), (0.88, 0.14))
 _MARK_SIZE = 0.22
 # Ends of the right arm, from the shoulder, in sizes of the actor.
-_ARMS = {"raised": (0.26, -0.46), "spread": (0.42, 0.0), "lowered": (0.2, 0.5)}
+_ARMS = {"raised": (0.28, -0.6), "spread": (0.5, 0.0), "lowered": (0.22, 0.6)}
 
 
 def draw(scene: Scene) -> Image.Image:
@@ -92,13 +92,13 @@ def _draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
     t = k / 12
     a, b, c = (1 - t) ** 2, 2 * t * (1 - t), t * t
     curve.append((a * x1 + b * bend[0] + c * x2, a * y1 + b * bend[1] + c * y2))
-  width = max(2, round(size * 0.1))
+  width = max(2, round(size * 0.16))
   if link == "roped":
     pen.line(curve, _INK, width + 2, joint="curve")
-    pen.line(curve, (226, 170, 80), width, joint="curve")
+    pen.line(curve, (240, 150, 40), width, joint="curve")
   else:
-    radius = size * 0.085
-    for x, y in curve[1:-1]:
+    radius = size * 0.13
+    for x, y in curve[1:-1:2]:
       box = (x - radius, y - radius, x + radius, y + radius)
       pen.ellipse(box, (240, 240, 245), _INK, max(1, round(radius * 0.4)))
 
@@ -106,7 +106,7 @@ def _draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
 def _draw_actor(pen: ImageDraw.ImageDraw, scene: Scene, arms: str) -> None:
   """Eyes and arms show who acts."""
   (x, y), size = scene.actor
-  width = max(2, round(size * 0.13))
+  width = max(2, round(size * 0.17))
   reach_x, reach_y = _ARMS[arms]
   for side in (-1, 1):
     shoulder = (x + side * 0.3 * size, y + 0.05 * size)

@@ -51,3 +51,20 @@ class LossConfig:
         f"loss.scene_distill_form={self.scene_distill_form!r} is not one of "
         "('l1', 'cosine')"
       )
+
+  @property
+  def teacher_terms(self) -> tuple[str, ...]:
+    """The terms in use that need the teacher branch."""
+    return tuple(
+      name
+      for name in (
+        "scene_distill",
+        "scene_contrast",
+        "scene_align",
+        "teacher_verb",
+        "gaze_distill",
+        "gaze_contrast",
+        "teacher_noun",
+      )
+      if getattr(self, name)
+    )

@@ -75,6 +75,8 @@ def _verb_terms(outputs, batch, banks, config):
 
 
 def _scene_terms(outputs, batch, banks, config):
+  if out.SCENE_TARGET not in outputs:
+    return {}
   found = {}
   target = outputs[out.SCENE_TARGET]
   if config.scene_distill:

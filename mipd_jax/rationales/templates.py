@@ -86,7 +86,7 @@ class RationaleWriter:
     filled = self._consensus(frame, nouns)
     named = {role: self._gloss(noun) for role, noun in filled.items()}
     wrong_verb = self._wrong_verb(name, verb)
-    wrong = self._wrong_nouns(name, filled, nouns)
+    wrong = self._wrong_nouns(name, frame, nouns, filled)
     places = {r: box for r, box in zip(frame, boxes, strict=False)}
     mirrored = {r: wording.mirror(box) for r, box in places.items()}
     return (
@@ -138,7 +138,7 @@ class RationaleWriter:
     if verb not in self._plausible:
       self._plausible[verb] = self._plausible_verbs(verb)
     plausible = self._plausible[verb]
-    return plausible[self._draw(name, "verb", len(plausible))]
+    return plausible[self._draw(f"{name}/verb", len(plausible))]
 
   def _plausible_verbs(self, verb: int) -> tuple[int, ...]:
     """The allowed verbs that share most roles with `verb`, never itself."""
@@ -153,39 +153,49 @@ class RationaleWriter:
     return tuple(sorted(others, key=unlike)[:_PLAUSIBLE_VERBS])
 
   def _wrong_nouns(
-    self, name: str, filled: Mapping[int, int], nouns: np.ndarray
+    self, name: str, frame: Sequence[int], nouns: np.ndarray, filled: Iterable
   ) -> dict[int, int]:
-    """For every filled role a noun that no annotator gave anywhere."""
-    given = {self._gloss(int(noun)) for noun in np.unique(nouns)}
+    """For every filled role a noun that no annotator gave anywhere.
+
+    In a vocabulary so small that an image has all its nouns: a noun that no
+    annotator gave for that role.
+    """
+    # By word: synsets that share one ("man") would make a true negative.
+    anywhere = self._glosses(nouns)
     wrong = {}
     for role in filled:
-      noun = self._wrong_noun(self._pools.get(role, ()), name, role, given)
-      wrong[role] = noun
+      here = self._glosses(nouns[frame.index(role)])
+      pool = self._pools.get(role, ())
+      key = f"{name}/noun {role}"
+      wrong[role] = self._wrong_noun(key, pool, anywhere, here)
     return wrong
 
   def _wrong_noun(
-    self, pool: Sequence[int], name: str, role: int, given: set[str]
+    self, key: str, pool: Sequence[int], anywhere: set[str], here: set[str]
   ) -> int:
-    # Synsets that share a word ("man") would make a negative that is true.
     for attempt in range(_ATTEMPTS):
       nouns = pool if len(pool) and attempt < _ATTEMPTS // 2 else self._nouns
-      drawn = self._draw(name, f"noun {role} {attempt}", len(nouns))
-      if self._gloss(int(nouns[drawn])) not in given:
-        return int(nouns[drawn])
-    for noun in self._nouns:
-      if self._gloss(noun) not in given:
+      noun = int(nouns[self._draw(f"{key} {attempt}", len(nouns))])
+      if self._gloss(noun) not in anywhere:
         return noun
+    for given in (anywhere, here):
+      for noun in self._nouns:
+        if self._gloss(noun) not in given:
+          return noun
     raise InputError(
-      f"image {name}: every noun of the vocabulary is annotated",
-      "a vocabulary needs more nouns than one image shows",
+      f"image {key}: its annotators gave every noun of the vocabulary",
+      "a vocabulary needs more nouns than one role of an image",
     )
+
+  def _glosses(self, nouns: np.ndarray) -> set[str]:
+    return {self._gloss(noun) for noun in np.unique(nouns).tolist()}
 
   def _gloss(self, noun: int) -> str:
     return wording.noun_name(self._words.noun_glosses[noun])
 
-  def _draw(self, name: str, what: str, count: int) -> int:
-    """A number below `count`, from the seed, the image and the purpose."""
-    text = f"{self._seed}/{name}/{what}".encode()
+  def _draw(self, key: str, count: int) -> int:
+    """A number below `count`, from the seed and the image with a purpose."""
+    text = f"{self._seed}/{key}".encode()
     digest = hashlib.sha256(text).digest()
     return int.from_bytes(digest[:8], "little") % count
 

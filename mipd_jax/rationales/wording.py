@@ -73,21 +73,28 @@ def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
 
 
 def instance(role: str, noun: str, looks: str, box: np.ndarray) -> str:
-  """Who or what, how it looks and where: "the agent is a dog, ..., at ..."."""
-  parts = [f"the {role} is {with_article(noun)}", looks, position(box)]
+  """Who or what, how it looks, where: "agent: a dog, furry animal, left".
+
+  Terse, because CLIP reads 77 tokens and a frame has up to six roles.
+  """
+  looks = re.sub(r"^(an?|the) ", "", looks)
+  parts = [f"{role}: {with_article(noun)}", looks, position(box)]
   return ", ".join(part for part in parts if part)
 
 
 def position(box: np.ndarray) -> str:
-  """Where a box (cx cy w h on the unit canvas) is; '' if it is absent."""
+  """Where a box (cx cy w h on the unit canvas) is: "small top left".
+
+  '' if it is absent.
+  """
   x, y, width, height = (float(value) for value in box)
   if width < 0:
     return ""
   thirds = (_ROWS[_third(y)], _COLUMNS[_third(x)])
-  where = " ".join(word for word in thirds if word)
+  where = " ".join(word for word in thirds if word) or "middle"
   area = width * height
-  size = "small, " if area < _SMALL else "large, " if area > _LARGE else ""
-  return size + (f"at the {where}" if where else "in the middle")
+  size = "small " if area < _SMALL else "large " if area > _LARGE else ""
+  return size + where
 
 
 def _third(value: float) -> int:

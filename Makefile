@@ -1,0 +1,53 @@
+# Every target does its own set-up; what is current is skipped.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p --version >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help venv demo debug test test-all lint format bench clean
+
+help:
+	@echo "make demo      small world, teachers, student, table, picture"
+	@echo "make test      the test suite (under 12 minutes on 2 cores)"
+	@echo "make test-all  the same and the slow tests"
+	@echo "make lint      ruff"
+	@echo "make bench     figures of the README, from several seeds"
+	@echo "make venv      $(VENV) with the pinned packages"
+
+$(INSTALLED): requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(not (3, 11) <= v <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt -c constraints.txt
+	@touch $@
+
+venv: $(INSTALLED)
+
+demo: venv
+	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py
+
+debug: venv
+	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py:debug
+
+test: venv
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv
+	$(BIN)/python -m benchmarks.small_world
+
+clean:
+	rm -rf runs
