@@ -21,7 +21,10 @@ def mesh():
 
 def test_prompts():
   verbs = labels.verb_prompts(WORDS)
-  assert verbs[2] == ["a photo of jumping", "jumping: move off the ground"]
+  assert verbs[2] == [
+    "a photo of jumping, move off the ground",
+    "jumping: move off the ground",
+  ]
   assert verbs[3] == ["a photo of sleeping"]
   roles = labels.role_prompts(WORDS)
   assert roles[0] == ["the agent of an activity", "agent: The entity acting"]

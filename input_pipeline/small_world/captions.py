@@ -46,8 +46,8 @@ class CaptionConfig:
   unseen: float = 1.0
   attribute: float = 0.6
   noun: float = 0.35
-  look: float = 0.4
-  where: float = 0.2
+  look: float = 0.15
+  where: float = 0.1
   template: float = 0.3
 
 

@@ -14,7 +14,7 @@ _SKIN = (255, 236, 204)
 _MARK_AT = ((0.12, 0.14), (0.88, 0.14))
 _MARK_SIZE = 0.22
 # Ends of the right arm, from the shoulder, in sizes of the actor.
-_ARMS = {"raised": (0.28, -0.6), "spread": (0.5, 0.0), "lowered": (0.22, 0.6)}
+_ARMS = {"raised": (0.3, -0.7), "spread": (0.55, 0.0), "lowered": (0.25, 0.7)}
 
 
 def draw(scene: Scene) -> Image.Image:
@@ -92,28 +92,28 @@ def _draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
     t = k / 12
     a, b, c = (1 - t) ** 2, 2 * t * (1 - t), t * t
     curve.append((a * x1 + b * bend[0] + c * x2, a * y1 + b * bend[1] + c * y2))
-  width = max(2, round(size * 0.16))
+  width = max(2, round(size * 0.26))
   if link == "roped":
     pen.line(curve, _INK, width + 2, joint="curve")
-    pen.line(curve, (240, 150, 40), width, joint="curve")
+    pen.line(curve, (186, 255, 40), width, joint="curve")
   else:
-    radius = size * 0.13
-    for x, y in curve[1:-1:2]:
+    radius = size * 0.19
+    for x, y in curve[2:-1:2]:
       box = (x - radius, y - radius, x + radius, y + radius)
-      pen.ellipse(box, (240, 240, 245), _INK, max(1, round(radius * 0.4)))
+      pen.ellipse(box, _INK, (255, 255, 255), max(1, round(radius * 0.35)))
 
 
 def _draw_actor(pen: ImageDraw.ImageDraw, scene: Scene, arms: str) -> None:
   """Eyes and arms show who acts."""
   (x, y), size = scene.actor
-  width = max(2, round(size * 0.17))
+  width = max(2, round(size * 0.2))
   reach_x, reach_y = _ARMS[arms]
   for side in (-1, 1):
     shoulder = (x + side * 0.3 * size, y + 0.05 * size)
     hand = (shoulder[0] + side * reach_x * size, shoulder[1] + reach_y * size)
     pen.line((shoulder, hand), _INK, width + 2)
     pen.line((shoulder, hand), _SKIN, width)
-    radius = width * 0.75
+    radius = width * 0.95
     box = [c + s * radius for s in (-1, 1) for c in hand]
     pen.ellipse(box, _SKIN, _INK)
     eye_x, eye_y, eye = x + side * 0.15 * size, y - 0.12 * size, size * 0.12

@@ -96,7 +96,8 @@ def images_per_verb(world: World, split: str) -> dict[str, int]:
   least, most = config.train_seen
   rng = np.random.default_rng([config.seed, 1])
   ranks = np.linspace(0, 1, len(seen))[rng.permutation(len(seen))]
-  tail = np.round(least + (most - least) * np.exp(-3 * ranks)).astype(int)
+  falling = (np.exp(-2.6 * ranks) - np.exp(-2.6)) / (1 - np.exp(-2.6))
+  tail = np.round(least + (most - least) * falling).astype(int)
   counts = dict(zip(seen, tail.tolist(), strict=True))
   for verb in world.verbs:
     if verb.group == "rare":

@@ -91,6 +91,11 @@ class Clip:
     length = min(max_length or self.max_text_length, self.max_text_length)
     return self.tokenizer(texts, length)
 
+  def normalise(self, pixels: jax.Array) -> jax.Array:
+    """uint8 [..., 3] -> float32: what the image tower is fed."""
+    scaled = jnp.asarray(pixels, jnp.float32) / 255.0
+    return (scaled - jnp.array(self.mean)) / jnp.array(self.std)
+
   def image_tokens(self, params: Params, pixels: jax.Array) -> jax.Array:
     """uint8 [B, H, W, 3] -> [B, N, S]: HF's `last_hidden_state`.
 
@@ -127,14 +132,12 @@ class Clip:
     return self._text(params, ids, mask)[1]
 
   def _vision(self, params, pixels):
-    scaled = jnp.asarray(pixels, jnp.float32) / 255.0
-    normal = (scaled - jnp.array(self.mean)) / jnp.array(self.std)
-
     def run(module, pixels):
       out = module.vision_model(pixel_values=pixels)
       return out.last_hidden_state, module.visual_projection(out.pooler_output)
 
-    return self.module.apply({"params": params}, normal, method=run)
+    variables, normal = {"params": params}, self.normalise(pixels)
+    return self.module.apply(variables, normal, method=run)
 
   def _text(self, params, ids, mask):
     def run(module, ids, mask):

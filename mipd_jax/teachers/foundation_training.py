@@ -22,8 +22,10 @@ from mipd_jax.teachers.clip import Clip, Params
 _CAPTION_LENGTH = 28  # tokens; 95 of 100 captions are shorter
 _WORD_LOSS = 1.0
 _UNKNOWN_RATE = 0.02
-_FIRST_SCALE = 10.0
+_FIRST_SCALE = 20.0
 _EVAL_BATCH = 64
+_WHITENING_IMAGES = 2000
+_WHITENING_FLOOR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +83,39 @@ def _init_leaf(
     return np.ones(shape, np.float32)
   if last == "bias":
     return np.zeros(shape, np.float32)
-  std = 0.1
+  std = 0.1  # class token, text positions
   if last == "kernel":
     std = 1 / np.sqrt(np.prod(shape[:-1]))
     if names[-2] in ("out_proj", "fc2"):
       std /= np.sqrt(2 * depth[names[0]])
-  elif names[-2] == "token_embedding":
+  elif names[-2] == "token_embedding" or (
+    names[0] == "vision_model" and names[-2] == "position_embedding"
+  ):
     std = 0.5
   return (std * rng.standard_normal(shape)).astype(np.float32)
+
+
+def whitening_kernel(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """A patch embedding that whitens patches: [P, P, 3, width], float32.
+
+  Neighbouring pixels agree, so random filters answer little but the mean
+  colour and training must find the details first. Principal components
+  divided by their standard deviation show both from the start.
+
+  Args:
+    pixels: normalised images, [n, side, side, 3].
+    shape: of the kernel; its width is at most the patch's 3 P P values.
+  """
+  patch, width = shape[0], shape[-1]
+  count, grid = len(pixels), pixels.shape[1] // patch
+  cells = pixels.reshape(count, grid, patch, grid, patch, 3)
+  flat = cells.transpose(0, 1, 3, 2, 4, 5).reshape(-1, patch * patch * 3)
+  variances, directions = np.linalg.eigh(flat.T @ flat / len(flat))
+  strongest = np.argsort(variances)[::-1][:width]
+  kernel = directions[:, strongest] / np.sqrt(
+    variances[strongest] + _WHITENING_FLOOR
+  )
+  return kernel.reshape(shape).astype(np.float32)
 
 
 def train(
@@ -117,6 +144,9 @@ def train(
     optax.adamw(schedule, b2=0.98, weight_decay=0.02),
   )
   params = init_params(model.params, seed)
+  patches = params["vision_model"]["embeddings"]["patch_embedding"]
+  some = np.asarray(model.normalise(images.pixels[:_WHITENING_IMAGES]))
+  patches["kernel"] = whitening_kernel(some, patches["kernel"].shape)
   state = (params, optimizer.init(params))
   step = jax.jit(
     functools.partial(_step, model, optimizer, jnp.asarray(words)),

@@ -154,12 +154,12 @@ def to_flax(
 
 def to_torch(tree: Tree) -> dict[str, np.ndarray]:
   """A flax tree -> contiguous numpy tensors by PyTorch name."""
-  return {
-    torch_name(path): np.ascontiguousarray(
-      _transposed(path, np.asarray(leaf), to_torch=True)
-    )
-    for path, leaf in flax.traverse_util.flatten_dict(tree).items()
-  }
+  tensors = {}
+  for path, leaf in flax.traverse_util.flatten_dict(tree).items():
+    array = _transposed(path, np.asarray(leaf), to_torch=True)
+    # Not np.ascontiguousarray, which makes a scalar one-dimensional.
+    tensors[torch_name(path)] = array.copy(order="C")
+  return tensors
 
 
 def torch_name(path: tuple[str, ...]) -> str:

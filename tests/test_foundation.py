@@ -1,0 +1,172 @@
+"""The small foundation models: folders, restart, initialisation, loss."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.errors import InputError
+from input_pipeline.small_world import WorldConfig, draw_world
+from input_pipeline.small_world.captions import content_words
+from mipd_jax.teachers import clip, foundation, foundation_training
+
+WORLD = WorldConfig.tiny()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  out = tmp_path_factory.mktemp("foundation")
+  return foundation.train_foundation(
+    WORLD, out, foundation.FoundationConfig.debug()
+  )
+
+
+@pytest.fixture(scope="module")
+def model(folders) -> clip.Clip:
+  return clip.load(folders["student_clip"])
+
+
+def test_folders_load_and_have_scores(folders, model):
+  teacher = clip.load(folders["teacher_clip"])
+  assert teacher.revision != ""
+  assert model.image_size == teacher.image_size == 48
+  assert model.num_image_tokens == 37
+  for folder in folders.values():
+    scores = foundation.zero_shot(folder)
+    assert set(scores) == {"name", "name and definition"}
+    assert set(scores["name"]) == {"seen", "rare", "unseen"}
+  parent = folders["student_clip"].parent
+  assert {p.name for p in parent.iterdir()} == {"student_clip", "teacher_clip"}
+
+
+def test_every_word_of_the_world_is_known(model):
+  world = draw_world(WORLD)
+  texts = [f"{verb.name}: {verb.definition}" for verb in world.verbs]
+  texts += [f"a photo of {n.gloss}, {n.definition}" for n in world.nouns]
+  ids, _ = model.tokenize(texts, 32)
+  assert not (ids == 1).any()
+
+
+def test_complete_models_are_kept_and_others_refused(folders, monkeypatch):
+  def never(*_, **__):
+    raise AssertionError("trained again")
+
+  monkeypatch.setattr(foundation_training, "train", never)
+  monkeypatch.setattr(foundation_training, "draw_images", never)
+  out = folders["student_clip"].parent
+  config = foundation.FoundationConfig.debug()
+  assert foundation.train_foundation(WORLD, out, config) == folders
+  with pytest.raises(InputError, match="other settings"):
+    foundation.train_foundation(WorldConfig.tiny(seed=1), out, config)
+  with pytest.raises(InputError, match="other settings"):
+    foundation.train_foundation(WORLD, out, dataclasses.replace(config, seed=1))
+
+
+def test_interrupted_training_leaves_nothing(tmp_path, monkeypatch):
+  def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(foundation_training, "train", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    foundation.train_foundation(
+      WORLD, tmp_path, foundation.FoundationConfig.debug()
+    )
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_folder_is_not_overwritten(tmp_path):
+  (tmp_path / "teacher_clip").mkdir()
+  with pytest.raises(InputError, match="in the way"):
+    foundation.train_foundation(
+      WORLD, tmp_path, foundation.FoundationConfig.debug()
+    )
+
+
+def test_command_line_refuses_with_a_remedy(folders, capsys):
+  out = folders["student_clip"].parent
+  assert foundation.main([f"--out={out}", "--world_seed=7"]) == 2
+  assert "Remedy" in capsys.readouterr().err
+
+
+def test_initialisation_is_fan_in(model):
+  template = jax.eval_shape(lambda: model.params)
+  params = foundation_training.init_params(template, 0)
+  layer = params["vision_model"]["encoder"]["layers"]["0"]
+  width = layer["mlp"]["fc1"]["kernel"].shape[0]
+  assert np.std(layer["mlp"]["fc1"]["kernel"]) == pytest.approx(
+    width**-0.5, rel=0.1
+  )
+  residual = layer["mlp"]["fc2"]["kernel"]
+  assert np.std(residual) == pytest.approx(
+    (2 * residual.shape[0]) ** -0.5, rel=0.1
+  )
+  again = foundation_training.init_params(template, 0)
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, again)))
+
+
+def test_whitened_patches_are_uncorrelated_and_unit():
+  rng = np.random.default_rng(0)
+  smooth = rng.standard_normal((400, 2, 2, 3)).repeat(4, 1).repeat(4, 2)
+  pixels = smooth + 0.5 * rng.standard_normal(smooth.shape)
+  kernel = foundation_training.whitening_kernel(pixels, (4, 4, 3, 8))
+  cells = pixels.reshape(400, 2, 4, 2, 4, 3).transpose(0, 1, 3, 2, 4, 5)
+  answers = np.einsum("nijabc,abcw->nijw", cells, kernel).reshape(-1, 8)
+  moments = answers.T @ answers / len(answers)
+  np.testing.assert_allclose(moments, np.eye(8), atol=0.06)
+
+
+def test_loss_is_the_formula(model):
+  """InfoNCE and the word loss against plain loops over numpy."""
+  world = draw_world(WORLD)
+  words, _ = model.tokenize(content_words(world)[:12], 3)
+  texts = [" ".join(content_words(world)[k : k + 3]) for k in range(4)]
+  ids, mask = model.tokenize(texts, 28)
+  positions = np.broadcast_to(np.arange(28), ids.shape)
+  pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), np.uint8)
+  total, metrics = foundation_training._loss(
+    model, model.params, words, pixels, ids, mask, positions
+  )
+
+  def unit(x):
+    x = np.asarray(x, np.float64)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+  image = unit(model.image_embedding(model.params, pixels))
+  text = unit(model.text_embedding(model.params, ids, mask))
+  word = unit(
+    model.text_embedding(model.params, words, np.ones_like(words, bool))
+  )
+  scale = model.logit_scale
+  logits = scale * image @ text.T
+  nce, each = 0.0, []
+  for i in range(4):
+    rows, columns = np.exp(logits[i]), np.exp(logits[:, i])
+    nce -= np.log(rows[i] / rows.sum()) / 8
+    nce -= np.log(columns[i] / columns.sum()) / 8
+    present = [w for w in range(12) if words[w, 1] in ids[i]]
+    scores = np.exp(scale * word @ image[i])
+    absent = sum(scores[w] for w in range(12) if w not in present)
+    each += [-np.log(scores[w] / (scores[w] + absent)) for w in present]
+  assert len(each) == 12
+  assert float(metrics["nce"]) == pytest.approx(nce, rel=1e-4)
+  assert float(metrics["word"]) == pytest.approx(np.mean(each), rel=1e-4)
+  assert float(total) == pytest.approx(nce + np.mean(each), rel=1e-4)
+
+
+def test_training_lowers_the_loss(model):
+  """A few steps of the real loop on few images fit them."""
+  world = draw_world(WORLD)
+  images = foundation_training.draw_images(world, 32, 1, 48)
+  settings = dataclasses.replace(
+    foundation.FoundationConfig.debug().student, steps=60, batch_size=32
+  )
+  batch = next(foundation_training._batches(model, settings, images, 0))
+  words, _ = model.tokenize(content_words(world), 3)
+  before = foundation_training.init_params(model.params, 0)
+  after = foundation_training.train(world, model, settings, images, seed=0)
+  losses = [
+    float(foundation_training._loss(model, params, words, *batch)[0])
+    for params in (before, after)
+  ]
+  assert losses[1] < 0.85 * losses[0]

@@ -1,0 +1,143 @@
+"""The loop: resume, signals, NaN, devices, checkpoints."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline import order, schema
+from input_pipeline.errors import InputError
+from mipd_jax import sharding
+from mipd_jax.training.checkpoints import Checkpoints
+from mipd_jax.training.divergence import DivergedError
+from tests import batches, training
+
+
+def _losses(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return {r["step"]: r["loss/total"] for r in rows if "loss/total" in r}
+
+
+def test_four_steps_equal_two_and_two(tmp_path):
+  """Resume is exact: every bit of the state, every batch, every loss."""
+  source = batches.MemorySource()
+  settings = training.config(tmp_path / "whole", schedule="constant")
+  whole, complete = training.run(settings, source)
+  assert complete
+  first, second = batches.MemorySource(), batches.MemorySource()
+  half = training.config(tmp_path / "parts", schedule="constant", steps=2)
+  training.run(half, first)
+  rest = training.config(tmp_path / "parts", schedule="constant")
+  resumed, _ = training.run(rest, second)
+  assert training.fingerprint(whole) == training.fingerprint(resumed)
+  losses = _losses(tmp_path / "whole")
+  assert list(losses) == [1, 2, 3, 4]
+  assert losses == _losses(tmp_path / "parts")
+  # Batch contents: what was read of step 2 and 3 is what order.py says, and
+  # nothing of steps 0 and 1 was read again.
+  wanted = [order.step_indices(0, step, 40, 8) for step in range(4)]
+
+  def read_of(memory):
+    return sorted(r.tolist() for r in memory.reads if len(r) == 8)
+
+  assert read_of(source) == sorted(w.tolist() for w in wanted)
+  assert read_of(second) == sorted(w.tolist() for w in wanted[2:])
+
+
+def _process(workdir, *arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "tests.training", str(workdir), *arguments],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+    # The same devices: another thread pool rounds differently.
+    env=dict(os.environ),
+  )
+
+
+def test_killed_and_terminated_runs_resume_bit_for_bit(tmp_path):
+  """SIGKILL loses what came after the last checkpoint, SIGTERM nothing."""
+  killed = _process(tmp_path / "killed", "7", "SIGKILL")
+  assert killed.returncode == -signal.SIGKILL
+  assert "2" in os.listdir(tmp_path / "killed" / "checkpoints")
+  terminated = _process(tmp_path / "terminated", "3", "SIGTERM")
+  assert terminated.returncode == 0, terminated.stderr[-2000:]
+  assert "complete False" in terminated.stdout
+  saved = os.listdir(tmp_path / "terminated" / "checkpoints")
+  stopped_at = int(re.search(r"step (\d+)", terminated.stdout)[1])
+  assert str(stopped_at) in saved
+  steps = max(stopped_at, 30) + 3
+  finished = {}
+  for name in ("killed", "terminated", "whole"):
+    settings = training.process_config(tmp_path / name, steps)
+    state, complete = training.run(settings)
+    assert complete
+    finished[name] = training.fingerprint(state)
+  assert finished["killed"] == finished["whole"]
+  assert finished["terminated"] == finished["whole"]
+
+
+@pytest.mark.parametrize("preset", ["mipd", "reference"])
+def test_one_and_eight_devices_agree(tmp_path, preset):
+  devices = jax.devices()
+  if len(devices) < 8:
+    pytest.skip("needs eight devices, see conftest.py")
+  losses = []
+  for count in (1, 8):
+    mesh = sharding.make_mesh(devices=devices[:count])
+    settings = training.config(
+      tmp_path / str(count), preset, eval_every=0, checkpoint_every=0
+    )
+    training.run(settings, mesh=mesh)
+    losses.append(_losses(tmp_path / str(count)))
+  assert list(losses[0]) == [1, 2, 3, 4]
+  for step, value in losses[0].items():
+    assert value == pytest.approx(losses[1][step], rel=2e-5)
+
+
+def test_nan_stops_with_step_and_image_names(tmp_path):
+  class Poisoned(batches.MemorySource):
+    def read(self, indices):
+      data = super().read(indices)
+      tokens = data[schema.STUDENT_TOKENS].copy()
+      tokens[indices == poisoned] = np.nan
+      return data | {schema.STUDENT_TOKENS: tokens}
+
+  poisoned = order.step_indices(0, 2, 40, 8)[5]
+  settings = training.config(tmp_path, log_every=4, checkpoint_every=2)
+  with pytest.raises(DivergedError) as error:
+    training.run(settings, Poisoned())
+  assert "step 2" in str(error.value)
+  assert f"image_{poisoned}.jpg" in str(error.value)
+  # Nothing poisoned was saved.
+  assert os.listdir(tmp_path / "checkpoints") == ["2"]
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+  training.run(training.config(tmp_path, steps=2))
+  other = training.config(tmp_path, "no_distillation")
+  with pytest.raises(InputError, match=r"loss\.verb_kl 0\.3 -> 0\.0") as error:
+    training.run(other)
+  assert "another --workdir" in error.value.remedy
+
+
+def test_best_checkpoint_survives_worse_ones(tmp_path):
+  state, _ = training.run(training.config(tmp_path / "a", steps=2))
+  checkpoints = Checkpoints(tmp_path / "b", {}, keep=1)
+  for step, selection in ((1, 30.0), (2, 50.0), (3, 40.0)):
+    here = state.replace(step=np.int32(step))
+    checkpoints.save(here)
+    checkpoints.save_best(here, selection)
+  checkpoints.wait()
+  assert checkpoints.best_step() == 2
+  assert checkpoints.latest_step() == 3
+  assert int(checkpoints.restore_best(state).step) == 2
+  checkpoints.close()
