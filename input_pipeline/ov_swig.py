@@ -191,6 +191,8 @@ def prepare(
 
 
 def _build(builder: OvSwig, data_dir: pathlib.Path) -> None:
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()  # it would fill a log file with bars
   data_dir.mkdir(parents=True, exist_ok=True)
   records = [r for rows in builder.content.splits.values() for r in rows]
   need = sum(record.path.stat().st_size for record in records)

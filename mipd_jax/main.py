@@ -4,8 +4,13 @@ python -m mipd_jax.main --config=configs/synthetic.py
   [--workdir=DIR] [--mode=all|prepare|train|eval]
 """
 
+import os
 import sys
 from collections.abc import Sequence
+
+# Before TensorFlow is imported: its start-up lines say nothing to a user.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -46,10 +51,17 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def _worth_showing(record) -> bool:
+  """Orbax and TFDS tell every file they touch; only their warnings count."""
+  chatty = "orbax" in record.pathname or "tensorflow" in record.pathname
+  return not chatty or record.levelno >= logging.converter.STANDARD_WARNING
+
+
 def run() -> None:
   """Entry point of the console script."""
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
+  logging.get_absl_handler().addFilter(_worth_showing)
   flags.mark_flag_as_required("config")
   app.run(lambda argv: sys.exit(main(argv)))
 

@@ -26,7 +26,7 @@ from mipd_jax.config import (
   TrainConfig,
 )
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.metrics import swig
+from mipd_jax.metrics import scores
 from mipd_jax.models.config import Dropout
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.train import student_predict
@@ -78,7 +78,9 @@ def run(settings: Config, source=None, mesh=None):
     found = eval_lib.evaluate(
       step, state.params, keys, banks, mesh, batch_size=16
     )
-    return swig.summarise(found.totals, np.arange(batches.SIZES.num_verbs) % 3)
+    return scores.summarise(
+      found.totals, np.arange(batches.SIZES.num_verbs) % 3
+    )
 
   identity = {"loss": dataclasses.asdict(settings.loss)}
   checkpoints = Checkpoints(settings.workdir, identity, settings.train.keep)

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from input_pipeline import schema, stream
 from input_pipeline.progress import Progress
 from mipd_jax import sharding
-from mipd_jax.metrics import swig
+from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
 
 # (params, batch, banks) -> outputs with VERB_SCORES at least.
@@ -23,7 +23,7 @@ Predict = Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
 class Evaluation:
   """Totals per verb, and the predicted verb of each image of the split."""
 
-  totals: swig.VerbTotals
+  totals: scores.VerbTotals
   verb: np.ndarray  # int32 [n]
   probability: np.ndarray  # float32 [n]
 
@@ -40,14 +40,14 @@ def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:
   def step(params, batch, banks):
     outputs = predict(params, batch, banks)
     if out.NOUN_SCORES in outputs:
-      scores = swig.example_scores(outputs, batch)
+      columns = scores.example_scores(outputs, batch)
     else:
-      hits = swig.verb_hits(outputs[out.VERB_SCORES], batch)
-      scores = jnp.stack(
-        [hits[name].astype(jnp.float32) for name in swig.VERB_SCORES], axis=-1
+      hits = scores.verb_hits(outputs[out.VERB_SCORES], batch)
+      columns = jnp.stack(
+        [hits[name].astype(jnp.float32) for name in scores.VERB_SCORES], axis=-1
       )
     verbs = jax.nn.softmax(outputs[out.VERB_SCORES].astype(jnp.float32))
-    return swig.sum_per_verb(scores, batch, num_verbs) | {
+    return scores.sum_per_verb(columns, batch, num_verbs) | {
       "verb": jnp.argmax(verbs, axis=-1).astype(jnp.int32),
       "probability": jnp.max(verbs, axis=-1),
     }
@@ -89,10 +89,10 @@ def evaluate(
       progress.advance(
         min(batch_size, source.num_examples - batch_size * (len(verbs) - 1))
       )
-  names = swig.ALL_SCORES if sums.shape[-1] > 2 else swig.VERB_SCORES
+  names = scores.ALL_SCORES if sums.shape[-1] > 2 else scores.VERB_SCORES
   keep = source.num_examples
   return Evaluation(
-    swig.VerbTotals(names, sums, counts),
+    scores.VerbTotals(names, sums, counts),
     np.concatenate(verbs)[:keep],
     np.concatenate(probabilities)[:keep],
   )

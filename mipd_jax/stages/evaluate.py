@@ -9,7 +9,7 @@ from input_pipeline import feature_cache, schema
 from mipd_jax import sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.metrics import swig
+from mipd_jax.metrics import scores
 from mipd_jax.report import files, plots, tables
 from mipd_jax.stages import pictures
 from mipd_jax.stages import train as train_stage
@@ -55,8 +55,8 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     "seed": config.seed,
     "config_hash": config.hash(),
     "models": {
-      STUDENT: swig.summarise(student.totals, prepared.groups),
-      TEACHER: swig.summarise(teacher.totals, prepared.groups),
+      STUDENT: scores.summarise(student.totals, prepared.groups),
+      TEACHER: scores.summarise(teacher.totals, prepared.groups),
     },
     "per_verb": _per_verb(prepared, student.totals),
   }
@@ -84,7 +84,7 @@ def _best_params(config, prepared, model, banks, mesh):
     checkpoints.close()
 
 
-def _per_verb(prepared: Prepared, totals: swig.VerbTotals) -> dict:
+def _per_verb(prepared: Prepared, totals: scores.VerbTotals) -> dict:
   """Scores of each verb, with its group and its number of images."""
   result = {}
   for verb, name in enumerate(prepared.dataset.vocabulary.verbs):

@@ -140,11 +140,10 @@ def _make_encoders(config: Config) -> None:
   from mipd_jax.teachers import foundation
 
   student = pathlib.Path(config.teacher.student_encoder)
-  foundation.train_foundation(
-    config.dataset.world,
-    student.parent,
-    foundation.SETTINGS[config.teacher.foundation],
-  )
+  settings = foundation.FoundationConfig()
+  if config.teacher.foundation == "debug":
+    settings = settings.debug()
+  foundation.train_foundation(config.dataset.world, student.parent, settings)
 
 
 def _make_cache(

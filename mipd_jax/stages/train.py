@@ -11,7 +11,7 @@ from input_pipeline import feature_cache
 from mipd_jax import precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.metrics import swig
+from mipd_jax.metrics import scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
@@ -119,7 +119,7 @@ def _dev_scores(config, prepared, model, mesh):
       batch_size=config.eval.batch_size,
       what="dev",
     )
-    return swig.summarise(found.totals, prepared.groups)
+    return scores.summarise(found.totals, prepared.groups)
 
   return dev
 

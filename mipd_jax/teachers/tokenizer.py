@@ -37,6 +37,9 @@ class Tokenizer:
     Returns:
       ids int32 [n, L] and mask bool [n, L], True up to the end token.
     """
+    if not len(texts):
+      shape = (0, max_length)
+      return np.zeros(shape, np.int32), np.zeros(shape, bool)
     encoded = self.inner(
       list(texts),
       padding="max_length",
@@ -46,7 +49,7 @@ class Tokenizer:
     )
     ids = np.asarray(encoded["input_ids"], np.int32)
     mask = np.asarray(encoded["attention_mask"], bool)
-    return ids.reshape(-1, max_length), mask.reshape(-1, max_length)
+    return ids, mask
 
 
 def load(folder: str | os.PathLike) -> Tokenizer:

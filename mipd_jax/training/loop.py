@@ -22,7 +22,7 @@ from input_pipeline import stream
 from input_pipeline.progress import Progress
 from mipd_jax import sharding
 from mipd_jax.config import Config
-from mipd_jax.metrics import swig
+from mipd_jax.metrics import scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training import step as step_lib
 from mipd_jax.training.checkpoints import Checkpoints
@@ -195,7 +195,7 @@ class _Run:
 
   def _evaluate(self, done, state):
     summary = self._inputs.dev(state)
-    selection = swig.selection_score(summary)
+    selection = scores.selection_score(summary)
     scalars = {
       f"dev/{group}/{name}": value
       for group in ("seen", "rare", "unseen")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.metrics import swig
+from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
 from tests import batches
 
@@ -73,10 +73,10 @@ def _slow_scores(outputs, batch, i):
 def test_scores_equal_a_loop():
   batch = batches.batch(60, seed=4)
   outputs = _outputs(batch, 0)
-  got = np.asarray(swig.example_scores(outputs, batch))
+  got = np.asarray(scores.example_scores(outputs, batch))
   for i in range(60):
     want = _slow_scores(outputs, batch, i)
-    for k, name in enumerate(swig.ALL_SCORES):
+    for k, name in enumerate(scores.ALL_SCORES):
       np.testing.assert_allclose(got[i, k], want[name], rtol=1e-6, err_msg=name)
   assert 0 < got.mean() < 1
   assert (got.std(axis=0) > 0).all()  # no column is always right or wrong
@@ -86,16 +86,16 @@ def test_ties_are_broken_by_index():
   batch = batches.batch(2)
   batch[schema.VERB] = np.array([0, 3], np.int32)
   flat = jnp.zeros((2, batches.SIZES.num_verbs))
-  hits = swig.verb_hits(flat, batch)
+  hits = scores.verb_hits(flat, batch)
   np.testing.assert_array_equal(hits["verb_top1"], [True, False])
   np.testing.assert_array_equal(hits["verb_top5"], [True, True])
 
 
 def _totals(batch, outputs):
-  scores = swig.example_scores(outputs, batch)
-  found = swig.sum_per_verb(scores, batch, batches.SIZES.num_verbs)
-  return swig.VerbTotals(
-    swig.ALL_SCORES, np.asarray(found["sums"]), np.asarray(found["counts"])
+  columns = scores.example_scores(outputs, batch)
+  found = scores.sum_per_verb(columns, batch, batches.SIZES.num_verbs)
+  return scores.VerbTotals(
+    scores.ALL_SCORES, np.asarray(found["sums"]), np.asarray(found["counts"])
   )
 
 
@@ -122,7 +122,7 @@ def test_summary_groups_micro_macro_and_harmonic_mean():
   sums = np.array([[1.0, 2], [3, 3], [1, 1], [0, 0]])
   counts = np.array([2.0, 6, 4, 0])
   groups = np.array([0, 0, 2, 1])
-  found = swig.summarise(swig.VerbTotals(names, sums, counts), groups)
+  found = scores.summarise(scores.VerbTotals(names, sums, counts), groups)
   assert found["seen"] == {"images": 8, "verb_top1": 50.0, "verb_top5": 62.5}
   assert found["macro"]["seen"]["verb_top1"] == 50.0  # of 50 % and 50 %
   assert found["macro"]["seen"]["verb_top5"] == 75.0
@@ -138,11 +138,11 @@ def test_selection_never_looks_at_unseen():
   outputs = _outputs(batch, 2)
   totals = _totals(batch, outputs)
   groups = np.arange(batches.SIZES.num_verbs) % 3
-  score = swig.selection_score(swig.summarise(totals, groups))
+  score = scores.selection_score(scores.summarise(totals, groups))
   worse = totals.sums.copy()
   worse[groups == 2] = 0
-  blind = swig.VerbTotals(totals.names, worse, totals.counts)
-  assert swig.selection_score(swig.summarise(blind, groups)) == score
+  blind = scores.VerbTotals(totals.names, worse, totals.counts)
+  assert scores.selection_score(scores.summarise(blind, groups)) == score
   worse[groups == 1] = 0
-  seeing = swig.VerbTotals(totals.names, worse, totals.counts)
-  assert swig.selection_score(swig.summarise(seeing, groups)) < score
+  seeing = scores.VerbTotals(totals.names, worse, totals.counts)
+  assert scores.selection_score(scores.summarise(seeing, groups)) < score
