@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _worth_showing(record) -> bool:
   """Orbax and TFDS tell every file they touch; only their warnings count."""
-  chatty = "orbax" in record.pathname or "tensorflow" in record.pathname
+  chatty = "orbax" in record.pathname or "tensorflow" in record.pathname or "xla_bridge" in record.pathname
   return not chatty or record.levelno >= logging.converter.STANDARD_WARNING
 
 

@@ -124,7 +124,8 @@ def test_loss_is_the_formula(model):
   ids, mask = model.tokenize(texts, 28)
   positions = np.broadcast_to(np.arange(28), ids.shape)
   pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), np.uint8)
-  total, metrics = foundation_training._loss(
+  loss = jax.jit(foundation_training._loss, static_argnums=0)
+  total, metrics = loss(
     model, model.params, words, pixels, ids, mask, positions
   )
 
@@ -154,19 +155,23 @@ def test_loss_is_the_formula(model):
   assert float(total) == pytest.approx(nce + np.mean(each), rel=1e-4)
 
 
-def test_training_lowers_the_loss(model):
-  """A few steps of the real loop on few images fit them."""
+def test_training_lowered_the_loss(model):
+  """Even the 20 debug steps fit the images that they were shown."""
   world = draw_world(WORLD)
-  images = foundation_training.draw_images(world, 32, 1, 48)
-  settings = dataclasses.replace(
-    foundation.FoundationConfig.debug().student, steps=60, batch_size=32
-  )
+  config = foundation.FoundationConfig.debug()
+  images = foundation_training.draw_images(world, config.num_images, 1, 48)
+  settings = dataclasses.replace(config.student, batch_size=64)
   batch = next(foundation_training._batches(model, settings, images, 0))
   words, _ = model.tokenize(content_words(world), 3)
+  loss = jax.jit(foundation_training._loss, static_argnums=0)
   before = foundation_training.init_params(model.params, 0)
-  after = foundation_training.train(world, model, settings, images, seed=0)
+  some = np.asarray(model.normalise(images.pixels))
+  patches = before["vision_model"]["embeddings"]["patch_embedding"]
+  patches["kernel"] = foundation_training.whitening_kernel(
+    some, patches["kernel"].shape
+  )
   losses = [
-    float(foundation_training._loss(model, params, words, *batch)[0])
-    for params in (before, after)
+    float(loss(model, params, words, *batch)[0])
+    for params in (before, model.params)
   ]
-  assert losses[1] < 0.85 * losses[0]
+  assert losses[1] < 0.9 * losses[0]

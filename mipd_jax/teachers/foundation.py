@@ -10,6 +10,11 @@ What makes them trainable in a minute: fan-in initialisation (Hugging Face's
 kernels of std 0.01 stay on a plateau at these widths) with a patch embedding
 that whitens patches, many narrow heads, and, beside InfoNCE, a word-level
 loss: each word of a caption against all absent words.
+
+Zero-shot verb accuracy with name and definition, seen/rare/unseen, percent
+(96 verbs, 960 held-out images; 2 CPU cores, shared, 100 to 120 s for both):
+  world 0: teacher 75/75/74, student 46/46/36
+  world 1: teacher 81/81/77, student 57/56/43
 """
 
 import argparse
@@ -74,9 +79,9 @@ class FoundationConfig:
     text_width=64,
     text_layers=2,
     joint_width=64,
-    steps=550,
+    steps=700,
     # Sparser captions keep it well behind the teacher.
-    captions=CaptionConfig(verb=0.5, unseen=0.5, attribute=0.4),
+    captions=CaptionConfig(verb=0.6, unseen=0.5, attribute=0.4),
   )
   teacher: ClipSettings = ClipSettings(
     vision_width=128,
