@@ -51,9 +51,13 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+# Libraries that tell every file they touch, or which chips are not there.
+_CHATTY = ("orbax", "tensorflow", "xla_bridge")
+
+
 def _worth_showing(record) -> bool:
-  """Orbax and TFDS tell every file they touch; only their warnings count."""
-  chatty = "orbax" in record.pathname or "tensorflow" in record.pathname or "xla_bridge" in record.pathname
+  """Of chatty libraries only warnings are shown."""
+  chatty = any(name in record.pathname for name in _CHATTY)
   return not chatty or record.levelno >= logging.converter.STANDARD_WARNING
 
 

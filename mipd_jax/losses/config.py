@@ -2,6 +2,11 @@
 
 import dataclasses
 
+_CHOICES = {
+  "scene_distill_form": ("l1", "cosine"),
+  "verb_kl_names": ("trained", "decoupled", "all"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -29,8 +34,8 @@ class LossConfig:
   # Teacher's zero-shot verb logits.
   verb_kl: float = 0.3
   verb_kl_temperature: float = 4.0
-  # True: within untrained names too. Uses the *names* of unseen verbs.
-  verb_kl_untrained: bool = True
+  # trained | decoupled | all; the last two use the *names* of unseen verbs.
+  verb_kl_names: str = "decoupled"
   # Nouns.
   noun_sum: float = 1.0  # on the scores that are evaluated, where summed
   noun_closed: float = 0.0
@@ -46,11 +51,11 @@ class LossConfig:
   confidence: float = 5.0
 
   def __post_init__(self):
-    if self.scene_distill_form not in ("l1", "cosine"):
-      raise ValueError(
-        f"loss.scene_distill_form={self.scene_distill_form!r} is not one of "
-        "('l1', 'cosine')"
-      )
+    for name, choices in _CHOICES.items():
+      if getattr(self, name) not in choices:
+        raise ValueError(
+          f"loss.{name}={getattr(self, name)!r} is not one of {choices}"
+        )
 
   @property
   def teacher_terms(self) -> tuple[str, ...]:

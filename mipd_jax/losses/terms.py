@@ -113,34 +113,43 @@ def info_nce(
   return log_sum - jnp.diagonal(similar) / temperature
 
 
-def decoupled_kl(
+def verb_kl(
   teacher: Float[Array, "b v"],
   student: Float[Array, "b v"],
   trained: Bool[Array, "v"],
   temperature: float,
-  *,
-  untrained_too: bool,
+  names: str,
 ) -> Float[Array, "b"]:
-  """KL(teacher || student) within the trained and the untrained names.
+  """KL(teacher || student) over names of verbs, at a temperature.
 
-  Never across the two: how much mass the untrained names get is not
-  something that training data can tell. Scaled by temperature squared
-  (Hinton et al. 2015), so that the gradient keeps its size.
+  Scaled by temperature squared (Hinton et al. 2015), so that the gradient
+  keeps its size.
+
+  Args:
+    teacher, student: logits.
+    trained: which verbs have training images.
+    temperature: divides both logits.
+    names: "trained": among trained names only. "decoupled": among trained
+      and among untrained names apart, never across the two. "all": among
+      all names at once. The last two use the names of unseen verbs.
   """
 
-  def within(names):
+  def among(chosen):
     def log_probability(scores):
       # A large finite number: -inf would put NaN into the gradient.
-      scores = jnp.where(names, scores.astype(jnp.float32), -1e9)
+      scores = jnp.where(chosen, scores.astype(jnp.float32), -1e9)
       return jax.nn.log_softmax(scores / temperature, axis=-1)
 
     t, s = log_probability(teacher), log_probability(student)
-    gap = jnp.where(names, jnp.exp(t) * (t - s), 0)
-    return jnp.where(jnp.any(names), jnp.sum(gap, axis=-1), 0)
+    gap = jnp.where(chosen, jnp.exp(t) * (t - s), 0)
+    return jnp.where(jnp.any(chosen), jnp.sum(gap, axis=-1), 0)
 
-  kl = within(trained)
-  if untrained_too:
-    kl += within(~trained)
+  if names == "all":
+    kl = among(jnp.ones_like(trained))
+  else:
+    kl = among(trained)
+    if names == "decoupled":
+      kl += among(~trained)
   return temperature**2 * kl
 
 

@@ -64,12 +64,12 @@ def _verb_terms(outputs, batch, banks, config):
   scores = outputs[out.VERB_SCORES]
   found = {"verb": _verb_cross_entropy(scores, batch, banks, config)}
   if config.verb_kl:
-    found["verb_kl"] = terms.decoupled_kl(
+    found["verb_kl"] = terms.verb_kl(
       batch[schema.VERB_LOGITS],
       scores,
       banks[VERB_TRAINED],
       config.verb_kl_temperature,
-      untrained_too=config.verb_kl_untrained,
+      config.verb_kl_names,
     )
   return found
 

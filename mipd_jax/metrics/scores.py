@@ -26,7 +26,7 @@ ALL_SCORES = VERB_SCORES + tuple(
   f"{score}_{condition}" for condition in _CONDITIONS for score in _FRAME_SCORES
 )
 # The eight numbers of the reference's `mean_acc`.
-_MEAN_ACC = VERB_SCORES + tuple(
+MEAN_ACC = VERB_SCORES + tuple(
   f"{score}_{condition}"
   for condition in _CONDITIONS
   for score in ("value", "value_all")
@@ -195,7 +195,7 @@ def selection_score(summary: Mapping[str, Mapping[str, float]]) -> float:
   """
   groups = [summary[name] for name in ("seen", "rare")]
   means = [
-    np.mean([scores[name] for name in _MEAN_ACC])
+    np.mean([scores[name] for name in MEAN_ACC])
     for scores in groups
     if scores["images"]
   ]

@@ -35,12 +35,16 @@ def box_cells(
 ) -> Int[Array, "*b 4"]:
   """Cells (x first, y first, x last, y last) that boxes cover, inclusive.
 
+  Corners may come in any order, as in the reference.
+
   Args:
     boxes_xyxy: corners as shares of the side that the grid spans.
     grid: cells a side.
   """
   cells = jnp.floor(boxes_xyxy.astype(jnp.float32) * grid)
-  return jnp.clip(cells, 0, grid - 1).astype(jnp.int32)
+  cells = jnp.clip(cells, 0, grid - 1).astype(jnp.int32)
+  a, b = cells[..., :2], cells[..., 2:]
+  return jnp.concatenate([jnp.minimum(a, b), jnp.maximum(a, b)], axis=-1)
 
 
 def box_cell_mask(

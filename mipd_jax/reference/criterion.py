@@ -1,0 +1,122 @@
+"""The reference's losses and metrics by its names, from ours."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from input_pipeline import schema
+from mipd_jax import presets
+from mipd_jax.losses import boxes as box_ops
+from mipd_jax.losses.total import total_loss
+from mipd_jax.metrics import scores
+from mipd_jax.models import outputs as out
+from mipd_jax.reference.forward import OUTPUTS
+
+LOSSES = (
+  "loss_vce",
+  "loss_nce_1",
+  "loss_nce_3",
+  "loss_bbox",
+  "loss_giou",
+  "loss_bbox_conf",
+  "total",
+)
+_NAMES = {"value": "noun_acc", "grnd": "bbox_acc", "verb": "verb_acc"}
+# The metric names of the reference, by ours (`scores.ALL_SCORES`).
+METRICS: Mapping[str, str] = {
+  name: name.replace(kind := name.split("_")[0], _NAMES[kind])
+  for name in scores.ALL_SCORES
+}
+
+
+def criterion(
+  outputs: Mapping[str, Array],
+  targets: Mapping[str, Array],
+  *,
+  eval: bool = False,  # noqa: A002, the reference's name
+) -> dict[str, Float[Array, ""]]:
+  """Losses, their total and the metrics: means over the batch.
+
+  Args:
+    outputs: of `forward`; differentiable in all of them.
+    targets: verb [B], roles [B, 6], num_roles [B], labels [B, 6, 3] and
+      boxes_cxcywh [B, 6, 4] (shares of the canvas, -1 where absent). With
+      `eval` also orig_boxes_xyxy [B, 6, 4] in pixels of the original image,
+      and scale, shift_0, shift_1, max_width, max_height [B].
+    eval: score boxes in pixels of the original image. Losses are on the
+      canvas either way.
+
+  Returns:
+    LOSSES (unweighted but for `total`) and, in percent, the values of
+    METRICS and mean_acc. Scalars.
+  """
+  found = {ours: jnp.asarray(outputs[name]) for name, ours in OUTPUTS.items()}
+  found[out.BOX_CONFIDENCE] = found[out.BOX_CONFIDENCE][..., 0]
+  found[out.NOUN_SCORES] = found[out.NOUN_CLOSED]
+  batch = _contract(targets)
+  _, config = presets.preset_defaults("reference")
+  # The reference has no verb prior, so its banks are not looked at.
+  total, terms = total_loss(found, batch, {}, config)
+  losses = {
+    "loss_vce": terms["verb"]
+    + config.scene_distill * terms["scene_distill"]
+    + config.scene_contrast * terms["scene_contrast"],
+    "loss_nce_1": 0.01 * terms["noun_text"],
+    "loss_nce_3": terms["noun_closed"]
+    + config.gaze_contrast * terms["gaze_contrast"],
+    "loss_bbox": terms["box"],
+    "loss_giou": terms["giou"],
+    "loss_bbox_conf": terms["confidence"],
+    "total": total,
+  }
+  return losses | _metrics(found, batch, targets if eval else None)
+
+
+def to_original(
+  boxes: Float[Array, "b r 4"], targets: Mapping[str, Array]
+) -> Float[Array, "b r 4"]:
+  """Canvas shares, cx cy w h -> corners in pixels of the original image."""
+
+  def per_axis(x_name, y_name):
+    pair = [targets[x_name], targets[y_name]] * 2
+    return jnp.stack([jnp.asarray(x) for x in pair], axis=-1)[:, None]
+
+  corners = box_ops.to_corners(boxes) * per_axis("max_width", "max_height")
+  scale = jnp.asarray(targets["scale"])[:, None, None]
+  return (corners - per_axis("shift_1", "shift_0")) / scale
+
+
+def _contract(targets: Mapping[str, Array]) -> dict[str, Array]:
+  """What losses and scores read, from the reference's targets."""
+  roles = jnp.asarray(targets["roles"])
+  role_mask = _exists(roles, targets["num_roles"])
+  boxes = jnp.asarray(targets["boxes_cxcywh"], jnp.float32)
+  return {
+    schema.EXAMPLE_MASK: jnp.ones(roles.shape[0], bool),
+    schema.VERB: jnp.asarray(targets["verb"]),
+    schema.ROLES: roles,
+    schema.ROLE_MASK: role_mask,
+    schema.NOUNS: jnp.asarray(targets["labels"]).astype(jnp.int32),
+    schema.BOXES: boxes,
+    # A missing box is four times -1, and nothing else is missing.
+    schema.BOX_MASK: role_mask & (boxes[..., 0] != -1),
+  }
+
+
+def _exists(roles: Array, num_roles: Array) -> Bool[Array, "b r"]:
+  return jnp.arange(roles.shape[1]) < jnp.asarray(num_roles)[:, None]
+
+
+def _metrics(outputs, batch, original) -> dict[str, Array]:
+  """Percent over the batch; boxes in original pixels where there are any."""
+  if original is not None:
+    true = jnp.asarray(original["orig_boxes_xyxy"], jnp.float32)
+    batch = batch | {schema.BOXES: box_ops.to_centres(true)}
+    guess = to_original(outputs[out.BOX], original)
+    outputs = outputs | {out.BOX: box_ops.to_centres(guess)}
+  mean = 100 * jnp.mean(scores.example_scores(outputs, batch), axis=0)
+  ours = dict(zip(scores.ALL_SCORES, mean, strict=True))
+  result = {theirs: ours[name] for name, theirs in METRICS.items()}
+  chosen = jnp.stack([ours[name] for name in scores.MEAN_ACC])
+  return result | {"mean_acc": jnp.mean(chosen)}
