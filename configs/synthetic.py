@@ -30,11 +30,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       student_encoder=f"{data}/foundation/student_clip",
       teacher_encoder=f"{data}/foundation/teacher_clip",
       foundation="debug" if debug else "standard",
+      # The weak CLIP's text tower hardly tells one verb from another.
+      text_encoder=f"{data}/foundation/teacher_clip",
       cache=f"{data}/cache",
-      text_length=48,
+      text_length=56,
     )
   )
-  config.model.update(hidden=128, heads=4, feed_forward=256)
+  # Preset `reference` needs hidden to be the text encoder's joint width.
+  hidden = 32 if debug else 128
+  config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
   # The paper's rates suit 75,702 images and width 512.
   config.model.dropout.update(student=0.1, noun=0.1, box=0.0)
   config.train.update(

@@ -46,6 +46,8 @@ class TeacherConfig:
 
   Attributes:
     student_encoder, teacher_encoder: Hugging Face ids or folders.
+    text_encoder: whose text tower embeds labels and rationales; "" is the
+      student encoder.
     foundation: "standard" or "debug" trains small encoders into the folders
       when they are not there; "" expects them to exist.
     cache: folder of the teacher cache.
@@ -57,6 +59,7 @@ class TeacherConfig:
   student_encoder: str
   teacher_encoder: str
   cache: str
+  text_encoder: str = ""
   foundation: str = ""
   batch_size: int = 64
   text_length: int = 77

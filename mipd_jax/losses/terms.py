@@ -153,6 +153,11 @@ def verb_kl(
   return temperature**2 * kl
 
 
+def absolute(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+  """|x| with gradient 0 at 0, as PyTorch's; jnp.abs has 1 there."""
+  return x * jnp.sign(x)
+
+
 def box_regression(
   predicted: Float[Array, "b r 4"],
   true: Float[Array, "b r 4"],
@@ -164,7 +169,7 @@ def box_regression(
     L1 [B], GIoU loss [B], and which examples have a box at all.
   """
   count = jnp.maximum(jnp.sum(box_mask, axis=-1), 1)
-  distance = jnp.sum(jnp.abs(predicted - true), axis=-1)
+  distance = jnp.sum(absolute(predicted - true), axis=-1)
   # A made-up box where there is none keeps the gradient finite.
   safe = jnp.where(box_mask[..., None], true, 0.5)
   guess = jnp.where(box_mask[..., None], predicted, 0.5)

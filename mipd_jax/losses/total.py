@@ -83,7 +83,9 @@ def _scene_terms(outputs, batch, banks, config):
     taught = jax.lax.stop_gradient(target) if config.detach_teacher else target
     student = outputs[out.VERB_EMBEDDING]
     if config.scene_distill_form == "l1":
-      found["scene_distill"] = jnp.mean(jnp.abs(student - taught), axis=-1)
+      found["scene_distill"] = jnp.mean(
+        terms.absolute(student - taught), axis=-1
+      )
     else:
       found["scene_distill"] = 1 - terms.cosine(student, taught)
   if config.scene_contrast:

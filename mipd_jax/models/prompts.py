@@ -68,7 +68,7 @@ def _resize_weights(
   """
   length = (high - low + 1).astype(jnp.float32)[..., None]
   cell = jnp.arange(grid) - low[..., None]
-  source = (cell + 0.5) * side / length - 0.5
+  source = (side / length) * (cell + 0.5) - 0.5  # rounds as PyTorch's
   source = jnp.clip(source, 0, side - 1)
   distance = jnp.abs(source[..., None] - jnp.arange(side))
   return jnp.maximum(1 - distance, 0)

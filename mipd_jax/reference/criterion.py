@@ -34,16 +34,17 @@ def criterion(
   outputs: Mapping[str, Array],
   targets: Mapping[str, Array],
   *,
-  eval: bool = False,  # noqa: A002, the reference's name
+  eval: bool = False,
 ) -> dict[str, Float[Array, ""]]:
   """Losses, their total and the metrics: means over the batch.
 
   Args:
     outputs: of `forward`; differentiable in all of them.
-    targets: verb [B], roles [B, 6], num_roles [B], labels [B, 6, 3] and
-      boxes_cxcywh [B, 6, 4] (shares of the canvas, -1 where absent). With
-      `eval` also orig_boxes_xyxy [B, 6, 4] in pixels of the original image,
-      and scale, shift_0, shift_1, max_width, max_height [B].
+    targets: verb [B], roles [B, 6], num_roles [B], labels [B, 6, 3],
+      boxes_cxcywh [B, 6, 4] (shares of the canvas, -1 where absent); width,
+      height of the resized image, shift_0 (down), shift_1 (right), max_width,
+      max_height of the canvas [B], in pixels. With `eval` also
+      orig_boxes_xyxy [B, 6, 4] in pixels of the original image, and scale.
     eval: score boxes in pixels of the original image. Losses are on the
       canvas either way.
 
@@ -70,21 +71,34 @@ def criterion(
     "loss_bbox_conf": terms["confidence"],
     "total": total,
   }
-  return losses | _metrics(found, batch, targets if eval else None)
+  return losses | _metrics(found, batch, targets, eval)
+
+
+def predicted_pixels(
+  boxes: Float[Array, "b r 4"], targets: Mapping[str, Array]
+) -> Float[Array, "b r 4"]:
+  """Canvas shares, cx cy w h -> corners in canvas pixels, cut to the image.
+
+  The reference cuts predictions to the image before it scores them.
+  """
+  corners = box_ops.to_corners(boxes)
+  corners *= _per_axis(targets, "max_width", "max_height")
+  low = _per_axis(targets, "shift_1", "shift_0")
+  return jnp.clip(corners, low, low + _per_axis(targets, "width", "height"))
 
 
 def to_original(
-  boxes: Float[Array, "b r 4"], targets: Mapping[str, Array]
+  corners: Float[Array, "b r 4"], targets: Mapping[str, Array]
 ) -> Float[Array, "b r 4"]:
-  """Canvas shares, cx cy w h -> corners in pixels of the original image."""
-
-  def per_axis(x_name, y_name):
-    pair = [targets[x_name], targets[y_name]] * 2
-    return jnp.stack([jnp.asarray(x) for x in pair], axis=-1)[:, None]
-
-  corners = box_ops.to_corners(boxes) * per_axis("max_width", "max_height")
+  """Corners in canvas pixels -> in pixels of the original image."""
   scale = jnp.asarray(targets["scale"])[:, None, None]
-  return (corners - per_axis("shift_1", "shift_0")) / scale
+  return (corners - _per_axis(targets, "shift_1", "shift_0")) / scale
+
+
+def _per_axis(targets, x_name, y_name) -> Float[Array, "b 1 4"]:
+  """Two values an image as x, y, x, y."""
+  pair = [targets[x_name], targets[y_name]] * 2
+  return jnp.stack([jnp.asarray(x) for x in pair], axis=-1)[:, None]
 
 
 def _contract(targets: Mapping[str, Array]) -> dict[str, Array]:
@@ -108,13 +122,20 @@ def _exists(roles: Array, num_roles: Array) -> Bool[Array, "b r"]:
   return jnp.arange(roles.shape[1]) < jnp.asarray(num_roles)[:, None]
 
 
-def _metrics(outputs, batch, original) -> dict[str, Array]:
-  """Percent over the batch; boxes in original pixels where there are any."""
-  if original is not None:
-    true = jnp.asarray(original["orig_boxes_xyxy"], jnp.float32)
-    batch = batch | {schema.BOXES: box_ops.to_centres(true)}
-    guess = to_original(outputs[out.BOX], original)
-    outputs = outputs | {out.BOX: box_ops.to_centres(guess)}
+def _metrics(outputs, batch, targets, original) -> dict[str, Array]:
+  """Percent over the batch; boxes in pixels, of the canvas or the original.
+
+  IoU does not change with the unit, so both go through `scores` alike.
+  """
+  guess = predicted_pixels(outputs[out.BOX], targets)
+  if original:
+    guess = to_original(guess, targets)
+    true = box_ops.to_centres(jnp.asarray(targets["orig_boxes_xyxy"], float))
+  else:
+    side = _per_axis(targets, "max_width", "max_height")
+    true = batch[schema.BOXES] * side
+  batch = batch | {schema.BOXES: true}
+  outputs = outputs | {out.BOX: box_ops.to_centres(guess)}
   mean = 100 * jnp.mean(scores.example_scores(outputs, batch), axis=0)
   ours = dict(zip(scores.ALL_SCORES, mean, strict=True))
   result = {theirs: ours[name] for name, theirs in METRICS.items()}

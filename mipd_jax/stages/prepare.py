@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import pathlib
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -154,18 +153,23 @@ def _make_cache(
 
   settings = config.teacher
   dtype = precision.compute_dtype(config.train.dtype)
-  student = clip.load(settings.student_encoder, dtype)
-  teacher = clip.load(settings.teacher_encoder, dtype)
-  mesh = sharding.make_mesh(jax.device_count(), 1)
+  folders = {
+    "student": settings.student_encoder,
+    "teacher": settings.teacher_encoder,
+    "text": settings.text_encoder or settings.student_encoder,
+  }
+  loaded = {
+    folder: clip.load(folder, dtype) for folder in set(folders.values())
+  }
+  encoders = {name: loaded[folder] for name, folder in folders.items()}
   return precompute.build_cache(
     dataset,
-    student,
-    teacher,
-    settings.cache,
-    precompute.PrecomputeConfig(
+    out=settings.cache,
+    config=precompute.PrecomputeConfig(
       batch_size=settings.batch_size,
       text_length=settings.text_length,
       dtype=settings.dtype,
     ),
-    mesh,
+    mesh=sharding.make_mesh(),
+    **encoders,
   )

@@ -52,24 +52,25 @@ def make_plan(
   dataset: "PreparedSwig",
   student: Encoder,
   teacher: Encoder,
+  text: Encoder,
   config: PrecomputeConfig,
 ) -> CachePlan:
   """What the cache of this dataset and these encoders holds.
 
   Raises:
-    InputError: the rationales are longer than the student's text tower
-      reads, or its tokens and embeddings differ in width.
+    InputError: the rationales are longer than the text tower reads.
   """
-  _, mask = student.tokenize([""], config.text_length)
+  _, mask = text.tokenize([""], config.text_length)
   if mask.shape[1] != config.text_length:
     raise InputError(
-      f"text_length is {config.text_length}, but {student.name} "
+      f"text_length is {config.text_length}, but {text.name} "
       f"reads {mask.shape[1]} tokens at most",
       f"set text_length to {mask.shape[1]} or less",
     )
   fields = feature_fields(
     student,
     teacher,
+    text,
     len(dataset.vocabulary.verbs),
     config.text_length,
     config.dtype,
@@ -91,6 +92,7 @@ def make_plan(
       ("labels", labels.VERSION),
       ("student_dtype", _param_dtype(student)),
       ("teacher_dtype", _param_dtype(teacher)),
+      ("text_encoder", f"{PurePath(text.name).name} {text.revision}"),
     ),
     fields=fields,
     splits=tuple(

@@ -32,7 +32,7 @@ class Encoder(TextEncoder, Protocol):
 
 
 class Encoders:
-  """Student and teacher on a mesh: pixels and texts in, features out.
+  """The frozen encoders on a mesh: pixels and texts in, features out.
 
   `encode` only starts the arithmetic; reading a value waits for it. What
   comes out for a key does not depend on which other keys are asked for.
@@ -42,6 +42,7 @@ class Encoders:
     self,
     student: Encoder,
     teacher: Encoder,
+    text: Encoder,
     teacher_verb_text: np.ndarray,
     mesh: Mesh,
     dtype: str,
@@ -53,10 +54,11 @@ class Encoders:
     whole = sharding.replicated(mesh)
     self._student_params = jax.device_put(student.params, whole)
     self._teacher_params = jax.device_put(teacher.params, whole)
+    self._text_params = jax.device_put(text.params, whole)
     self._verb_text = jax.device_put(teacher_verb_text, whole)
     self._see_student = jax.jit(student_view(student, dtype))
     self._see_teacher = jax.jit(teacher_view(teacher, dtype))
-    self._read = jax.jit(rationale_view(student, dtype))
+    self._read = jax.jit(rationale_view(text, dtype))
 
   def encode(
     self,
@@ -82,7 +84,7 @@ class Encoders:
       )
     if TEACHER in parts:
       batch = self._put(ids=texts[0], mask=texts[1])
-      features |= self._read(self._student_params, batch)
+      features |= self._read(self._text_params, batch)
     return features
 
   def _put(self, **batch: np.ndarray) -> dict[str, jax.Array]:
@@ -119,7 +121,7 @@ def teacher_view(teacher: Encoder, dtype: str) -> Callable:
   return view
 
 
-def rationale_view(student: Encoder, dtype: str) -> Callable:
+def rationale_view(text: Encoder, dtype: str) -> Callable:
   """(params, {ids, mask} [B, 4, L]) -> {rationale_tokens, rationale_mask}.
 
   Filler tokens are zero.
@@ -128,7 +130,7 @@ def rationale_view(student: Encoder, dtype: str) -> Callable:
   def view(params, batch):
     ids, mask = batch["ids"], batch["mask"]
     flat = (-1, ids.shape[-1])
-    tokens = student.text_tokens(params, ids.reshape(flat), mask.reshape(flat))
+    tokens = text.text_tokens(params, ids.reshape(flat), mask.reshape(flat))
     tokens = jnp.where(mask.reshape(flat)[..., None], tokens, 0)
     return {
       schema.RATIONALE_TOKENS: tokens.reshape(*ids.shape, -1).astype(dtype),
@@ -141,6 +143,7 @@ def rationale_view(student: Encoder, dtype: str) -> Callable:
 def feature_fields(
   student: Encoder,
   teacher: Encoder,
+  text: Encoder,
   num_verbs: int,
   text_length: int,
   dtype: str,
@@ -152,7 +155,7 @@ def feature_fields(
     return {"pixels": jax.ShapeDtypeStruct(shape, np.uint8)}
 
   shape = (1, len(schema.RATIONALES), text_length)
-  texts = {
+  tokens = {
     "ids": jax.ShapeDtypeStruct(shape, np.int32),
     "mask": jax.ShapeDtypeStruct(shape, np.bool_),
   }
@@ -167,7 +170,7 @@ def feature_fields(
     **jax.eval_shape(
       teacher_view(teacher, dtype), teacher.params, bank, pixels(teacher)
     ),
-    **jax.eval_shape(rationale_view(student, dtype), student.params, texts),
+    **jax.eval_shape(rationale_view(text, dtype), text.params, tokens),
   }
   return tuple(
     Field(name, tuple(shapes[name].shape[1:]), str(shapes[name].dtype))

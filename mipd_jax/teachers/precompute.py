@@ -47,23 +47,26 @@ def build_cache(
   out: str | Path,
   config: PrecomputeConfig | None = None,
   mesh: Mesh | None = None,
+  text: Encoder | None = None,
 ) -> Cache:
   """Makes, continues or mends a cache; opens one that is complete.
 
   Args:
     dataset: images with annotations, vocabulary and verb groups.
-    student: CLIP whose image tokens the student reads and whose text tower
-      embeds labels and rationales.
+    student: CLIP whose image tokens the student reads.
     teacher: CLIP whose tokens and zero-shot logits are distilled.
     out: the cache's folder.
     config: how; the defaults if None.
     mesh: devices of this process; all of them if None.
+    text: CLIP whose text tower embeds labels and rationales; the student's
+      if None.
 
   Raises:
     InputError: `out` holds a cache for something else, the disk is full, an
       image is broken, sizes do not fit.
   """
   config = config or PrecomputeConfig()
+  text = text or student
   if jax.process_count() > 1:
     raise InputError(
       f"{jax.process_count()} processes were started to make one cache",
@@ -72,9 +75,9 @@ def build_cache(
     )
   mesh = mesh or sharding.make_mesh(devices=jax.local_devices())
   sharding.check_batch_size(mesh, config.batch_size)
-  plan = make_plan(dataset, student, teacher, config)
+  plan = make_plan(dataset, student, teacher, text, config)
   if not feature_cache.is_complete(out, plan):
-    builder = _Builder(dataset, student, teacher, config, mesh)
+    builder = _Builder(dataset, student, teacher, text, config, mesh)
     builder.build(CacheWriter(out, plan))
   return feature_cache.open_cache(out, plan)
 
@@ -86,6 +89,7 @@ class _Builder:
   dataset: "PreparedSwig"
   student: Encoder
   teacher: Encoder
+  text: Encoder
   config: PrecomputeConfig
   mesh: Mesh
 
@@ -95,6 +99,7 @@ class _Builder:
     encoders = Encoders(
       self.student,
       self.teacher,
+      self.text,
       banks[TEACHER_VERB_TEXT],
       self.mesh,
       self.config.dtype,
@@ -113,7 +118,7 @@ class _Builder:
     if writer.is_done(feature_cache.LABELS):
       return feature_cache.load_arrays(writer.folder / feature_cache.LABELS)
     words = self.dataset.vocabulary
-    banks = labels.label_banks(self.student, words, self.mesh)
+    banks = labels.label_banks(self.text, words, self.mesh)
     banks[TEACHER_VERB_TEXT] = labels.text_bank(
       self.teacher, labels.verb_prompts(words), self.mesh
     )
@@ -201,7 +206,7 @@ class _Builder:
     flat = [text for four in texts for text in four]
     length = self.config.text_length
     shape = (len(texts), len(schema.RATIONALES), length)
-    ids, mask = self.student.tokenize(flat, length)
+    ids, mask = self.text.tokenize(flat, length)
     return ids.reshape(shape), mask.reshape(shape)
 
 
