@@ -36,6 +36,7 @@ def base(name: str, variant: str) -> tuple[ml_collections.ConfigDict, bool]:
   config.preset = preset
   config.workdir = f"runs/{config.name}"
   config.seed = 0
+  config.quick_compile = "debug" in words
   config.model = dataclasses.asdict(model)
   config.loss = dataclasses.asdict(loss)
   config.train = dataclasses.asdict(TrainConfig())

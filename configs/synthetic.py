@@ -53,5 +53,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     eval_every=6 if debug else 200,
     checkpoint_every=6 if debug else 200,
   )
+  config.eval.sheet_examples = 9
   config.eval.batch_size = 16 if debug else 128
   return config

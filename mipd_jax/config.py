@@ -146,6 +146,7 @@ class Config:
   eval: EvalConfig
   mesh: MeshConfig = MeshConfig()
   seed: int = 0
+  quick_compile: bool = False  # for runs so short that compiling is the work
 
   def __post_init__(self):
     needed = self.loss.teacher_terms

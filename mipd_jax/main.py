@@ -17,6 +17,8 @@ from ml_collections import config_flags
 
 from input_pipeline.errors import InputError
 
+# Compiled programs, so that a second run starts at once.
+_COMPILED = "runs/compiled"
 MODES = ("all", "prepare", "train", "eval")
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -36,15 +38,17 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}")
   # Heavy imports wait until the flags are known to be good.
+  from mipd_jax import compilation, stages
   from mipd_jax import config as config_lib
-  from mipd_jax import stages
   from mipd_jax.training.divergence import DivergedError
 
   try:
     values = _CONFIG.value
     if _WORKDIR.value:
       values.workdir = _WORKDIR.value
-    stages.run(config_lib.unpack(values), _MODE.value)
+    config = config_lib.unpack(values)
+    compilation.set_up(_COMPILED, quick=config.quick_compile)
+    stages.run(config, _MODE.value)
   except (InputError, DivergedError) as error:
     logging.error("%s", error)
     return 1 if isinstance(error, DivergedError) else 2

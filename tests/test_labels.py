@@ -56,10 +56,28 @@ def test_banks_have_a_unit_row_per_class(mesh):
     "verb_text": (5, 6),
     "role_text": (4, 6),
     "noun_text": (9, 6),
+    "role_center": (6,),
+    "noun_center": (6,),
   }
-  for bank in banks.values():
+  for name, bank in banks.items():
     assert bank.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(bank, axis=1), 1, rtol=1e-6)
+    if name.endswith("_text"):
+      np.testing.assert_allclose(np.linalg.norm(bank, axis=1), 1, rtol=1e-6)
+
+
+def test_what_nouns_share_is_taken_off(mesh):
+  clip = fakes.FakeClip()
+  raw = labels.text_bank(clip, labels.noun_prompts(WORDS), mesh)
+  banks = labels.label_banks(clip, WORDS, mesh)
+  np.testing.assert_allclose(banks["noun_center"], raw.mean(axis=0), rtol=1e-5)
+  rest = raw - raw.mean(axis=0)
+  rest /= np.linalg.norm(rest, axis=1, keepdims=True)
+  np.testing.assert_allclose(banks["noun_text"], rest, atol=1e-6)
+
+
+def test_a_list_of_one_noun_keeps_its_direction():
+  alone = np.array([[0.6, 0.8]], np.float32)
+  np.testing.assert_array_equal(labels.center(alone, alone[0]), alone)
 
 
 def test_a_bank_is_the_unit_mean_of_unit_embeddings(mesh):

@@ -5,8 +5,8 @@ translate the reference's names and layouts, and compute nothing of their own.
 `docs/parity.md` lists how close each quantity is.
 """
 
-from mipd_jax.reference.criterion import LOSSES, METRICS, criterion
-from mipd_jax.reference.forward import OUTPUTS, forward, model_of
+from mipd_jax.reference.network import OUTPUTS, forward, model_of
+from mipd_jax.reference.objective import LOSSES, METRICS, criterion
 from mipd_jax.reference.state_dict import (
   UNUSED,
   params_from_state_dict,

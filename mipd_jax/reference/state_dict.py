@@ -146,7 +146,9 @@ UNUSED: tuple[str, ...] = (
   *_layer("transformer.gaze_s1_enc.layers.0", norms=2),
   *_layer("transformer.gaze_s1_dec.layers.0", norms=3),
   *_attention("transformer.gaze_s1_dec.layers.0.multihead_attn"),
-  *_with_parts("transformer.verb_classifier.0", "transformer.verb_classifier.3"),
+  *_with_parts(
+    "transformer.verb_classifier.0", "transformer.verb_classifier.3"
+  ),
   *_with_parts("transformer.linear", "transformer.linear_blip.0"),
   *_with_parts("transformer.ln1", "transformer.ln2"),
 )

@@ -8,8 +8,8 @@ import optax
 from jaxtyping import Array, Float
 
 from mipd_jax.config import TrainConfig
-from mipd_jax.reference.criterion import LOSSES, criterion
-from mipd_jax.reference.forward import forward
+from mipd_jax.reference.network import forward
+from mipd_jax.reference.objective import LOSSES, criterion
 from mipd_jax.training.optimizer import make_optimizer
 
 # Created after the optimizer in the reference (fault table, row 3), so it is

@@ -76,7 +76,7 @@ def _best_params(config, prepared, model, banks, mesh):
   identity = train_stage.identity(config, prepared)
   checkpoints = Checkpoints(config.workdir, identity, config.train.keep)
   source = prepared.cache.split("train", train_stage.train_parts(config))
-  like = loop.initial_state(config, model, source, banks, mesh)
+  like = loop.restorable_state(config, model, source, banks, mesh)
   try:
     step = checkpoints.best_step()
     return checkpoints.restore_best(like).params, step

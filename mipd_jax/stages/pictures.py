@@ -57,7 +57,11 @@ def write_sheet(
     for row, index in enumerate(chosen)
   ]
   sheet.example_sheet(
-    examples, path, title=f"{config.name}: {config.eval.split}", note=_NOTE
+    examples,
+    path,
+    columns=3,
+    title=f"{config.name}: {config.eval.split}",
+    note=_NOTE,
   )
 
 

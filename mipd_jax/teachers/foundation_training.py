@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from input_pipeline.progress import Progress
 from input_pipeline.schema import GROUPS
 from input_pipeline.small_world.captions import (
   caption,
@@ -133,8 +134,6 @@ def train(
   Returns:
     The trained parameters.
   """
-  import tqdm
-
   words, _ = model.tokenize(content_words(world), 3)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, settings.learning_rate, max(1, settings.steps // 20), settings.steps
@@ -153,11 +152,13 @@ def train(
     donate_argnums=0,
   )
   batches = _batches(model, settings, images, seed)
-  bar = tqdm.trange(settings.steps, desc=model.name, unit="step")
-  for index in bar:
-    state, metrics = step(state, *next(batches))
-    if index % 20 == 0 or index == settings.steps - 1:
-      bar.set_postfix({k: f"{float(v):.2f}" for k, v in metrics.items()})
+  note = ""
+  with Progress(model.name, settings.steps, "steps") as progress:
+    for index in range(settings.steps):
+      state, metrics = step(state, *next(batches))
+      if index % 20 == 0:  # reading a metric waits for the step
+        note = " ".join(f"{k} {float(v):.2f}" for k, v in metrics.items())
+      progress.advance(note=note)
   return state[0]
 
 

@@ -29,7 +29,11 @@ from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import check_finite
 from mipd_jax.training.optimizer import learning_rate, make_optimizer
 from mipd_jax.training.preemption import Preemption
-from mipd_jax.training.state import TrainState, init_state
+from mipd_jax.training.state import (
+  TrainState,
+  init_state,
+  state_shapes,
+)
 from mipd_jax.training.writers import make_writer
 
 Summary = Mapping[str, Any]
@@ -68,14 +72,27 @@ def initial_state(
   banks: Mapping[str, jax.Array],
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
-  """A fresh state on the mesh, or the shape that a checkpoint fills."""
-  batch = _example_batch(source)
-  optimizer = make_optimizer(
-    config.train, total_steps(config, source.num_examples)
-  )
-  return init_state(
-    model, optimizer, batch, banks, config.seed, sharding.replicated(mesh)
-  )
+  """A fresh state on the mesh."""
+  parts = _state_parts(config, model, source, banks)
+  return init_state(*parts, config.seed, sharding.replicated(mesh))
+
+
+def restorable_state(
+  config: Config,
+  model: Mipd,
+  source: stream.Source,
+  banks: Mapping[str, jax.Array],
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """Shapes and places that a checkpoint is read into; nothing is computed."""
+  parts = _state_parts(config, model, source, banks)
+  return state_shapes(*parts, sharding.replicated(mesh))
+
+
+def _state_parts(config, model, source, banks):
+  steps = total_steps(config, source.num_examples)
+  optimizer = make_optimizer(config.train, steps)
+  return model, optimizer, _example_batch(source), banks
 
 
 def train(
@@ -95,11 +112,13 @@ def train(
   """
   steps = total_steps(config, inputs.source.num_examples)
   banks = jax.device_put(dict(inputs.banks), sharding.replicated(mesh))
-  state = initial_state(config, model, inputs.source, banks, mesh)
+  setting = (config, model, inputs.source, banks, mesh)
   first = checkpoints.latest_step() or 0
   if first:
-    state = checkpoints.restore_latest(state)
+    state = checkpoints.restore_latest(restorable_state(*setting))
     logging.info("Resuming at step %d of %d.", first, steps)
+  else:
+    state = initial_state(*setting)
   run = _Run(config, inputs, checkpoints, steps, first)
   optimizer = make_optimizer(config.train, steps)
   step_fn = step_lib.compile_step(model, config.loss, optimizer, config.seed)

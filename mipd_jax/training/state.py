@@ -39,10 +39,28 @@ def init_state(
     seed: of the run.
     sharding: of the state.
   """
+  create = _creator(model, optimizer, batch, banks, seed)
+  return jax.jit(create, out_shardings=sharding)()
 
+
+def state_shapes(
+  model: Mipd,
+  optimizer: optax.GradientTransformation,
+  batch: Mapping[str, jax.Array],
+  banks: Mapping[str, jax.Array],
+  sharding: jax.sharding.Sharding,
+) -> TrainState:
+  """`init_state` without the arrays: what a checkpoint is read into."""
+  shapes = jax.eval_shape(_creator(model, optimizer, batch, banks, 0))
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+  )
+
+
+def _creator(model, optimizer, batch, banks, seed):
   def create():
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(batch))
     params = model.init(randomness.key(seed, "params"), zeros, banks)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-  return jax.jit(create, out_shardings=sharding)()
+  return create

@@ -11,7 +11,7 @@ from mipd_jax.losses import boxes as box_ops
 from mipd_jax.losses.total import total_loss
 from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
-from mipd_jax.reference.forward import OUTPUTS
+from mipd_jax.reference.network import OUTPUTS
 
 LOSSES = (
   "loss_vce",

@@ -68,6 +68,7 @@ def forward(
   if mode not in MODES:
     raise ValueError(f"mode={mode!r} is not one of {MODES}")
   dropout = mode == "train" and dropout_key is not None
+  params = jax.tree.map(jnp.asarray, params)
   found = model_of(params).apply(
     {"params": params},
     _contract(batch),
@@ -103,9 +104,9 @@ def model_of(params: Mapping[str, Any]) -> Mipd:
 def _contract(batch: Mapping[str, Array]) -> dict[str, Array]:
   """What the modules read, from the reference's batch."""
   roles = jnp.asarray(batch["roles"])
-  role_mask = jnp.arange(roles.shape[1]) < jnp.asarray(batch["num_roles"])[
-    :, None
-  ]
+  role_mask = (
+    jnp.arange(roles.shape[1]) < jnp.asarray(batch["num_roles"])[:, None]
+  )
   boxes = jnp.asarray(batch["boxes_xyxy_px"], jnp.float32)
   captions = jnp.asarray(batch["captions"])
   return {
