@@ -43,6 +43,7 @@ class Block:
   title: str
   header: tuple[str, ...]
   rows: tuple[tuple[str, ...], ...]
+  main: bool = True
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -61,13 +62,18 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def terminal_table(results: Mapping[str, Any]) -> rich.console.Group:
-  """All tables as one rich renderable that fits 100 columns."""
+  """The main tables as one rich renderable that fits 100 columns.
+
+  The others (top-5, averages over verbs) are in results.md: six tables at
+  once are read by nobody.
+  """
   parts: list[rich.console.RenderableType] = [
     f"[bold]{rich.markup.escape(str(results.get('dataset', DASH)))}[/bold]",
     rich.markup.escape(heading(results)) + "; scores in percent",
   ]
   for block in blocks(results):
-    parts += ["", _rich_table(block)]
+    if block.main:
+      parts += ["", _rich_table(block)]
   return rich.console.Group(*parts)
 
 
@@ -110,10 +116,14 @@ def blocks(results: Mapping[str, Any]) -> list[Block]:
       "hand over the dict that mipd_jax/report/tables.py describes",
     )
   macro = {name: model.get("macro") or {} for name, model in models.items()}
-  found = [_scores(CRITERIA[c], models, c) for c in CRITERIA]
+  found = [
+    dataclasses.replace(_scores(CRITERIA[c], models, c), main=c != "top5")
+    for c in CRITERIA
+  ]
   for criterion in ("top1", "gt"):
     title = f"Averaged over verbs: {CRITERIA[criterion].lower()}"
-    found.append(_scores(title, macro, criterion))
+    block = _scores(title, macro, criterion)
+    found.append(dataclasses.replace(block, main=False))
   return [
     block for block in [found[0], _harmonic(models), *found[1:]] if block.rows
   ]
