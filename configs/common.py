@@ -1,9 +1,11 @@
 """What the config files share. Import it; it has no `get_config`."""
 
 import dataclasses
+import difflib
 
 import ml_collections
 
+from input_pipeline.errors import InputError
 from mipd_jax import presets
 from mipd_jax.config import EvalConfig, MeshConfig, TrainConfig
 
@@ -24,11 +26,18 @@ def base(name: str, variant: str) -> tuple[ml_collections.ConfigDict, bool]:
   words = [word for word in variant.split(",") if word]
   unknown = [word for word in words if word not in VARIANTS]
   if unknown:
-    raise ValueError(
-      f"configs/{name}.py has no variant {unknown[0]!r}; "
-      f"there are {VARIANTS}, joined by commas"
+    near = difflib.get_close_matches(unknown[0], VARIANTS, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(
+      f"configs/{name}.py has no variant {unknown[0]!r}",
+      f"{hint}there are {VARIANTS}, joined by commas",
     )
   chosen = [word for word in words if word in presets.PRESETS]
+  if len(chosen) > 1:
+    raise InputError(
+      f"configs/{name}.py:{variant} names {len(chosen)} presets",
+      f"name one of {tuple(presets.PRESETS)}",
+    )
   preset = chosen[0] if chosen else "mipd"
   model, loss = presets.preset_defaults(preset)
   config = ml_collections.ConfigDict()

@@ -27,10 +27,11 @@ class Progress:
 
   def __init__(self, what: str, total: int, unit: str, done: int = 0):
     self._what, self._total, self._unit = what, total, unit
-    self._done = self._first = done
+    self._done = self._first = self._before = done
     self._note = ""
     self._bar: rich_progress.Progress | None = None
     self._start = self._last_line = time.monotonic()
+    self._first_advance: float | None = None
 
   def __enter__(self) -> "Progress":
     self._start = self._last_line = time.monotonic()
@@ -62,6 +63,11 @@ class Progress:
   def advance(self, units: int = 1, note: str = "") -> None:
     """Counts units done; `note` is shown at the end of the line."""
     self._done += units
+    if self._first_advance is None:
+      # What comes before the first result is compilation and reading ahead;
+      # the rate is that of what follows.
+      self._first_advance = time.monotonic()
+      self._first = self._done
     self._note = note or self._note
     if self._bar:
       self._bar.update(self._task, completed=self._done, text=self._text())
@@ -70,7 +76,11 @@ class Progress:
 
   def _text(self) -> str:
     elapsed = time.monotonic() - self._start
-    rate = (self._done - self._first) / max(elapsed, 1e-9)
+    if self._done >= self._total:  # nothing left to foretell: the average
+      rate = (self._done - self._before) / max(elapsed, 1e-9)
+    else:
+      running = time.monotonic() - (self._first_advance or self._start)
+      rate = (self._done - self._first) / max(running, 1e-9)
     left = (self._total - self._done) / rate if rate else float("inf")
     return (
       f"{rate:.3g} {self._unit}/s, {_clock(elapsed)} so far, "

@@ -65,6 +65,13 @@ class TeacherConfig:
   text_length: int = 77
   dtype: str = "bfloat16"
 
+  def __post_init__(self):
+    if self.foundation not in ("", "standard", "debug"):
+      raise ValueError(
+        f"teacher.foundation={self.foundation!r} is not '', 'standard' or "
+        "'debug'"
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -149,6 +156,11 @@ class Config:
   quick_compile: bool = False  # for runs so short that compiling is the work
 
   def __post_init__(self):
+    if self.teacher.foundation and self.dataset.world is None:
+      raise ValueError(
+        "teacher.foundation is set but dataset.world, whose images it learns "
+        "from, is not"
+      )
     needed = self.loss.teacher_terms
     if needed and not self.model.teacher_branch:
       raise ValueError(
@@ -198,6 +210,8 @@ def _unpack(cls: type[T], values: Mapping[str, Any], path: str) -> T:
   }
   try:
     return cls(**given)
+  except InputError as error:
+    raise InputError(f"{path}: {error.problem}", error.remedy) from error
   except (TypeError, ValueError) as error:
     raise InputError(f"{path}: {error}", "see mipd_jax/config.py") from error
 
@@ -210,14 +224,24 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
   if dataclasses.is_dataclass(kind):
     return _unpack(kind, value, path)
   if typing.get_origin(kind) is tuple:
-    return tuple(value)
+    kinds = typing.get_args(kind)
+    if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
+      raise _wrong_type(path, value, f"{len(kinds)} values")
+    return tuple(
+      _convert(kind, item, f"{path}[{i}]")
+      for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if not isinstance(value, kind) or (
     isinstance(value, bool) and kind is not bool
   ):
-    raise InputError(
-      f"{path}={value!r} is a {type(value).__name__}, expected {kind.__name__}",
-      "correct the config file or the --config... flag",
-    )
+    raise _wrong_type(path, value, kind.__name__)
   return value
+
+
+def _wrong_type(path: str, value: Any, expected: str) -> InputError:
+  return InputError(
+    f"{path}={value!r} is a {type(value).__name__}, expected {expected}",
+    "correct the config file or the --config... flag",
+  )

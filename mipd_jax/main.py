@@ -36,16 +36,15 @@ _MODE = flags.DEFINE_enum("mode", "all", MODES, "Which stages to run.")
 def main(argv: Sequence[str]) -> int:
   """Returns the exit code: 0 done or stopped by a signal, 2 bad input."""
   if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.error("unexpected argument %r; see --helpshort", argv[1])
+    return 2
   # Heavy imports wait until the flags are known to be good.
   from mipd_jax import compilation, stages
   from mipd_jax import config as config_lib
   from mipd_jax.training.divergence import DivergedError
 
   try:
-    values = _CONFIG.value
-    if _WORKDIR.value:
-      values.workdir = _WORKDIR.value
+    values = _config_values()
     config = config_lib.unpack(values)
     compilation.set_up(_COMPILED, quick=config.quick_compile)
     stages.run(config, _MODE.value)
@@ -53,6 +52,44 @@ def main(argv: Sequence[str]) -> int:
     logging.error("%s", error)
     return 1 if isinstance(error, DivergedError) else 2
   return 0
+
+
+def _config_values():
+  values = _CONFIG.value
+  try:
+    if _WORKDIR.value:
+      values.workdir = _WORKDIR.value
+    else:
+      _ = values.workdir  # config_flags tells of a missing file only now
+  except OSError as error:
+    reason = " ".join(str(error.__cause__).split())
+    raise InputError(
+      f"--config: {reason}",
+      "name one of configs/*.py, from the repository's root",
+    ) from error
+  return values
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags; what is wrong with them becomes one message, exit code 2.
+
+  config_flags lets errors of config files through as they come, some wrapped
+  in others, so the InputError is looked for in the chain.
+  """
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError) as error:
+    found = error
+    while found and not isinstance(found, InputError):
+      found = found.__cause__ or found.__context__
+    if found is None:
+      said = " ".join(str(error).replace("\\n", " ").split()).strip("'\"\\")
+      if not isinstance(error, flags.Error):
+        about = [arg for arg in argv[1:] if arg.startswith("--config.")]
+        said = f"one of {about} names no field of the config: {said}"
+      found = InputError(said, "see --helpshort, and mipd_jax/config.py")
+    print(found, file=sys.stderr)  # logging is not set up yet
+    sys.exit(2)
 
 
 # Libraries that tell every file they touch, or which chips are not there.
@@ -71,7 +108,7 @@ def run() -> None:
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_worth_showing)
   flags.mark_flag_as_required("config")
-  app.run(lambda argv: sys.exit(main(argv)))
+  app.run(lambda argv: sys.exit(main(argv)), flags_parser=_parse)
 
 
 if __name__ == "__main__":

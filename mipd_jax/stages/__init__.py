@@ -12,6 +12,7 @@ def run(config: Config, mode: str) -> None:
   """
   from mipd_jax.stages import evaluate, prepare, train
 
+  train.make_mesh(config)  # complains of sizes before anything long
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)
   else:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 
 import numpy as np
@@ -9,10 +10,12 @@ from absl import logging
 
 from input_pipeline import feature_cache, ov_swig, schema, swig
 from input_pipeline.errors import InputError
+from input_pipeline.small_world.config import WorldConfig
 from mipd_jax import precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.losses import total as total_lib
 from mipd_jax.models.config import Sizes
+from mipd_jax.report import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ def prepare(config: Config) -> Prepared:
     InputError: the folder, the checkpoints or an existing cache cannot be
       used.
   """
-  _check_sources(config)
+  _check_sources(config, encoders=True)
   dataset = _dataset(config)
   _make_encoders(config)
   cache = _make_cache(config, dataset)
@@ -69,7 +72,7 @@ def open_prepared(config: Config) -> Prepared:
   Raises:
     InputError: something is missing, or the cache belongs to other images.
   """
-  _check_sources(config)
+  _check_sources(config, encoders=False)
   dataset = _dataset(config)
   cache = feature_cache.open_cache(config.teacher.cache)
   for what, here, there in (
@@ -85,44 +88,67 @@ def open_prepared(config: Config) -> Prepared:
   return Prepared(dataset, cache)
 
 
-def _check_sources(config: Config) -> None:
+def _check_sources(config: Config, *, encoders: bool) -> None:
   """Names all that is missing and cannot be made, in one message."""
-  missing = []
+  missing, remedies = [], []
   if config.dataset.world is None:
     try:
       swig.check_layout(config.dataset.folder)
     except InputError as error:
       missing.append(error.problem)
-  if not config.teacher.foundation:
-    missing += [
-      f"{folder}: a CLIP checkpoint in Hugging Face format (config.json, "
-      "model.safetensors, tokenizer.json)"
-      for folder in (
-        config.teacher.student_encoder,
-        config.teacher.teacher_encoder,
+      remedies.append(
+        "get SWiG's images_512.zip and SWiG_jsons from "
+        "https://github.com/allenai/swig"
       )
-      if not (pathlib.Path(folder) / "config.json").exists()
+  if encoders and not config.teacher.foundation:
+    absent = [name for name in _encoders(config) if not _is_there(name)]
+    missing += [
+      f"{name}: a CLIP checkpoint in Hugging Face format (config.json, "
+      "model.safetensors, tokenizer.json)"
+      for name in absent
+    ]
+    remedies += [
+      f"get the encoder, as by `hf download openai/clip-vit-large-patch14-336 "
+      f"--local-dir {name}`"
+      for name in absent
     ]
   if missing:
     raise InputError(
       "missing:\n" + "\n".join(f"  - {line}" for line in missing),
-      "get SWiG's images_512.zip and SWiG_jsons from "
-      "https://github.com/allenai/swig, and encoders with `hf download "
-      "openai/clip-vit-large-patch14-336 --local-dir "
-      "data/clip-vit-large-patch14-336` (and the same for -patch14); "
-      "README, 'Real data', has the steps",
+      "; ".join(remedies) + "; README, 'Real data', has the steps",
     )
+
+
+def _is_there(encoder: str) -> bool:
+  """Whether a folder, or an id in the Hugging Face cache, is a checkpoint."""
+  from huggingface_hub import try_to_load_from_cache
+  from huggingface_hub.errors import HFValidationError
+
+  if (pathlib.Path(encoder) / "config.json").exists():
+    return True
+  try:
+    return isinstance(try_to_load_from_cache(encoder, "config.json"), str)
+  except HFValidationError:
+    return False
+
+
+def _encoders(config: Config) -> dict[str, None]:
+  """Folders or ids of the encoders, each once."""
+  settings = config.teacher
+  names = (
+    settings.student_encoder,
+    settings.teacher_encoder,
+    settings.text_encoder or settings.student_encoder,
+  )
+  return dict.fromkeys(names)
 
 
 def _dataset(config: Config) -> ov_swig.PreparedSwig:
   """The TFDS form of the folder, drawn first where it is a small world."""
   settings = config.dataset
   folder = pathlib.Path(settings.folder)
-  if settings.world is not None and not folder.exists():
-    from input_pipeline.small_world.folder import write_folder
-
-    logging.info("Drawing the small world into %s.", folder)
-    write_folder(folder, settings.world)
+  if settings.world is not None:
+    _draw_world(folder, settings.world)
   return ov_swig.prepare(
     folder,
     folder.parent / "tfds",
@@ -130,6 +156,26 @@ def _dataset(config: Config) -> ov_swig.PreparedSwig:
     num_unseen=settings.num_unseen,
     seed=settings.split_seed,
   )
+
+
+def _draw_world(folder: pathlib.Path, world: WorldConfig) -> None:
+  """Draws the world where there is none; another world is an error."""
+  from input_pipeline.small_world.folder import write_folder
+
+  note = folder / "world.json"
+  wanted = json.loads(json.dumps(dataclasses.asdict(world)))
+  if not folder.exists():
+    logging.info("Drawing the small world into %s.", folder)
+    write_folder(folder, world)
+    with files.replacing(note) as path:
+      path.write_text(json.dumps(wanted) + "\n")
+  elif note.exists() and (found := json.loads(note.read_text())) != wanted:
+    differ = sorted(k for k in wanted if found.get(k) != wanted[k])
+    raise InputError(
+      f"{folder} holds another small world: {', '.join(differ)} of "
+      "dataset.world differ",
+      "choose another dataset.folder, or delete this one",
+    )
 
 
 def _make_encoders(config: Config) -> None:

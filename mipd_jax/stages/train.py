@@ -8,11 +8,13 @@ import jax
 from absl import logging
 
 from input_pipeline import feature_cache
+from input_pipeline.errors import InputError
 from mipd_jax import precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.metrics import scores
 from mipd_jax.models.mipd import Mipd
+from mipd_jax.report import files
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
 from mipd_jax.training.checkpoints import Checkpoints
@@ -33,14 +35,13 @@ _TRAIN_IDENTITY = (
 def train(config: Config, prepared: Prepared) -> bool:
   """Trains to the end; True unless a signal stopped the run."""
   mesh = make_mesh(config)
+  model = make_model(config, prepared)
   workdir = pathlib.Path(config.workdir)
   checkpoints = Checkpoints(
     workdir, identity(config, prepared), config.train.keep
   )
-  (workdir / "config.json").write_text(
-    json.dumps(config.to_dict(), indent=2) + "\n"
-  )
-  model = make_model(config, prepared)
+  with files.replacing(workdir / "config.json") as path:
+    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
   source = prepared.cache.split("train", train_parts(config))
   inputs = loop.TrainInputs(
     source=source,
@@ -73,6 +74,23 @@ def make_mesh(config: Config) -> jax.sharding.Mesh:
 
 
 def make_model(config: Config, prepared: Prepared) -> Mipd:
+  """The model at the sizes of the data.
+
+  Raises:
+    InputError: model.hidden has to be the width of the text embeddings, and
+      is not.
+  """
+  width = prepared.banks["verb_text"].shape[-1]
+  # Class-token targets stay in the hidden space; the losses compare them
+  # with embeddings of texts (METHOD, the reference's teacher branch).
+  alike = config.model.teacher_branch and config.model.teacher_pooling == "cls"
+  if alike and config.model.hidden != width:
+    raise InputError(
+      f"model.teacher_pooling='cls' (preset {config.preset}) compares teacher "
+      f"targets of width model.hidden={config.model.hidden} with text "
+      f"embeddings of width {width}",
+      f"set model.hidden={width}, or model.teacher_pooling='text'",
+    )
   dtype = precision.compute_dtype(config.train.dtype)
   return Mipd(config.model, prepared.sizes, dtype)
 

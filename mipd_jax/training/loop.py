@@ -37,6 +37,8 @@ from mipd_jax.training.state import (
 from mipd_jax.training.writers import make_writer
 
 Summary = Mapping[str, Any]
+# Of the dev scores, those that are worth a curve; all go into selection.
+_DEV_SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +221,7 @@ class _Run:
       f"dev/{group}/{name}": value
       for group in ("seen", "rare", "unseen")
       for name, value in summary[group].items()
-      if name != "images"
+      if name in _DEV_SCORES
     }
     self._writer.write_scalars(done, scalars | {"dev/selection": selection})
     self._checkpoints.save_best(state, selection)
