@@ -47,7 +47,9 @@ format: venv
 	$(BIN)/ruff format .
 
 bench: venv
+	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py
 	$(BIN)/python -m benchmarks.small_world
+	$(BIN)/python -m benchmarks.figures
 
 clean:
 	rm -rf runs

@@ -9,16 +9,18 @@ line a run and one at the end.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import statistics
+import sys
 
 import jax
 
 from configs import synthetic
-from input_pipeline import schema
+from input_pipeline import atomic, schema
 from mipd_jax import config as config_lib
-from mipd_jax.report import files, tables
+from mipd_jax.report import tables
 from mipd_jax.stages import evaluate, prepare, train
 
 PRESETS = ("no_distillation", "reference", "mipd")
@@ -37,9 +39,10 @@ def run(preset: str, seed: int) -> dict:
     results = json.loads(path.read_text())
     if results["config_hash"] == config.hash():
       return results
-  prepared = prepare.prepare(config)
-  train.train(config, prepared)
-  return evaluate.evaluate(config, prepared)
+  with contextlib.redirect_stdout(sys.stderr):  # tables are for people
+    prepared = prepare.prepare(config)
+    train.train(config, prepared)
+    return evaluate.evaluate(config, prepared)
 
 
 def row(results: dict, model: str) -> dict[str, float]:
@@ -121,9 +124,9 @@ def main() -> None:
     "device": jax.devices()[0].device_kind,
     "table": table,
   }
-  with files.replacing(out.with_suffix(".json")) as path:
+  with atomic.replacing(out.with_suffix(".json")) as path:
     path.write_text(json.dumps(found, indent=2) + "\n")
-  with files.replacing(out.with_suffix(".md")) as path:
+  with atomic.replacing(out.with_suffix(".md")) as path:
     path.write_text(markdown(table, given.seeds, found["command"]))
   print(json.dumps(table))
 

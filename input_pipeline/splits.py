@@ -9,13 +9,13 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from input_pipeline import atomic
 from input_pipeline.errors import InputError
 from input_pipeline.schema import GROUPS
 from input_pipeline.vocabulary import Vocabulary, jsons_folder, read_json
@@ -200,12 +200,10 @@ def _digest(lists: Mapping[str, list[str]]) -> str:
 
 def _write(path: pathlib.Path, text: str) -> None:
   """Writes whole or not at all."""
-  temporary = path.with_name(f".{path.name}.{os.getpid()}")
   try:
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    with atomic.replacing(path) as temporary:
+      temporary.write_text(text, "utf-8")
   except OSError as error:
-    temporary.unlink(missing_ok=True)
     raise InputError(
       f"cannot write {path}: {error.strerror}",
       "make the folder writable once, or put your own file there",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rich.console
 
+from input_pipeline import atomic
 from input_pipeline.errors import InputError
 from mipd_jax.report import files, tables
 
@@ -153,7 +154,7 @@ def test_bad_results_leave_nothing(results, tmp_path):
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
   path = tmp_path / "a.txt"
   path.write_text("old")
-  with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+  with pytest.raises(RuntimeError), atomic.replacing(path) as temporary:
     temporary.write_text("half of the new")
     raise RuntimeError
   assert path.read_text() == "old"

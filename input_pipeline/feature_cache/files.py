@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from input_pipeline import atomic
 from input_pipeline.errors import InputError
 
 TEMPORARY = ".tmp"
@@ -53,20 +54,10 @@ def whole(path: Path) -> Iterator[Path]:
   temporary = path.with_name(path.name + TEMPORARY)
   try:
     yield temporary
-    publish(temporary, path)
+    atomic.publish(temporary, path)
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
-
-
-def publish(temporary: Path, path: Path) -> None:
-  """Gives a finished file its name, once its data is on the disk."""
-  descriptor = os.open(temporary, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-  os.replace(temporary, path)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

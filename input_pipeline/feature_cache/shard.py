@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from input_pipeline import atomic
 from input_pipeline.feature_cache import files
 from input_pipeline.feature_cache.plan import Field, numpy_dtype
 
@@ -109,7 +110,7 @@ class ShardWriter:
     with self._guard():
       self._writer.close()
       self._check()
-      files.publish(self._temporary, self._path)
+      atomic.publish(self._temporary, self._path)
 
   def _check(self) -> None:
     """Reads the count and the last record back before the file gets a name."""

@@ -8,6 +8,7 @@ translate the reference's names and layouts, and compute nothing of their own.
 from mipd_jax.reference.network import OUTPUTS, forward, model_of
 from mipd_jax.reference.objective import LOSSES, METRICS, criterion
 from mipd_jax.reference.state_dict import (
+  HEADS,
   UNUSED,
   params_from_state_dict,
   state_dict_from_params,
@@ -15,6 +16,7 @@ from mipd_jax.reference.state_dict import (
 from mipd_jax.reference.step import init_optimizer, train_step
 
 __all__ = [
+  "HEADS",
   "LOSSES",
   "METRICS",
   "OUTPUTS",

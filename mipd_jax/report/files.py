@@ -1,36 +1,17 @@
 """Writes results and pictures whole or not at all."""
 
-import contextlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from input_pipeline.atomic import replacing
 from input_pipeline.errors import InputError
 from mipd_jax.report import tables
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Yields a temporary name beside `path` and renames it when all went well.
-
-  The temporary name keeps the suffix, from which image writers take the
-  format. Parent folders are made. After an exception nothing is left.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-  try:
-    yield temporary
-    with open(temporary, "rb") as handle:
-      os.fsync(handle.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def write_results(

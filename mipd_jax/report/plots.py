@@ -10,9 +10,9 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from input_pipeline import schema
+from input_pipeline import atomic, schema
 from input_pipeline.errors import InputError
-from mipd_jax.report import files, style
+from mipd_jax.report import style
 from mipd_jax.report.runlog import Series, read_metrics
 
 # What is drawn of the dev metrics when there are more than a panel can show.
@@ -240,5 +240,5 @@ def _finish(
 def _save(
   figure: matplotlib.figure.Figure, out_png: str | os.PathLike[str]
 ) -> None:
-  with files.replacing(out_png) as temporary:
+  with atomic.replacing(out_png) as temporary:
     figure.savefig(temporary, format="png", facecolor="white")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
+from input_pipeline import atomic
 from input_pipeline.errors import InputError
-from mipd_jax.report import drawing, files, style
+from mipd_jax.report import drawing, style
 from mipd_jax.report.card import draw_card
 from mipd_jax.report.examples import Example, RoleExample, choose_examples
 
@@ -52,7 +53,7 @@ def example_sheet(
   cards = [draw_card(example, width) for example in examples]
   rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
   sheet = _lay_out(rows, title, note)
-  with files.replacing(out_png) as temporary:
+  with atomic.replacing(out_png) as temporary:
     _save_small(sheet, temporary)
 
 

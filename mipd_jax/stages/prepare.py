@@ -8,14 +8,13 @@ import pathlib
 import numpy as np
 from absl import logging
 
-from input_pipeline import feature_cache, ov_swig, schema, swig
+from input_pipeline import atomic, feature_cache, ov_swig, schema, swig
 from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
 from mipd_jax import precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.losses import total as total_lib
 from mipd_jax.models.config import Sizes
-from mipd_jax.report import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _draw_world(folder: pathlib.Path, world: WorldConfig) -> None:
   if not folder.exists():
     logging.info("Drawing the small world into %s.", folder)
     write_folder(folder, world)
-    with files.replacing(note) as path:
+    with atomic.replacing(note) as path:
       path.write_text(json.dumps(wanted) + "\n")
   elif note.exists() and (found := json.loads(note.read_text())) != wanted:
     differ = sorted(k for k in wanted if found.get(k) != wanted[k])

@@ -7,14 +7,13 @@ from typing import Any
 import jax
 from absl import logging
 
-from input_pipeline import feature_cache
+from input_pipeline import atomic, feature_cache
 from input_pipeline.errors import InputError
 from mipd_jax import precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.metrics import scores
 from mipd_jax.models.mipd import Mipd
-from mipd_jax.report import files
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
 from mipd_jax.training.checkpoints import Checkpoints
@@ -40,7 +39,7 @@ def train(config: Config, prepared: Prepared) -> bool:
   checkpoints = Checkpoints(
     workdir, identity(config, prepared), config.train.keep
   )
-  with files.replacing(workdir / "config.json") as path:
+  with atomic.replacing(workdir / "config.json") as path:
     path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
   source = prepared.cache.split("train", train_parts(config))
   inputs = loop.TrainInputs(

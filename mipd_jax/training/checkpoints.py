@@ -7,7 +7,6 @@ A file `run.json` says what run they belong to.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from input_pipeline import atomic
 from input_pipeline.errors import InputError
 from mipd_jax.training.state import TrainState
 
@@ -121,9 +121,8 @@ class Checkpoints:
           f"(there -> here): {'; '.join(differ)}",
           _REMEDY,
         )
-    partial = path.with_suffix(".json.tmp")
-    partial.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    with atomic.replacing(path) as partial:
+      partial.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:

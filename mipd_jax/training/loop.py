@@ -138,9 +138,12 @@ def train(
     for done, batch in enumerate(batches, start=first + 1):
       device_batch = sharding.put_batch(mesh, batch)
       state, metrics = step_fn(state, device_batch, banks)
-      run.after_step(done, state, metrics, stop=preemption.requested)
+      # Read once: a signal that comes during `after_step` waits a step, or
+      # the run would leave without having saved.
+      stop = preemption.requested
+      run.after_step(done, state, metrics, stop=stop)
       progress.advance(note=run.note)
-      if preemption.requested and done < steps:
+      if stop and done < steps:
         logging.warning(
           "Stopped by a signal at step %d of %d; saved. The same command "
           "continues.",

@@ -1,0 +1,115 @@
+"""The whole debug run, made once a session and shared by the tests.
+
+A test module takes it by `from tests.pipeline_fixture import pipeline`.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from configs import synthetic
+from mipd_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+  """Folders of a debug run, and what its process said.
+
+  Attributes:
+    folder: holds world, tfds, foundation, cache and the workdir `work`.
+    done: the process of `--mode=all`.
+  """
+
+  folder: pathlib.Path
+  done: subprocess.CompletedProcess
+
+  @property
+  def work(self) -> pathlib.Path:
+    return self.folder / "work"
+
+  def config(
+    self,
+    workdir: pathlib.Path,
+    variant: str = "debug",
+    values: dict[str, Any] | None = None,
+  ) -> config_lib.Config:
+    """The config of the run with other dotted values."""
+    config = synthetic.get_config(variant)
+    config.update_from_flattened_dict(
+      {"workdir": str(workdir)} | folders(self.folder) | (values or {})
+    )
+    return config_lib.unpack(config)
+
+
+def folders(folder: pathlib.Path) -> dict[str, Any]:
+  """Dotted values of a debug run below `folder`."""
+  return {
+    "dataset.folder": str(folder / "world"),
+    "teacher.student_encoder": str(folder / "foundation" / "student_clip"),
+    "teacher.teacher_encoder": str(folder / "foundation" / "teacher_clip"),
+    "teacher.text_encoder": str(folder / "foundation" / "teacher_clip"),
+    "teacher.cache": str(folder / "cache"),
+    # As this process compiles: the same programs, so the same bits.
+    "quick_compile": False,
+  }
+
+
+def command(
+  folder: pathlib.Path,
+  workdir: pathlib.Path,
+  *arguments: str,
+  variant: str = "debug",
+) -> list[str]:
+  """The command line of a debug run below `folder`."""
+  flags = [f"--config.{k}={v}" for k, v in folders(folder).items()]
+  return [
+    *(sys.executable, "-m", "mipd_jax.main"),
+    f"--config=configs/synthetic.py:{variant}",
+    f"--workdir={workdir}",
+    *flags,
+    *arguments,
+  ]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+  """Runs a command from the repository's root; its exit code is not judged."""
+  return subprocess.run(
+    command,
+    cwd=ROOT,
+    env=dict(os.environ),
+    capture_output=True,
+    text=True,
+    timeout=400,
+    check=False,
+  )
+
+
+@functools.cache
+def _make(folder: pathlib.Path) -> Pipeline:
+  done = run(command(folder, folder / "work"))
+  assert done.returncode == 0, done.stderr[-3000:]
+  return Pipeline(folder, done)
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory) -> Pipeline:
+  """pytest makes a fixture anew in each module that imports it; this not."""
+  return _make(tmp_path_factory.getbasetemp() / "pipeline")
+
+
+def snapshot(*places: pathlib.Path) -> dict[str, tuple[int, int]]:
+  """(size, time of change) of every file below some folders."""
+  return {
+    str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+    for place in places
+    for path in sorted(place.rglob("*"))
+    if path.is_file()
+  }

@@ -1,0 +1,34 @@
+"""The README shows what the files of the last runs say."""
+
+import json
+import re
+
+from benchmarks import figures, small_world
+
+
+def test_readme_is_what_its_sources_say():
+  readme = (figures.ROOT / "README.md").read_text()
+  assert readme.count("<!-- begin ") == 2
+  assert figures.filled(readme) == readme, "run `python -m benchmarks.figures`"
+
+
+def test_stale_figures_are_noticed():
+  readme = (figures.ROOT / "README.md").read_text()
+  stale = re.sub(r"\d\d\.\d ±", "99.9 ±", readme, count=1)
+  assert stale != readme
+  assert figures.filled(stale) == readme
+
+
+def test_small_world_table_is_what_its_json_says():
+  docs = figures.DOCS
+  found = json.loads((docs / "small_world.json").read_text())
+  table = small_world.markdown(found["table"], found["seeds"], found["command"])
+  assert (docs / "small_world.md").read_text() == table
+
+
+def test_pictures_of_the_readme_are_there():
+  readme = (figures.ROOT / "README.md").read_text()
+  names = re.findall(r"\]\((docs/[^)#]+)\)", readme)
+  assert "docs/demo_sheet.png" in names
+  for name in names:
+    assert (figures.ROOT / name).stat().st_size > 0, name
