@@ -97,41 +97,24 @@ def test_second_run_reuses_everything(pipeline):  # noqa: F811
   before, results = pipeline_fixture.snapshot(*kept), _results(pipeline.work)
   metrics = _metrics(pipeline.work)
   start = time.monotonic()
-  again = pipeline_fixture.run(
-    pipeline_fixture.command(pipeline.folder, pipeline.work)
-  )
-  assert again.returncode == 0, again.stderr[-2000:]
+  again = pipeline_fixture.all_stages(pipeline.folder, pipeline.work)
   assert pipeline_fixture.snapshot(*kept) == before
   assert _results(pipeline.work) == results
   assert _metrics(pipeline.work) == metrics
-  assert "encode" not in again.stderr and "encode" in pipeline.done.stderr
+  assert "encode" not in again.done.stderr and "encode" in pipeline.done.stderr
   assert time.monotonic() - start < 60
 
 
-def test_modes_one_after_another(pipeline, tmp_path):  # noqa: F811
-  """prepare, train and eval on their own, as the whole: no distillation."""
-  made = pipeline_fixture.snapshot(pipeline.folder / "cache")
-  settings = pipeline.config(
-    tmp_path, "debug,no_distillation", {"train.steps": 4}
-  )
-  stages.run(settings, "prepare")
-  assert pipeline_fixture.snapshot(pipeline.folder / "cache") == made
-  with pytest.raises(InputError, match="no checkpoint") as error:
-    stages.run(settings, "eval")
-  assert "--mode=train" in error.value.remedy
-  stages.run(settings, "train")
-  assert not (tmp_path / "results.json").exists()
-  stages.run(settings, "eval")
-  results = _results(tmp_path)
-  assert results["preset"] == "no_distillation" and results["step"] == 4
-  assert math.isfinite(results["models"]["student"]["all"]["value_gt"])
-  terms = {name for name in _metrics(tmp_path)[0] if name.startswith("loss/")}
-  assert "loss/verb" in terms and "loss/scene_distill" not in terms
-
-
 def test_reference_preset_runs(pipeline, tmp_path):  # noqa: F811
-  settings = pipeline.config(tmp_path, "debug,reference", {"train.steps": 2})
-  stages.run(settings, "all")
+  done = pipeline_fixture.run(
+    pipeline_fixture.command(
+      pipeline.folder,
+      tmp_path,
+      "--config.train.steps=2",
+      variant="debug,reference",
+    )
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
   assert _results(tmp_path)["preset"] == "reference"
   row = _metrics(tmp_path)[0]
   assert math.isfinite(row["loss/total"]) and "loss/noun_closed" in row
@@ -154,48 +137,76 @@ def test_reference_preset_needs_the_width_of_texts(
   assert "model.hidden=32" in e.value.remedy
 
 
-def test_terminated_run_exits_with_0_and_continues(
-  pipeline,  # noqa: F811
-  tmp_path,
-):
-  values = {
-    "train.log_every": 1,
-    "train.eval_every": 0,
-    "train.checkpoint_every": 0,
-    "train.schedule": "constant",
-  }
+_TERMINATED = (
+  "--config.train.schedule=constant",
+  "--config.train.log_every=1",
+  "--config.train.eval_every=0",
+  "--config.train.checkpoint_every=0",
+)
+
+
+def _no_distillation(pipeline, workdir, *arguments):  # noqa: F811
+  return pipeline_fixture.command(
+    pipeline.folder,
+    workdir,
+    *_TERMINATED,
+    *arguments,
+    variant="debug,no_distillation",
+  )
+
+
+def test_modes_one_by_one_and_a_signal(pipeline, tmp_path):  # noqa: F811
+  """prepare, train until SIGTERM, train on, eval: no distillation."""
+  cache = pipeline.folder / "cache"
+  made = pipeline_fixture.snapshot(cache)
+  settings = pipeline.config(tmp_path, "debug,no_distillation")
+  stages.run(settings, "prepare")
+  assert pipeline_fixture.snapshot(cache) == made
+  with pytest.raises(InputError, match="no checkpoint") as error:
+    stages.run(settings, "eval")
+  assert "--mode=train" in error.value.remedy
+  command = _no_distillation(
+    pipeline, tmp_path, "--mode=train", "--config.train.steps=100000"
+  )
+  code, said = _terminate_at_a_step(command, tmp_path / "metrics.jsonl")
+  assert code == 0, said[-2000:]
+  assert "Stopped by a signal" in said and "Traceback" not in said
+  stopped = [int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")]
+  assert stopped == [_metrics(tmp_path)[-1]["step"]]
+  steps = stopped[0] + 2
+  for mode in ("train", "eval"):
+    assert not (tmp_path / "results.json").exists()
+    arguments = (f"--mode={mode}", f"--config.train.steps={steps}")
+    done = pipeline_fixture.run(
+      _no_distillation(pipeline, tmp_path, *arguments)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+  rows = [row for row in _metrics(tmp_path) if "grad_norm" in row]
+  assert [row["step"] for row in rows] == [*range(1, steps + 1)]
+  assert "loss/verb" in rows[0] and "loss/scene_distill" not in rows[0]
+  results = _results(tmp_path)
+  assert results["preset"] == "no_distillation" and results["step"] == steps
+  assert math.isfinite(results["models"]["student"]["all"]["value_gt"])
+
+
+def _terminate_at_a_step(command, metrics, step=3):
+  """Sends SIGTERM once a step is logged: (exit code, what was said)."""
   process = subprocess.Popen(
-    pipeline_fixture.command(
-      pipeline.folder,
-      tmp_path,
-      *("--mode=train", "--config.train.steps=100000"),
-      *(f"--config.{name}={value}" for name, value in values.items()),
-    ),
+    command,
     cwd=pipeline_fixture.ROOT,
+    env=pipeline_fixture.environment(),
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
-  metrics = tmp_path / "metrics.jsonl"
   deadline = time.monotonic() + 200
   while process.poll() is None and time.monotonic() < deadline:
-    if metrics.exists() and metrics.read_text().count("\n") >= 3:
-      process.send_signal(signal.SIGTERM)
+    if metrics.exists() and metrics.read_text().count("\n") >= step:
       break
     time.sleep(0.05)
+  process.send_signal(signal.SIGTERM)
   said, _ = process.communicate(timeout=200)
-  assert process.returncode == 0, said[-2000:]
-  assert "Stopped by a signal" in said and "Traceback" not in said
-  stopped = [int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")]
-  assert stopped == [_metrics(tmp_path)[-1]["step"]]
-  assert not (tmp_path / "results.json").exists()
-  steps = stopped[0] + 2
-  settings = pipeline.config(tmp_path, "debug", values | {"train.steps": steps})
-  stages.run(settings, "all")
-  assert [row["step"] for row in _metrics(tmp_path) if "grad_norm" in row] == [
-    *range(1, steps + 1)
-  ]
-  assert _results(tmp_path)["step"] == steps
+  return process.returncode, said
 
 
 def test_absent_data_is_named_with_the_way_to_get_it(tmp_path):

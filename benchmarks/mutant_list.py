@@ -1,0 +1,371 @@
+"""Single faults, each of which a test has to notice.
+
+(name, file, what stands there once, what to put in its place).
+"""
+
+TERMS = "mipd_jax/losses/terms.py"
+TOTAL = "mipd_jax/losses/total.py"
+LOSS_BOXES = "mipd_jax/losses/boxes.py"
+LOSS_CONFIG = "mipd_jax/losses/config.py"
+PRESETS = "mipd_jax/presets.py"
+DECODER = "mipd_jax/models/decoder.py"
+LAYERS = "mipd_jax/models/layers.py"
+STUDENT = "mipd_jax/models/student.py"
+TEACHER = "mipd_jax/models/teacher_branch.py"
+PROMPTS = "mipd_jax/models/prompts.py"
+SCORES = "mipd_jax/metrics/scores.py"
+SWIG = "mipd_jax/metrics/swig.py"
+OBJECTIVE = "mipd_jax/reference/objective.py"
+GEOMETRY = "mipd_jax/reference/geometry.py"
+CONFIG = "mipd_jax/config.py"
+
+LOSSES = (
+  ("smoothing: sign", TERMS, "* nll + smoothing *", "* nll - smoothing *"),
+  ("smoothing: weight", TERMS, "(1 - smoothing) * nll", "nll"),
+  (
+    "role mean: mask dropped",
+    TERMS,
+    "jnp.where(role_mask, value, 0), axis=-1) / count",
+    "value, axis=-1) / count",
+  ),
+  (
+    "role mean: over all slots",
+    TERMS,
+    "count = jnp.maximum(jnp.sum(role_mask, axis=-1), 1)",
+    "count = role_mask.shape[-1]",
+  ),
+  (
+    "contrast: no hinge",
+    TERMS,
+    "jax.nn.relu(cosine(target, negative))",
+    "cosine(target, negative)",
+  ),
+  ("cosine: one norm", TERMS, "/ (norm(a) * norm(b))", "/ norm(a)"),
+  ("|x|: gradient at 0", TERMS, "return x * jnp.sign(x)", "return jnp.abs(x)"),
+  (
+    "box L1: mask dropped",
+    TERMS,
+    "jnp.sum(jnp.where(box_mask, distance, 0), axis=-1)",
+    "jnp.sum(distance, axis=-1)",
+  ),
+  (
+    "box losses: over all roles",
+    TERMS,
+    "count = jnp.maximum(jnp.sum(box_mask, axis=-1), 1)",
+    "count = box_mask.shape[-1]",
+  ),
+  ("GIoU: sign", TERMS, "giou = 1 - box_ops", "giou = 1 + box_ops"),
+  (
+    "confidence: truth negated",
+    TERMS,
+    "jnp.where(truth, jax.nn.softplus(-logits)",
+    "jnp.where(~truth, jax.nn.softplus(-logits)",
+  ),
+  (
+    "nouns: mean of annotators",
+    TOTAL,
+    "jnp.sum(loss_BxRxA",
+    "jnp.mean(loss_BxRxA",
+  ),
+  (
+    "box losses: images without box count",
+    TOTAL,
+    "boxed = every * has_box",
+    "boxed = every",
+  ),
+  (
+    "confidence: boxes only",
+    TOTAL,
+    "    ),\n    batch[schema.ROLE_MASK],\n  )\n  return {",
+    "    ),\n    batch[schema.BOX_MASK],\n  )\n  return {",
+  ),
+  ("GIoU: hull ignored", LOSS_BOXES, "_ratio(hull - union, hull)", "0 * hull"),
+  (
+    "IoU: union counts twice",
+    LOSS_BOXES,
+    "area(a) + area(b) - intersection",
+    "area(a) + area(b)",
+  ),
+  (
+    "IoU: apart boxes overlap",
+    LOSS_BOXES,
+    "jnp.maximum(high - low, 0)\n  intersection",
+    "high - low\n  intersection",
+  ),
+  ("weight: box", LOSS_CONFIG, "box: float = 5.0", "box: float = 4.0"),
+  ("weight: GIoU", LOSS_CONFIG, "giou: float = 5.0", "giou: float = 4.0"),
+  (
+    "weight: confidence",
+    LOSS_CONFIG,
+    "confidence: float = 5.0",
+    "confidence: float = 4.0",
+  ),
+  (
+    "weight: distillation",
+    PRESETS,
+    '"scene_distill": 2.0',
+    '"scene_distill": 1.0',
+  ),
+  (
+    "weight: contrast",
+    PRESETS,
+    '"scene_contrast": 5.0',
+    '"scene_contrast": 4.0',
+  ),
+  (
+    "weight: gaze contrast",
+    PRESETS,
+    '"gaze_contrast": 1.0',
+    '"gaze_contrast": 0.5',
+  ),
+  ("weight: nce_1", PRESETS, '"noun_text": 0.02', '"noun_text": 0.01'),
+  (
+    "smoothing of verbs",
+    PRESETS,
+    '"verb_smoothing": 0.3',
+    '"verb_smoothing": 0.2',
+  ),
+  (
+    "smoothing of nouns",
+    PRESETS,
+    '"noun_smoothing": 0.2',
+    '"noun_smoothing": 0.3',
+  ),
+  (
+    "distillation: L2",
+    PRESETS,
+    '"scene_distill_form": "l1"',
+    '"scene_distill_form": "cosine"',
+  ),
+  (
+    "teacher detached",
+    PRESETS,
+    '"detach_teacher": False',
+    '"detach_teacher": True',
+  ),
+)
+NETWORK = (
+  (
+    "self-attention: padding read",
+    DECODER,
+    "(y, y, keys_Bx1xR, train=train)",
+    "(y, y, train=train)",
+  ),
+  (
+    "cross-attention: no residual",
+    DECODER,
+    'x += drop(attention("cross_attention")',
+    'x = drop(attention("cross_attention")',
+  ),
+  (
+    "cross-attention: queries not normed",
+    DECODER,
+    'attention("cross_attention")(y, memory',
+    'attention("cross_attention")(x, memory',
+  ),
+  (
+    "feed-forward: no GELU",
+    DECODER,
+    "y = drop(layers.gelu(y))",
+    "y = drop(y)",
+  ),
+  (
+    "feed-forward: no residual",
+    DECODER,
+    "x += drop(layers.xavier_linear(width",
+    "x = drop(layers.xavier_linear(width",
+  ),
+  (
+    "no last norm",
+    DECODER,
+    'x = layers.layer_norm("norm_out", self.dtype)(x)',
+    'layers.layer_norm("norm_out", self.dtype)(x)',
+  ),
+  ("GELU: tanh form", LAYERS, "approximate=False", "approximate=True"),
+  (
+    "norm: epsilon",
+    LAYERS,
+    "LAYER_NORM_EPSILON = 1e-5",
+    "LAYER_NORM_EPSILON = 1e-3",
+  ),
+  (
+    "attention: not scaled",
+    LAYERS,
+    'project("query", queries) / math.sqrt(width)',
+    'project("query", queries)',
+  ),
+  (
+    "verb: not unit length",
+    STUDENT,
+    "embedding = layers.unit(summary) @ proj",
+    "embedding = summary @ proj",
+  ),
+  (
+    "verb texts: not unit length",
+    STUDENT,
+    "text = layers.unit(verb_text)\n",
+    "text = verb_text\n",
+  ),
+  (
+    "noun texts: not unit length",
+    STUDENT,
+    "text = layers.unit(noun_text).T",
+    "text = noun_text.T",
+  ),
+  (
+    "role queries: verb left out",
+    STUDENT,
+    "role_table[roles] + verb_table[verb_B][:, None]",
+    "role_table[roles] + 0 * verb_table[verb_B][:, None]",
+  ),
+  (
+    "box: no sigmoid",
+    STUDENT,
+    "jax.nn.sigmoid(box.astype(jnp.float32))",
+    "box.astype(jnp.float32)",
+  ),
+  (
+    "unused slots: not zero",
+    STUDENT,
+    "jnp.where(role_mask[..., None], x, 0)",
+    "x",
+  ),
+  (
+    "teacher: patch, not class token",
+    TEACHER,
+    "tokens[:, :1]",
+    "tokens[:, 1:2]",
+  ),
+  (
+    "teacher: other text",
+    TEACHER,
+    "outputs.SCENE_TARGET: aligned(_GLIMPSE_POS)",
+    "outputs.SCENE_TARGET: aligned(_GAZE_POS)",
+  ),
+  (
+    "prompts: later box wins",
+    PROMPTS,
+    "jnp.cumsum(inside, axis=1) - inside",
+    "jnp.cumsum(inside[:, ::-1], axis=1)[:, ::-1] - inside",
+  ),
+  ("prompts: whole pixels", PROMPTS, "* (cell + 0.5) - 0.5", "* cell"),
+  (
+    "prompts: last cell left out",
+    PROMPTS,
+    "(index <= x_high)",
+    "(index < x_high)",
+  ),
+  ("prompts: skipped boxes drawn", PROMPTS, " & box_mask[..., None, None]", ""),
+  (
+    "prompts: bottom edge",
+    PROMPTS,
+    "jnp.where(last, bottom, 0)",
+    "jnp.where(last, top, 0)",
+  ),
+)
+METRICS = (
+  ("IoU threshold", SCORES, "IOU_THRESHOLD = 0.5", "IOU_THRESHOLD = 0.52"),
+  ("value: all annotators", SCORES, "jnp.any(noun", "jnp.all(noun"),
+  (
+    "grnd: noun ignored",
+    SCORES,
+    "grounded = right_noun & right_box",
+    "grounded = right_box",
+  ),
+  (
+    "grnd: absent box negated",
+    SCORES,
+    "present & (iou >= IOU_THRESHOLD), ~present",
+    "present & (iou >= IOU_THRESHOLD), present",
+  ),
+  (
+    "grnd: confidence ignored",
+    SCORES,
+    "present & (iou >= IOU_THRESHOLD), ~present",
+    "(iou >= IOU_THRESHOLD), ~present",
+  ),
+  ("top 5: four", SCORES, "rank < 5", "rank < 4"),
+  ("ties: true verb first", SCORES, " & (index < verb)", " & (index < 0)"),
+  (
+    "all: unused slots count",
+    SCORES,
+    "jnp.all(right | ~roles, axis=-1)",
+    "jnp.all(right, axis=-1)",
+  ),
+  (
+    "share: of all slots",
+    SCORES,
+    "jnp.sum(roles, axis=-1), 1\n    )",
+    "roles.shape[-1], 1\n    )",
+  ),
+  (
+    "top 1: verb ignored",
+    SCORES,
+    '"top1": verb["verb_top1"], "top5"',
+    '"top1": True, "top5"',
+  ),
+  (
+    "sums: filler counts",
+    SCORES,
+    "jnp.where(mask[:, None] > 0, scores, 0)",
+    "scores",
+  ),
+  (
+    "boxes: not cut to the image",
+    OBJECTIVE,
+    "return jnp.clip(corners, low,",
+    "return jnp.clip(corners, -1e9 + 0 * low, 1e9 +",
+  ),
+  (
+    "boxes: shifts swapped",
+    OBJECTIVE,
+    'return (corners - _per_axis(targets, "shift_1", "shift_0"))',
+    'return (corners - _per_axis(targets, "shift_0", "shift_1"))',
+  ),
+  ("canvas: 224", GEOMETRY, "SHORTER_SIDE = 246", "SHORTER_SIDE = 224"),
+  (
+    "evaluator: IoU threshold",
+    SWIG,
+    "IOU_THRESHOLD = 0.5",
+    "IOU_THRESHOLD = 0.52",
+  ),
+  (
+    "evaluator: absent box negated",
+    SWIG,
+    "np.where(exists, found & overlaps, ~found)",
+    "np.where(exists, found & overlaps, found)",
+  ),
+  (
+    "evaluator: macro by images",
+    SWIG,
+    "100 * (sums / counts[:, None]).mean(axis=0)",
+    "100 * sums.sum(axis=0) / counts.sum()",
+  ),
+  (
+    "evaluator: union counts twice",
+    SWIG,
+    "area(predicted) + area(true) - intersection",
+    "area(predicted) + area(true)",
+  ),
+)
+OPTIMIZER = (
+  (
+    "learning rate",
+    CONFIG,
+    "learning_rate: float = 1e-4",
+    "learning_rate: float = 1.1e-4",
+  ),
+  (
+    "weight decay",
+    CONFIG,
+    "weight_decay: float = 1e-4",
+    "weight_decay: float = 1e-1",
+  ),
+  ("clipping", CONFIG, "clip_norm: float = 0.1", "clip_norm: float = 1e-5"),
+)
+MUTANTS = {
+  "losses": LOSSES,
+  "network": NETWORK,
+  "metrics": METRICS,
+  "optimizer": OPTIMIZER,
+}

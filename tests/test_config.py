@@ -1,0 +1,209 @@
+"""Config files, variants, overrides, and what is refused by name."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs import common, synthetic
+from input_pipeline.errors import InputError
+from mipd_jax import compilation, presets
+from mipd_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NAMES = sorted(
+  path.stem
+  for path in (ROOT / "configs").glob("*.py")
+  if path.stem not in ("__init__", "common")
+)
+VARIANTS = ["", *common.VARIANTS, *(f"debug,{p}" for p in presets.PRESETS)]
+
+
+def test_all_config_files_are_here():
+  assert NAMES == ["ov_swig", "synthetic"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_and_variant_unpacks(name, variant):
+  module = importlib.import_module(f"configs.{name}")
+  config = config_lib.unpack(module.get_config(variant))
+  debug = "debug" in variant
+  assert config.quick_compile == debug
+  assert config.preset == (variant.replace("debug", "").strip(",") or "mipd")
+  assert config.workdir.endswith(
+    "-".join([name, *variant.split(",")]).strip("-")
+  )
+  model, loss = presets.preset_defaults(config.preset)
+  assert config.loss == loss
+  assert config.model.teacher_pooling == model.teacher_pooling
+  assert bool(config.loss.teacher_terms) == config.model.teacher_branch
+  steps = config.train.steps
+  assert (0 < steps <= 12) if debug else steps != 12
+
+
+def test_preset_reference_has_the_width_of_the_texts():
+  """The L1 between hidden and text space needs one width (make_model)."""
+  from mipd_jax.teachers.foundation import FoundationConfig
+
+  for variant, sizes in (
+    ("reference", FoundationConfig()),
+    ("debug,reference", FoundationConfig.debug()),
+  ):
+    config = config_lib.unpack(synthetic.get_config(variant))
+    assert config.teacher.text_encoder.endswith("teacher_clip")
+    assert config.model.hidden == sizes.teacher.joint_width
+
+
+def _unpack(changes):
+  values = synthetic.get_config("debug").to_dict()
+  for path, value in changes.items():
+    *parents, last = path.split(".")
+    inner = values
+    for name in parents:
+      inner = inner[name]
+    inner[last] = value
+  return config_lib.unpack(values)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      {"train.learning_rat": 1},
+      r"config\.train has no field 'learning_rat'.*mean 'learning_rate'",
+    ),
+    (
+      {"dataset.world.num_sen": 1},
+      r"config\.dataset\.world has no field 'num_sen'.*mean 'num_seen'",
+    ),
+    ({"optimiser": {}}, r"config has no field 'optimiser'.*the fields are"),
+    (
+      {"train.steps": "12"},
+      r"config\.train\.steps='12' is a str, expected int",
+    ),
+    (
+      {"train.steps": True},
+      r"config\.train\.steps=True is a bool, expected int",
+    ),
+    (
+      {"model.scene_prompt": 1},
+      r"config\.model\.scene_prompt=1 is a int, expected bool",
+    ),
+    ({"train": 3}, r"config\.train is 3, expected fields"),
+    (
+      {"dataset.world.train_seen": 3},
+      r"config\.dataset\.world\.train_seen=3 is a int, expected 2 values",
+    ),
+    (
+      {"dataset.world.aspect": (0.8, "x")},
+      r"config\.dataset\.world\.aspect\[1\]='x' is a str, expected float",
+    ),
+    (
+      {"dataset.world.num_rare": 0},
+      r"config\.dataset\.world: a small world needs.*give num_seen",
+    ),
+    ({"train.schedule": "cosin"}, r"train\.schedule='cosin' is not"),
+    ({"loss.scene_distill_form": "l2"}, r"loss\.scene_distill_form='l2'"),
+    ({"model.heads": 5}, r"model\.hidden=\d+ is not a multiple"),
+    ({"teacher.foundation": "big"}, r"teacher\.foundation='big' is not"),
+    ({"dataset.world": None}, r"teacher\.foundation is set but dataset\.world"),
+    (
+      {"model.teacher_branch": False},
+      r"model\.teacher_branch is off but loss\.scene_distill is not 0",
+    ),
+  ],
+)
+def test_what_is_wrong_is_named_by_its_path(changes, message):
+  with pytest.raises(InputError, match=f"(?s){message}") as error:
+    _unpack(changes)
+  assert str(error.value).count("Remedy:") == 1
+
+
+def test_missing_field_is_named():
+  values = synthetic.get_config("debug").to_dict()
+  del values["dataset"]["folder"]
+  with pytest.raises(InputError, match=r"config\.dataset: .*'folder'"):
+    config_lib.unpack(values)
+
+
+def test_integers_are_good_floats_and_lists_good_tuples():
+  config = _unpack(
+    {"train.learning_rate": 1, "dataset.world.train_seen": [3, 4]}
+  )
+  assert config.train.learning_rate == 1.0
+  assert isinstance(config.train.learning_rate, float)
+  assert config.dataset.world.train_seen == (3, 4)
+
+
+def test_hash_is_of_the_content():
+  first = config_lib.unpack(synthetic.get_config("debug"))
+  again = config_lib.unpack(first.to_dict())
+  assert again == first and again.hash() == first.hash()
+  assert _unpack({"seed": 1}).hash() != first.hash()
+  # The same in every process: nothing of it depends on Python's hashes.
+  code = (
+    "from configs import synthetic; from mipd_jax import config; "
+    "print(config.unpack(synthetic.get_config('debug')).hash())"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stdout.strip() == first.hash(), done.stderr
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--config=configs/synthetic.py:debgu"], "did you mean 'debug'?"),
+    (["--config=configs/synthetic.py:mipd,reference"], "names 2 presets"),
+    (["--config=configs/nothing.py"], "configs/nothing.py"),
+    ([], "Flag --config must have a value"),
+    (
+      ["--config=configs/synthetic.py", "--mode=tran"],
+      "all|prepare|train|eval",
+    ),
+    (["--config=configs/synthetic.py", "train"], "unexpected argument 'train'"),
+    (
+      ["--config=configs/synthetic.py", "--config.train.stepz=1"],
+      'Did you mean "steps"',
+    ),
+    (
+      ["--config=configs/synthetic.py", "--config.train.steps=few"],
+      "--config.train.steps=few",
+    ),
+    (
+      ["--config=configs/synthetic.py", "--config.train.dtype=int4"],
+      "train.dtype='int4'",
+    ),
+  ],
+)
+def test_command_line_refuses_with_one_message(arguments, message):
+  done = subprocess.run(
+    [sys.executable, "-m", "mipd_jax.main", *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert "Traceback" not in done.stderr
+  assert done.stdout == "" and done.stderr.count("Remedy") <= 1
+
+
+def test_compilation_respects_what_is_set(tmp_path, monkeypatch):
+  for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
+    monkeypatch.setenv(name, "--set=1")
+  compilation.set_up(tmp_path, quick=False)
+  assert compilation.os.environ["XLA_FLAGS"] == "--set=1"
+  assert compilation.os.environ["JAX_COMPILATION_CACHE_DIR"] == "--set=1"
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  for _ in range(2):
+    compilation.set_up(tmp_path, quick=True)
+  assert compilation.os.environ["XLA_FLAGS"] == (
+    "--set=1 --xla_backend_optimization_level=0"
+  )
+  found = compilation.os.environ["JAX_COMPILATION_CACHE_DIR"]
+  assert found.startswith(str(tmp_path))
