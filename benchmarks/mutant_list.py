@@ -41,7 +41,12 @@ LOSSES = (
     "cosine(target, negative)",
   ),
   ("cosine: one norm", TERMS, "/ (norm(a) * norm(b))", "/ norm(a)"),
-  ("|x|: gradient at 0", TERMS, "return x * jnp.sign(x)", "return jnp.abs(x)"),
+  (
+    "absolute value: gradient at 0",
+    TERMS,
+    "return x * jnp.sign(x)",
+    "return jnp.abs(x)",
+  ),
   (
     "box L1: mask dropped",
     TERMS,

@@ -18,25 +18,31 @@ import tempfile
 from collections.abc import Sequence
 
 from benchmarks.mutant_list import MUTANTS
+from input_pipeline import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _COPIED = ("mipd_jax", "input_pipeline", "tests", "configs")
 _REFERENCE = "tests/test_reference.py"
 # What is likely to notice, quickly; where it does not, all of _TESTS run.
 _LIKELY = {
-  "losses": ("tests/test_losses.py", _REFERENCE, "-k", "test_losses or crit"),
+  "losses": (
+    "tests/test_losses.py",
+    _REFERENCE,
+    "-k",
+    "test_losses.py or test_criterion or gradients_of_the_criterion",
+  ),
   "network": (
     "tests/test_prompts.py",
     _REFERENCE,
     "-k",
-    "test_prompts or prompter or resize or outputs",
+    "test_prompts.py or prompter or resize or outputs",
   ),
   "metrics": (
     "tests/test_scores.py",
     "tests/test_metrics_swig_cli.py",
     _REFERENCE,
     "-k",
-    "test_scores or swig or canvas or criterion",
+    "test_scores.py or swig or canvas or test_criterion",
   ),
   "optimizer": (_REFERENCE, "-k", "steps"),
 }
@@ -121,9 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
   if given.out:
     text = "# Faults that tests notice\n\nWritten by `python -m "
     text += "benchmarks.mutants`; do not edit.\n\n" + "\n".join(lines) + "\n"
-    partial = pathlib.Path(f"{given.out}.tmp")
-    partial.write_text(text)
-    os.replace(partial, given.out)
+    with atomic.replacing(given.out) as partial:
+      partial.write_text(text)
   return bool(living)
 
 

@@ -9,13 +9,13 @@ tolerance.
 
 import argparse
 import collections
-import os
 import pathlib
 import sys
 from collections.abc import Iterable
 
 import jax
 
+from input_pipeline import atomic
 from tests import parity, parity_model, parity_parts
 from tests.parity import Quantity
 
@@ -188,9 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument("--out", default="docs/parity.md")
   out = pathlib.Path(parser.parse_args(arguments).out)
   made = sections()
-  partial = out.with_suffix(".tmp")
-  partial.write_text(report(made))
-  os.replace(partial, out)
+  with atomic.replacing(out) as partial:
+    partial.write_text(report(made))
   wrong = [q for quantities in made.values() for q in quantities if not q.equal]
   print(f"{out}: {sum(map(len, made.values()))} arrays, {len(wrong)} differ")
   for quantity in wrong:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from clu import metric_writers
 
+from input_pipeline import atomic
+
 
 class JsonLinesWriter(metric_writers.MetricWriter):
   """Scalars as one JSON object a line; clu has no such writer.
@@ -26,7 +28,8 @@ class JsonLinesWriter(metric_writers.MetricWriter):
       for line in self._path.read_text().splitlines():
         if _step_of(line, first_step) <= first_step:
           kept.append(line + "\n")
-    self._path.write_text("".join(kept))
+    with atomic.replacing(self._path) as partial:
+      partial.write_text("".join(kept))
     self._file = self._path.open("a")
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
