@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 import pickle
 import shutil
@@ -14,13 +15,17 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import vocabulary
+from input_pipeline import feature_cache, schema, vocabulary
 from input_pipeline.errors import InputError
-from mipd_jax import import_reference, reference, sharding
+from mipd_jax import import_reference, reference, sharding, stages
 from mipd_jax.models.mipd import Mipd
+from mipd_jax.stages import prepare
+from mipd_jax.stages import train as train_stage
 from mipd_jax.training import loop
+from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
 from tests import batches, models, swig_fixture, training
+from tests.pipeline_fixture import pipeline  # noqa: F401
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared/data/swig"
 needs_shared = pytest.mark.skipif(
@@ -84,21 +89,54 @@ def test_import_is_restored_as_evaluation_restores(tmp_path):
     model=model.config,
     loss=losses,
   )
-  like = loop.restorable_state(
-    config,
+  # Data of other teacher and text widths: evaluation does not care.
+  data = batches.MemorySource()
+  like = state_lib.student_shapes(
     model,
-    batches.MemorySource(),
+    loop.example_batch(training.StudentOnly(data)),
     batches.banks(),
-    sharding.make_mesh(devices=jax.devices()[:1]),
+    sharding.replicated(sharding.make_mesh(devices=jax.devices()[:1])),
   )
   checkpoints = Checkpoints(config.workdir, {"preset": "reference"})
   try:
     assert checkpoints.best_step() == 0
     assert checkpoints.latest_step() is None
-    state = checkpoints.restore_best(like)
+    found = checkpoints.restore_best_params(like)
   finally:
     checkpoints.close()
-  jax.tree.map(np.testing.assert_array_equal, state.params, params)
+  jax.tree.map(
+    np.testing.assert_array_equal, found, {"student": params["student"]}
+  )
+
+
+def test_main_scores_an_imported_checkpoint(pipeline, tmp_path):  # noqa: F811
+  """Trained with a teacher and texts of other widths than the cache has."""
+  config = pipeline.config(
+    tmp_path / "run", "debug,reference", {"model.heads": reference.HEADS}
+  )
+  prepared = prepare.open_prepared(config)
+  model = train_stage.make_model(config, prepared)
+  source = prepared.cache.split("test", (feature_cache.STUDENT,))
+  batch = loop.example_batch(source) | {
+    schema.TEACHER_TOKENS: jax.ShapeDtypeStruct((1, 17, 20), np.float32),
+    schema.RATIONALE_TOKENS: jax.ShapeDtypeStruct((1, 4, 7, 12), np.float32),
+    schema.RATIONALE_MASK: jax.ShapeDtypeStruct((1, 4, 7), np.bool_),
+  }
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), batch, dict(prepared.banks)
+  )["params"]
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32), shapes
+  )
+  import_reference.write_checkpoint(
+    reference.state_dict_from_params(params), tmp_path / "run"
+  )
+  stages.run(config, "eval")
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  assert results["step"] == 0 and results["preset"] == "reference"
+  assert np.isfinite(results["models"]["student"]["all"]["value_gt"])
+  assert (tmp_path / "run" / "sheet.png").exists()
 
 
 def test_command_line(folder, tmp_path, monkeypatch, capsys):

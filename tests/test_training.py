@@ -1,5 +1,6 @@
 """The loop: resume, signals, NaN, devices, checkpoints."""
 
+import dataclasses
 import json
 import os
 import re
@@ -139,5 +140,24 @@ def test_best_checkpoint_survives_worse_ones(tmp_path):
   checkpoints.wait()
   assert checkpoints.best_step() == 2
   assert checkpoints.latest_step() == 3
-  assert int(checkpoints.restore_best(state).step) == 2
+  student = {"student": state.params["student"]}
+  found = checkpoints.restore_best_params(student)
+  assert set(found) == {"student"}
+  jax.tree.map(np.testing.assert_array_equal, found, student)
   checkpoints.close()
+
+
+def test_parameters_that_a_checkpoint_lacks_are_named(tmp_path):
+  state, _ = training.run(training.config(tmp_path, "no_distillation", steps=2))
+  checkpoints = Checkpoints(tmp_path, {"loss": _loss_identity()}, keep=1)
+  student = dict(state.params["student"], extra=np.zeros(3, np.float32))
+  with pytest.raises(InputError, match=r"lacks.*extra"):
+    checkpoints.restore_best_params({"student": student})
+  wrong = dict(state.params["student"], verb_proj=np.zeros((2, 2), np.float32))
+  with pytest.raises(InputError, match="does not fit"):
+    checkpoints.restore_best_params({"student": wrong})
+  checkpoints.close()
+
+
+def _loss_identity():
+  return dataclasses.asdict(training.config("", "no_distillation").loss)

@@ -15,6 +15,7 @@ from mipd_jax.stages import pictures
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
+from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
 
 STUDENT, TEACHER = "student", "teacher zero-shot"
@@ -62,7 +63,8 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   }
   files.write_results(workdir, results)
   tables.print_results(results)
-  plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
+  if (workdir / "metrics.jsonl").exists():  # an imported run has none
+    plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
   plots.accuracy_vs_frequency(results, workdir / "frequency.png")
   pictures.write_sheet(
     config, prepared, student, predict, params, banks, workdir / "sheet.png"
@@ -72,14 +74,16 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
 
 
 def _best_params(config, prepared, model, banks, mesh):
-  """Parameters of the best checkpoint by seen and rare dev images."""
+  """The student's parameters, best by seen and rare dev images."""
   identity = train_stage.identity(config, prepared)
   checkpoints = Checkpoints(config.workdir, identity, config.train.keep)
-  source = prepared.cache.split("train", train_stage.train_parts(config))
-  like = loop.restorable_state(config, model, source, banks, mesh)
+  source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
+  like = state_lib.student_shapes(
+    model, loop.example_batch(source), banks, sharding.replicated(mesh)
+  )
   try:
     step = checkpoints.best_step()
-    return checkpoints.restore_best(like).params, step
+    return checkpoints.restore_best_params(like), step
   finally:
     checkpoints.close()
 

@@ -80,9 +80,33 @@ class Checkpoints:
     """The state of `latest_step`, placed as `like`."""
     return self._restore(self._latest, self.latest_step(), like)
 
-  def restore_best(self, like: TrainState) -> TrainState:
-    """The state of `best_step`, placed as `like`."""
-    return self._restore(self._best, self.best_step(), like)
+  def restore_best_params(self, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Those parameters of `best_step` that `like` names; others stay unread.
+
+    Args:
+      like: nested shapes with their places, such as the student's alone:
+        evaluation needs no teacher branch, and none that fits the data.
+    """
+    step = self.best_step()
+    target = {"params": dict(like)}
+    arguments = ocp.args.PyTreeRestore(
+      target,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+      partial_restore=True,
+    )
+    # The manager knows how to restore whole states only.
+    path = self.workdir / "best" / str(step) / "default"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      found = self._guarded(step, lambda: reader.restore(path, arguments))
+    # Orbax hands back the shape of what the checkpoint does not have.
+    absent = [
+      jax.tree_util.keystr(path)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+      if isinstance(leaf, jax.ShapeDtypeStruct)
+    ]
+    if absent:
+      raise self._misfit(step, f"it lacks {', '.join(absent[:5])}")
+    return found["params"]
 
   def wait(self) -> None:
     """Returns when everything is on disk."""
@@ -94,20 +118,28 @@ class Checkpoints:
     self._best.close()
 
   def _restore(self, manager, step, like) -> TrainState:
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    arguments = ocp.args.StandardRestore(target)
+    return self._guarded(step, lambda: manager.restore(step, args=arguments))
+
+  def _guarded(self, step, restore) -> Any:
+    """Restores, or says which checkpoint does not fit and what to do."""
     if step is None:
       raise InputError(
         f"{self.workdir} has no checkpoint",
         "train first: --mode=train or --mode=all",
       )
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
-      return manager.restore(step, args=ocp.args.StandardRestore(target))
+      return restore()
     except (ValueError, KeyError, FileNotFoundError) as error:
-      raise InputError(
-        f"the checkpoint of step {step} in {self.workdir} does not fit the "
-        f"model of this config: {error}",
-        _REMEDY,
-      ) from error
+      raise self._misfit(step, str(error)) from error
+
+  def _misfit(self, step: int, reason: str) -> InputError:
+    return InputError(
+      f"the checkpoint of step {step} in {self.workdir} does not fit the "
+      f"model of this config: {reason}",
+      _REMEDY,
+    )
 
   def _check_identity(self, identity: Mapping[str, Any]) -> None:
     path = self.workdir / "run.json"

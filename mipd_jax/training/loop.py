@@ -94,7 +94,7 @@ def restorable_state(
 def _state_parts(config, model, source, banks):
   steps = total_steps(config, source.num_examples)
   optimizer = make_optimizer(config.train, steps)
-  return model, optimizer, _example_batch(source), banks
+  return model, optimizer, example_batch(source), banks
 
 
 def train(
@@ -230,6 +230,9 @@ class _Run:
     self._checkpoints.save_best(state, selection)
 
 
-def _example_batch(source: stream.Source) -> dict[str, jax.Array]:
+def example_batch(
+  source: stream.Source,
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a batch of one."""
   batch = next(stream.eval_batches(source, batch_size=1))
   return {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in batch.items()}

@@ -64,3 +64,21 @@ def _creator(model, optimizer, batch, banks, seed):
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
   return create
+
+
+def student_shapes(
+  model: Mipd,
+  batch: Mapping[str, jax.ShapeDtypeStruct],
+  banks: Mapping[str, jax.Array],
+  sharding: jax.sharding.Sharding,
+) -> dict[str, Any]:
+  """Shapes and places of the parameters that `Mipd.predict` reads."""
+
+  def create(batch, banks):
+    key = randomness.key(0, "params")
+    return model.init(key, batch, banks, method=model.predict)["params"]
+
+  shapes = jax.eval_shape(create, dict(batch), dict(banks))
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+  )
