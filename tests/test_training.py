@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -150,10 +151,10 @@ def test_best_checkpoint_survives_worse_ones(tmp_path):
 def test_parameters_that_a_checkpoint_lacks_are_named(tmp_path):
   state, _ = training.run(training.config(tmp_path, "no_distillation", steps=2))
   checkpoints = Checkpoints(tmp_path, {"loss": _loss_identity()}, keep=1)
-  student = dict(state.params["student"], extra=np.zeros(3, np.float32))
+  student = dict(state.params["student"], extra=jnp.zeros(3))
   with pytest.raises(InputError, match=r"lacks.*extra"):
     checkpoints.restore_best_params({"student": student})
-  wrong = dict(state.params["student"], verb_proj=np.zeros((2, 2), np.float32))
+  wrong = dict(state.params["student"], verb_proj=jnp.zeros((2, 2)))
   with pytest.raises(InputError, match="does not fit"):
     checkpoints.restore_best_params({"student": wrong})
   checkpoints.close()

@@ -84,11 +84,13 @@ class Checkpoints:
     """Those parameters of `best_step` that `like` names; others stay unread.
 
     Args:
-      like: nested shapes with their places, such as the student's alone:
+      like: nested shapes with their shardings, such as the student's alone:
         evaluation needs no teacher branch, and none that fits the data.
     """
     step = self.best_step()
-    target = {"params": dict(like)}
+    target = jax.tree.map(
+      ocp.utils.to_shape_dtype_struct, {"params": dict(like)}
+    )
     arguments = ocp.args.PyTreeRestore(
       target,
       restore_args=ocp.checkpoint_utils.construct_restore_args(target),
@@ -99,13 +101,9 @@ class Checkpoints:
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
       found = self._guarded(step, lambda: reader.restore(path, arguments))
     # Orbax hands back the shape of what the checkpoint does not have.
-    absent = [
-      jax.tree_util.keystr(path)
-      for path, leaf in jax.tree_util.tree_leaves_with_path(found)
-      if isinstance(leaf, jax.ShapeDtypeStruct)
-    ]
-    if absent:
-      raise self._misfit(step, f"it lacks {', '.join(absent[:5])}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+      if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise self._misfit(step, f"it lacks {jax.tree_util.keystr(path)}")
     return found["params"]
 
   def wait(self) -> None:
