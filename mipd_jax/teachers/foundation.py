@@ -12,7 +12,8 @@ that whitens patches, many narrow heads, and, beside InfoNCE, a word-level
 loss: each word of a caption against all absent words.
 
 Zero-shot verb accuracy with name and definition, seen/rare/unseen, percent
-(96 verbs, 960 held-out images; 2 CPU cores, shared, 100 to 120 s for both):
+(96 verbs, 960 held-out images; 134 s for both on 2 CPU cores that tests
+shared for half of it):
   world 0: teacher 75/75/74, student 46/46/36
   world 1: teacher 81/81/77, student 57/56/43
 """
