@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
+from mipd_jax.losses import boxes as box_ops
 from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
 from tests import batches
@@ -146,3 +147,23 @@ def test_selection_never_looks_at_unseen():
   worse[groups == 1] = 0
   seeing = scores.VerbTotals(totals.names, worse, totals.counts)
   assert scores.selection_score(scores.summarise(seeing, groups)) < score
+
+
+def test_boxes_are_cut_to_the_image_and_no_further():
+  """A 50 x 100 image fills the canvas' width and half of its height."""
+  sizes = np.array([[50, 100], [100, 50], [80, 80]], np.int32)
+  corners = np.array(
+    [
+      [[-0.1, 0.1, 0.6, 0.9], [0.2, 0.3, 0.4, 0.7]],
+      [[-0.1, 0.1, 0.6, 0.9], [0.2, 0.3, 0.4, 0.7]],
+      [[-0.1, 0.1, 0.6, 1.2], [0.2, 0.3, 0.4, 0.7]],
+    ],
+    np.float32,
+  )
+  wanted = [
+    [[0.0, 0.25, 0.6, 0.75], [0.2, 0.3, 0.4, 0.7]],
+    [[0.25, 0.1, 0.6, 0.9], [0.25, 0.3, 0.4, 0.7]],
+    [[0.0, 0.1, 0.6, 1.0], [0.2, 0.3, 0.4, 0.7]],
+  ]
+  cut = scores.cut_to_image(box_ops.to_centres(corners), sizes)
+  np.testing.assert_allclose(box_ops.to_corners(cut), wanted, atol=1e-6)

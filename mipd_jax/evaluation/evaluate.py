@@ -40,6 +40,8 @@ def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:
   def step(params, batch, banks):
     outputs = predict(params, batch, banks)
     if out.NOUN_SCORES in outputs:
+      boxes = scores.cut_to_image(outputs[out.BOX], batch[schema.IMAGE_SIZE])
+      outputs = {**outputs, out.BOX: boxes}
       columns = scores.example_scores(outputs, batch)
     else:
       hits = scores.verb_hits(outputs[out.VERB_SCORES], batch)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from input_pipeline import schema
 from mipd_jax.losses import boxes as box_ops
@@ -69,6 +69,30 @@ def role_hits(
     batch[schema.BOX_MASK], present & (iou >= IOU_THRESHOLD), ~present
   )
   return right_noun, right_box
+
+
+def cut_to_image(
+  boxes: Float[Array, "b r 4"], image_size: Int[Array, "b 2"]
+) -> Float[Array, "b r 4"]:
+  """Cuts predicted boxes to where the image lies on its canvas.
+
+  What a box has outside the image nobody can have annotated; the authors'
+  code cuts it before IoU too.
+
+  Args:
+    boxes: cx cy w h over the canvas side.
+    image_size: height, width of the original, pixels.
+  """
+  share = image_size / jnp.max(image_size, axis=-1, keepdims=True)
+  half = share[:, None, ::-1] / 2  # of width, height
+  low, high = 0.5 - half, 0.5 + half
+  corners = box_ops.to_corners(boxes)
+  corners = jnp.clip(
+    corners,
+    jnp.concatenate([low, low], axis=-1),
+    jnp.concatenate([high, high], axis=-1),
+  )
+  return box_ops.to_centres(corners)
 
 
 def example_scores(
