@@ -54,7 +54,7 @@ _DIFFERENT = (  # where, reference, ours
   (
     "predicted boxes, before they are scored",
     "cut to the image",
-    "the same in `reference.criterion`; evaluation scores them as predicted",
+    "the same in `reference.criterion` and in evaluation",
   ),
 )
 
