@@ -18,6 +18,9 @@ _XAVIER = nn.initializers.xavier_uniform()
 # xavier-uniform: the same bound for each third is fan_avg with scale 1/2.
 _XAVIER_STACKED = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 LAYER_NORM_EPSILON = 1e-5
+# CLIP starts its logit scale at 1 / 0.07; log domain keeps it positive.
+_INITIAL_LOG_SCALE = 2.66
+_MAX_LOG_SCALE = 4.61  # 100, as CLIP
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
@@ -55,6 +58,12 @@ def gelu(x: Array) -> Array:
 
 def layer_norm(name: str, dtype: jnp.dtype) -> nn.LayerNorm:
   return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, name=name)
+
+
+def learned_scale(module: nn.Module, name: str) -> Float[Array, ""]:
+  """The scale of cosine similarities, a parameter `name` of `module`."""
+  value = module.param(name, nn.initializers.constant(_INITIAL_LOG_SCALE), ())
+  return jnp.exp(jnp.minimum(value, _MAX_LOG_SCALE))
 
 
 class Linear(nn.Module):

@@ -17,9 +17,6 @@ from mipd_jax.models.config import ModelConfig, Sizes
 from mipd_jax.models.decoder import RoleDecoder
 
 _NORMAL = nn.initializers.normal(1.0)
-# CLIP starts its logit scale at 1 / 0.07; log domain keeps it positive.
-_INITIAL_LOG_SCALE = 2.66
-_MAX_LOG_SCALE = 4.61  # 100, as CLIP
 
 
 class Student(nn.Module):
@@ -100,7 +97,7 @@ class Student(nn.Module):
     # its logits stay within about [-1, 1] (row 7).
     text = layers.unit(verb_text)
     if self.config.verb_temperature:
-      scores = _learned_scale(self, "verb_scale") * (
+      scores = layers.learned_scale(self, "verb_scale") * (
         layers.unit(embedding) @ text.T
       )
     else:
@@ -161,7 +158,7 @@ class Student(nn.Module):
     if kind == "closed":
       text_scores = embedding @ text
     else:
-      scale = _learned_scale(self, "noun_scale").astype(self.dtype)
+      scale = layers.learned_scale(self, "noun_scale").astype(self.dtype)
       text_scores = scale * (layers.unit(embedding).astype(self.dtype) @ text)
     result = {
       outputs.ROLE_EMBEDDING: embedding,
@@ -204,11 +201,6 @@ def _projection_init(config: ModelConfig) -> nn.initializers.Initializer:
   if config.verb_temperature:
     return nn.initializers.lecun_normal()
   return _NORMAL
-
-
-def _learned_scale(module: nn.Module, name: str) -> Float[Array, ""]:
-  value = module.param(name, nn.initializers.constant(_INITIAL_LOG_SCALE), ())
-  return jnp.exp(jnp.minimum(value, _MAX_LOG_SCALE))
 
 
 def _zero_padding(x: Array, role_mask: Bool[Array, "b r"]) -> Array:

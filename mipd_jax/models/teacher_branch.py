@@ -229,7 +229,6 @@ def _scores(
   module: nn.Module, name: str, x: Array, text: Float[Array, "v e"]
 ) -> Array:
   """Scaled cosine similarity of x [..., E] with every text [V, E]."""
-  scale = module.param(name, nn.initializers.constant(2.66), ())
-  return jnp.exp(jnp.minimum(scale, 4.61)) * (
+  return layers.learned_scale(module, name) * (
     layers.unit(x) @ layers.unit(text).T
   )
