@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
+from mipd_jax.evaluation import evaluate
 from mipd_jax.losses import boxes as box_ops
 from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
@@ -167,3 +168,20 @@ def test_boxes_are_cut_to_the_image_and_no_further():
   ]
   cut = scores.cut_to_image(box_ops.to_centres(corners), sizes)
   np.testing.assert_allclose(box_ops.to_corners(cut), wanted, atol=1e-6)
+
+
+def test_evaluation_scores_the_cut_boxes():
+  """Below IoU 0.5 as predicted, above it within the image."""
+  batch = batches.batch(3)
+  outputs = _outputs(batch, 0)
+  batch[schema.IMAGE_SIZE][:] = [50, 100]  # y from 0.25 to 0.75
+  batch[schema.BOX_MASK] = batch[schema.ROLE_MASK]
+  batch[schema.BOXES][:] = [0.5, 0.5, 1.0, 0.5]
+  outputs[out.BOX] = np.full_like(batch[schema.BOXES], [0.5, 0.5, 1.0, 1.2])
+  outputs[out.BOX_CONFIDENCE] = np.ones_like(outputs[out.BOX_CONFIDENCE])
+  step = evaluate.compile_eval_step(
+    lambda params, batch, banks: outputs, batches.SIZES.num_verbs
+  )
+  found = step({}, batch, {})
+  totals = dict(zip(scores.ALL_SCORES, found["sums"].sum(axis=0), strict=True))
+  assert totals["grnd_gt"] == totals["value_gt"] > 0
