@@ -44,6 +44,7 @@ TEACHER_TOKENS = "teacher_tokens"
 RATIONALE_TOKENS = "rationale_tokens"
 RATIONALE_MASK = "rationale_mask"
 VERB_LOGITS = "verb_logits"
+CLIP_LOGITS = "clip_logits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,8 @@ FEATURES: Mapping[str, Key] = {
   TEACHER_TOKENS: Key("B M T", "bfloat16", "teacher's image tokens"),
   RATIONALE_TOKENS: Key("B K L X", "bfloat16", "text tokens of rationales"),
   RATIONALE_MASK: Key("B K L", "bool", "True where there is a text token"),
-  VERB_LOGITS: Key("B V", "float32", "teacher's zero-shot verb logits"),
+  VERB_LOGITS: Key("B V", "float32", "teacher's logits over the verbs"),
+  CLIP_LOGITS: Key("B V", "float32", "student encoder's zero-shot logits"),
 }
 CONTRACT: Mapping[str, Key] = {**ANNOTATIONS, **FEATURES}
 

@@ -33,6 +33,11 @@ def batch(size: int = 6, seed: int = 0) -> dict[str, np.ndarray]:
   rationale_mask = np.arange(text_length) < rng.integers(
     2, text_length + 1, (size, rationales, 1)
   )
+
+  def logits():
+    shape = (size, SIZES.num_verbs)
+    return 3 * rng.normal(size=shape).astype(np.float32)
+
   return {
     schema.EXAMPLE_MASK: np.ones(size, bool),
     schema.INDEX: np.arange(size, dtype=np.int32),
@@ -54,8 +59,8 @@ def batch(size: int = 6, seed: int = 0) -> dict[str, np.ndarray]:
     schema.TEACHER_TOKENS: tokens(GRID_TOKENS, 40),
     schema.RATIONALE_TOKENS: tokens(rationales, text_length, 28),
     schema.RATIONALE_MASK: rationale_mask,
-    schema.VERB_LOGITS: 3
-    * rng.normal(size=(size, SIZES.num_verbs)).astype(np.float32),
+    schema.VERB_LOGITS: logits(),
+    schema.CLIP_LOGITS: logits(),
   }
 
 

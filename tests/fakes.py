@@ -138,10 +138,11 @@ def plan(**changes) -> CachePlan:
       Field(schema.RATIONALE_TOKENS, (4, 7, 6), "bfloat16"),
       Field(schema.RATIONALE_MASK, (4, 7), "bool"),
       Field(schema.VERB_LOGITS, (3,), "float32"),
+      Field(schema.CLIP_LOGITS, (3,), "float32"),
     ),
     "splits": (
-      SplitPlan("train", 11, ("student", "teacher", "zero_shot")),
-      SplitPlan("dev", 5, ("student", "zero_shot")),
+      SplitPlan("train", 11, tuple(PARTS)),
+      SplitPlan("dev", 5, ("student", "verb_logits", "clip_logits")),
     ),
     "examples_per_shard": 4,
   }

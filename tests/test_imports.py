@@ -26,6 +26,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.precision": (),
   "mipd_jax.randomness": (),
   "mipd_jax.compilation": (),
+  "mipd_jax.chips": (),
   "mipd_jax.sharding": CONTRACT,
   "mipd_jax.models": (*CONTRACT, "mipd_jax.models"),
   "mipd_jax.losses": (
@@ -44,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.teachers": (
     DATA,
     *SMALL,
+    "mipd_jax.chips",
     "mipd_jax.rationales",
     "mipd_jax.teachers",
   ),

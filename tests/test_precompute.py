@@ -1,5 +1,7 @@
+import concurrent.futures
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -9,10 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import feature_cache, ov_swig, schema
+from input_pipeline import atomic, feature_cache, ov_swig, schema
 from input_pipeline.errors import InputError
+from input_pipeline.feature_cache import ShardWriter
 from mipd_jax import sharding
 from mipd_jax.teachers import precompute
+from mipd_jax.teachers.image_teachers import TEACHER_VERB_TEXT, ClipTeacher
 from tests import fakes, swig_fixture
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -49,10 +53,16 @@ def prepare(folder):
   return ov_swig.prepare(folder / "swig", folder / "tfds")
 
 
-def build(dataset, out, *, clips=None, devices=1, **changes):
+def build(
+  dataset, out, *, clips=None, devices=1, only=(), process=None, **changes
+):
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-  clips = clips or (student(), teacher())
-  return precompute.build_cache(dataset, *clips, out, config(**changes), mesh)
+  small, large = clips or (student(), teacher())
+  return precompute.build_cache(
+    *(dataset, small, ClipTeacher(large), out, config(**changes), mesh),
+    only=only,
+    process=process,
+  )
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +89,10 @@ def everything(cache, split):
 
 
 def test_splits_and_parts(cache, dataset):
-  assert cache.split("train").parts == ("student", "teacher", "zero_shot")
+  assert cache.split("train").parts == tuple(feature_cache.PARTS)
   for name in ("dev", "test"):
-    assert cache.split(name).parts == ("student", "zero_shot")
+    parts = ("student", "verb_logits", "clip_logits")
+    assert cache.split(name).parts == parts
     assert cache.split(name).names == dataset.split(name).names
   counts = feature_cache.verify(cache.folder)
   assert counts["train"] == len(dataset.split("train"))
@@ -120,7 +131,7 @@ def test_features_belong_to_their_images(cache, dataset, split):
   pixels = images.letterboxed(np.arange(len(images)), clip.image_size)
   image = np.asarray(clip.image_embedding(clip.params, pixels))
   image = image / np.linalg.norm(image, axis=1, keepdims=True)
-  bank = cache.labels()[precompute.TEACHER_VERB_TEXT]
+  bank = cache.labels()[TEACHER_VERB_TEXT]
   np.testing.assert_allclose(
     found[schema.VERB_LOGITS], 10 * image @ bank.T, rtol=1e-4, atol=1e-4
   )
@@ -184,45 +195,153 @@ def test_damaged_cache_is_mended(dataset, cache, tmp_path):
 
 _KILLED = """
   import os, pathlib, signal, sys
-  from input_pipeline.feature_cache.shard import ShardWriter
   from tests import conftest, test_precompute
 
-  writes, original = [], ShardWriter.write
-
-  def write(self, values):
-    writes.append(values)
-    if len(writes) == 8:  # in the middle of the second group of shards
-      os.kill(os.getpid(), signal.SIGKILL)
-    original(self, values)
-
-  ShardWriter.write = write
+  test_precompute.after_events(
+    int(sys.argv[3]), lambda: os.kill(os.getpid(), signal.SIGKILL), setattr
+  )
   folder = pathlib.Path(sys.argv[1])
   test_precompute.build(test_precompute.prepare(folder), sys.argv[2])
 """
 
 
-def test_killed_half_way_then_finished_is_byte_identical(
+def after_events(count: int, stop, patch) -> None:
+  """Calls `stop` at the count-th time that something reaches the disk."""
+  left = [count]
+
+  def counting(original):
+    def call(*args, **kwargs):
+      left[0] -= 1
+      if left[0] == 0:
+        stop()
+      return original(*args, **kwargs)
+
+    return call
+
+  patch(ShardWriter, "write", counting(ShardWriter.write))
+  patch(atomic, "publish", counting(atomic.publish))
+
+
+def test_stopped_anywhere_then_finished_is_byte_identical(
   dataset, cache, tmp_path
 ):
-  folder = os.path.dirname(os.path.dirname(dataset.builder.data_dir))
-  folder = os.path.dirname(os.path.dirname(folder))
-  out = tmp_path / "cache"
+  """Ten errors at random points; what was finished before is kept."""
+  out, rng = tmp_path / "cache", np.random.default_rng(0)
+  done = 0
+
+  def stop():
+    raise KeyboardInterrupt
+
+  for _ in range(10):
+    with pytest.MonkeyPatch.context() as patch:
+      after_events(int(rng.integers(1, 40)), stop, patch.setattr)
+      with pytest.raises(KeyboardInterrupt):
+        build(dataset, out)
+    with pytest.raises(InputError, match=r"unfinished|missing"):
+      feature_cache.open_cache(out)
+    notes = len(list((out / "building").glob("*.json")))
+    assert notes >= done
+    done = notes
+  assert done > 10
+  build(dataset, out)
+  assert contents(out) == contents(cache.folder)
+
+
+def _kill(dataset, out, events: int) -> None:
+  folder = pathlib.Path(dataset.builder.data_dir).parents[3]
   done = subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(_KILLED), folder, str(out)],
+    [
+      *(sys.executable, "-c", textwrap.dedent(_KILLED)),
+      *(str(folder), str(out), str(events)),
+    ],
     cwd=REPOSITORY,
     capture_output=True,
     text=True,
   )
   assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_killed_half_way_then_finished_is_byte_identical(
+  dataset, cache, tmp_path
+):
+  out = tmp_path / "cache"
+  _kill(dataset, out, 40)
   with pytest.raises(InputError, match="unfinished"):
     feature_cache.open_cache(out)
-  shards = {p.name for p in (out / "train").glob("*.array_record")}
-  assert shards == {
-    f"{part}-00000-of-00003.array_record" for part in feature_cache.PARTS
-  }
   assert list((out / "train").glob("*.tmp"))
   build(dataset, out)
   assert contents(out) == contents(cache.folder)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_then_finished_is_byte_identical(
+  dataset, cache, tmp_path
+):
+  out, rng = tmp_path / "cache", np.random.default_rng(1)
+  for _ in range(10):
+    _kill(dataset, out, int(rng.integers(1, 20)))
+  build(dataset, out)
+  assert contents(out) == contents(cache.folder)
+
+
+def test_parts_one_after_the_other_give_the_same_cache(
+  dataset, cache, tmp_path
+):
+  out = tmp_path / "cache"
+  for only in (["text"], ["verb_logits", "student"], ["labels"]):
+    assert build(dataset, out, only=only) is None
+    with pytest.raises(InputError, match="unfinished"):
+      feature_cache.open_cache(out)
+  made = {p.name.split("-")[0] for p in out.rglob("*.array_record")}
+  assert made == {"text", "verb_logits", "student"}
+  assert build(dataset, out, only=["teacher", "clip_logits"]) is not None
+  assert contents(out) == contents(cache.folder)
+
+
+def test_an_unknown_task_is_refused(dataset, tmp_path):
+  with pytest.raises(InputError, match=r"no task .* called 'tokens'"):
+    build(dataset, tmp_path / "cache", only=["tokens"])
+  with pytest.raises(InputError, match=r"no dtype .* called 'int4'"):
+    config(dtype="int4")
+
+
+def test_three_processes_make_the_same_cache(dataset, cache, tmp_path):
+  """Each its own shards; started in any order, they meet in the folder."""
+  out = tmp_path / "cache"
+
+  def work(index: int) -> None:
+    made = build(dataset, out, process=precompute.Process(index, 3))
+    assert made.folder == out
+
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    list(pool.map(work, (2, 1, 0)))
+  assert contents(out) == contents(cache.folder)
+
+
+def test_int8_tokens_are_close_and_their_error_is_told(
+  dataset, cache, tmp_path, caplog
+):
+  caplog.set_level("INFO")
+  small = build(dataset, tmp_path / "cache", dtype="int8")
+  feature_cache.verify(small.folder)
+  here, there = everything(cache, "train"), everything(small, "train")
+  assert here.keys() == there.keys()
+  errors = small.quantisation_error()
+  for key in (schema.STUDENT_TOKENS, schema.TEACHER_TOKENS):
+    tokens, stored = (x[key].astype(np.float32) for x in (here, there))
+    assert there[key].dtype == here[key].dtype
+    largest = np.abs(tokens).max(axis=-1, keepdims=True)
+    # Half a level, and the roundings to bfloat16 on both sides.
+    assert (np.abs(stored - tokens) <= largest * (0.5 / 127 + 0.008)).all()
+    assert 0 < errors[key] < 0.01
+    assert f"{key} as int8: relative error {100 * errors[key]:.2f}" in (
+      caplog.text
+    )
+  np.testing.assert_array_equal(
+    here[schema.VERB_LOGITS], there[schema.VERB_LOGITS]
+  )
+  part, whole = (c.plan.record_bytes("teacher") for c in (small, cache))
+  assert part < whole
 
 
 def test_another_teacher_is_refused_before_any_work(cache, dataset):

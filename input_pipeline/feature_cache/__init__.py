@@ -5,12 +5,15 @@ holds, `writer` for how a cache is made and continued, `reader` for training.
 """
 
 from input_pipeline.feature_cache.plan import (
+  CLIP_LOGITS,
   PARTS,
   STUDENT,
   TEACHER,
-  ZERO_SHOT,
+  TEXT,
+  VERB_LOGITS,
   CachePlan,
   Field,
+  Shard,
   SplitPlan,
 )
 from input_pipeline.feature_cache.reader import (
@@ -25,11 +28,13 @@ from input_pipeline.feature_cache.reader import (
   load_arrays,
   open_cache,
 )
+from input_pipeline.feature_cache.shard import ShardWriter
 from input_pipeline.feature_cache.verify import verify
 from input_pipeline.feature_cache.writer import CacheWriter
 
 __all__ = [
   "ANNOTATIONS",
+  "CLIP_LOGITS",
   "COLUMNS",
   "LABELS",
   "NAMES",
@@ -37,12 +42,15 @@ __all__ = [
   "RATIONALES",
   "STUDENT",
   "TEACHER",
-  "ZERO_SHOT",
+  "TEXT",
+  "VERB_LOGITS",
   "Cache",
   "CachePlan",
   "CacheWriter",
   "CachedSplit",
   "Field",
+  "Shard",
+  "ShardWriter",
   "SplitPlan",
   "is_complete",
   "load_arrays",

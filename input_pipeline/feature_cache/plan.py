@@ -17,21 +17,22 @@ import numpy as np
 
 from input_pipeline import schema
 from input_pipeline.errors import InputError
+from input_pipeline.feature_cache import int8
 
-FORMAT = 1
+FORMAT = 2
 
 STUDENT = "student"
 TEACHER = "teacher"
-ZERO_SHOT = "zero_shot"
-# The fields of one record of each part, in the order of their bytes.
+TEXT = "text"
+VERB_LOGITS = "verb_logits"
+CLIP_LOGITS = "clip_logits"
+# The contract's keys in one record of each part, in the order of their bytes.
 PARTS: Mapping[str, tuple[str, ...]] = {
   STUDENT: (schema.STUDENT_TOKENS,),
-  TEACHER: (
-    schema.TEACHER_TOKENS,
-    schema.RATIONALE_TOKENS,
-    schema.RATIONALE_MASK,
-  ),
-  ZERO_SHOT: (schema.VERB_LOGITS,),
+  TEACHER: (schema.TEACHER_TOKENS,),
+  TEXT: (schema.RATIONALE_TOKENS, schema.RATIONALE_MASK),
+  VERB_LOGITS: (schema.VERB_LOGITS,),
+  CLIP_LOGITS: (schema.CLIP_LOGITS,),
 }
 
 # Fields of the plan, as people call them when they differ.
@@ -163,9 +164,13 @@ class CachePlan:
     )
 
   def part_fields(self, part: str) -> tuple[Field, ...]:
-    """The fields of one record of a part, in the order of their bytes."""
+    """The fields of one record of a part, in the order of their bytes.
+
+    An int8 field is followed by the scales of its tokens (see `int8`).
+    """
     by_name = {field.name: field for field in self.fields}
-    return tuple(by_name[name] for name in PARTS[part])
+    names = [n for key in PARTS[part] for n in (key, int8.scale_name(key))]
+    return tuple(by_name[name] for name in names if name in by_name)
 
   def record_bytes(self, part: str) -> int:
     return sum(field.nbytes for field in self.part_fields(part))

@@ -9,7 +9,7 @@ import numpy as np
 
 from input_pipeline import schema
 from input_pipeline.errors import InputError
-from input_pipeline.feature_cache import files
+from input_pipeline.feature_cache import files, int8
 from input_pipeline.feature_cache.plan import (
   FORMAT,
   PARTS,
@@ -39,6 +39,19 @@ class Cache:
   def labels(self) -> dict[str, np.ndarray]:
     """The text banks: float32 verb_text [V,X], role_text, noun_text."""
     return load_arrays(self.folder / LABELS)
+
+  def quantisation_error(self) -> dict[str, float]:
+    """Relative error of every int8 field: |stored - true| / |true|, RMS.
+
+    Over all shards; empty where nothing is stored as int8.
+    """
+    sums: dict[str, list[float]] = {}
+    for entry in self.files.values():
+      for name, (error, power) in entry.get("int8", {}).items():
+        total = sums.setdefault(name, [0.0, 0.0])
+        total[0] += error
+        total[1] += power
+    return {n: (e / max(p, 1e-30)) ** 0.5 for n, (e, p) in sums.items()}
 
   def split(
     self, name: str, parts: tuple[str, ...] | None = None
@@ -106,7 +119,8 @@ class CachedSplit:
     batch = {key: self.annotations[key][indices] for key in COLUMNS}
     for part in self.parts:
       fields = self._cache.plan.part_fields(part)
-      batch.update(decode(fields, self._read_part(part, indices)))
+      stored = decode(fields, self._read_part(part, indices))
+      batch.update(int8.dequantise(stored))
     return batch
 
   def _read_part(self, part: str, indices: np.ndarray) -> np.ndarray:

@@ -83,6 +83,7 @@ class ShardWriter:
     self._written = 0
     self._last = b""
     self._writer = None
+    self._errors: dict[str, np.ndarray] = {}
 
   def __enter__(self) -> "ShardWriter":
     from array_record.python import array_record_module
@@ -102,6 +103,20 @@ class ShardWriter:
         self._last = row.tobytes()
         self._writer.write(self._last)
     self._written += len(rows)
+
+  def count_error(self, field: str, error: float, power: float) -> None:
+    """Adds the squared error, and the square, of tokens stored as int8."""
+    found = self._errors.setdefault(field, np.zeros(2))
+    found += (error, power)
+
+  @property
+  def remarks(self) -> dict[str, dict]:
+    """What the manifest says of this shard besides its size."""
+    if not self._errors:
+      return {}
+    # Rounded, for the last digits depend on the size of the batches.
+    sums = {k: [float(f"{v:.4g}") for v in e] for k, e in self._errors.items()}
+    return {"int8": sums}
 
   def __exit__(self, kind, error, trace) -> None:
     if error is not None:

@@ -2,11 +2,13 @@
 
 While a cache is being made its folder holds `building/`, with the plan and
 one note per finished file. `manifest.json` is written last; a restart with
-the same plan writes only the files that have no note.
+the same plan writes only the files that have no note. Processes that share
+the folder meet through these notes alone: no network, no order of starting.
 """
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +24,10 @@ from input_pipeline.feature_cache.plan import (
 )
 from input_pipeline.feature_cache.shard import ShardWriter
 
+# Seconds between looks at the folder while waiting for other processes, and
+# how long nothing may happen there.
+_LOOK_EVERY = 0.5
+PATIENCE = 3600.0
 MANIFEST = "manifest.json"
 BUILDING = "building"
 PLAN = "plan.json"
@@ -52,6 +58,8 @@ class CacheWriter:
     self.plan = plan
     self._process = (process_index, process_count)
     self._notes = self.folder / BUILDING
+    if process_index:
+      self._wait(self._is_begun, "process 0 to begin the cache")
     manifest = self._check_folder()
     _make_folder(self._notes)
     if process_index == 0:
@@ -62,6 +70,50 @@ class CacheWriter:
     needed = self.bytes_left()
     if needed > shutil.disk_usage(self.folder).free:
       raise files.full_disk(self.folder, needed)
+
+  @property
+  def is_first(self) -> bool:
+    """Whether this process writes what there is once: labels, texts, ..."""
+    return self._process[0] == 0
+
+  def _is_begun(self) -> bool:
+    plan = self._notes / PLAN
+    return plan.exists() and not (self.folder / MANIFEST).exists()
+
+  def wait_for(self, paths: tuple[str, ...]) -> None:
+    """Returns when all these files are done, by whichever process.
+
+    Raises:
+      InputError: nothing was finished for `PATIENCE` seconds.
+    """
+    self._wait(
+      lambda: self.is_finished or all(self.is_done(path) for path in paths),
+      f"{len(paths)} files ({paths[0]}, ...) of the other processes",
+    )
+
+  def wait_for_manifest(self) -> None:
+    """Returns when process 0 has finished the cache."""
+    self._wait(lambda: self.is_finished, f"process 0 to write {MANIFEST}")
+
+  @property
+  def is_finished(self) -> bool:
+    """Whether the manifest is there, so nothing is left to do."""
+    return (self.folder / MANIFEST).exists()
+
+  def _wait(self, ready: Callable[[], bool], what: str) -> None:
+    seen, since = -1, time.monotonic()
+    while not ready():
+      there = len(list(self._notes.glob("*.json")))
+      if there != seen:
+        seen, since = there, time.monotonic()
+      if time.monotonic() - since > PATIENCE:
+        raise InputError(
+          f"{self.folder}: waited {PATIENCE:.0f} s for {what}, and no file "
+          "was finished in that time",
+          "see whether a process died; run the same command again, finished "
+          "files are kept",
+        )
+      time.sleep(_LOOK_EVERY)
 
   def _check_folder(self) -> dict:
     """Refuses another cache's folder; returns the manifest of a cache."""
@@ -96,12 +148,15 @@ class CacheWriter:
       return False
     return file.stat().st_size == files.read_json(note)["bytes"]
 
-  def pending(self, split: str) -> tuple[Shard, ...]:
-    """Shards of a split that this process has to write, all parts."""
+  def pending(
+    self, split: str, parts: tuple[str, ...] | None = None
+  ) -> tuple[Shard, ...]:
+    """Shards of a split that this process has to write; all parts if None."""
     index, count = self._process
     return tuple(
       shard
       for part in self.plan.split(split).parts
+      if parts is None or part in parts
       for shard in self.plan.shards(split, part)
       if shard.number % count == index and not self.is_done(shard.path)
     )
@@ -117,7 +172,7 @@ class CacheWriter:
       self.bytes_left,
     ) as writer:
       yield writer
-    self._note(shard.path, records=num_examples)
+    self._note(shard.path, records=num_examples, **writer.remarks)
 
   def write_arrays(self, path: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an .npz of plain numpy arrays; equal arrays, equal bytes."""
@@ -135,7 +190,14 @@ class CacheWriter:
     files.write_whole(self.folder / path, write)
     self._note(path)
 
-  def _note(self, path: str, **more: int) -> None:
+  def missing(self, paths: tuple[str, ...] = ()) -> list[str]:
+    """Files of the plan, and of `paths`, that are not done."""
+    if self.is_finished:
+      return []
+    names = [shard.path for shard in self.plan.all_shards()] + list(paths)
+    return [name for name in names if not self.is_done(name)]
+
+  def _note(self, path: str, **more: object) -> None:
     file = self.folder / path
     note = {"bytes": file.stat().st_size, "sha256": files.sha256(file), **more}
     files.write_json(self._note_path(path), note)
@@ -153,8 +215,7 @@ class CacheWriter:
       InputError: a shard or a file is missing.
     """
     names = [shard.path for shard in self.plan.all_shards()] + list(paths)
-    missing = [name for name in names if not self.is_done(name)]
-    if missing:
+    if missing := self.missing(paths):
       raise InputError(
         f"the cache {self.folder} lacks {len(missing)} of {len(names)} files: "
         f"{missing[:5]}",

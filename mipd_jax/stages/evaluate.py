@@ -47,7 +47,7 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
 
   predict = train_stage.student_predict(model)
   student = run(predict, feature_cache.STUDENT, STUDENT)
-  teacher = run(eval_lib.teacher_zero_shot, feature_cache.ZERO_SHOT, TEACHER)
+  teacher = run(eval_lib.teacher_zero_shot, feature_cache.VERB_LOGITS, TEACHER)
   results = {
     "dataset": prepared.dataset.name,
     "split": config.eval.split,

@@ -98,9 +98,9 @@ def train_parts(config: Config) -> tuple[str, ...]:
   """The parts of the cache that training reads: only what it uses."""
   parts = [feature_cache.STUDENT]
   if config.model.teacher_branch:
-    parts.append(feature_cache.TEACHER)
+    parts += [feature_cache.TEACHER, feature_cache.TEXT]
   if config.loss.verb_kl:
-    parts.append(feature_cache.ZERO_SHOT)
+    parts.append(feature_cache.VERB_LOGITS)
   return tuple(parts)
 
 

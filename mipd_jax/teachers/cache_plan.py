@@ -1,6 +1,7 @@
 """How a cache is to be made, and the plan that follows from it."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -8,20 +9,25 @@ import jax
 
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
-  STUDENT,
+  PARTS,
   TEACHER,
-  ZERO_SHOT,
+  TEXT,
   CachePlan,
   SplitPlan,
 )
-from mipd_jax.rationales import templates
 from mipd_jax.teachers import labels
 from mipd_jax.teachers.encoding import Encoder, feature_fields
 
 if TYPE_CHECKING:
   from input_pipeline.ov_swig import PreparedSwig
+  from mipd_jax.rationales.source import RationaleSource
+  from mipd_jax.teachers.image_teachers import ImageTeacher
 
 TRAIN = "train"
+# What a run may be asked to do besides parts of the cache.
+LABELS, RATIONALES = "labels", "rationales"
+TASKS = (LABELS, RATIONALES, *PARTS)
+DTYPES = ("bfloat16", "float32", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,26 +39,43 @@ class PrecomputeConfig:
     examples_per_shard: examples in a file; a restart redoes at most one file
       of each part. Every file stays open while training: make few.
     text_length: text tokens kept of a rationale.
-    rationale_seed: of the wrong verbs and nouns in negative rationales.
-    definition_words: words of a noun's definition in a rationale.
-    dtype: of the stored tokens.
+    dtype: of the stored tokens; int8 has a scale for each token.
     splits: those to encode; `train` has the teacher's tokens besides.
+    parts: of `feature_cache.PARTS`, what the cache is to hold.
   """
 
   batch_size: int = 64
   examples_per_shard: int = 4096
   text_length: int = 77
-  rationale_seed: int = 0
-  definition_words: int = 8
   dtype: str = "bfloat16"
   splits: tuple[str, ...] = ("train", "dev", "test")
+  parts: tuple[str, ...] = tuple(PARTS)
+
+  def __post_init__(self):
+    _known("dtype", [self.dtype], DTYPES)
+    _known("part", self.parts, PARTS)
+
+
+def check_tasks(tasks: Collection[str]) -> None:
+  """Raises InputError if one of the tasks is not in `TASKS`."""
+  _known("task", tasks, TASKS)
+
+
+def _known(what: str, given: Collection[str], known: Collection[str]) -> None:
+  unknown = [name for name in given if name not in known]
+  if unknown:
+    raise InputError(
+      f"no {what} of a teacher cache is called {unknown[0]!r}",
+      f"there are {', '.join(known)}",
+    )
 
 
 def make_plan(
   dataset: "PreparedSwig",
   student: Encoder,
-  teacher: Encoder,
+  teacher: "ImageTeacher",
   text: Encoder,
+  rationales: "RationaleSource",
   config: PrecomputeConfig,
 ) -> CachePlan:
   """What the cache of this dataset and these encoders holds.
@@ -75,6 +98,9 @@ def make_plan(
     config.text_length,
     config.dtype,
   )
+  teacher_options = (
+    (f"teacher_{name}", value) for name, value in teacher.options.items()
+  )
   return CachePlan(
     teacher=PurePath(teacher.name).name,
     teacher_revision=teacher.revision,
@@ -82,34 +108,31 @@ def make_plan(
     student_revision=student.revision,
     dataset=dataset.fingerprint,
     vocabulary=dataset.vocabulary.fingerprint,
-    rationales=(
-      f"{templates.VERSION} seed={config.rationale_seed} "
-      f"definition_words={config.definition_words}"
-    ),
+    rationales=rationales.version,
     options=(
       ("geometry", "letterbox"),
       ("groups", dataset.groups.sha256),
       ("labels", labels.VERSION),
-      ("student_dtype", _param_dtype(student)),
-      ("teacher_dtype", _param_dtype(teacher)),
+      ("student_dtype", _param_dtype(student.params)),
+      ("teacher_dtype", _param_dtype(teacher.params)),
       ("text_encoder", f"{PurePath(text.name).name} {text.revision}"),
+      *sorted(teacher_options),
     ),
     fields=fields,
     splits=tuple(
-      SplitPlan(name, len(dataset.split(name)), _parts(name))
+      SplitPlan(name, len(dataset.split(name)), _parts(name, config.parts))
       for name in config.splits
     ),
     examples_per_shard=config.examples_per_shard,
   )
 
 
-def _parts(split: str) -> tuple[str, ...]:
-  """Evaluation needs no teacher tokens (METHOD table, row 9)."""
-  if split == TRAIN:
-    return (STUDENT, TEACHER, ZERO_SHOT)
-  return (STUDENT, ZERO_SHOT)
+def _parts(split: str, wanted: Collection[str]) -> tuple[str, ...]:
+  """Evaluation needs no teacher tokens, no texts (METHOD table, row 9)."""
+  only_train = () if split == TRAIN else (TEACHER, TEXT)
+  return tuple(p for p in PARTS if p in wanted and p not in only_train)
 
 
-def _param_dtype(encoder: Encoder) -> str:
-  dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(encoder.params)}
+def _param_dtype(params: dict) -> str:
+  dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
   return ",".join(sorted(dtypes))

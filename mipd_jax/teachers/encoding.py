@@ -1,7 +1,7 @@
 """The frozen encoders as compiled functions of a batch of pixels or texts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,26 @@ import numpy as np
 from jax.sharding import Mesh
 
 from input_pipeline import schema
-from input_pipeline.feature_cache import STUDENT, TEACHER, ZERO_SHOT, Field
+from input_pipeline.feature_cache import (
+  CLIP_LOGITS,
+  PARTS,
+  STUDENT,
+  TEACHER,
+  TEXT,
+  VERB_LOGITS,
+  Field,
+)
+from input_pipeline.feature_cache.int8 import INT8, LEVELS, scale_name
 from mipd_jax import sharding
 from mipd_jax.teachers.labels import TextEncoder
+
+if TYPE_CHECKING:
+  from mipd_jax.teachers.image_teachers import ImageTeacher
+
+# The verbs in the student encoder's own text space.
+CLIP_VERB_TEXT = "clip_verb_text"
+_ERROR = "_error"
+Features = dict[str, jax.Array]
 
 
 class Encoder(TextEncoder, Protocol):
@@ -41,84 +58,121 @@ class Encoders:
   def __init__(
     self,
     student: Encoder,
-    teacher: Encoder,
+    teacher: "ImageTeacher",
     text: Encoder,
-    teacher_verb_text: np.ndarray,
+    bank: Mapping[str, np.ndarray],
     mesh: Mesh,
     dtype: str,
   ):
-    """`teacher_verb_text` [V, X] has unit rows; `dtype` is of the features."""
-    self._student = student
+    """`bank` holds what the verb logits need; `dtype` is of the features."""
     self._mesh = mesh
     self._sides = (student.image_size, teacher.image_size)
     whole = sharding.replicated(mesh)
     self._student_params = jax.device_put(student.params, whole)
-    self._teacher_params = jax.device_put(teacher.params, whole)
     self._text_params = jax.device_put(text.params, whole)
-    self._verb_text = jax.device_put(teacher_verb_text, whole)
-    self._see_student = jax.jit(student_view(student, dtype))
-    self._see_teacher = jax.jit(teacher_view(teacher, dtype))
-    self._read = jax.jit(rationale_view(text, dtype))
+    self._teacher_params = jax.device_put(
+      teacher.params, teacher.shardings(mesh)
+    )
+    self._clip_text = jax.device_put(bank[CLIP_VERB_TEXT], whole)
+    self._programs = {
+      "student": _Program(student_view(student, dtype)),
+      "see": _Program(lambda params, batch: teacher.see(params, **batch)),
+      "keep": _Program(lambda seen: teacher_view(seen, dtype)),
+      "score": _Program(teacher.scorer(bank)),
+      "read": _Program(rationale_view(text, dtype)),
+    }
+
+  @property
+  def flops(self) -> float:
+    """Operations that one device was given so far, by the compiler's count."""
+    return sum(program.flops for program in self._programs.values())
 
   def encode(
     self,
     parts: Sequence[str],
     pixels: Mapping[int, np.ndarray],
     texts: tuple[np.ndarray, np.ndarray] | None,
-  ) -> dict[str, jax.Array]:
+  ) -> Features:
     """Features of a batch for the given parts of the cache.
 
     Args:
       parts: of `feature_cache.PARTS`.
       pixels: uint8 [B, s, s, 3] by canvas side.
-      texts: ids int32 and mask bool [B, 4, L], for the part `teacher`.
+      texts: ids int32 and mask bool [B, 4, L], for the part `text`.
+
+    Returns:
+      The fields of the parts; for those stored as int8 also their squared
+      error and square, float32 [B, 2], by `error_name`.
     """
-    features = {}
-    if STUDENT in parts:
+    features: Features = {}
+    run = self._programs
+    if STUDENT in parts or CLIP_LOGITS in parts:
       batch = self._put(pixels=pixels[self._sides[0]])
-      features |= self._see_student(self._student_params, batch)
-    if TEACHER in parts or ZERO_SHOT in parts:
+      features |= run["student"](self._student_params, self._clip_text, batch)
+    if TEACHER in parts or VERB_LOGITS in parts:
       batch = self._put(pixels=pixels[self._sides[1]])
-      features |= self._see_teacher(
-        self._teacher_params, self._verb_text, batch
-      )
-    if TEACHER in parts:
+      seen = run["see"](self._teacher_params, batch)
+      if TEACHER in parts:
+        features |= run["keep"]({"tokens": seen["tokens"]})
+      if VERB_LOGITS in parts:
+        logits = run["score"](self._teacher_params, seen)
+        features[schema.VERB_LOGITS] = logits
+    if TEXT in parts:
       batch = self._put(ids=texts[0], mask=texts[1])
-      features |= self._read(self._text_params, batch)
+      features |= run["read"](self._text_params, batch)
     return features
 
   def _put(self, **batch: np.ndarray) -> dict[str, jax.Array]:
     return sharding.put_batch(self._mesh, batch)
 
 
-def student_view(student: Encoder, dtype: str) -> Callable:
-  """(params, {pixels}) -> {student_tokens [B, N, S]}."""
+class _Program:
+  """A function compiled at its first call; counts its operations.
 
-  def view(params, batch):
-    tokens, _ = student.image_features(params, batch["pixels"])
-    return {schema.STUDENT_TOKENS: tokens.astype(dtype)}
-
-  return view
-
-
-def teacher_view(teacher: Encoder, dtype: str) -> Callable:
-  """(params, verb_text [V, X], {pixels}) -> {teacher_tokens, verb_logits}.
-
-  The logits are CLIP's: scaled cosines of image and label (Radford et al.
-  2021, figure 3).
+  All batches have one shape, so one compilation is all there is.
   """
 
+  def __init__(self, function: Callable):
+    self._jitted = jax.jit(function)
+    self._compiled: Any = None
+    self._flops = 0.0
+    self.flops = 0.0
+
+  def __call__(self, *args: Any) -> Any:
+    if self._compiled is None:
+      self._compiled = self._jitted.lower(*args).compile()
+      costs = self._compiled.cost_analysis() or {}
+      self._flops = float(costs.get("flops", 0.0))
+    self.flops += self._flops
+    return self._compiled(*args)
+
+
+def student_view(student: Encoder, dtype: str) -> Callable:
+  """(params, verb_text [V, X], {pixels}) -> {student_tokens, clip_logits}."""
+
   def view(params, verb_text, batch):
-    tokens, image = teacher.image_features(params, batch["pixels"])
-    image = image.astype(jnp.float32)
-    image /= jnp.linalg.norm(image, axis=-1, keepdims=True)
-    logits = teacher.logit_scale * image @ verb_text.T
+    tokens, image = student.image_features(params, batch["pixels"])
+    logits = zero_shot_logits(image, verb_text, student.logit_scale)
     return {
-      schema.TEACHER_TOKENS: tokens.astype(dtype),
-      schema.VERB_LOGITS: logits.astype(jnp.float32),
+      **stored(schema.STUDENT_TOKENS, tokens, dtype),
+      schema.CLIP_LOGITS: logits,
     }
 
   return view
+
+
+def zero_shot_logits(
+  image: jax.Array, text: np.ndarray | jax.Array, scale: float
+) -> jax.Array:
+  """Embeddings [B, X], unit rows [V, X] -> CLIP's logits float32 [B, V]."""
+  image = image.astype(jnp.float32)
+  image /= jnp.linalg.norm(image, axis=-1, keepdims=True)
+  return (scale * image @ text.T).astype(jnp.float32)
+
+
+def teacher_view(seen: Mapping[str, jax.Array], dtype: str) -> Features:
+  """{tokens [B, M, T]} -> {teacher_tokens}."""
+  return stored(schema.TEACHER_TOKENS, seen["tokens"], dtype)
 
 
 def rationale_view(text: Encoder, dtype: str) -> Callable:
@@ -132,17 +186,41 @@ def rationale_view(text: Encoder, dtype: str) -> Callable:
     flat = (-1, ids.shape[-1])
     tokens = text.text_tokens(params, ids.reshape(flat), mask.reshape(flat))
     tokens = jnp.where(mask.reshape(flat)[..., None], tokens, 0)
+    tokens = tokens.reshape(*ids.shape, -1)
     return {
-      schema.RATIONALE_TOKENS: tokens.reshape(*ids.shape, -1).astype(dtype),
+      **stored(schema.RATIONALE_TOKENS, tokens, dtype),
       schema.RATIONALE_MASK: mask,
     }
 
   return view
 
 
+def error_name(field: str) -> str:
+  """Where `encode` puts the error of a field that is stored as int8."""
+  return field + _ERROR
+
+
+def stored(name: str, tokens: jax.Array, dtype: str) -> Features:
+  """Tokens [B, ..., D] as the cache keeps them; int8 as `int8.py` says."""
+  if dtype != INT8:
+    return {name: tokens.astype(dtype)}
+  tokens = tokens.astype(jnp.float32)
+  scale = jnp.abs(tokens).max(axis=-1) / LEVELS
+  # A token of zeros has scale 0 and codes 0.
+  codes = jnp.round(tokens / jnp.maximum(scale, 1e-30)[..., None])
+  error = tokens - codes * scale[..., None]
+  axes = tuple(range(1, tokens.ndim))
+  sums = [jnp.square(x).sum(axis=axes) for x in (error, tokens)]
+  return {
+    name: codes.astype(jnp.int8),
+    scale_name(name): scale,
+    error_name(name): jnp.stack(sums, axis=-1),
+  }
+
+
 def feature_fields(
   student: Encoder,
-  teacher: Encoder,
+  teacher: "ImageTeacher",
   text: Encoder,
   num_verbs: int,
   text_length: int,
@@ -150,29 +228,33 @@ def feature_fields(
 ) -> tuple[Field, ...]:
   """Shape and dtype of every feature of one example, without arithmetic."""
 
-  def pixels(clip: Encoder) -> dict:
-    shape = (1, clip.image_size, clip.image_size, 3)
-    return {"pixels": jax.ShapeDtypeStruct(shape, np.uint8)}
+  def pixels(side: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+
+  def see(params, pixels):
+    return teacher_view(teacher.see(params, pixels), dtype)
+
+  def look(params, pixels):
+    tokens, _ = student.image_features(params, pixels)
+    return stored(schema.STUDENT_TOKENS, tokens, dtype)
 
   shape = (1, len(schema.RATIONALES), text_length)
   tokens = {
     "ids": jax.ShapeDtypeStruct(shape, np.int32),
     "mask": jax.ShapeDtypeStruct(shape, np.bool_),
   }
-  image = jax.eval_shape(
-    teacher.image_features, teacher.params, pixels(teacher)["pixels"]
-  )[1]
-  bank = jax.ShapeDtypeStruct((num_verbs, image.shape[-1]), np.float32)
+  logits = jax.ShapeDtypeStruct((1, num_verbs), np.float32)
   shapes = {
-    **jax.eval_shape(
-      student_view(student, dtype), student.params, pixels(student)
-    ),
-    **jax.eval_shape(
-      teacher_view(teacher, dtype), teacher.params, bank, pixels(teacher)
-    ),
+    **jax.eval_shape(look, student.params, pixels(student.image_size)),
+    **jax.eval_shape(see, teacher.params, pixels(teacher.image_size)),
     **jax.eval_shape(rationale_view(text, dtype), text.params, tokens),
+    schema.VERB_LOGITS: logits,
+    schema.CLIP_LOGITS: logits,
   }
+  keys = [key for names in PARTS.values() for key in names]
+  names = [name for key in keys for name in (key, scale_name(key))]
   return tuple(
     Field(name, tuple(shapes[name].shape[1:]), str(shapes[name].dtype))
-    for name in schema.FEATURES
+    for name in names
+    if name in shapes
   )

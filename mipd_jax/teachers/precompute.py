@@ -2,14 +2,14 @@
 
 The order of operations: check the inputs and the folder, embed the labels,
 then per split annotations, rationales, features shard by shard, and at the
-very end the manifest. Stopped anywhere, the same call continues.
+very end the manifest. Stopped anywhere, the same call continues. Several
+processes may make one cache: each encodes its own shards on its own devices;
+the first also writes what there is once, and finishes.
 """
 
-import contextlib
 import dataclasses
 import itertools
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,46 +20,79 @@ from jax.sharding import Mesh
 
 from input_pipeline import feature_cache, schema, stream
 from input_pipeline.errors import InputError
-from input_pipeline.feature_cache import TEACHER, Cache, CacheWriter
-from input_pipeline.feature_cache.plan import Shard
+from input_pipeline.feature_cache import (
+  PARTS,
+  TEXT,
+  Cache,
+  CachePlan,
+  CacheWriter,
+)
 from input_pipeline.image_split import ImageSplit
-from input_pipeline.progress import Progress
 from mipd_jax import sharding
-from mipd_jax.rationales import templates
-from mipd_jax.teachers import labels
-from mipd_jax.teachers.cache_plan import TRAIN, PrecomputeConfig, make_plan
-from mipd_jax.teachers.encoding import Encoder, Encoders
+from mipd_jax.rationales import source as rationale_source
+from mipd_jax.rationales.source import RationaleSource, Texts
+from mipd_jax.teachers import cache_plan, labels, shard_work
+from mipd_jax.teachers.cache_plan import TRAIN, PrecomputeConfig
+from mipd_jax.teachers.encoding import (
+  CLIP_VERB_TEXT,
+  Encoder,
+  Encoders,
+  Features,
+)
+from mipd_jax.teachers.image_teachers import ImageTeacher
+from mipd_jax.teachers.shard_work import Work
 
 if TYPE_CHECKING:
   from input_pipeline.ov_swig import PreparedSwig
 
-# The labels in the teacher's own text space; what verb_logits were made with.
-TEACHER_VERB_TEXT = "teacher_verb_text"
 # Images whose rationales are checked for length, and the share to warn at.
 _SAMPLED, _MANY = 256, 0.1
-Texts = list[tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+  """Which of the processes that make a cache this is."""
+
+  index: int = 0
+  count: int = 1
+
+  def __post_init__(self):
+    if not 0 <= self.index < self.count:
+      raise InputError(
+        f"process {self.index} of {self.count}",
+        "number the processes from 0; all get the same count",
+      )
 
 
 def build_cache(
   dataset: "PreparedSwig",
   student: Encoder,
-  teacher: Encoder,
+  teacher: ImageTeacher,
   out: str | Path,
   config: PrecomputeConfig | None = None,
   mesh: Mesh | None = None,
   text: Encoder | None = None,
-) -> Cache:
+  rationales: RationaleSource | None = None,
+  only: Collection[str] = (),
+  process: Process | None = None,
+) -> Cache | None:
   """Makes, continues or mends a cache; opens one that is complete.
 
   Args:
     dataset: images with annotations, vocabulary and verb groups.
     student: CLIP whose image tokens the student reads.
-    teacher: CLIP whose tokens and zero-shot logits are distilled.
+    teacher: whose image tokens and verb logits are distilled.
     out: the cache's folder.
     config: how; the defaults if None.
     mesh: devices of this process; all of them if None.
     text: CLIP whose text tower embeds labels and rationales; the student's
       if None.
+    rationales: writes them; templates if None.
+    only: of `cache_plan.TASKS`, what to do in this call; all if empty.
+    process: which one this is of several; JAX's own count if None.
+
+  Returns:
+    The cache, or None if `only` left something undone.
 
   Raises:
     InputError: `out` holds a cache for something else, the disk is full, an
@@ -67,19 +100,28 @@ def build_cache(
   """
   config = config or PrecomputeConfig()
   text = text or student
-  if jax.process_count() > 1:
-    raise InputError(
-      f"{jax.process_count()} processes were started to make one cache",
-      "prepare with one process (it may use all devices of its machine), then "
-      "train with as many as you like",
-    )
+  rationales = rationales or rationale_source.TemplateRationales()
+  process = process or Process(jax.process_index(), jax.process_count())
   mesh = mesh or sharding.make_mesh(devices=jax.local_devices())
+  cache_plan.check_tasks(only)
   sharding.check_batch_size(mesh, config.batch_size)
-  plan = make_plan(dataset, student, teacher, text, config)
+  plan = cache_plan.make_plan(
+    dataset, student, teacher, text, rationales, config
+  )
   if not feature_cache.is_complete(out, plan):
-    builder = _Builder(dataset, student, teacher, text, config, mesh)
-    builder.build(CacheWriter(out, plan))
-  return feature_cache.open_cache(out, plan)
+    parts = set(only or PARTS)
+    builder = _Builder(
+      dataset, student, teacher, text, rationales, config, mesh, parts
+    )
+    writer = CacheWriter(
+      out, plan, process_index=process.index, process_count=process.count
+    )
+    if not builder.build(writer, everything=not only):
+      return None
+  cache = feature_cache.open_cache(out, plan)
+  for name, error in sorted(cache.quantisation_error().items()):
+    logging.info("%s as int8: relative error %.2f %%.", name, 100 * error)
+  return cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,62 +130,101 @@ class _Builder:
 
   dataset: "PreparedSwig"
   student: Encoder
-  teacher: Encoder
+  teacher: ImageTeacher
   text: Encoder
+  rationales: RationaleSource
   config: PrecomputeConfig
   mesh: Mesh
+  tasks: set[str]
 
-  def build(self, writer: CacheWriter) -> None:
+  def build(self, writer: CacheWriter, *, everything: bool) -> bool:
+    """Does this process's share; True when the cache is finished."""
+    plan, once = writer.plan, self._once(writer.plan)
+    if writer.is_first:
+      self._write_once(writer, once if everything else self._needed(once))
+    needed = self._needed(once)
+    if needed:
+      writer.wait_for(needed)
+    if self.tasks & set(PARTS):
+      self._write_features(writer)
+    if not everything and (missing := writer.missing(once)):
+      logging.info(
+        "%s: %s done; %d files are still to be made, %s first.",
+        writer.folder,
+        ", ".join(sorted(self.tasks)),
+        len(missing),
+        missing[0],
+      )
+      return False
+    writer.wait_for(tuple(s.path for s in plan.all_shards()) + once)
+    if writer.is_first:
+      writer.finish(once)
+    writer.wait_for_manifest()
+    return True
+
+  def _once(self, plan: CachePlan) -> tuple[str, ...]:
+    """Files that exist once, in the order in which they are made."""
     paths = [feature_cache.LABELS]
-    banks = self._labels(writer)
+    for split in plan.splits:
+      paths.append(_path(split.name, feature_cache.ANNOTATIONS))
+      if split.name == TRAIN:
+        paths.append(_path(split.name, feature_cache.RATIONALES))
+    return tuple(paths)
+
+  def _needed(self, once: tuple[str, ...]) -> tuple[str, ...]:
+    """Of these files the ones that this run's tasks ask for or read."""
+    unneeded = set()
+    if not self.tasks & {cache_plan.LABELS, *PARTS}:
+      unneeded.add(feature_cache.LABELS)
+    if not self.tasks & {cache_plan.RATIONALES, TEXT}:
+      unneeded.add(_path(TRAIN, feature_cache.RATIONALES))
+    return tuple(path for path in once if path not in unneeded)
+
+  def _write_once(self, writer: CacheWriter, paths: tuple[str, ...]) -> None:
+    for path in paths:
+      if writer.is_done(path):
+        continue
+      if path == feature_cache.LABELS:
+        writer.write_arrays(path, self._labels())
+        continue
+      split = self.dataset.split(path.split("/")[0])
+      if path.endswith(feature_cache.ANNOTATIONS):
+        writer.write_arrays(path, _annotations(split))
+      else:
+        texts = self.rationales.write(split, self.dataset.vocabulary)
+        lines = rationale_source.to_lines(split.names, texts)
+        writer.write_text(path, lines)
+
+  def _labels(self) -> dict[str, np.ndarray]:
+    words, mesh = self.dataset.vocabulary, self.mesh
+    prompts = labels.verb_prompts(words)
+    return {
+      **labels.label_banks(self.text, words, mesh),
+      CLIP_VERB_TEXT: labels.text_bank(self.student, prompts, mesh),
+      **self.teacher.verb_bank(words, mesh),
+    }
+
+  def _write_features(self, writer: CacheWriter) -> None:
+    """All shards of this process and of its tasks that are missing."""
+    parts = tuple(part for part in PARTS if part in self.tasks)
+    splits = [s.name for s in writer.plan.splits]
+    pending = {name: writer.pending(name, parts) for name in splits}
+    if not any(pending.values()):
+      return
+    # As the first process wrote it: the same in all of them.
+    bank = feature_cache.load_arrays(writer.folder / feature_cache.LABELS)
     encoders = Encoders(
-      self.student,
-      self.teacher,
-      self.text,
-      banks[TEACHER_VERB_TEXT],
-      self.mesh,
-      self.config.dtype,
+      self.student, self.teacher, self.text, bank, self.mesh, self.config.dtype
     )
-    for name in self.config.splits:
-      split = self.dataset.split(name)
-      paths.append(_write_annotations(writer, split))
+    for name in splits:
       texts = None
-      if name == TRAIN:
-        texts = self._rationales(split)
-        paths.append(_write_rationales(writer, split, texts))
-      self._features(writer, split, encoders, texts)
-    writer.finish(tuple(paths))
+      if any(shard.part == TEXT for shard in pending[name]):
+        texts = self._texts(writer, name)
+      self._features(writer, pending[name], encoders, texts)
 
-  def _labels(self, writer: CacheWriter) -> dict[str, np.ndarray]:
-    if writer.is_done(feature_cache.LABELS):
-      return feature_cache.load_arrays(writer.folder / feature_cache.LABELS)
-    words = self.dataset.vocabulary
-    banks = labels.label_banks(self.text, words, self.mesh)
-    banks[TEACHER_VERB_TEXT] = labels.text_bank(
-      self.teacher, labels.verb_prompts(words), self.mesh
-    )
-    writer.write_arrays(feature_cache.LABELS, banks)
-    return banks
-
-  def _rationales(self, split: ImageSplit) -> Texts:
-    """Four texts per image: the record's own, or else by template."""
-    columns = split.annotations()
-    write = templates.RationaleWriter(
-      self.dataset.vocabulary,
-      # Training may not name an unseen verb, not even as a wrong answer.
-      allowed_verbs=np.unique(columns[schema.VERB]),
-      noun_pools=templates.noun_pools(self.dataset.vocabulary, columns),
-      seed=self.config.rationale_seed,
-      definition_words=self.config.definition_words,
-    ).write
-    rows = zip(
-      split.names,
-      columns[schema.VERB].tolist(),
-      columns[schema.NOUNS],
-      columns[schema.BOXES],
-      strict=True,
-    )
-    texts = [split.rationales(i) or write(*row) for i, row in enumerate(rows)]
+  def _texts(self, writer: CacheWriter, split: str) -> Texts:
+    path = writer.folder / _path(split, feature_cache.RATIONALES)
+    texts = rationale_source.from_lines(path.read_text())
     self._warn_of_long(texts[:_SAMPLED])
     return texts
 
@@ -162,42 +243,45 @@ class _Builder:
   def _features(
     self,
     writer: CacheWriter,
-    split: ImageSplit,
+    shards: tuple[feature_cache.Shard, ...],
     encoders: Encoders,
     texts: Texts | None,
   ) -> None:
-    """Writes all shards of a split that are still missing."""
+    """Writes the shards of one split, those of equal number together."""
+    groups = shard_work.by_number(shards)
     size = self.config.batch_size
-    groups = _by_number(writer.pending(split.name))
-    works = [work for shards in groups for work in _batches_of(shards, size)]
+    works = [w for group in groups for w in shard_work.batches_of(group, size)]
     if not works:
       return
+    split = self.dataset.split(shards[0].split)
+    results = shard_work.one_behind(self._encode(split, works, encoders, texts))
     total = sum(work.count for work in works)
-    with Progress(f"encode {split.name}", total, "images") as progress:
-      results = _one_behind(self._encode(split, works, encoders, texts))
-      for shards in groups:
-        count = len(_batches_of(shards, size))
-        _write_shards(
-          writer, shards, itertools.islice(results, count), progress
+    with shard_work.EncodingProgress(split.name, total, encoders) as progress:
+      for group in groups:
+        count = len(shard_work.batches_of(group, size))
+        shard_work.write(
+          writer, group, itertools.islice(results, count), progress
         )
 
   def _encode(
     self,
     split: ImageSplit,
-    works: list["_Work"],
+    works: list[Work],
     encoders: Encoders,
     texts: Texts | None,
-  ) -> Iterator[tuple["_Work", dict[str, jax.Array]]]:
+  ) -> Iterator[tuple[Work, Features]]:
     """Starts the encoders on each batch, while later ones are decoded."""
+    seeing = any(set(work.parts) - {TEXT} for work in works)
+    sizes = (self.student.image_size, self.teacher.image_size)
     batches = stream.image_batches(
       split,
-      sizes=(self.student.image_size, self.teacher.image_size),
+      sizes=sizes if seeing else (),
       batch_size=self.config.batch_size,
       indices=np.concatenate([work.indices for work in works]),
     )
     for work, batch in zip(works, batches, strict=True):
       tokens = None
-      if TEACHER in work.parts:
+      if TEXT in work.parts:
         tokens = self._tokenize([texts[i] for i in work.indices])
       yield work, encoders.encode(work.parts, batch.pixels, tokens)
 
@@ -210,79 +294,11 @@ class _Builder:
     return ids.reshape(shape), mask.reshape(shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Work:
-  """One batch: `indices` [batch], of which the first `count` are real."""
-
-  parts: tuple[str, ...]
-  indices: np.ndarray
-  count: int
+def _path(split: str, name: str) -> str:
+  return f"{split}/{name}"
 
 
-def _by_number(shards: tuple[Shard, ...]) -> list[list[Shard]]:
-  """Shards of several parts that hold the same examples go together."""
-  groups: dict[int, list[Shard]] = {}
-  for shard in shards:
-    groups.setdefault(shard.number, []).append(shard)
-  return [groups[number] for number in sorted(groups)]
-
-
-def _batches_of(shards: list[Shard], batch_size: int) -> list[_Work]:
-  """Batches begin anew in each shard, so a restart sees the same ones."""
-  parts = tuple(shard.part for shard in shards)
-  start, stop = shards[0].start, shards[0].stop
-  works = []
-  for first in range(start, stop, batch_size):
-    indices = np.arange(first, first + batch_size)
-    count = min(batch_size, stop - first)
-    # Filler repeats the last example.
-    works.append(_Work(parts, np.minimum(indices, stop - 1), count))
-  return works
-
-
-def _one_behind(results: Iterator) -> Iterator:
-  """Yields a result once the next one is started, so devices never wait."""
-  previous = next(results, None)
-  for result in results:
-    yield previous
-    previous = result
-  if previous is not None:
-    yield previous
-
-
-def _write_shards(
-  writer: CacheWriter,
-  shards: list[Shard],
-  results: Iterator,
-  progress: Progress,
-) -> None:
-  with contextlib.ExitStack() as stack:
-    files = [stack.enter_context(writer.open_shard(s)) for s in shards]
-    for work, features in results:
-      for shard, file in zip(shards, files, strict=True):
-        keys = feature_cache.PARTS[shard.part]
-        file.write({k: np.asarray(features[k])[: work.count] for k in keys})
-      progress.advance(work.count)
-
-
-def _write_annotations(writer: CacheWriter, split: ImageSplit) -> str:
-  path = f"{split.name}/{feature_cache.ANNOTATIONS}"
-  if not writer.is_done(path):
-    columns = split.annotations()
-    arrays = {key: columns[key] for key in feature_cache.COLUMNS}
-    names = {feature_cache.NAMES: np.array(split.names)}
-    writer.write_arrays(path, names | arrays)
-  return path
-
-
-def _write_rationales(
-  writer: CacheWriter, split: ImageSplit, texts: Texts
-) -> str:
-  path = f"{split.name}/{feature_cache.RATIONALES}"
-  if not writer.is_done(path):
-    lines = (
-      json.dumps({"image": name, **dict(zip(schema.RATIONALES, four))})  # noqa: B905
-      for name, four in zip(split.names, texts, strict=True)
-    )
-    writer.write_text(path, "\n".join(lines) + "\n")
-  return path
+def _annotations(split: ImageSplit) -> dict[str, np.ndarray]:
+  columns = split.annotations()
+  arrays = {key: columns[key] for key in feature_cache.COLUMNS}
+  return {feature_cache.NAMES: np.array(split.names), **arrays}

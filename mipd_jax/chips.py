@@ -1,0 +1,45 @@
+"""Peak rates of the chips that we run on: what a measured rate is held to.
+
+Dense bfloat16 (on CPUs unknown), memory and its bandwidth, of one device as
+JAX counts them. Sources: Google Cloud's TPU system architecture pages
+(v4, v5e, v5p, v6e) and NVIDIA's data sheets (A100 80 GB SXM, H100 SXM, H200;
+without sparsity).
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One device: FLOP/s in bfloat16, bytes of memory, bytes/s of it."""
+
+  flops: float
+  memory: float
+  bandwidth: float
+
+
+# By what `jax.Device.device_kind` begins with, the longest match first.
+CHIPS: dict[str, Chip] = {
+  "TPU v6 lite": Chip(918e12, 32e9, 1640e9),
+  "TPU v5 lite": Chip(197e12, 16e9, 819e9),
+  "TPU v5p": Chip(459e12, 95e9, 2765e9),
+  "TPU v5": Chip(459e12, 95e9, 2765e9),
+  "TPU v4": Chip(275e12, 32e9, 1228e9),
+  "NVIDIA H200": Chip(989e12, 141e9, 4800e9),
+  "NVIDIA H100": Chip(989e12, 80e9, 3350e9),
+  "NVIDIA A100": Chip(312e12, 80e9, 2039e9),
+}
+
+
+def find(device_kind: str) -> Chip | None:
+  """The chip of a `device_kind`, None if it is not in the table."""
+  for name in sorted(CHIPS, key=len, reverse=True):
+    if device_kind.startswith(name):
+      return CHIPS[name]
+  return None
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """FLOP/s in bfloat16, None for devices that are not in the table."""
+  chip = find(device_kind)
+  return chip.flops if chip else None

@@ -1,0 +1,79 @@
+"""Where the rationales of the training images come from.
+
+In this order: the record's own texts (as the authors publish them), then
+what a language model wrote (`jrg`), then templates.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from input_pipeline import schema
+from mipd_jax.rationales import templates
+
+if TYPE_CHECKING:
+  from input_pipeline.image_split import ImageSplit
+  from input_pipeline.vocabulary import Vocabulary
+
+# The four texts of every image, in the order of `schema.RATIONALES`.
+Texts = list[tuple[str, ...]]
+
+
+class RationaleSource(Protocol):
+  """Writes the texts of a split; `version` is part of the cache's plan."""
+
+  version: str
+
+  def write(self, split: "ImageSplit", vocabulary: "Vocabulary") -> Texts: ...
+
+
+class TemplateRationales:
+  """By template, where the record has no texts of its own."""
+
+  def __init__(self, seed: int = 0, definition_words: int = 8):
+    """`definition_words` of a noun's definition go into a gaze text."""
+    self._seed, self._definition_words = seed, definition_words
+    self.version = (
+      f"{templates.VERSION} seed={seed} definition_words={definition_words}"
+    )
+
+  def write(self, split: "ImageSplit", vocabulary: "Vocabulary") -> Texts:
+    columns = split.annotations()
+    write = templates.RationaleWriter(
+      vocabulary,
+      # Training may not name an unseen verb, not even as a wrong answer.
+      allowed_verbs=np.unique(columns[schema.VERB]),
+      noun_pools=templates.noun_pools(vocabulary, columns),
+      seed=self._seed,
+      definition_words=self._definition_words,
+    ).write
+    rows = zip(
+      split.names,
+      columns[schema.VERB].tolist(),
+      columns[schema.NOUNS],
+      columns[schema.BOXES],
+      strict=True,
+    )
+    return [split.rationales(i) or write(*row) for i, row in enumerate(rows)]
+
+
+def to_lines(names: tuple[str, ...], texts: Texts) -> str:
+  """One JSON object an image: its name and the four texts."""
+  lines = (
+    json.dumps(
+      {"image": name, **dict(zip(schema.RATIONALES, four, strict=True))}
+    )
+    for name, four in zip(names, texts, strict=True)
+  )
+  return "\n".join(lines) + "\n"
+
+
+def from_lines(lines: str) -> Texts:
+  """The inverse of `to_lines`, without the names."""
+
+  def four(record: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(record[key] for key in schema.RATIONALES)
+
+  return [four(json.loads(line)) for line in lines.splitlines()]
