@@ -9,19 +9,21 @@ from input_pipeline.errors import InputError
 from mipd_jax import presets
 from mipd_jax.config import EvalConfig, MeshConfig, TrainConfig
 
-VARIANTS = (*presets.PRESETS, "debug")
+VARIANTS = (*presets.PRESETS, "debug", "jrg")
 
 
-def base(name: str, variant: str) -> tuple[ml_collections.ConfigDict, bool]:
+def base(
+  name: str, variant: str
+) -> tuple[ml_collections.ConfigDict, frozenset[str]]:
   """A config with preset, defaults and run name filled in.
 
   Args:
     name: of the config file.
     variant: what follows the colon in --config=FILE:VARIANT; any of
-      VARIANTS, joined by commas: at most one preset, and `debug`.
+      VARIANTS, joined by commas: at most one preset, `debug`, and `jrg`.
 
   Returns:
-    The config, and whether it is to be a debug one.
+    The config, and the words of the variant.
   """
   words = [word for word in variant.split(",") if word]
   unknown = [word for word in words if word not in VARIANTS]
@@ -51,4 +53,4 @@ def base(name: str, variant: str) -> tuple[ml_collections.ConfigDict, bool]:
   config.train = dataclasses.asdict(TrainConfig())
   config.eval = dataclasses.asdict(EvalConfig())
   config.mesh = dataclasses.asdict(MeshConfig())
-  return config, "debug" in words
+  return config, frozenset(words)

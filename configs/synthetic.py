@@ -3,9 +3,11 @@
   python -m mipd_jax.main --config=configs/synthetic.py
   python -m mipd_jax.main --config=configs/synthetic.py:debug
   python -m mipd_jax.main --config=configs/synthetic.py:reference
+  python -m mipd_jax.main --config=configs/synthetic.py:jrg
 
-Variants, joined by commas: a preset (mipd, reference, no_distillation) and
-`debug` (every stage in seconds, figures mean nothing).
+Variants, joined by commas: a preset (mipd, reference, no_distillation),
+`debug` (every stage in seconds, figures mean nothing) and `jrg` (a small
+language model writes and judges the rationales, in a cache of its own).
 """
 
 import dataclasses
@@ -14,12 +16,13 @@ import ml_collections
 
 from configs import common
 from input_pipeline.small_world.config import WorldConfig
-from mipd_jax.config import DatasetConfig, TeacherConfig
+from mipd_jax.config import DatasetConfig, JrgConfig, TeacherConfig
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
   """Sizes of the small world; the method's choices are the preset's."""
-  config, debug = common.base("synthetic", variant)
+  config, words = common.base("synthetic", variant)
+  debug, jrg = "debug" in words, "jrg" in words
   data = "runs/data/debug" if debug else "runs/data/small_world"
   world = WorldConfig.tiny() if debug else WorldConfig()
   config.dataset = dataclasses.asdict(
@@ -28,12 +31,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   config.teacher = dataclasses.asdict(
     TeacherConfig(
       student_encoder=f"{data}/foundation/student_clip",
-      teacher_encoder=f"{data}/foundation/teacher_clip",
+      teacher_encoder=f"{data}/foundation/teacher_blip2",
       foundation="debug" if debug else "standard",
       # The weak CLIP's text tower hardly tells one verb from another.
       text_encoder=f"{data}/foundation/teacher_clip",
-      cache=f"{data}/cache",
+      cache=f"{data}/cache-jrg" if jrg else f"{data}/cache",
       text_length=56,
+      language_model=f"{data}/foundation/language_model" if jrg else "",
+      jrg=JrgConfig(style="terse", max_new_tokens=64),
     )
   )
   # Preset `reference` needs hidden to be the text encoder's joint width.

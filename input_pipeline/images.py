@@ -21,11 +21,16 @@ def read_size(path: pathlib.Path) -> tuple[int, int]:
     return image.height, image.width
 
 
-def check(content: bytes, name: str, height: int, width: int) -> None:
+def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
   """Checks that encoded bytes are a whole image of the annotated size.
 
   Reads the header; decodes only a JPEG that lacks its end marker, so the
   check of a large folder costs little more than reading it.
+
+  Args:
+    content: the bytes.
+    name: of the image, for messages.
+    size: (height, width) that its record says; None: any.
 
   Raises:
     InputError: the image is broken, cut off, or of another size.
@@ -36,10 +41,10 @@ def check(content: bytes, name: str, height: int, width: int) -> None:
       image.load()
     else:
       image.verify()
-  if found != (height, width):
+  if size is not None and found != size:
     raise InputError(
       f"image {name} is {found[0]} x {found[1]} pixels (height x width), "
-      f"its record says {height} x {width}",
+      f"its record says {size[0]} x {size[1]}",
       "use the images that the boxes were drawn on (SWiG: images_512), or "
       "scale the record's height, width and boxes",
     )

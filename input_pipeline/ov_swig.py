@@ -1,14 +1,18 @@
 """TFDS builder `ov_swig`: any SWiG-layout folder as a prepared dataset.
 
-  python -m input_pipeline.ov_swig --check DIR     reads and checks a folder
+  python -m input_pipeline.ov_swig --check DIR     tells all that is wrong
+  python -m input_pipeline.ov_swig --build DIR     checks and builds
+  tfds build input_pipeline/ov_swig.py --manual_dir=DIR    the same by TFDS
 
 `prepare` builds the dataset where it does not exist yet. A changed folder is
-another dataset, since the configuration's name holds its fingerprint.
+another dataset, since the configuration's name holds its fingerprint; of the
+configuration `manual`, which plain TFDS uses, there is one in a data_dir.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import logging
 import pathlib
@@ -16,45 +20,89 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline import images, splits, swig, vocabulary
+from input_pipeline import (
+  check,
+  splits,
+  swig,
+  swig_metadata,
+  swig_shards,
+  vocabulary,
+)
 from input_pipeline.errors import InputError
 from input_pipeline.image_split import ImageSplit
+from input_pipeline.progress import Progress
 from input_pipeline.schema import ANNOTATORS, MAX_ROLES, RATIONALES
-from input_pipeline.swig_record import Record
+from input_pipeline.swig_shards import Watch
 
+_CITATION = """
+@inproceedings{pratt2020grounded, title={Grounded Situation Recognition},
+  author={Pratt, Sarah and Yatskar, Mark and Weihs, Luca and Farhadi, Ali and
+  Kembhavi, Aniruddha}, booktitle={ECCV}, year={2020}}
+@inproceedings{yatskar2016situation, title={Situation Recognition: Visual
+  Semantic Role Labeling for Image Understanding}, author={Yatskar, Mark and
+  Zettlemoyer, Luke and Farhadi, Ali}, booktitle={CVPR}, year={2016}}
+"""
 _FULL_DISK = "No space left on device"
 
 
 @dataclasses.dataclass(eq=False)
 class OvSwigConfig(tfds.core.BuilderConfig):
-  """Which folder to read; None: TFDS's manual_dir."""
+  """What to read.
+
+  Attributes:
+    folder: DIR with images_512 and SWiG_jsons; None: TFDS's manual_dir.
+    withhold: whether training images lose rationales that name an unseen
+      verb, see `swig.read_folder`.
+  """
 
   folder: str | None = None
+  withhold: bool = True
 
   @classmethod
-  def of(cls, folder: str | pathlib.Path) -> "OvSwigConfig":
+  def of(
+    cls, folder: str | pathlib.Path, *, withhold: bool = True
+  ) -> "OvSwigConfig":
     """The configuration of a folder, named after it and its content."""
     path = pathlib.Path(folder).resolve()
     stem = re.sub(r"[^a-z0-9]+", "_", path.name.lower()).strip("_") or "swig"
-    return cls(name=f"{stem}_{swig.fingerprint(path)[:12]}", folder=str(path))
+    name = f"{stem}_{swig.fingerprint(path)[:12]}"
+    return cls(
+      name=name if withhold else f"{name}_as_given",
+      folder=str(path),
+      withhold=withhold,
+    )
 
 
-class OvSwig(tfds.core.GeneratorBasedBuilder):
-  """Open-vocabulary grounded situation recognition on SWiG-like data."""
+class OvSwig(tfds.core.ShardBasedBuilder):
+  """Open-vocabulary grounded situation recognition on SWiG-like data.
 
-  VERSION = tfds.core.Version("1.0.0")
+  Numbers are those of `info.metadata`: its 'vocabulary' has verbs with
+  definitions, roles with definitions and questions, nouns with glosses.
+  """
+
+  VERSION = tfds.core.Version("2.0.0")
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {
+    "2.0.0": "Shards of bounded size; metadata; the authors' files.",
+    "1.0.0": "First version.",
+  }
   BUILDER_CONFIGS = (OvSwigConfig(name="manual"),)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    "Put images_512/ and SWiG_jsons/ of https://github.com/allenai/swig into "
-    "manual_dir, or name a folder: OvSwig(config=OvSwigConfig.of(DIR))."
+    "Put images_512/ and SWiG_jsons/ into manual_dir. Images: "
+    "https://swig-data-weights.s3.us-east-2.amazonaws.com/images_512.zip. "
+    "SWiG_jsons: https://github.com/allenai/swig has train.json, dev.json, "
+    "test.json and imsitu_space.json; https://github.com/caicch/Ov-GSR links "
+    "the authors' Ov-SWiG files, which take their place. Check them by "
+    "`python -m input_pipeline.ov_swig --check DIR`."
   )
   # The folder as `prepare` has read it, so that it is not read twice.
   content: swig.SwigFolder | None = None
+  # Of a build in this process; Beam's workers have nobody to tell.
+  _watch: Watch | None = None
 
   def _info(self) -> tfds.core.DatasetInfo:
     tensor = tfds.features.Tensor
@@ -62,7 +110,9 @@ class OvSwig(tfds.core.GeneratorBasedBuilder):
       builder=self,
       description=OvSwig.__doc__,
       homepage="https://prior.allenai.org/projects/gsr",
-      # Keys are positions: the order of the JSON is the order on disk.
+      citation=_CITATION,
+      metadata=tfds.core.MetadataDict(),
+      # Shards hold the order of the JSON.
       disable_shuffling=True,
       features=tfds.features.FeaturesDict(
         {
@@ -82,39 +132,65 @@ class OvSwig(tfds.core.GeneratorBasedBuilder):
       ),
     )
 
-  def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+  def _download_and_prepare(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig | None = None,
+  ) -> None:
+    """Builds in this process, or with Beam where a runner or options say so."""
+    config = _with_runner(download_config or tfds.download.DownloadConfig())
     if self.content is None:
-      folder = self.builder_config.folder or dl_manager.manual_dir
-      self.content = swig.read_folder(folder)
-    return {split: self._generate_examples(split) for split in swig.SPLITS}
+      self.content = swig.read_folder(
+        self.builder_config.folder or dl_manager.manual_dir,
+        withhold=self.builder_config.withhold,
+      )
+    self.info.metadata.update(swig_metadata.metadata(self.content))
+    if config.beam_runner is not None:
+      super()._download_and_prepare(dl_manager, config)
+      _mend_lengths(self)
+      return
+    total = sum(map(len, self.content.splits.values()))
+    with Progress("build", total, "images") as progress:
+      self._watch = Watch(progress)
+      super()._download_and_prepare(dl_manager, config)
+    self.info.metadata["image_checksums"] = self._watch.results()
 
-  def _generate_examples(
-    self, split: str
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    words = self.content.vocabulary
-    for index, record in enumerate(self.content.splits[split]):
-      yield index, _example(record, words)
+  def _shard_iterators_per_split(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, list[swig_shards.Shard]]:
+    return {
+      split: swig_shards.shards(self.content, split, self._watch)
+      for split in swig.SPLITS
+    }
 
 
-def _example(record: Record, words: vocabulary.Vocabulary) -> dict[str, Any]:
-  """Features of one record; roles are padded, the image stays as it is."""
-  content = record.path.read_bytes()
-  images.check(content, str(record.path), record.height, record.width)
-  spare = MAX_ROLES - len(record.nouns)
-  pad = words.noun_index[vocabulary.PAD]
-  pad_rows = ((0, spare), (0, 0))
-  return {
-    "image": content,
-    "image_name": record.name,
-    "verb": record.verb,
-    "group": record.group,
-    "roles": words.frame_array[record.verb],
-    "nouns": np.pad(record.nouns, pad_rows, constant_values=pad),
-    "boxes": np.pad(record.boxes, pad_rows, constant_values=-1.0),
-    "height": record.height,
-    "width": record.width,
-    "rationales": list(record.rationales or ("",) * len(RATIONALES)),
-  }
+def _with_runner(
+  config: tfds.download.DownloadConfig,
+) -> tfds.download.DownloadConfig:
+  """Takes Beam's runner from its options, as `tfds build` gives them."""
+  if config.beam_options is None or config.beam_runner is not None:
+    return config
+  # Beam is there where somebody made options for it, and needed nowhere else.
+  from apache_beam.options import pipeline_options
+
+  standard = config.beam_options.view_as(pipeline_options.StandardOptions)
+  return config.replace(beam_runner=standard.runner or "DirectRunner")
+
+
+def _mend_lengths(builder: OvSwig) -> None:
+  """Puts the shards' lengths of a Beam build in order.
+
+  TFDS 4.9.10 (`split_builder.submit_shard_based_generation`) sorts them by
+  the number of the shard as text, so "10" comes before "2".
+  """
+  infos = []
+  for split, info in builder.info.splits.items():
+    cuts = swig_shards.cuts(builder.content.splits[split])
+    lengths = [stop - start for start, stop in cuts]
+    infos.append(info.replace(shard_lengths=lengths))
+  builder.info.set_splits(tfds.core.SplitDict(infos))
+  for note in builder.data_path.glob("*.shard_infos.json"):
+    note.unlink()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +232,7 @@ def prepare(
   num_rare: int | None = None,
   num_unseen: int | None = None,
   seed: int = 0,
+  withhold: bool = True,
 ) -> PreparedSwig:
   """Builds the dataset of a folder, or finds it built.
 
@@ -164,6 +241,8 @@ def prepare(
     data_dir: where prepared datasets live.
     num_rare, num_unseen, seed: of the draw where DIR has no ov_splits.json,
       see `splits.load_groups`.
+    withhold: whether training images lose rationales that name an unseen
+      verb, see `swig.read_folder`.
 
   Raises:
     InputError: anything wrong with the folder, a broken image, a full disk.
@@ -171,17 +250,18 @@ def prepare(
   """
   swig.check_layout(folder)
   draw = {"num_rare": num_rare, "num_unseen": num_unseen, "seed": seed}
+  read = functools.partial(swig.read_folder, folder, withhold=withhold, **draw)
   content = None
   if not (vocabulary.jsons_folder(folder) / splits.SPLITS_FILE).exists():
-    content = swig.read_folder(folder, **draw)
+    content = read()
   with _quiet():
     builder = OvSwig(
-      config=OvSwigConfig.of(folder),
+      config=OvSwigConfig.of(folder, withhold=withhold),
       data_dir=str(data_dir),
       file_format="array_record",
     )
   if not builder.is_prepared():
-    builder.content = content or swig.read_folder(folder, **draw)
+    builder.content = content or read()
     _build(builder, pathlib.Path(data_dir))
     # The records are on disk now; do not keep them in memory as well.
     builder.content = None
@@ -230,31 +310,42 @@ def _full(data_dir: pathlib.Path, need: int, free: int) -> InputError:
   )
 
 
-def check(folder: str | pathlib.Path) -> int:
-  """Prints what a folder holds and its first problems; 0 if it is sound."""
-  content = swig.read_folder(folder)
-  words = content.vocabulary
+def build(folder: str | pathlib.Path, data_dir: str | pathlib.Path) -> None:
+  """Builds a folder (or finds it built) and prints what came of it."""
+  dataset = prepare(folder, data_dir)
+  about = dataset.builder.info.metadata
+  print(f"{dataset.builder.data_path}: {dataset.builder.info.dataset_size}")
+  for split, found in about["statistics"].items():
+    print(f"{split:<6} {found['images']} images, {found['by_group']}")
   print(
-    f"{content.folder}: {len(words.verbs)} verbs, {len(words.roles)} roles, "
-    f"{len(words.nouns)} noun classes, fingerprint {content.fingerprint[:12]}"
+    f"verbs  {dataset.groups.counts}, sha256 {dataset.groups.sha256[:12]}; "
+    f"{about['left_out']} training images of unseen verbs left out"
   )
-  print(f"verbs  {content.groups.counts}")
-  for split, by_group in content.counts().items():
-    print(f"{split:<6} {sum(by_group.values())} images, {by_group}")
-  print(f"       {content.dropped} training images of unseen verbs left out")
-  problems = swig.verify_images(content)
-  for problem in problems:
-    print(f"problem: {problem}")
-  print("images: " + ("see the problems above" if problems else "all whole"))
-  return 1 if problems else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--check", metavar="DIR", required=True)
-  folder = parser.parse_args(arguments).check
+  task = parser.add_mutually_exclusive_group(required=True)
+  task.add_argument("--check", metavar="DIR")
+  task.add_argument("--build", metavar="DIR")
+  parser.add_argument(
+    "--records-only", action="store_true", help="check: leave images unread"
+  )
+  parser.add_argument(
+    "--report", metavar="FILE", help="check: write everything found as JSON"
+  )
+  parser.add_argument(
+    "--data-dir", metavar="DIR", help="build: where to; DIR/../tfds if absent"
+  )
+  given = parser.parse_args(arguments)
   try:
-    return check(folder)
+    if given.build:
+      beside = pathlib.Path(given.build).resolve().parent / "tfds"
+      build(given.build, given.data_dir or beside)
+      return 0
+    return check.run(
+      given.check, read_images=not given.records_only, report_path=given.report
+    )
   except InputError as error:
     with contextlib.suppress(BrokenPipeError):
       print(f"problem: {error}", file=sys.stderr)

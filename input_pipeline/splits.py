@@ -1,27 +1,25 @@
 """Which verbs are seen, rare and unseen: `ov_splits.json`.
 
-The file is data, not a by-product: it says which verbs training may see, so
-it is read where it exists and drawn, hashed and written once where not.
+The file is data, not a by-product: it says which verbs training may see and
+which dev images may choose a model, so it is read where it exists and made,
+hashed and written once where not.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
-import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import atomic
+from input_pipeline import split_draw, split_file
 from input_pipeline.errors import InputError
+from input_pipeline.layout import SPLITS_FILE, jsons_folder, read_json
 from input_pipeline.schema import GROUPS
-from input_pipeline.vocabulary import Vocabulary, jsons_folder, read_json
+from input_pipeline.split_draw import Lists, draw
+from input_pipeline.vocabulary import Vocabulary
 
-SPLITS_FILE = "ov_splits.json"
-_VERSION = 1
 _REMEDY = f"correct the file, or delete it to have {SPLITS_FILE} drawn anew"
 
 
@@ -32,10 +30,15 @@ class VerbGroups:
   Attributes:
     groups: int32 [V], an index into `schema.GROUPS`.
     sha256: hash of the three lists of verb names, in hexadecimal.
+    method: how the verbs were chosen; '' if the file does not say.
+    images: what the file says of the images that follow, see
+      `split_file.image_sets`; {} if nothing.
   """
 
   groups: np.ndarray
   sha256: str
+  method: str = ""
+  images: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def verbs_in(self, group: str) -> np.ndarray:
     """Ids of the verbs in a group, ascending: int64 [n]."""
@@ -45,6 +48,22 @@ class VerbGroups:
   def counts(self) -> dict[str, int]:
     """Number of verbs by group name."""
     return {name: len(self.verbs_in(name)) for name in GROUPS}
+
+  def lists(self, vocabulary: Vocabulary) -> Lists:
+    """Verb names by group, sorted."""
+    return {
+      group: sorted(vocabulary.verbs[verb] for verb in self.verbs_in(group))
+      for group in GROUPS
+    }
+
+  def may_train(self, verbs: np.ndarray) -> np.ndarray:
+    """Which images, by verb id [n], may stand in training: bool [n]."""
+    return self.groups[verbs] != GROUPS.index("unseen")
+
+  def may_select(self, verbs: np.ndarray) -> np.ndarray:
+    """Which dev images, by verb id [n], may choose a model: bool [n]."""
+    selecting = [GROUPS.index(group) for group in split_file.SELECTING]
+    return np.isin(self.groups[verbs], selecting)
 
 
 def load_groups(
@@ -70,87 +89,97 @@ def load_groups(
     InputError: a verb in two lists, in none, or unknown; a hash that does
       not fit the lists; a file that cannot be written.
   """
-  path = jsons_folder(folder) / SPLITS_FILE
-  if path.exists():
-    return _read(path, vocabulary)
+  found = read(folder, vocabulary)
+  if found is not None:
+    return found
+  lists = default_draw(
+    vocabulary,
+    train_counts,
+    num_rare=num_rare,
+    num_unseen=num_unseen,
+    seed=seed,
+  )
+  split_file.write(folder, lists, method=split_draw.RANDOM, seed=seed)
+  return of_lists(lists, vocabulary, method=split_draw.RANDOM)
+
+
+def default_draw(
+  vocabulary: Vocabulary,
+  train_counts: Sequence[int] | np.ndarray,
+  *,
+  num_rare: int | None = None,
+  num_unseen: int | None = None,
+  seed: int = 0,
+  method: str = split_draw.RANDOM,
+) -> Lists:
+  """`draw` with a sixth of the verbs in a group whose number is None."""
   sixth = max(1, len(vocabulary.verbs) // 6)
-  lists = draw(
+  return draw(
     vocabulary,
     train_counts,
     num_rare=sixth if num_rare is None else num_rare,
     num_unseen=sixth if num_unseen is None else num_unseen,
     seed=seed,
+    method=method,
   )
-  digest = _digest(lists)
-  content = {"version": _VERSION, "seed": seed, "sha256": digest, **lists}
-  _write(path, json.dumps(content, indent=1))
-  logging.getLogger(__name__).info(
-    "drew %s with seed %d: %s verbs, sha256 %s",
-    path,
-    seed,
-    ", ".join(f"{len(lists[g])} {g}" for g in GROUPS),
-    digest[:12],
-  )
-  return _groups(lists, vocabulary)
 
 
-def draw(
-  vocabulary: Vocabulary,
-  train_counts: Sequence[int] | np.ndarray,
-  *,
-  num_rare: int,
-  num_unseen: int,
-  seed: int,
-) -> dict[str, list[str]]:
-  """Draws verb names by group, each list sorted.
+def read(
+  folder: str | pathlib.Path, vocabulary: Vocabulary
+) -> VerbGroups | None:
+  """The groups of a folder's split file; None where there is no file.
 
-  Unseen verbs are drawn at random; rare ones are, of the rest, those with
-  the fewest training images (ties by name).
+  Raises:
+    InputError: as `load_groups`.
   """
-  total = len(vocabulary.verbs)
-  if num_rare < 0 or num_unseen < 0 or num_rare + num_unseen >= total:
-    raise InputError(
-      f"cannot draw {num_rare} rare and {num_unseen} unseen verbs of {total}",
-      "ask for fewer: at least one verb must be seen",
-    )
-  # Sorted first, so that the draw does not depend on the verbs' numbering.
-  names = np.array(sorted(vocabulary.verbs))
-  keys = np.random.Philox(key=seed).random_raw(total)
-  shuffled = names[np.argsort(keys, kind="stable")].tolist()
-  unseen, rest = shuffled[:num_unseen], shuffled[num_unseen:]
-  counts = dict(zip(vocabulary.verbs, map(int, train_counts), strict=True))
-  rest.sort(key=lambda verb: (counts[verb], verb))
-  return {
-    "seen": sorted(rest[num_rare:]),
-    "rare": sorted(rest[:num_rare]),
-    "unseen": sorted(unseen),
-  }
-
-
-def _read(path: pathlib.Path, vocabulary: Vocabulary) -> VerbGroups:
+  path = jsons_folder(folder) / SPLITS_FILE
+  if not path.exists():
+    return None
   content = read_json(path)
   _check_form(path, content)
   lists = {group: content[group] for group in GROUPS}
   claimed = content.get("sha256")
-  if claimed is not None and claimed != _digest(lists):
+  if claimed is not None and claimed != split_file.digest(lists):
     raise InputError(
-      f"{path}: the lists do not fit their sha256 {claimed[:12]}",
+      f"{path}: the lists do not fit their sha256 {str(claimed)[:12]}",
       "restore the file, or take 'sha256' out if you edited it on purpose",
     )
   _check_lists(path, lists, vocabulary)
-  return _groups(lists, vocabulary)
+  images = content.get("images")
+  return of_lists(
+    lists,
+    vocabulary,
+    method=str(content.get("method", "")),
+    images=images if isinstance(images, dict) else {},
+  )
+
+
+def of_lists(
+  lists: Mapping[str, list[str]],
+  vocabulary: Vocabulary,
+  *,
+  method: str = "",
+  images: Mapping[str, Any] | None = None,
+) -> VerbGroups:
+  """The groups that three lists of all verbs make."""
+  groups = np.zeros(len(vocabulary.verbs), np.int32)
+  for number, group in enumerate(GROUPS):
+    for verb in lists[group]:
+      groups[vocabulary.verb_index[verb]] = number
+  groups.setflags(write=False)
+  return VerbGroups(groups, split_file.digest(lists), method, images or {})
 
 
 def _check_form(path: pathlib.Path, content: Any) -> None:
   good = (
     isinstance(content, dict)
-    and content.get("version") == _VERSION
+    and content.get("version") == split_file.VERSION
     and all(isinstance(content.get(group), list) for group in GROUPS)
   )
   if not good:
     raise InputError(
-      f"{path} is not {{'version': {_VERSION}, 'seen': [verbs], 'rare': "
-      "[verbs], 'unseen': [verbs]}",
+      f"{path} is not {{'version': {split_file.VERSION}, 'seen': [verbs], "
+      "'rare': [verbs], 'unseen': [verbs]}",
       _REMEDY,
     )
 
@@ -162,7 +191,7 @@ def _check_lists(
   home: dict[str, str] = {}
   for group in GROUPS:
     for verb in lists[group]:
-      if verb not in vocabulary.verb_index:
+      if not isinstance(verb, str) or verb not in vocabulary.verb_index:
         raise InputError(
           f"{path}: {verb!r} of the list {group!r} is no verb of the frames",
           _REMEDY,
@@ -180,31 +209,3 @@ def _check_lists(
       f"{path}: {len(homeless)} verbs stand in no list: {homeless[:5]}",
       "put each verb in 'seen', 'rare' or 'unseen'",
     )
-
-
-def _groups(
-  lists: Mapping[str, list[str]], vocabulary: Vocabulary
-) -> VerbGroups:
-  groups = np.zeros(len(vocabulary.verbs), np.int32)
-  for number, group in enumerate(GROUPS):
-    for verb in lists[group]:
-      groups[vocabulary.verb_index[verb]] = number
-  groups.setflags(write=False)
-  return VerbGroups(groups, _digest(lists))
-
-
-def _digest(lists: Mapping[str, list[str]]) -> str:
-  text = json.dumps([sorted(lists[group]) for group in GROUPS])
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  """Writes whole or not at all."""
-  try:
-    with atomic.replacing(path) as temporary:
-      temporary.write_text(text, "utf-8")
-  except OSError as error:
-    raise InputError(
-      f"cannot write {path}: {error.strerror}",
-      "make the folder writable once, or put your own file there",
-    ) from None

@@ -1,6 +1,6 @@
 """Reads and checks a folder in the layout of SWiG.
 
-See docs/architecture.md for the layout. One record of a split's JSON:
+docs/own_data.md describes the layout. One record of a split's JSON:
 
   "img.jpg": {"verb", "height", "width", "bb": {role: [x1, y1, x2, y2]},
               "frames": [{role: noun id or ""}, x3]}
@@ -12,35 +12,30 @@ with boxes in pixels and [-1, -1, -1, -1] where a role is not grounded
 import collections
 import dataclasses
 import functools
-import hashlib
-import json
 import logging
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import images, splits, swig_record, vocabulary
-from input_pipeline.errors import InputError
+from input_pipeline import (
+  folder_groups,
+  layout,
+  leaks,
+  record_files,
+  record_parser,
+  split_file,
+  splits,
+  vocabulary,
+)
+from input_pipeline.layout import SPLITS, Layout
 from input_pipeline.schema import GROUPS
-from input_pipeline.swig_record import Record
+from input_pipeline.swig_record import Record, RecordError
 
-SPLITS = ("train", "dev", "test")
-IMAGES_FOLDER = "images_512"
-JSONS_FOLDER = "SWiG_jsons"
-_REQUIRED = (
-  vocabulary.SPACE_FILE,
-  *(f"{split}.json" for split in SPLITS),
-)
-_OPTIONAL = (
-  vocabulary.VERB_FILE,
-  vocabulary.ROLE_FILE,
-  vocabulary.NOUN_FILE,
-  splits.SPLITS_FILE,
-)
+IMAGES_FOLDER, JSONS_FOLDER = layout.IMAGES_FOLDER, layout.JSONS_FOLDER
 _SHOWN = 5
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +43,30 @@ class SwigFolder:
   """A folder that was read and checked.
 
   Attributes:
-    folder: its path.
+    layout: its files.
     vocabulary: verbs, roles, nouns, frames.
     groups: seen, rare and unseen verbs.
     splits: records of 'train', 'dev' and 'test' in the order of the JSON;
       no training record has an unseen verb.
     dropped: how many training records of unseen verbs were left out.
+    withheld: how many training records lost their rationales because those
+      name an unseen verb.
+    images: which images may do what, see `split_file.image_sets`.
     fingerprint: see `fingerprint`.
   """
 
-  folder: pathlib.Path
+  layout: Layout
   vocabulary: vocabulary.Vocabulary
   groups: splits.VerbGroups
   splits: Mapping[str, list[Record]]
   dropped: int
+  withheld: int
+  images: Mapping[str, Mapping[str, Any]]
   fingerprint: str
+
+  @property
+  def folder(self) -> pathlib.Path:
+    return self.layout.folder
 
   @functools.cached_property
   def train_counts(self) -> np.ndarray:
@@ -74,7 +78,9 @@ class SwigFolder:
     """Number of images by split and group."""
     table = {}
     for split, records in self.splits.items():
-      found = collections.Counter(record.group for record in records)
+      found = collections.Counter(
+        int(self.groups.groups[record.verb]) for record in records
+      )
       table[split] = {name: found[i] for i, name in enumerate(GROUPS)}
     return table
 
@@ -85,173 +91,136 @@ def read_folder(
   num_rare: int | None = None,
   num_unseen: int | None = None,
   seed: int = 0,
+  withhold: bool = True,
 ) -> SwigFolder:
-  """Reads a folder; draws its verb groups where ov_splits.json is absent.
+  """Reads a folder; writes its split file where there is none.
+
+  The verb groups of the authors' files follow from those files; else they
+  are drawn.
 
   Args:
     folder: DIR with images_512 and SWiG_jsons.
     num_rare, num_unseen, seed: of the draw, see `splits.load_groups`.
+    withhold: whether training records lose rationales that name an unseen
+      verb (see `leaks`); False takes all texts as they are.
 
   Raises:
     InputError: anything missing, cut off or contradictory; the message names
       file, image and role.
   """
-  folder = pathlib.Path(folder)
-  check_layout(folder)
+  files = layout.find(folder)
   words = vocabulary.load(folder)
-  contents = {split: _read_split(folder, split, words) for split in SPLITS}
-  _check_disjoint(folder, contents)
-  counts = np.zeros(len(words.verbs), np.int64)
-  for entry in contents["train"].values():
-    counts[words.verb_index[entry["verb"]]] += 1
-  groups = splits.load_groups(
-    folder, words, counts, num_rare=num_rare, num_unseen=num_unseen, seed=seed
-  )
-  _check_images(folder, contents)
-  unseen = {words.verbs[verb] for verb in groups.verbs_in("unseen")}
-  train = contents["train"]
-  kept = {k: v for k, v in train.items() if v["verb"] not in unseen}
-  dropped = len(train) - len(kept)
-  if dropped:
-    logging.getLogger(__name__).info(
-      "%s: left out %d training images of unseen verbs", folder, dropped
+  groups = folder_groups.find(files, words)
+  new = groups is None
+  if new:
+    groups = folder_groups.make(
+      files, words, num_rare=num_rare, num_unseen=num_unseen, seed=seed
     )
-  contents["train"] = kept
+    unseen = leaks.unseen_names(words, groups)
+    # Nouns that only unseen verbs have are no classes, where those are derived.
+    words = vocabulary.load(folder, unseen=unseen)
+  found, verbs_of = _read_splits(files, words)
+  sets = split_file.image_sets(verbs_of, groups.lists(words))
+  if new:
+    folder_groups.write(files, words, groups, verbs_of, seed=seed)
+  elif groups.images and groups.images != sets:
+    _log.warning(
+      "%s: the records are others than those the split file was made for; "
+      "its verbs hold, its counts do not",
+      files.jsons / layout.SPLITS_FILE,
+    )
+  trained = [record for record in found["train"] if _may_train(record, groups)]
+  dropped = len(found["train"]) - len(trained)
+  found["train"], withheld = trained, 0
+  if withhold:
+    found["train"], withheld = _withhold(trained, words, groups)
+  _tell(files, dropped, withheld)
   return SwigFolder(
-    folder=folder,
+    layout=files,
     vocabulary=words,
     groups=groups,
-    splits={
-      split: _records(folder, split, content, words, groups)
-      for split, content in contents.items()
-    },
+    splits=found,
     dropped=dropped,
-    fingerprint=fingerprint(folder),
+    withheld=withheld,
+    images=sets,
+    fingerprint=files.fingerprint(),
   )
 
 
 def check_layout(folder: str | pathlib.Path) -> None:
   """Says in one message which pieces of a folder are missing."""
-  folder = pathlib.Path(folder)
-  missing = [] if (folder / IMAGES_FOLDER).is_dir() else [f"{IMAGES_FOLDER}/"]
-  missing += [
-    f"{JSONS_FOLDER}/{name}"
-    for name in _REQUIRED
-    if not (folder / JSONS_FOLDER / name).is_file()
-  ]
-  if not missing:
-    return
-  raise InputError(
-    f"{folder} is no SWiG folder: it lacks {', '.join(missing)}",
-    "get images_512.zip and SWiG_jsons from the SWiG project page, "
-    f"https://github.com/allenai/swig, and put them at "
-    f"{folder / IMAGES_FOLDER} and {folder / JSONS_FOLDER}; to try without "
-    "them: python -m input_pipeline.small_world --out=DIR",
-  )
+  layout.find(folder)
 
 
 def fingerprint(folder: str | pathlib.Path) -> str:
   """sha256 over the JSON and index files and the images' names and sizes."""
-  folder = pathlib.Path(folder)
-  check_layout(folder)
-  digest = hashlib.sha256()
-  for name in (*_REQUIRED, *_OPTIONAL):
-    path = folder / JSONS_FOLDER / name
-    content = path.read_bytes() if path.exists() else b""
-    digest.update(f"{name} {len(content)}\n".encode())
-    digest.update(content)
-  sizes = sorted(_image_sizes(folder).items())
-  digest.update(json.dumps(sizes).encode())
-  return digest.hexdigest()
+  return layout.find(folder).fingerprint()
 
 
-def verify_images(folder: SwigFolder, limit: int = _SHOWN) -> list[InputError]:
+def verify_images(folder: SwigFolder, limit: int = _SHOWN) -> list[RecordError]:
   """Checks every image's header and size; up to `limit` problems."""
-  problems: list[InputError] = []
+  problems: list[RecordError] = []
   for records in folder.splits.values():
     for record in records:
       try:
-        images.check(
-          record.path.read_bytes(), record.name, record.height, record.width
-        )
-      except InputError as error:
+        record.check_image(record.path.read_bytes())
+      except RecordError as error:
         problems.append(error)
       if len(problems) == limit:
         return problems
   return problems
 
 
-def _image_sizes(folder: pathlib.Path) -> dict[str, int]:
-  """Bytes of every file in the image folder, by name."""
-  with os.scandir(folder / IMAGES_FOLDER) as entries:
-    return {e.name: e.stat().st_size for e in entries if e.is_file()}
-
-
-def _read_split(
-  folder: pathlib.Path, split: str, words: vocabulary.Vocabulary
-) -> dict[str, Any]:
-  path = folder / JSONS_FOLDER / f"{split}.json"
-  content = vocabulary.read_json(path)
-  if not isinstance(content, dict):
-    raise InputError(
-      f"{path} holds a {type(content).__name__}, not an object by image name",
-      "see docs/architecture.md for the form of a record",
-    )
-  for name, entry in content.items():
-    verb = entry.get("verb") if isinstance(entry, dict) else None
-    if verb not in words.verb_index:
-      raise InputError(
-        f"{path}: image {name} has the verb {verb!r}, which has no frame",
-        f"add the verb to {vocabulary.SPACE_FILE}, or take the image out",
+def _read_splits(
+  files: Layout, words: vocabulary.Vocabulary
+) -> tuple[dict[str, list[Record]], dict[str, dict[str, str]]]:
+  """Records, and verb names by image name, of all splits."""
+  there = files.image_sizes()
+  records, verbs_of = {}, {}
+  # One JSON at a time: parsed, a split takes a tenth of the memory.
+  for split in SPLITS:
+    rows = record_files.read(files, split, words)
+    record_files.check_disjoint(rows, split, verbs_of)
+    record_files.check_images(files, split, rows, there)
+    verbs_of[split] = {n: row.entry["verb"] for n, row in rows.items()}
+    records[split] = [
+      record_parser.parse(
+        row.entry, row.place, words, boxes_required=split == "train"
       )
-  return content
+      for row in rows.values()
+    ]
+  return records, verbs_of
 
 
-def _check_disjoint(
-  folder: pathlib.Path, contents: Mapping[str, Mapping[str, Any]]
-) -> None:
-  home: dict[str, str] = {}
-  for split, content in contents.items():
-    for name in content:
-      if name in home:
-        raise InputError(
-          f"{folder / JSONS_FOLDER}: image {name} stands in {home[name]}.json "
-          f"and in {split}.json",
-          "leave each image in one split",
-        )
-      home[name] = split
+def _may_train(record: Record, groups: splits.VerbGroups) -> bool:
+  return bool(groups.may_train(record.verb))
 
 
-def _check_images(
-  folder: pathlib.Path, contents: Mapping[str, Mapping[str, Any]]
-) -> None:
-  there = _image_sizes(folder)
-  for split, content in contents.items():
-    missing = [name for name in content if name not in there]
-    if missing:
-      raise InputError(
-        f"{folder / IMAGES_FOLDER} lacks {len(missing)} of {len(content)} "
-        f"images of {split}.json: {', '.join(missing[:_SHOWN])}"
-        f"{', ...' if len(missing) > _SHOWN else ''}",
-        f"put them there, or take their records out of {split}.json",
-      )
-
-
-def _records(
-  folder: pathlib.Path,
-  split: str,
-  content: Mapping[str, Any],
+def _withhold(
+  records: list[Record],
   words: vocabulary.Vocabulary,
   groups: splits.VerbGroups,
-) -> list[Record]:
-  json_path = folder / JSONS_FOLDER / f"{split}.json"
-  return [
-    swig_record.parse(
-      entry,
-      swig_record.Place(json_path, folder / IMAGES_FOLDER / name),
-      words,
-      groups.groups,
-      boxes_required=split == "train",
+) -> tuple[list[Record], int]:
+  """Takes rationales away that name an unseen verb, all four of a record."""
+  finder = leaks.NameFinder(leaks.unseen_names(words, groups))
+  kept, withheld = [], 0
+  for record in records:
+    if any(finder.find(text) for text in record.rationales or ()):
+      record = dataclasses.replace(record, rationales=None)
+      withheld += 1
+    kept.append(record)
+  return kept, withheld
+
+
+def _tell(files: Layout, dropped: int, withheld: int) -> None:
+  if dropped:
+    _log.info(
+      "%s: left out %d training images of unseen verbs", files.folder, dropped
     )
-    for name, entry in content.items()
-  ]
+  if withheld:
+    _log.warning(
+      "%s: withheld the rationales of %d training images, which name unseen "
+      "verbs; templates take their place",
+      files.folder,
+      withheld,
+    )

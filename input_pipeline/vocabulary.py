@@ -1,9 +1,7 @@
 """Verbs, their frames, roles and nouns of a SWiG-layout folder.
 
 The source of truth is `imsitu_space.json` (Yatskar et al., CVPR 2016); the
-index files of the SWiG release (`verb_indices.txt`, `role_indices.txt`,
-`train_classes.csv`; Pratt et al., ECCV 2020) fix the numbers. An index file
-that is absent is derived: names in sorted order, nouns those of `train.json`.
+index files of the SWiG release fix the numbers, see `indices`.
 """
 
 import collections
@@ -12,21 +10,25 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from input_pipeline import indices, layout
 from input_pipeline.errors import InputError
 from input_pipeline.schema import MAX_ROLES
 
-BLANK, OOV, PAD = "blank", "oov", "Pad"
-SPACE_FILE = "imsitu_space.json"
-VERB_FILE = "verb_indices.txt"
-ROLE_FILE = "role_indices.txt"
-NOUN_FILE = "train_classes.csv"
+BLANK, OOV, PAD = indices.BLANK, indices.OOV, indices.PAD
+SPACE_FILE = layout.SPACE_FILE
+VERB_FILE, ROLE_FILE = layout.VERB_FILE, layout.ROLE_FILE
+NOUN_FILE = layout.NOUN_FILE
+jsons_folder, read_json = layout.jsons_folder, layout.read_json
 # What the three classes that are no WordNet synset are called in words.
 _SPECIAL_GLOSSES = {BLANK: "nothing", OOV: "something else", PAD: "padding"}
+# "n10287213", "10287213-n", ...: never a word that a text encoder knows.
+_WORDNET_ID = re.compile(r"[nvars]?-?\d{8}(-[nvars])?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Vocabulary:
     verb_definitions: one text per verb, '' where the source has none.
     verb_abstracts: one text per verb, e.g. 'an AGENT jumps over ...'.
     role_definitions: per role, the commonest of its definitions, '' if none.
+    frame_definitions: per verb, the definitions of its own roles in the order
+      of its frame ('The entity doing the jump action'), '' where none.
+    frame_questions: the same of the questions ('who is doing the jump
+      action?'). A question is its verb's own; roles share hardly any.
     noun_glosses: words of each noun class, the commonest first.
     noun_definitions: one text per noun class, '' for blank, oov and Pad.
   """
@@ -54,6 +60,8 @@ class Vocabulary:
   role_definitions: tuple[str, ...]
   noun_glosses: tuple[tuple[str, ...], ...]
   noun_definitions: tuple[str, ...]
+  frame_definitions: tuple[tuple[str, ...], ...] = ()
+  frame_questions: tuple[tuple[str, ...], ...] = ()
 
   @functools.cached_property
   def verb_index(self) -> dict[str, int]:
@@ -93,23 +101,27 @@ class Vocabulary:
     return tuple(self.roles[role] for role in self.frames[verb])
 
 
-def load(folder: str | pathlib.Path) -> Vocabulary:
+def load(
+  folder: str | pathlib.Path, *, unseen: Collection[str] | None = None
+) -> Vocabulary:
   """Reads the vocabulary of a SWiG-layout folder.
 
   Args:
     folder: DIR, or DIR/SWiG_jsons.
+    unseen: verbs whose records add no nouns where there is no
+      train_classes.csv; None: those of the split file.
 
   Raises:
     InputError: a file is missing or cut off, an index file disagrees with
-      imsitu_space.json, or a frame has more than MAX_ROLES roles.
+      imsitu_space.json, a frame has more than MAX_ROLES roles, or a noun has
+      no words.
   """
   folder = jsons_folder(folder)
   space = read_json(folder / SPACE_FILE)
   frames = _frames(space, folder / SPACE_FILE)
-  verbs = _names(folder / VERB_FILE, sorted(frames))
-  used_roles = {role for frame in frames.values() for role in frame}
-  roles = _names(folder / ROLE_FILE, sorted(used_roles))
-  nouns = _nouns(folder, space["nouns"])
+  verbs = indices.verbs(folder, frames)
+  roles = indices.roles(folder, frames)
+  nouns = indices.nouns(folder, space["nouns"], unseen)
   role_number = {name: i for i, name in enumerate(roles)}
   entries = [space["verbs"][verb] for verb in verbs]
   return Vocabulary(
@@ -120,57 +132,13 @@ def load(folder: str | pathlib.Path) -> Vocabulary:
     verb_definitions=tuple(e.get("def") or "" for e in entries),
     verb_abstracts=tuple(e.get("abstract") or "" for e in entries),
     role_definitions=_role_definitions(roles, entries),
-    noun_glosses=tuple(_glosses(n, space["nouns"]) for n in nouns),
+    frame_definitions=tuple(_of_frame(e, "def") for e in entries),
+    frame_questions=tuple(_of_frame(e, "question") for e in entries),
+    noun_glosses=_all_glosses(nouns, space["nouns"], folder / SPACE_FILE),
     noun_definitions=tuple(
       space["nouns"].get(n, {}).get("def") or "" for n in nouns
     ),
   )
-
-
-def jsons_folder(folder: str | pathlib.Path) -> pathlib.Path:
-  """DIR/SWiG_jsons where there is one, else DIR itself."""
-  folder = pathlib.Path(folder)
-  inner = folder / "SWiG_jsons"
-  return inner if inner.is_dir() else folder
-
-
-def read_json(path: pathlib.Path) -> Any:
-  """Parses a JSON file; `InputError` names file, line and column."""
-  try:
-    return json.loads(path.read_text("utf-8"), object_pairs_hook=_no_repeats)
-  except FileNotFoundError:
-    raise InputError(
-      f"{path} is missing",
-      "put the file there; docs/architecture.md shows the folder's layout",
-    ) from None
-  except json.JSONDecodeError as error:
-    raise InputError(
-      f"{path} is cut off or is not JSON: {error.msg} at line "
-      f"{error.lineno}, column {error.colno}",
-      "copy or download the file again",
-    ) from None
-  except UnicodeDecodeError as error:
-    raise InputError(
-      f"{path} is not UTF-8 text: byte {error.start}",
-      "copy or download the file again",
-    ) from None
-  except _RepeatedKey as error:
-    raise InputError(
-      f"{path} has the key {error.args[0]!r} twice in one object",
-      "keep one of the two entries",
-    ) from None
-
-
-class _RepeatedKey(Exception):
-  """A JSON object names a key twice; json would silently drop the first."""
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) < len(pairs):
-    counts = collections.Counter(key for key, _ in pairs)
-    raise _RepeatedKey(counts.most_common(1)[0][0])
-  return found
 
 
 def _frames(
@@ -182,6 +150,16 @@ def _frames(
       f"{path} lacks 'verbs' or 'nouns' at the top",
       "use the imsitu_space.json of imSitu or SWiG, or the same structure",
     )
+  for part in ("verbs", "nouns"):
+    entries = (
+      space[part].items() if isinstance(space[part], dict) else [("", 0)]
+    )
+    wrong = [name for name, entry in entries if not isinstance(entry, dict)]
+    if wrong:
+      raise InputError(
+        f"{path}: {part!r} is not an object of objects, see {wrong[0]!r}",
+        "docs/own_data.md shows the form",
+      )
   frames = {}
   for verb, entry in space["verbs"].items():
     order = tuple(entry.get("order") or ())
@@ -192,66 +170,6 @@ def _frames(
       )
     frames[verb] = order
   return frames
-
-
-def _names(path: pathlib.Path, known: Sequence[str]) -> tuple[str, ...]:
-  """Names of an index file, one a line; `known` where there is no file."""
-  if not path.exists():
-    return tuple(known)
-  names = tuple(path.read_text("utf-8").split())
-  if len(set(names)) < len(names) or set(names) != set(known):
-    extra = sorted(set(names) - set(known))[:5]
-    lacking = sorted(set(known) - set(names))[:5]
-    raise InputError(
-      f"{path} disagrees with {SPACE_FILE}: {len(names)} names for "
-      f"{len(known)}; not in the space {extra}; not in the file {lacking}",
-      "delete the file to have it derived, or list each name once",
-    )
-  return names
-
-
-def _nouns(folder: pathlib.Path, known: Mapping[str, Any]) -> tuple[str, ...]:
-  """Noun classes of train_classes.csv, or derived from the training frames."""
-  path = folder / NOUN_FILE
-  if not path.exists():
-    return (BLANK, *_training_nouns(folder, known), OOV, PAD)
-  rows = [line.split(",") for line in path.read_text("utf-8").split()]
-  names = tuple(row[0] for row in rows)
-  numbers = [row[-1] for row in rows]
-  if numbers != [str(i) for i in range(len(rows))]:
-    wrong = next(i for i, n in enumerate(numbers) if n != str(i))
-    raise InputError(
-      f"{path} line {wrong + 1}: {','.join(rows[wrong])!r}",
-      f"each line is 'noun,index' and the indices count 0, 1, 2; here {wrong}",
-    )
-  if names[:1] != (BLANK,) or names[-2:] != (OOV, PAD):
-    raise InputError(
-      f"{path} begins with {names[:1]} and ends with {names[-2:]}",
-      f"the first class is {BLANK!r}, the last two are {OOV!r} and {PAD!r}",
-    )
-  unknown = [n for n in names[1:-2] if n not in known]
-  if unknown or len(set(names)) < len(names):
-    raise InputError(
-      f"{path} has {len(unknown)} nouns that {SPACE_FILE} lacks, such as "
-      f"{unknown[:5]}, or a noun twice",
-      f"add them to {SPACE_FILE} or take them out",
-    )
-  return names
-
-
-def _training_nouns(
-  folder: pathlib.Path, known: Mapping[str, Any]
-) -> list[str]:
-  train = folder / "train.json"
-  if not train.exists():
-    return sorted(known)
-  used = {
-    noun
-    for record in read_json(train).values()
-    for frame in record.get("frames", ())
-    for noun in frame.values()
-  }
-  return sorted(used & set(known))
 
 
 def _role_definitions(
@@ -266,6 +184,39 @@ def _role_definitions(
   return tuple(
     min(texts[role], key=lambda text: (-texts[role][text], text), default="")
     for role in roles
+  )
+
+
+def _of_frame(entry: Mapping[str, Any], field: str) -> tuple[str, ...]:
+  """A text of each role of a verb, in the order of its frame."""
+  roles = entry.get("roles")
+  roles = roles if isinstance(roles, dict) else {}
+  texts = []
+  for role in entry["order"]:
+    value = roles.get(role)
+    texts.append((isinstance(value, dict) and value.get(field)) or "")
+  return tuple(texts)
+
+
+def _all_glosses(
+  nouns: Sequence[str], known: Mapping[str, Any], path: pathlib.Path
+) -> tuple[tuple[str, ...], ...]:
+  """Words of every class; text encoders must never be given an id instead."""
+  found = tuple(_glosses(noun, known) for noun in nouns)
+  for noun, words in zip(nouns, found, strict=True):
+    if not words or any(_is_no_word(word) for word in words):
+      raise InputError(
+        f"{path}: noun {noun!r} has the words {list(words)}",
+        "give its 'gloss' one word or more that people use, not an id",
+      )
+  return found
+
+
+def _is_no_word(word: Any) -> bool:
+  return (
+    not isinstance(word, str)
+    or not word.strip()
+    or _WORDNET_ID.fullmatch(word.strip()) is not None
   )
 
 

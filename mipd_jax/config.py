@@ -18,6 +18,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models.config import ModelConfig
+from mipd_jax.rationales.judging import JrgConfig
 
 T = TypeVar("T")
 
@@ -45,15 +46,29 @@ class TeacherConfig:
   """The frozen encoders and the cache of what they put out.
 
   Attributes:
-    student_encoder, teacher_encoder: Hugging Face ids or folders.
-    text_encoder: whose text tower embeds labels and rationales; "" is the
-      student encoder.
-    foundation: "standard" or "debug" trains small encoders into the folders
+    student_encoder: Hugging Face id or folder of a CLIP.
+    teacher_encoder: of a BLIP-2 or a CLIP.
+    text_encoder: CLIP whose text tower embeds labels and rationales; "" is
+      the student encoder.
+    foundation: "standard" or "debug" trains small models into the folders
       when they are not there; "" expects them to exist.
     cache: folder of the teacher cache.
+    question: asked of a BLIP-2 about each image; its logits are the
+      log-likelihoods of the verbs' names as answers.
+    verb_score: "sum", "mean" or "calibrated": how those are normalised
+      (teachers/image_teachers.py).
+    language_model: causal or seq2seq model that writes and judges rationales
+      (JRG, docs/rationales.md); "" leaves them to templates.
+    jrg: how it does.
+    parts: comma-separated parts that the cache is to hold (docs/teachers.md).
+    only: comma-separated tasks of this run of --mode=prepare; "" is all.
+    process_index, process_count: of processes that make one cache without
+      knowing of each other; 0 of 0 takes JAX's own.
     batch_size: images a step over all devices.
     text_length: tokens a rationale is cut to.
-    dtype: of the cached tokens.
+    dtype: of the cached tokens: "bfloat16", "float32" or "int8".
+    compute_dtype: of the encoders' arithmetic and parameters; "auto" is
+      bfloat16 on accelerators and float32 on CPUs.
   """
 
   student_encoder: str
@@ -61,9 +76,18 @@ class TeacherConfig:
   cache: str
   text_encoder: str = ""
   foundation: str = ""
+  question: str = "Question: what is the activity in this picture? Answer:"
+  verb_score: str = "sum"
+  language_model: str = ""
+  jrg: JrgConfig = dataclasses.field(default_factory=JrgConfig)
+  parts: str = "student,teacher,text,verb_logits,clip_logits"
+  only: str = ""
+  process_index: int = 0
+  process_count: int = 0
   batch_size: int = 64
   text_length: int = 77
   dtype: str = "bfloat16"
+  compute_dtype: str = "auto"
 
   def __post_init__(self):
     if self.foundation not in ("", "standard", "debug"):
@@ -71,6 +95,7 @@ class TeacherConfig:
         f"teacher.foundation={self.foundation!r} is not '', 'standard' or "
         "'debug'"
       )
+    _check_dtype("teacher.compute_dtype", self.compute_dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +134,14 @@ class TrainConfig:
       raise ValueError(
         f"train.schedule={self.schedule!r} is not 'constant' or 'cosine'"
       )
-    if self.dtype not in ("auto", "bfloat16", "float32"):
-      raise ValueError(
-        f"train.dtype={self.dtype!r} is not 'auto', 'bfloat16' or 'float32'"
-      )
+    _check_dtype("train.dtype", self.dtype)
+
+
+def _check_dtype(field: str, dtype: str) -> None:
+  if dtype not in ("auto", "bfloat16", "float32"):
+    raise ValueError(
+      f"{field}={dtype!r} is not 'auto', 'bfloat16' or 'float32'"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def folders(folder: pathlib.Path) -> dict[str, Any]:
   return {
     "dataset.folder": str(folder / "world"),
     "teacher.student_encoder": str(folder / "foundation" / "student_clip"),
-    "teacher.teacher_encoder": str(folder / "foundation" / "teacher_clip"),
+    "teacher.teacher_encoder": str(folder / "foundation" / "teacher_blip2"),
     "teacher.text_encoder": str(folder / "foundation" / "teacher_clip"),
     "teacher.cache": str(folder / "cache"),
   }

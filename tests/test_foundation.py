@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 
 from input_pipeline.errors import InputError
-from input_pipeline.small_world import WorldConfig, draw_world
+from input_pipeline.small_world import WorldConfig, captions, draw_world
 from input_pipeline.small_world.captions import content_words
-from mipd_jax.teachers import clip, foundation, foundation_training
+from mipd_jax.teachers import (
+  blip2,
+  clip,
+  foundation,
+  foundation_questions,
+  foundation_tower,
+  foundation_training,
+  tokenizer,
+)
 
 WORLD = WorldConfig.tiny()
 
@@ -33,11 +41,48 @@ def test_folders_load_and_have_scores(folders, model):
   assert model.image_size == teacher.image_size == 48
   assert model.num_image_tokens == 37
   for folder in folders.values():
-    scores = foundation.zero_shot(folder)
-    assert set(scores) == {"name", "name and definition"}
-    assert set(scores["name"]) == {"seen", "rare", "unseen"}
+    for scores in foundation.zero_shot(folder).values():
+      assert set(scores) == {"seen", "rare", "unseen"}
   parent = folders["student_clip"].parent
-  assert {p.name for p in parent.iterdir()} == {"student_clip", "teacher_clip"}
+  assert {p.name for p in parent.iterdir()} == set(foundation.MODELS)
+
+
+def test_blip2_answers_and_has_the_tower_of_the_clip(folders):
+  """Its tokens are CLIP's through CLIP's last norm, but for a regression."""
+  teacher = clip.load(folders["teacher_clip"])
+  model = blip2.load(folders["teacher_blip2"])
+  layer = model.params["vision_model"]["encoder"]["layers"]["0"]
+  ours = foundation_tower.from_clip(model.params, teacher.params)
+  start = ours["vision_model"]["encoder"]["layers"]["0"]
+  kernels = [x["self_attn"]["qkv"]["kernel"] for x in (layer, start)]
+  moved = np.abs(kernels[0] - kernels[1]).max()
+  assert 0 < moved < 0.02  # a few steps of 1e-3 from CLIP's weights
+  attention = teacher.params["vision_model"]["encoder"]["layers"]["0"]
+  query = attention["self_attn"]["q_proj"]["kernel"]
+  np.testing.assert_array_equal(kernels[1][:, : query.shape[1]], query)
+  names = [verb.name for verb in draw_world(WORLD).verbs]
+  assert model.tokenize_answers(names).lengths.tolist() == [2] * len(names)
+
+
+def test_questions_know_all_their_words(folders):
+  model = blip2.load(folders["teacher_blip2"])
+  scenes = captions.draw_pool(draw_world(WORLD), 8, 48)[1]
+  tokens = np.arange(8)[:, None, None] * np.ones((1, 2, 3))
+  batches = foundation_questions.batches(
+    model, tokens, scenes, captions.CaptionConfig(verb=1.0), 4, seed=0
+  )
+  seen, ids, _, targets = next(batches)
+  unknown = tokenizer.vocabulary([])[tokenizer.UNKNOWN]
+  assert not (ids == unknown).any() and not (targets == unknown).any()
+  verbs = {verb.name for verb in draw_world(WORLD).verbs}
+  asked, _ = model.tokenize([foundation_questions.VERB])
+  for row, image in enumerate(seen[:, 0, 0].astype(int)):
+    answered = {
+      model.tokenizer.inner.decode(t[t >= 0], skip_special_tokens=True)
+      for question, t in zip(ids[row], targets[row], strict=True)
+      if (question == asked[0, : ids.shape[-1]]).all()
+    }
+    assert answered == {scenes[image].verb.name} <= verbs
 
 
 def test_every_word_of_the_world_is_known(model):

@@ -1,5 +1,8 @@
 """One geometry: boxes go there and back, and pixels lie where boxes say."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from PIL import Image
 
 from input_pipeline.geometry import BORDER_RGB, Letterbox, letterbox_image
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIDES = st.integers(1, 2000)
 
 
@@ -36,6 +40,55 @@ def test_boxes_there_and_back(case):
   low, high = canvas[:, :2] - canvas[:, 2:] / 2, canvas[:, :2] + canvas[:, 2:]
   assert (low >= -1e-6).all() and (canvas[:, 2:] <= 1 + 1e-6).all()
   assert (high >= low).all()
+
+
+@st.composite
+def _whole_boxes(draw):
+  """Annotated boxes: corners are whole pixels, as SWiG has them."""
+  height, width = draw(st.integers(1, 8192)), draw(st.integers(1, 8192))
+  boxes = []
+  for _ in range(draw(st.integers(1, 6))):
+    x1, y1 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    x2 = draw(st.integers(x1 + 1, width))
+    y2 = draw(st.integers(y1 + 1, height))
+    boxes.append((x1, y1, x2, y2))
+  return height, width, np.array([*boxes, (-1, -1, -1, -1)])
+
+
+@given(_whole_boxes())
+@settings(max_examples=300, deadline=None)
+def test_whole_pixels_come_back_exactly(case):
+  height, width, boxes = case
+  letterbox = Letterbox(height, width)
+  there = letterbox.boxes_to_canvas(boxes)
+  np.testing.assert_array_equal(
+    np.rint(letterbox.boxes_to_pixels(there)), boxes
+  )
+
+
+REAL = ROOT.parent / "shared" / "data" / "swig" / "samples_with_boxes.json"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="no ../shared/data/swig")
+@pytest.mark.parametrize("size", [224, 336, 448])
+def test_real_boxes_come_back_exactly(size):
+  """The complete records of SWiG, also through the pixels of a canvas."""
+  records = json.loads(REAL.read_text())
+  assert len(records) == 3
+  for record in records.values():
+    letterbox = Letterbox(record["height"], record["width"])
+    boxes = np.array(list(record["bb"].values()))
+    assert (boxes[:, 0] >= 0).any()
+    canvas = letterbox.boxes_to_canvas(boxes)
+    np.testing.assert_array_equal(
+      np.rint(letterbox.boxes_to_pixels(canvas)), boxes
+    )
+    # A model's boxes are shares of the canvas, drawings are pixels of it.
+    drawn = canvas * np.float32(size)
+    back = np.where(canvas[:, 2:3] < 0, -1, drawn / np.float32(size))
+    np.testing.assert_array_equal(
+      np.rint(letterbox.boxes_to_pixels(back)), boxes
+    )
 
 
 def test_known_values():

@@ -55,6 +55,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "input_pipeline.small_world.config",
     "mipd_jax.losses.config",
     "mipd_jax.models.config",
+    "mipd_jax.rationales.judging",
   ),
   "mipd_jax.presets": ("mipd_jax.losses.config", "mipd_jax.models.config"),
   "mipd_jax.training": (
@@ -81,6 +82,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     *STEP,
     "mipd_jax.config",
     "mipd_jax.evaluation",
+    "mipd_jax.rationales",
     "mipd_jax.report",
     "mipd_jax.stages",
     "mipd_jax.teachers",

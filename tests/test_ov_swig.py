@@ -1,13 +1,14 @@
 """The TFDS dataset: built once, read back exactly, never half-built."""
 
 import errno
+import hashlib
 import pathlib
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import ov_swig, schema, swig, vocabulary
+from input_pipeline import ov_swig, schema, swig, swig_shards, vocabulary
 from input_pipeline.errors import InputError
 from input_pipeline.geometry import Letterbox, letterbox_image
 from input_pipeline.swig_record import RATIONALE_KEYS
@@ -207,6 +208,154 @@ def test_manual_dir(root, folder, content):
   rows = builder.as_data_source("test")
   assert len(rows) == len(content.splits["test"])
   assert rows[0]["image"].shape[-1] == 3
+
+
+def _rows(builder, split):
+  """Examples in order, the image undecoded, from either file format."""
+  decoders = {"image": tfds.decode.SkipDecoding()}
+  if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+    return list(builder.as_data_source(split, decoders=decoders))
+  dataset = builder.as_dataset(split=split, decoders=decoders)
+  return list(dataset.as_numpy_iterator())
+
+
+def _assert_same(left, right):
+  assert len(left) == len(right)
+  for a, b in zip(left, right, strict=True):
+    assert set(a) == set(b)
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_tfrecord_and_array_record_hold_the_same(root, folder, content):
+  found = {}
+  for file_format in ("tfrecord", "array_record"):
+    builder = ov_swig.OvSwig(
+      config=ov_swig.OvSwigConfig.of(folder),
+      data_dir=root / file_format,
+      file_format=file_format,
+    )
+    builder.download_and_prepare()
+    found[file_format] = {s: _rows(builder, s) for s in swig.SPLITS}
+  for split, records in content.splits.items():
+    rows = found["tfrecord"][split]
+    _assert_same(rows, found["array_record"][split])
+    names = [row["image_name"].decode() for row in rows]
+    assert names == [record.name for record in records]
+
+
+def test_plain_tfds_load(root, folder, content):
+  """By name, from TFDS's manual_dir, as any TFDS data set."""
+  config = tfds.download.DownloadConfig(manual_dir=folder)
+  dataset, info = tfds.load(
+    "ov_swig",
+    split="dev",
+    data_dir=root / "plain",
+    download_and_prepare_kwargs={"download_config": config},
+    with_info=True,
+  )
+  rows = list(dataset.as_numpy_iterator())
+  assert len(rows) == info.splits["dev"].num_examples == 12
+  for row, record in zip(rows, content.splits["dev"], strict=True):
+    assert row["image"].shape == (record.height, record.width, 3)
+    assert info.metadata["vocabulary"]["verbs"][row["verb"]] in record.name
+
+
+def test_plain_tfds_data_source(root, folder, content):
+  """The same with random access, which array_record files have."""
+  config = tfds.download.DownloadConfig(manual_dir=folder)
+  rows = tfds.data_source(
+    "ov_swig",
+    split="dev",
+    data_dir=root / "source",
+    builder_kwargs={"file_format": "array_record"},
+    download_and_prepare_kwargs={"download_config": config},
+  )
+  record = content.splits["dev"][7]
+  assert len(rows) == 12 and rows[7]["image_name"].decode() == record.name
+  assert rows[7]["image"].shape == (record.height, record.width, 3)
+
+
+def test_metadata_has_names_texts_numbers_and_hashes(prepared, content):
+  again = ov_swig.OvSwig(
+    config=prepared.builder.builder_config,
+    data_dir=prepared.builder.data_path.parents[2],
+    file_format="array_record",
+  )
+  about = again.info.metadata
+  words = about["vocabulary"]
+  assert words["nouns"][3] == "n02084071"
+  assert words["noun_glosses"][3] == ["dog"]
+  assert words["frame_definitions"][0][1] == "The obstacle of it"
+  assert words["verb_definitions"][1] == "to be cooking"
+  assert about["groups"]["unseen"] == ["eating"]
+  assert about["groups"]["sha256"] == prepared.groups.sha256
+  assert about["fingerprint"] == prepared.fingerprint
+  train = about["statistics"]["train"]
+  assert train["by_group"] == {"seen": 6, "rare": 4, "unseen": 0}
+  assert train["images"] == 10 and train["images_per_verb"] == [2, 2]
+  assert train["with_rationales"] == 1
+  records = content.splits["train"]
+  boxes = np.concatenate([record.boxes for record in records])
+  nouns = np.concatenate([record.nouns for record in records])
+  assert train["roles"] == len(boxes)
+  assert train["grounded"] == pytest.approx((boxes[:, 0] >= 0).mean())
+  assert train["blank"] == pytest.approx((nouns == 0).mean())
+  oov = prepared.vocabulary.noun_index["oov"]
+  assert train["out_of_vocabulary"] == pytest.approx((nouns == oov).mean())
+  path = content.layout.jsons / "train.json"
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  assert about["checksums"]["train.json"] == digest
+
+
+def test_many_shards_keep_the_order(root, folder, prepared, monkeypatch):
+  """More than ten: names of files sort as text."""
+  monkeypatch.setattr(swig_shards, "_IMAGES", 1)
+  dataset = ov_swig.prepare(folder, root / "many")
+  assert dataset.builder.info.splits["dev"].num_shards == 12
+  for name in swig.SPLITS:
+    one, many = prepared.split(name), dataset.split(name)
+    assert one.names == many.names
+    columns = many.annotations()
+    for key, column in one.annotations().items():
+      np.testing.assert_array_equal(column, columns[key])
+
+
+def test_shards_are_cut_by_bytes_too(content, monkeypatch):
+  records = content.splits["dev"]
+  sizes = [record.path.stat().st_size for record in records]
+  monkeypatch.setattr(swig_shards, "_BYTES", 2 * max(sizes))
+  cuts = swig_shards.cuts(records)
+  assert len(cuts) > 1 and cuts[0][0] == 0 and cuts[-1][1] == len(records)
+  assert [stop for _, stop in cuts[:-1]] == [start for start, _ in cuts[1:]]
+  for start, stop in cuts:
+    assert sum(sizes[start:stop]) <= 2 * max(sizes)
+  assert swig_shards.cuts([]) == []
+
+
+def test_a_split_without_images(tmp_path):
+  folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
+  swig_fixture.dump(folder / "SWiG_jsons" / "test.json", {})
+  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  assert len(dataset.split("dev")) == 6
+  with pytest.raises(InputError, match="has no images"):
+    dataset.split("test")
+
+
+def test_with_beam(root, folder, prepared, monkeypatch):
+  pytest.importorskip("apache_beam", reason="apache-beam is not installed")
+  monkeypatch.setattr(swig_shards, "_IMAGES", 1)
+  builder = ov_swig.OvSwig(
+    config=ov_swig.OvSwigConfig.of(folder),
+    data_dir=root / "beam",
+    file_format="array_record",
+  )
+  config = tfds.download.DownloadConfig(beam_runner="DirectRunner")
+  builder.download_and_prepare(download_config=config)
+  assert builder.info.splits["dev"].num_shards == 12
+  for split in swig.SPLITS:
+    _assert_same(_rows(builder, split), _rows(prepared.builder, split))
+  assert "image_checksums" not in builder.info.metadata
 
 
 def test_check_prints_counts_and_problems(tmp_path, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from input_pipeline import swig, vocabulary
 from input_pipeline.errors import InputError
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline.swig_record import RATIONALE_KEYS, RecordError
 from tests import swig_fixture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
@@ -204,6 +204,39 @@ def test_wrong_folders_are_named(folder, damage, says):
   message = str(error.value)
   assert "Remedy: " in message
   assert all(text in message for text in says), message
+
+
+@pytest.mark.parametrize(
+  ("changes", "kind", "role"),
+  [
+    ({"verb": "flying"}, "verb", None),
+    ({"height": 0}, "size", None),
+    ({"width": True}, "size", None),
+    ({"frames": [{"food": ""}]}, "roles", "food"),
+    ({"frames": [{"agent": None}]}, "frames", "agent"),
+    ({"frames": {}}, "frames", None),
+    ({"bb": [1, 1, 2, 2]}, "boxes", None),
+    ({"bb": {"agent": [1, 1, 900, 2]}}, "boxes", "agent"),
+    ({"bb": {"agent": ["1", 1, 2, 2]}}, "boxes", "agent"),
+    ({"bb": {"food": [1, 1, 2, 2]}}, "roles", "food"),
+    ({"neg_attr_caption": 3}, "rationales", None),
+  ],
+)
+def test_reader_errors_name_file_image_and_role(folder, changes, kind, role):
+  _edit(folder, **changes)
+  with pytest.raises(RecordError) as error:
+    swig.read_folder(folder)
+  found = error.value
+  assert (found.file, found.image) == ("train.json", IMAGE)
+  assert (found.kind, found.role) == (kind, role)
+  assert "train.json" in found.problem and IMAGE in found.problem
+  assert role is None or repr(role) in found.problem
+
+
+def test_image_errors_name_the_file_too(folder):
+  (folder / "images_512" / IMAGE).write_bytes(b"no image")
+  (error,) = swig.verify_images(swig.read_folder(folder))
+  assert (error.file, error.image, error.kind) == ("train.json", IMAGE, "image")
 
 
 def test_verify_images_finds_cut_off_and_resized_ones(folder):

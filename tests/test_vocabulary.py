@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from input_pipeline import vocabulary
 from input_pipeline.errors import InputError
 from input_pipeline.schema import MAX_ROLES
+from mipd_jax.teachers import labels
 from tests import swig_fixture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
@@ -39,6 +41,44 @@ def test_texts(jsons):
   assert words.role_definitions[words.role_index["tool"]] == "The tool of it"
   assert words.noun_glosses[words.noun_id("n02084071")] == ("dog",)
   assert words.noun_glosses[0] == ("nothing",)
+
+
+def test_each_role_of_a_verb_has_its_own_definition_and_question(jsons):
+  path = jsons / "imsitu_space.json"
+  space = swig_fixture.load(path)
+  roles = space["verbs"]["jumping"]["roles"]
+  roles["obstacle"] = {"def": "What is leapt", "question": "over what?"}
+  swig_fixture.dump(path, space)
+  words = vocabulary.load(jsons)
+  jumping = words.verb_index["jumping"]
+  assert words.frame_roles(jumping) == ("agent", "obstacle", "place")
+  assert words.frame_definitions[jumping] == (
+    "The agent of it",
+    "What is leapt",
+    "The place of it",
+  )
+  assert words.frame_questions[jumping] == ("", "over what?", "")
+  for verb, frame in enumerate(words.frames):
+    assert len(words.frame_definitions[verb]) == len(frame)
+    assert len(words.frame_questions[verb]) == len(frame)
+
+
+def test_names_of_several_words(jsons):
+  """Own data may have them; an index file has one name a line."""
+  path = jsons / "imsitu_space.json"
+  space = swig_fixture.load(path)
+  space["verbs"]["playing tennis"] = space["verbs"].pop("eating")
+  space["nouns"]["ice cream"] = {"gloss": ["ice cream"], "def": ""}
+  swig_fixture.dump(path, space)
+  names = (jsons / "verb_indices.txt").read_text()
+  names = names.replace("eating", "playing tennis")
+  (jsons / "verb_indices.txt").write_text(names)
+  nouns = (jsons / "train_classes.csv").read_text()
+  nouns = nouns.replace("n02084071,", "ice cream,")
+  (jsons / "train_classes.csv").write_text(nouns)
+  words = vocabulary.load(jsons)
+  assert words.verbs[-1] == "playing tennis"
+  assert words.noun_id("ice cream") == 3
 
 
 def test_commonest_role_definition_wins(jsons):
@@ -121,9 +161,35 @@ def _unknown_noun(jsons):
   (jsons / "train_classes.csv").write_text("blank,0\nn1,1\noov,2\nPad,3\n")
 
 
+def _gloss(*words):
+  def damage(jsons):
+    path = jsons / "imsitu_space.json"
+    space = swig_fixture.load(path)
+    space["nouns"]["n02084071"]["gloss"] = list(words)
+    swig_fixture.dump(path, space)
+
+  return damage
+
+
+def _no_object(jsons):
+  space = swig_fixture.space()
+  space["verbs"]["eating"] = ["agent"]
+  swig_fixture.dump(jsons / "imsitu_space.json", space)
+
+
+def _other_letters(jsons):
+  (jsons / "verb_indices.txt").write_bytes(b"jumping\n\xff\xfe\n")
+
+
 @pytest.mark.parametrize(
   ("damage", "says"),
   [
+    (_gloss(), ["imsitu_space.json", "'n02084071' has the words []"]),
+    (_gloss("dog", " "), ["'n02084071'", "not an id"]),
+    (_gloss("n02084071"), ["'n02084071'", "not an id"]),
+    (_gloss("dog", "02084071-n"), ["'n02084071'", "not an id"]),
+    (_no_object, ["'verbs' is not an object of objects", "'eating'"]),
+    (_other_letters, ["verb_indices.txt is not UTF-8", "byte 8"]),
     (_more_roles, ["'eating' has 7 roles", "1 to 6"]),
     (_cut_off, ["imsitu_space.json is cut off", "line 1, column"]),
     (_repeated_verb, ["'raining' twice"]),
@@ -146,7 +212,12 @@ def _defined(words):
   return zip(words.roles, words.role_definitions, strict=True)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/swig")
+real_data = pytest.mark.skipif(
+  not SHARED.exists(), reason="no ../shared/data/swig"
+)
+
+
+@real_data
 def test_real_vocabulary():
   words = vocabulary.load(SHARED)
   assert len(words.verbs) == 504
@@ -159,3 +230,46 @@ def test_real_vocabulary():
   undefined = [r for r, d in _defined(words) if not d]
   assert undefined == ["dye"]
   assert all(words.noun_glosses)
+  # Every role of every verb has a question of its own.
+  assert all(all(questions) for questions in words.frame_questions)
+  agent = words.frame_roles(words.verb_index["jumping"]).index("agent")
+  questions = words.frame_questions[words.verb_index["jumping"]]
+  assert questions[agent] == "who is doing the jump action?"
+
+
+@real_data
+def test_the_real_noun_bank_never_sees_an_id():
+  words = vocabulary.load(SHARED)
+  prompts = labels.noun_prompts(words)
+  assert len(prompts) == 9929
+  texts = [text for some in prompts for text in some]
+  assert not [text for text in texts if re.search(r"\d{8}", text)]
+  spoken = [name for names in words.noun_glosses for name in names]
+  assert not [name for name in spoken if re.search(r"\d{8}", name)]
+
+
+@real_data
+def test_real_index_files_and_derived_ones(tmp_path):
+  """Roles are numbered as derived; verbs and nouns are the same names.
+
+  Derived names are sorted. The release numbers verbs as its frames list them
+  and nouns by about falling frequency.
+  """
+  given = vocabulary.load(SHARED)
+  space = swig_fixture.load(SHARED / "imsitu_space.json")
+  swig_fixture.dump(tmp_path / "imsitu_space.json", space)
+  support = swig_fixture.load(SHARED / "verb_role_noun_support_train.json")
+  # A record for each noun of each verb's role: all that training has.
+  records = {
+    f"{verb}_{number}_{role}.jpg": {"verb": verb, "frames": [{role: noun}]}
+    for verb, roles in support.items()
+    for role, nouns in roles.items()
+    for number, noun in enumerate(nouns)
+  }
+  swig_fixture.dump(tmp_path / "train.json", records)
+  derived = vocabulary.load(tmp_path)
+  assert derived.roles == given.roles
+  assert derived.verbs == tuple(sorted(given.verbs))
+  assert given.verbs == tuple(space["verbs"])
+  assert derived.nouns[1:-2] == tuple(sorted(given.nouns[1:-2]))
+  assert derived.nouns[0] == "blank" and derived.nouns[-2:] == ("oov", "Pad")

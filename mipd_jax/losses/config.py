@@ -5,6 +5,7 @@ import dataclasses
 _CHOICES = {
   "scene_distill_form": ("l1", "cosine"),
   "verb_kl_names": ("trained", "decoupled", "all"),
+  "verb_kl_source": ("teacher", "clip"),
 }
 
 
@@ -31,8 +32,9 @@ class LossConfig:
   scene_align: float = 0.5  # InfoNCE against positive rationales
   align_temperature: float = 0.1
   teacher_verb: float = 1.0  # cross entropy of the scene target
-  # Teacher's zero-shot verb logits.
+  # Verb logits of the teacher, or the student encoder's own zero-shot ones.
   verb_kl: float = 0.3
+  verb_kl_source: str = "teacher"
   verb_kl_temperature: float = 4.0
   # trained | decoupled | all; the last two use the *names* of unseen verbs.
   verb_kl_names: str = "decoupled"

@@ -10,13 +10,12 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
+
+from mipd_jax.models.memory import Memory, Part, normed
 
 TORCH_KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _XAVIER = nn.initializers.xavier_uniform()
-# torch stacks query, key and value in one [3d, d] matrix before it draws
-# xavier-uniform: the same bound for each third is fan_avg with scale 1/2.
-_XAVIER_STACKED = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 LAYER_NORM_EPSILON = 1e-5
 # CLIP starts its logit scale at 1 / 0.07; log domain keeps it positive.
 _INITIAL_LOG_SCALE = 2.66
@@ -42,15 +41,6 @@ def unit(
   return x * jax.lax.rsqrt(jnp.maximum(square, epsilon**2))
 
 
-def masked_mean(
-  x: Float[Array, "b n d"], mask: Bool[Array, "b n"]
-) -> Float[Array, "b d"]:
-  """Mean over the tokens that are there; zero where none is."""
-  weight = mask.astype(jnp.float32)[..., None]
-  total = jnp.sum(x.astype(jnp.float32) * weight, axis=-2)
-  return total / jnp.maximum(jnp.sum(weight, axis=-2), 1.0)
-
-
 def gelu(x: Array) -> Array:
   """The exact (erf) form, as PyTorch's default."""
   return jax.nn.gelu(x, approximate=False)
@@ -66,80 +56,105 @@ def learned_scale(module: nn.Module, name: str) -> Float[Array, ""]:
   return jnp.exp(jnp.minimum(value, _MAX_LOG_SCALE))
 
 
+class Weights(nn.Module):
+  """Kernel and bias of a linear map, for whoever multiplies with them.
+
+  The same parameters, by name, shape and initialisation, as those of
+  `nn.DenseGeneral`.
+  """
+
+  features: tuple[int, ...]
+  kernel_init: nn.initializers.Initializer
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, *inputs: int) -> tuple[Array, Array]:
+    """Kernel [*inputs, *features] and bias [*features], in `dtype`."""
+    flat = math.prod(inputs), math.prod(self.features)
+
+    def init(key, shape):
+      return self.kernel_init(key, flat, jnp.float32).reshape(shape)
+
+    kernel = self.param("kernel", init, (*inputs, *self.features))
+    bias = self.param("bias", self.bias_init, self.features)
+    return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+@jax.custom_vjp
+def frozen_matmul(
+  x: Float[Array, "*b i"], kernel: Float[Array, "i o"]
+) -> Float[Array, "*b o"]:
+  """x @ kernel, for features x that nobody wants the gradient of."""
+  return x @ kernel
+
+
+def _frozen_forward(x, kernel):
+  return x @ kernel, x
+
+
+def _frozen_backward(x, gradient):
+  # Gradient first: its layout then is that of the forward pass. XLA turns
+  # this product around, with a transposed copy of the gradient (on CPUs a
+  # third of the step), unless the barrier stands between.
+  by_output = jnp.einsum("...o,...i->oi", gradient, x)
+  return None, jax.lax.optimization_barrier(by_output).T
+
+
+frozen_matmul.defvjp(_frozen_forward, _frozen_backward)
+
+
 class Linear(nn.Module):
-  """Dense layer with PyTorch's default initialisation of both parameters."""
+  """Dense layer with PyTorch's default initialisation of both parameters.
+
+  `frozen`: what comes in are features, which get no gradient.
+  """
 
   features: int
   dtype: jnp.dtype = jnp.float32
   kernel_init: nn.initializers.Initializer = TORCH_KERNEL
+  frozen: bool = False
 
   @nn.compact
-  def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-    return nn.Dense(
-      self.features,
-      dtype=self.dtype,
-      kernel_init=self.kernel_init,
-      bias_init=torch_bias(x.shape[-1]),
+  def weights(self, fan_in: int) -> tuple[Array, Array]:
+    """Kernel [fan_in, features] and bias [features], in `dtype`."""
+    return Weights(
+      (self.features,),
+      self.kernel_init,
+      torch_bias(fan_in),
+      self.dtype,
       name="dense",
-    )(x)
+    )(fan_in)
+
+  def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+    kernel, bias = self.weights(x.shape[-1])
+    multiply = frozen_matmul if self.frozen else jnp.matmul
+    return multiply(x.astype(self.dtype), kernel) + bias
+
+  def memory(self, x: Float[Array, "b n i"]) -> Memory:
+    """The same, not computed yet."""
+    kernel, bias = self.weights(x.shape[-1])
+    return Memory((Part(x.astype(self.dtype), kernel),), bias)
+
+
+class NormedMemory(nn.Module):
+  """Layer norm of tokens that attention reads, not computed.
+
+  Its parameters are those of `layer_norm`.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b n d"]) -> Memory:
+    scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+    scale, bias = scale.astype(self.dtype), bias.astype(self.dtype)
+    return normed(x.astype(self.dtype), scale, bias, LAYER_NORM_EPSILON)
 
 
 def xavier_linear(features: int, dtype: jnp.dtype, name: str) -> Linear:
   return Linear(features, dtype, kernel_init=_XAVIER, name=name)
-
-
-class Attention(nn.Module):
-  """Multi-head attention with float32 softmax and masked keys.
-
-  A query whose keys are all masked attends evenly, so that filler stays
-  finite; whoever reads its result masks it.
-  """
-
-  features: int
-  heads: int
-  dropout: float = 0.0
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    queries: Float[Array, "b q d"],
-    keys: Float[Array, "b k e"],
-    mask: Bool[Array, "b #q k"] | None = None,
-    *,
-    train: bool = False,
-  ) -> Float[Array, "b q d"]:
-    width = self.features // self.heads
-
-    def project(name, x):
-      return nn.DenseGeneral(
-        (self.heads, width),
-        dtype=self.dtype,
-        kernel_init=_XAVIER_STACKED,
-        name=name,
-      )(x)
-
-    query_BxQxHxW = project("query", queries) / math.sqrt(width)
-    key_BxKxHxW = project("key", keys)
-    value_BxKxHxW = project("value", keys)
-    logits = jnp.einsum(
-      "bqhw,bkhw->bhqk",
-      query_BxQxHxW,
-      key_BxKxHxW,
-      preferred_element_type=jnp.float32,
-    )
-    if mask is not None:
-      logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-    weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
-    pooled = jnp.einsum("bhqk,bkhw->bqhw", weights, value_BxKxHxW)
-    return nn.DenseGeneral(
-      self.features,
-      axis=(-2, -1),
-      dtype=self.dtype,
-      kernel_init=TORCH_KERNEL,
-      name="out",
-    )(pooled)
 
 
 class Mlp(nn.Module):

@@ -17,16 +17,22 @@ class Mipd(nn.Module):
 
   `__call__` is for training and needs every key; `predict` needs the
   student's only, so no teacher and no rationale at inference (row 9).
+
+  `absorbed` False is the plain form, in which every attention computes all
+  its keys and values: the same results for more arithmetic.
   """
 
   config: ModelConfig
   sizes: Sizes
   dtype: jnp.dtype = jnp.float32
+  absorbed: bool = True
 
   def setup(self):
-    self.student = Student(self.config, self.sizes, self.dtype)
+    self.student = Student(self.config, self.sizes, self.dtype, self.absorbed)
     if self.config.teacher_branch:
-      self.teacher_branch = TeacherBranch(self.config, self.dtype)
+      self.teacher_branch = TeacherBranch(
+        self.config, self.dtype, self.absorbed
+      )
 
   def __call__(
     self,

@@ -74,6 +74,31 @@ def _resize_weights(
   return jnp.maximum(1 - distance, 0)
 
 
+def instance_weights(
+  boxes_xyxy: Float[Array, "b r 4"],
+  box_mask: Bool[Array, "b r"],
+  grid: int,
+  side: int,
+) -> Float[Array, "b g*g s*s"]:
+  """What each cell takes of a map of `side`; earlier boxes win overlaps.
+
+  Args:
+    boxes_xyxy: corners as shares of the side that the grid spans.
+    box_mask: False for boxes to skip.
+    grid: cells a side.
+    side: cells a side of the map.
+  """
+  cells = box_cells(boxes_xyxy, grid)
+  inside = box_cell_mask(cells, grid) & box_mask[..., None, None]
+  earlier = jnp.cumsum(inside, axis=1) - inside
+  wins = (inside & (earlier == 0)).astype(jnp.float32)
+  x_low, y_low, x_high, y_high = jnp.moveaxis(cells, -1, 0)
+  rows = _resize_weights(y_low, y_high, grid, side)
+  columns = _resize_weights(x_low, x_high, grid, side)
+  weights = jnp.einsum("brij,brik,brjl->bijkl", wins, rows, columns)
+  return weights.reshape(-1, grid * grid, side * side)
+
+
 def instance_prompt(
   base: Float[Array, "s s d"],
   boxes_xyxy: Float[Array, "b r 4"],
@@ -88,13 +113,7 @@ def instance_prompt(
     box_mask: False for boxes to skip.
     grid: cells a side.
   """
-  side = base.shape[0]
-  cells = box_cells(boxes_xyxy, grid)
-  inside = box_cell_mask(cells, grid) & box_mask[..., None, None]
-  earlier = jnp.cumsum(inside, axis=1) - inside
-  wins = (inside & (earlier == 0)).astype(jnp.float32)
-  x_low, y_low, x_high, y_high = jnp.moveaxis(cells, -1, 0)
-  rows = _resize_weights(y_low, y_high, grid, side)
-  columns = _resize_weights(x_low, x_high, grid, side)
-  weights = jnp.einsum("brij,brik,brjl->bijkl", wins, rows, columns)
-  return jnp.einsum("bijkl,kld->bijd", weights.astype(base.dtype), base)
+  side, _, width = base.shape
+  weights = instance_weights(boxes_xyxy, box_mask, grid, side)
+  prompt = weights.astype(base.dtype) @ base.reshape(side * side, width)
+  return prompt.reshape(-1, grid, grid, width)

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mipd_jax.models import layers, outputs
+from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import ModelConfig, Sizes
 from mipd_jax.models.decoder import RoleDecoder
+from mipd_jax.models.memory import Memory
 
 _NORMAL = nn.initializers.normal(1.0)
 
@@ -24,12 +26,14 @@ class Student(nn.Module):
 
   `banks` holds `verb_text` [V, E], `role_text` [roles, E], `noun_text`
   [C, E]: the vocabulary is an input, not a part of the model (closed heads
-  and preset `reference`'s embeddings aside).
+  and preset `reference`'s embeddings aside). `absorbed` is the form of the attentions
+  that read image tokens.
   """
 
   config: ModelConfig
   sizes: Sizes
   dtype: jnp.dtype = jnp.float32
+  absorbed: bool = True
 
   @nn.compact
   def __call__(
@@ -55,13 +59,15 @@ class Student(nn.Module):
     """
     dims = {name: x.shape[-1] for name, x in banks.items()}
     text_width = dims["verb_text"]
-    tokens = layers.Linear(self.config.hidden, self.dtype, name="project")(
-      tokens_BxNxS.astype(self.dtype)
-    )
+    tokens = layers.Linear(
+      self.config.hidden, self.dtype, frozen=True, name="project"
+    )(tokens_BxNxS)
     tokens = nn.Dropout(self.config.dropout.student, deterministic=not train)(
       tokens
     )
-    memory = layers.layer_norm("norm_memory", self.dtype)(tokens)
+    memory = layers.NormedMemory(self.dtype, name="norm_memory")(tokens)
+    if not self.absorbed:
+      memory = Memory.of(memory.tokens())
 
     result = self._verb(tokens, memory, banks["verb_text"], train)
     queries = self._queries(verb_B, roles_BxR, banks)
@@ -70,6 +76,7 @@ class Student(nn.Module):
       self.config.feed_forward,
       self.config.dropout.decoder,
       self.dtype,
+      self.absorbed,
       name="decoder",
     )(queries, memory, role_mask_BxR, train=train)
     result |= self._nouns(roles, text_width, banks["noun_text"], train)
@@ -112,8 +119,12 @@ class Student(nn.Module):
     queries = layers.layer_norm("norm_verb_query", self.dtype)(
       query + cls_BxD[:, None]
     )
-    pooled = layers.Attention(
-      self.config.hidden, self.config.heads, dtype=self.dtype, name="verb_pool"
+    pooled = Attention(
+      self.config.hidden,
+      self.config.heads,
+      dtype=self.dtype,
+      absorbed=self.absorbed,
+      name="verb_pool",
     )(queries, memory, train=train)[:, 0]
     joined = jnp.concatenate([cls_BxD, pooled], axis=-1)
     joined = layers.layer_norm("norm_verb", self.dtype)(joined)

@@ -9,6 +9,10 @@ negative-guided multimodal prompting alignment).
 
 `teacher_pooling="cls"` with `gaze=False` is the reference: one attention
 query, the teacher's class token, which no prompt ever touches (row 1).
+
+One to six queries read 257 tokens of the teacher or 77 of a text, so neither
+the projected tokens nor the projected texts are ever computed: both are
+`Memory`.
 """
 
 import math
@@ -20,16 +24,23 @@ from jaxtyping import Array, Bool, Float
 
 from input_pipeline import schema
 from mipd_jax.models import layers, outputs, prompts
+from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import ModelConfig
+from mipd_jax.models.memory import Memory, Part
 
 _GLIMPSE_POS, _GLIMPSE_NEG, _GAZE_POS, _GAZE_NEG = range(4)
 
 
 class TeacherBranch(nn.Module):
-  """Teacher tokens and rationales to distillation targets."""
+  """Teacher tokens and rationales to distillation targets.
+
+  `absorbed` is the form of the attentions; where it is False everything that
+  they read is computed.
+  """
 
   config: ModelConfig
   dtype: jnp.dtype = jnp.float32
+  absorbed: bool = True
 
   @nn.compact
   def __call__(
@@ -42,14 +53,11 @@ class TeacherBranch(nn.Module):
         ROLE_MASK, BOXES, BOX_MASK of the batch contract.
       banks: text embeddings of the vocabulary.
     """
-    tokens_BxMxT = batch[schema.TEACHER_TOKENS]
-    project, project_prompt = self._projection(tokens_BxMxT.shape[-1])
-    tokens = project(tokens_BxMxT)
-    scene, instance = self._add_prompts(tokens, project_prompt, batch)
-    texts, masks = self._project_texts(batch)
-    attention = layers.Attention(
-      self.config.hidden, 1, dtype=self.dtype, name="attention"
-    )
+    scene, instance = self._tokens(batch)
+    texts, masks = self._texts(batch)
+    # Every token is a query of the pooling by mean: nothing to absorb.
+    few = self.config.teacher_pooling != "mean"
+    attention = self._attention("attention", absorbed=self.absorbed and few)
     if self.config.teacher_pooling == "cls":
       return self._class_token_targets(scene, texts, masks, attention)
     width = banks["verb_text"].shape[-1]
@@ -66,61 +74,64 @@ class TeacherBranch(nn.Module):
 
   # What both presets share.
 
-  def _projection(self, width):
-    """The teacher's projection as a pair of functions: tokens, prompts.
+  def _attention(self, name, absorbed):
+    return Attention(
+      self.config.hidden, 1, dtype=self.dtype, absorbed=absorbed, name=name
+    )
+
+  def _memory(self, memory: Memory) -> Memory:
+    return memory if self.absorbed else Memory.of(memory.tokens())
+
+  def _tokens(self, batch):
+    """The teacher's tokens with the scene's and with the instances' prompt.
 
     Prompts are learned at the teacher's width and enter before the
     projection in the paper; they are projected alone here, which is the
     same by linearity and touches 32 x 32 vectors instead of every token.
+    The class token gets none.
     """
+    tokens_BxMxT = batch[schema.TEACHER_TOKENS].astype(self.dtype)
+    width, grid = tokens_BxMxT.shape[-1], math.isqrt(tokens_BxMxT.shape[1] - 1)
     kernel = self.param(
       "project_kernel", layers.TORCH_KERNEL, (width, self.config.hidden)
     ).astype(self.dtype)
     bias = self.param(
       "project_bias", layers.torch_bias(width), (self.config.hidden,)
     ).astype(self.dtype)
-
-    def project_prompt(x):
-      return x.astype(self.dtype) @ kernel
-
-    return lambda x: project_prompt(x) + bias, project_prompt
-
-  def _add_prompts(self, tokens_BxMxD, project, batch):
-    """Adds each prompt to the patch tokens; the class token stays."""
-    width = batch[schema.TEACHER_TOKENS].shape[-1]
-    grid = math.isqrt(tokens_BxMxD.shape[1] - 1)
-    scene = instance = tokens_BxMxD
+    scene = instance = Memory((Part(tokens_BxMxT, kernel),), bias)
     if self.config.scene_prompt:
+      zeros = nn.initializers.zeros
       edges = [
-        project(self.param(f"scene_{side}", nn.initializers.zeros, (width,)))
+        self.param(f"scene_{side}", zeros, (width,)).astype(self.dtype) @ kernel
         for side in ("top", "bottom", "left", "right")
       ]
       border = prompts.scene_prompt(*edges, grid=grid)
-      scene = _add_to_patches(tokens_BxMxD, border[None])
+      scene = scene.plus(_after_class(border.reshape(grid * grid, -1)))
     if self.config.instance_prompt:
-      base = self.param(
-        "instance_map",
-        nn.initializers.normal(1e-5),
-        (prompts.MAP_SIDE, prompts.MAP_SIDE, width),
+      side = prompts.MAP_SIDE
+      shape, small = (side, side, width), nn.initializers.normal(1e-5)
+      base = self.param("instance_map", small, shape).astype(self.dtype)
+      weights = prompts.instance_weights(
+        _corners(batch[schema.BOXES]), batch[schema.BOX_MASK], grid, side
       )
-      corners = _corners(batch[schema.BOXES])
-      inside = prompts.instance_prompt(
-        project(base), corners, batch[schema.BOX_MASK], grid
+      instance = instance.plus(
+        _after_class(weights.astype(self.dtype)),
+        base.reshape(side * side, width) @ kernel,
       )
-      instance = _add_to_patches(tokens_BxMxD, inside)
-    return scene, instance
+    return self._memory(scene), self._memory(instance)
 
-  def _project_texts(self, batch):
+  def _texts(self, batch):
     """Four projected rationales [B, L, D] and their masks [B, L]."""
-    names = ("glimpse_pos", "glimpse_neg", "gaze_pos", "gaze_neg")
-    tokens = batch[schema.RATIONALE_TOKENS].astype(self.dtype)
+    tokens = batch[schema.RATIONALE_TOKENS]
     texts = [
-      layers.Linear(self.config.hidden, self.dtype, name=f"text_{name}")(
-        tokens[:, i]
+      self._memory(
+        layers.Linear(
+          self.config.hidden, self.dtype, name=f"text_{name}"
+        ).memory(tokens[:, i])
       )
-      for i, name in enumerate(names)
+      for i, name in enumerate(schema.RATIONALES)
     ]
-    masks = [batch[schema.RATIONALE_MASK][:, i] for i in range(len(names))]
+    masks = [batch[schema.RATIONALE_MASK][:, i] for i in range(len(texts))]
     if not self.config.mask_padding:
       masks = [jnp.ones_like(mask) for mask in masks]
     return texts, masks
@@ -129,7 +140,7 @@ class TeacherBranch(nn.Module):
 
   def _class_token_targets(self, tokens, texts, masks, attention):
     """The class token attends to the positive rationale, unit length."""
-    query = tokens[:, :1]
+    query = tokens.token(0)[:, None]
 
     def aligned(positive):
       mask = masks[positive][:, None, :]
@@ -137,26 +148,22 @@ class TeacherBranch(nn.Module):
 
     return {
       outputs.SCENE_TARGET: aligned(_GLIMPSE_POS),
-      outputs.SCENE_NEGATIVE: layers.masked_mean(
-        texts[_GLIMPSE_NEG], masks[_GLIMPSE_NEG]
-      ),
+      outputs.SCENE_NEGATIVE: texts[_GLIMPSE_NEG].mean(masks[_GLIMPSE_NEG]),
       outputs.GAZE_TARGET: aligned(_GAZE_POS),
-      outputs.GAZE_NEGATIVE: layers.masked_mean(
-        texts[_GAZE_NEG], masks[_GAZE_NEG]
-      ),
+      outputs.GAZE_NEGATIVE: texts[_GAZE_NEG].mean(masks[_GAZE_NEG]),
     }
 
   # Preset `mipd`.
 
   def _scene_targets(self, tokens, texts, masks, attention, width):
     """The glimpse rationale reads the prompted tokens, or they read it."""
-    positive = layers.masked_mean(texts[_GLIMPSE_POS], masks[_GLIMPSE_POS])
-    negative = layers.masked_mean(texts[_GLIMPSE_NEG], masks[_GLIMPSE_NEG])
+    positive = texts[_GLIMPSE_POS].mean(masks[_GLIMPSE_POS])
+    negative = texts[_GLIMPSE_NEG].mean(masks[_GLIMPSE_NEG])
     if self.config.teacher_pooling == "text":
       query = positive[:, None].astype(self.dtype)
       pooled = attention(query, tokens)[:, 0]
     else:
-      mask = masks[_GLIMPSE_POS][:, None, :]
+      tokens, mask = tokens.tokens(), masks[_GLIMPSE_POS][:, None, :]
       pooled = jnp.mean(
         tokens + attention(tokens, texts[_GLIMPSE_POS], mask), axis=1
       )
@@ -179,17 +186,13 @@ class TeacherBranch(nn.Module):
     query = layers.Linear(self.config.hidden, self.dtype, name="gaze_query")(
       (gain * roles).astype(self.dtype)
     )
-    read_text = layers.Attention(
-      self.config.hidden, 1, dtype=self.dtype, name="gaze_text_attention"
-    )
-    read_image = layers.Attention(
-      self.config.hidden, 1, dtype=self.dtype, name="gaze_attention"
-    )
+    read_text = self._attention("gaze_text_attention", self.absorbed)
+    read_image = self._attention("gaze_attention", self.absorbed)
 
     def told(rationale):
       return read_text(query, texts[rationale], masks[rationale][:, None, :])
 
-    where = self._inside(tokens.shape[1], batch)
+    where = self._inside(batch)
     positive = told(_GAZE_POS)
     seen = read_image(query + positive, tokens, where)
     width = banks["noun_text"].shape[-1]
@@ -199,11 +202,9 @@ class TeacherBranch(nn.Module):
       outputs.GAZE_NEGATIVE: to_text_space(told(_GAZE_NEG)).astype(jnp.float32),
     }
 
-  def _inside(
-    self, num_tokens: int, batch: Mapping[str, Array]
-  ) -> Bool[Array, "b r m"]:
+  def _inside(self, batch: Mapping[str, Array]) -> Bool[Array, "b r m"]:
     """Tokens a role may read: those in its box, all where it has none."""
-    grid = math.isqrt(num_tokens - 1)
+    grid = math.isqrt(batch[schema.TEACHER_TOKENS].shape[1] - 1)
     cells = prompts.box_cells(_corners(batch[schema.BOXES]), grid)
     inside = prompts.box_cell_mask(cells, grid)
     inside = inside.reshape(*inside.shape[:2], grid * grid)
@@ -211,13 +212,9 @@ class TeacherBranch(nn.Module):
     return jnp.concatenate([no_box, inside | no_box], axis=-1)
 
 
-def _add_to_patches(
-  tokens_BxMxD: Array, prompt_BxGxGxD: Array
-) -> Float[Array, "b m d"]:
-  flat = prompt_BxGxGxD.reshape(
-    prompt_BxGxGxD.shape[0], -1, prompt_BxGxGxD.shape[-1]
-  )
-  return tokens_BxMxD.at[:, 1:].add(flat)
+def _after_class(x: Float[Array, "*b p d"]) -> Float[Array, "*b m d"]:
+  """Rows of patches below a row of zeros for the class token."""
+  return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 0), (0, 0)])
 
 
 def _corners(boxes_cxcywh: Array) -> Float[Array, "b r 4"]:

@@ -5,6 +5,7 @@ what a language model wrote (`jrg`), then templates.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
   from input_pipeline.image_split import ImageSplit
   from input_pipeline.vocabulary import Vocabulary
 
+_LOG = logging.getLogger(__name__)
 # The four texts of every image, in the order of `schema.RATIONALES`.
 Texts = list[tuple[str, ...]]
 
@@ -49,6 +51,10 @@ class TemplateRationales:
       seed=self._seed,
       definition_words=self._definition_words,
     ).write
+    if any(split.rationales(i) is None for i in range(len(split))):
+      _LOG.warning(
+        "No language model is given: rationales are written by template."
+      )
     rows = zip(
       split.names,
       columns[schema.VERB].tolist(),

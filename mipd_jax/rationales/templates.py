@@ -22,6 +22,7 @@ from input_pipeline import schema
 from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import BLANK, OOV, PAD, Vocabulary
 from mipd_jax.rationales import wording
+from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
 
 # Part of the cache's plan: raise it when any text changes.
 VERSION = "templates-1"
@@ -82,18 +83,30 @@ class RationaleWriter:
       nouns: int [R, 3] annotated noun classes in the frame's order.
       boxes: float [R, 4] cx cy w h on the unit canvas, -1 for no box.
     """
+    return texts(self.frame(name, verb, nouns, boxes))
+
+  def frame(
+    self, name: str, verb: int, nouns: np.ndarray, boxes: np.ndarray
+  ) -> AnnotatedFrame:
+    """The annotation in words, and a wrong one; arguments as of `write`."""
     frame = self._words.frames[verb]
     filled = self._consensus(frame, nouns)
     named = {role: self._gloss(noun) for role, noun in filled.items()}
-    wrong_verb = self._wrong_verb(name, verb)
     wrong = self._wrong_nouns(name, frame, nouns, filled)
     places = {r: box for r, box in zip(frame, boxes, strict=False)}
-    mirrored = {r: wording.mirror(box) for r, box in places.items()}
-    return (
-      self._scene(verb, named),
-      self._scene(wrong_verb, named),
-      self._instances(filled, places),
-      self._instances(wrong, mirrored),
+    given = {r: self._given(nouns[frame.index(r)]) for r in filled}
+    return AnnotatedFrame(
+      image=name,
+      true=self._activity(verb, named),
+      wrong=self._activity(self._wrong_verb(name, verb), named),
+      instances=tuple(
+        self._instance(role, noun, places[role], given[role])
+        for role, noun in filled.items()
+      ),
+      wrong_instances=tuple(
+        self._instance(role, noun, wording.mirror(places[role]), (noun,))
+        for role, noun in wrong.items()
+      ),
     )
 
   def _consensus(
@@ -108,30 +121,36 @@ class RationaleWriter:
         filled[role] = votes.most_common(1)[0][0]
     return filled
 
-  def _scene(self, verb: int, nouns: Mapping[int, str]) -> str:
+  def _given(self, nouns: np.ndarray) -> tuple[int, ...]:
+    proper = set(self._nouns)
+    return tuple(n for n in dict.fromkeys(nouns.tolist()) if n in proper)
+
+  def _activity(self, verb: int, nouns: Mapping[int, str]) -> Activity:
     words = self._words
+    roles = words.frame_roles(verb)
     named = {words.roles[role]: noun for role, noun in nouns.items()}
-    return wording.scene(
-      words.verbs[verb],
-      words.frame_roles(verb),
-      named,
-      words.verb_abstracts[verb],
-      words.verb_definitions[verb],
+    abstract = words.verb_abstracts[verb]
+    return Activity(
+      verb=words.verbs[verb],
+      meaning=wording.short(words.verb_definitions[verb]),
+      abstract=abstract,
+      parts=tuple((r, named.get(r) or wording.vague(r)) for r in roles),
+      sentence=wording.sentence(roles, named, abstract),
     )
 
-  def _instances(
-    self, nouns: Mapping[int, int], boxes: Mapping[int, np.ndarray]
-  ) -> str:
-    return ". ".join(
-      wording.instance(
-        self._words.roles[role],
-        self._gloss(noun),
-        wording.short(
-          self._words.noun_definitions[noun], self._definition_words
-        ),
-        boxes[role],
-      )
-      for role, noun in nouns.items()
+  def _instance(
+    self, role: int, noun: int, box: np.ndarray, given: Sequence[int]
+  ) -> Instance:
+    words = self._words
+    looks = wording.short(words.noun_definitions[noun], self._definition_words)
+    glosses = [g for one in given for g in words.noun_glosses[one]]
+    every = [self._gloss(noun), *(g.replace("_", " ") for g in glosses)]
+    return Instance(
+      role=words.roles[role],
+      noun=self._gloss(noun),
+      looks=looks,
+      place=wording.position(box),
+      nouns=tuple(dict.fromkeys(every)),
     )
 
   def _wrong_verb(self, name: str, verb: int) -> int:
@@ -198,6 +217,28 @@ class RationaleWriter:
     text = f"{self._seed}/{key}".encode()
     digest = hashlib.sha256(text).digest()
     return int.from_bytes(digest[:8], "little") % count
+
+
+def texts(frame: AnnotatedFrame) -> tuple[str, str, str, str]:
+  """The four texts of a frame, in the order of `schema.RATIONALES`."""
+  return (
+    _scene(frame.true),
+    _scene(frame.wrong),
+    _instances(frame.instances),
+    _instances(frame.wrong_instances),
+  )
+
+
+def _scene(activity: Activity) -> str:
+  told = [text for text in (activity.sentence, activity.meaning) if text]
+  return f"{activity.verb}: " + ". ".join(told)
+
+
+def _instances(instances: Sequence[Instance]) -> str:
+  return ". ".join(
+    wording.instance(one.role, one.noun, one.looks, one.place)
+    for one in instances
+  )
 
 
 def noun_pools(

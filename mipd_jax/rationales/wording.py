@@ -22,34 +22,31 @@ def with_article(noun: str) -> str:
   return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
 
 
+def bare(phrase: str) -> str:
+  """A phrase without the article that it begins with."""
+  return re.sub(r"^(an?|the) ", "", phrase)
+
+
 def short(definition: str, words: int | None = None) -> str:
   """The first sense of a WordNet definition: no remarks, no examples."""
   text = re.sub(r"\([^)]*\)", " ", definition).split(";")[0]
   return " ".join(text.replace('"', " ").split()[:words]).rstrip(" ,.")
 
 
-def scene(
-  verb: str,
-  roles: Sequence[str],
-  nouns: Mapping[str, str],
-  abstract: str,
-  definition: str,
+def sentence(
+  roles: Sequence[str], nouns: Mapping[str, str], abstract: str
 ) -> str:
-  """What is going on: "jumping: a dog jumps over a fence at a park. ..."
-
-  Args:
-    verb: its name.
-    roles: role names of its frame.
-    nouns: words by role name; roles without one are left vague.
-    abstract: imSitu's sentence with roles in capitals, or ''.
-    definition: what the verb means, or ''.
-  """
-  sentence = fill(abstract, roles, nouns)
-  if not sentence:
+  """A filled abstract, or who is what where there is no abstract."""
+  filled = fill(abstract, roles, nouns)
+  if not filled:
     parts = [f"{with_article(nouns[r])} as {r}" for r in roles if r in nouns]
-    sentence = ", ".join(parts)
-  texts = [sentence.rstrip(" ."), short(definition)]
-  return f"{verb}: " + ". ".join(text for text in texts if text)
+    filled = ", ".join(parts)
+  return filled.rstrip(" .")
+
+
+def vague(role: str) -> str:
+  """The word for a role that nobody filled."""
+  return _UNNAMED.get(role, "something")
 
 
 def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
@@ -64,7 +61,7 @@ def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
     if role in nouns:
       return with_article(nouns[role])
     if role in roles:
-      return _UNNAMED.get(role, "something")
+      return vague(role)
     return match[0].lower()
 
   return re.sub(
@@ -72,13 +69,12 @@ def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
   )
 
 
-def instance(role: str, noun: str, looks: str, box: np.ndarray) -> str:
+def instance(role: str, noun: str, looks: str, place: str) -> str:
   """Who or what, how it looks, where: "agent: a dog, furry animal, left".
 
   Terse, because CLIP reads 77 tokens and a frame has up to six roles.
   """
-  looks = re.sub(r"^(an?|the) ", "", looks)
-  parts = [f"{role}: {with_article(noun)}", looks, position(box)]
+  parts = [f"{role}: {with_article(noun)}", bare(looks), place]
   return ", ".join(part for part in parts if part)
 
 

@@ -1,5 +1,6 @@
 """The stages of the main job, and the order they run in."""
 
+from input_pipeline.errors import InputError
 from mipd_jax.config import Config
 
 
@@ -13,8 +14,16 @@ def run(config: Config, mode: str) -> None:
   from mipd_jax.stages import evaluate, prepare, train
 
   train.make_mesh(config)  # complains of sizes before anything long
+  if config.teacher.only and mode != "prepare":
+    raise InputError(
+      f"teacher.only={config.teacher.only!r} asks for a part of the cache, "
+      f"but --mode={mode} needs all of it",
+      "give --mode=prepare as well, or leave teacher.only empty",
+    )
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)
+    if prepared is None:  # a part of the cache was asked for and made
+      return
   else:
     prepared = prepare.open_prepared(config)
   complete = True

@@ -18,7 +18,12 @@ from mipd_jax.training import loop
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
 
-STUDENT, TEACHER = "student", "teacher zero-shot"
+STUDENT = "student"
+# What else is scored, where the cache has it: name -> part and key.
+ZERO_SHOT = {
+  "teacher zero-shot": (feature_cache.VERB_LOGITS, schema.VERB_LOGITS),
+  "CLIP zero-shot": (feature_cache.CLIP_LOGITS, schema.CLIP_LOGITS),
+}
 
 
 def evaluate(config: Config, prepared: Prepared) -> dict:
@@ -47,7 +52,12 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
 
   predict = train_stage.student_predict(model)
   student = run(predict, feature_cache.STUDENT, STUDENT)
-  teacher = run(eval_lib.teacher_zero_shot, feature_cache.VERB_LOGITS, TEACHER)
+  models = {STUDENT: scores.summarise(student.totals, prepared.groups)}
+  there = prepared.cache.plan.split(config.eval.split).parts
+  for name, (part, key) in ZERO_SHOT.items():
+    if part in there:
+      totals = run(eval_lib.cached_logits(key), part, name).totals
+      models[name] = scores.summarise(totals, prepared.groups)
   results = {
     "dataset": prepared.dataset.name,
     "split": config.eval.split,
@@ -55,10 +65,7 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     "step": step,
     "seed": config.seed,
     "config_hash": config.hash(),
-    "models": {
-      STUDENT: scores.summarise(student.totals, prepared.groups),
-      TEACHER: scores.summarise(teacher.totals, prepared.groups),
-    },
+    "models": models,
     "per_verb": _per_verb(prepared, student.totals),
   }
   files.write_results(workdir, results)

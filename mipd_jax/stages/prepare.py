@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -15,6 +17,9 @@ from mipd_jax import precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.losses import total as total_lib
 from mipd_jax.models.config import Sizes
+
+if TYPE_CHECKING:
+  from mipd_jax.rationales.source import RationaleSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +56,11 @@ class Prepared:
     }
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config) -> Prepared | None:
   """Makes what is missing and opens all of it.
+
+  Returns:
+    All of it, or None if teacher.only left something undone.
 
   Raises:
     InputError: the folder, the checkpoints or an existing cache cannot be
@@ -62,7 +70,7 @@ def prepare(config: Config) -> Prepared:
   dataset = _dataset(config)
   _make_encoders(config)
   cache = _make_cache(config, dataset)
-  return Prepared(dataset, cache)
+  return Prepared(dataset, cache) if cache else None
 
 
 def open_prepared(config: Config) -> Prepared:
@@ -102,13 +110,12 @@ def _check_sources(config: Config, *, encoders: bool) -> None:
   if encoders and not config.teacher.foundation:
     absent = [name for name in _encoders(config) if not _is_there(name)]
     missing += [
-      f"{name}: a CLIP checkpoint in Hugging Face format (config.json, "
+      f"{name}: a checkpoint in Hugging Face format (config.json, "
       "model.safetensors, tokenizer.json)"
       for name in absent
     ]
     remedies += [
-      f"get the encoder, as by `hf download openai/clip-vit-large-patch14-336 "
-      f"--local-dir {name}`"
+      f"`hf download {name}` (an id), or name a folder that has it"
       for name in absent
     ]
   if missing:
@@ -132,12 +139,13 @@ def _is_there(encoder: str) -> bool:
 
 
 def _encoders(config: Config) -> dict[str, None]:
-  """Folders or ids of the encoders, each once."""
+  """Folders or ids of the frozen models, each once."""
   settings = config.teacher
   names = (
     settings.student_encoder,
     settings.teacher_encoder,
-    settings.text_encoder or settings.student_encoder,
+    _text_encoder(config),
+    *filter(None, [settings.language_model]),
   )
   return dict.fromkeys(names)
 
@@ -187,34 +195,76 @@ def _make_encoders(config: Config) -> None:
   settings = foundation.FoundationConfig()
   if config.teacher.foundation == "debug":
     settings = settings.debug()
-  foundation.train_foundation(config.dataset.world, student.parent, settings)
+  models = foundation.MODELS
+  if config.teacher.language_model:
+    models += (foundation.LANGUAGE_MODEL,)
+  foundation.train_foundation(
+    config.dataset.world, student.parent, settings, models
+  )
 
 
 def _make_cache(
   config: Config, dataset: ov_swig.PreparedSwig
-) -> feature_cache.Cache:
-  """Runs the frozen encoders over every split, unless that is done."""
-  from mipd_jax.teachers import clip, precompute
+) -> feature_cache.Cache | None:
+  """Runs the frozen encoders over every split, unless that is done.
+
+  Returns:
+    The cache, or None if teacher.only left something undone.
+  """
+  from mipd_jax.teachers import clip, image_teachers, precompute
 
   settings = config.teacher
-  dtype = precision.compute_dtype(config.train.dtype)
-  folders = {
-    "student": settings.student_encoder,
-    "teacher": settings.teacher_encoder,
-    "text": settings.text_encoder or settings.student_encoder,
-  }
-  loaded = {
-    folder: clip.load(folder, dtype) for folder in set(folders.values())
-  }
-  encoders = {name: loaded[folder] for name, folder in folders.items()}
+  dtype = precision.compute_dtype(settings.compute_dtype)
+  names = (settings.student_encoder, _text_encoder(config))
+  clips = {name: clip.load(name, dtype) for name in set(names)}
+  teacher = image_teachers.load(
+    settings.teacher_encoder,
+    dtype,
+    question=settings.question,
+    verb_score=settings.verb_score,
+  )
+  process = None
+  if settings.process_count:
+    process = precompute.Process(settings.process_index, settings.process_count)
   return precompute.build_cache(
     dataset,
-    out=settings.cache,
+    clips[settings.student_encoder],
+    teacher,
+    settings.cache,
     config=precompute.PrecomputeConfig(
       batch_size=settings.batch_size,
       text_length=settings.text_length,
       dtype=settings.dtype,
+      parts=_listed(settings.parts),
     ),
-    mesh=sharding.make_mesh(),
-    **encoders,
+    mesh=sharding.make_mesh(
+      model=config.mesh.model, devices=jax.local_devices()
+    ),
+    text=clips[_text_encoder(config)],
+    rationales=_rationales(config),
+    only=_listed(settings.only),
+    process=process,
   )
+
+
+def _rationales(config: Config) -> "RationaleSource":
+  """JRG with the language model, or templates where there is none."""
+  from mipd_jax.rationales.jrg import JrgRationales
+  from mipd_jax.rationales.source import TemplateRationales
+  from mipd_jax.teachers import language_model
+
+  settings = config.teacher
+  if not settings.language_model:
+    return TemplateRationales()
+  dtype = precision.compute_dtype(settings.compute_dtype)
+  model = language_model.load(settings.language_model, dtype)
+  out = pathlib.Path(f"{settings.cache}-rationales") / "train.json"
+  return JrgRationales(model, out, settings.jrg)
+
+
+def _text_encoder(config: Config) -> str:
+  return config.teacher.text_encoder or config.teacher.student_encoder
+
+
+def _listed(names: str) -> tuple[str, ...]:
+  return tuple(name.strip() for name in names.split(",") if name.strip())

@@ -31,6 +31,13 @@ _TRAIN_IDENTITY = (
 )
 
 
+# What `loss.verb_kl_source` reads.
+_LOGITS = {
+  "teacher": feature_cache.VERB_LOGITS,
+  "clip": feature_cache.CLIP_LOGITS,
+}
+
+
 def train(config: Config, prepared: Prepared) -> bool:
   """Trains to the end; True unless a signal stopped the run."""
   mesh = make_mesh(config)
@@ -100,7 +107,7 @@ def train_parts(config: Config) -> tuple[str, ...]:
   if config.model.teacher_branch:
     parts += [feature_cache.TEACHER, feature_cache.TEXT]
   if config.loss.verb_kl:
-    parts.append(feature_cache.VERB_LOGITS)
+    parts.append(_LOGITS[config.loss.verb_kl_source])
   return tuple(parts)
 
 

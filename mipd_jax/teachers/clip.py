@@ -7,7 +7,6 @@ hand over uint8.
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -19,10 +18,6 @@ import numpy as np
 
 from input_pipeline.errors import InputError
 from mipd_jax.teachers import hf_weights, tokenizer
-
-# openai/CLIP clip.py, `Normalize`; preprocessor_config.json may differ.
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Params = Any
 
@@ -50,8 +45,8 @@ class Clip:
   config: Any
   params: Params
   tokenizer: tokenizer.Tokenizer
-  mean: tuple[float, ...] = _MEAN
-  std: tuple[float, ...] = _STD
+  mean: tuple[float, ...] = hf_weights.MEAN
+  std: tuple[float, ...] = hf_weights.STD
 
   @property
   def image_size(self) -> int:
@@ -164,11 +159,11 @@ def load(folder_or_id: str | os.PathLike, dtype: Any = jnp.float32) -> Clip:
     InputError: the folder or a file is missing or unreadable, or weights and
       config do not fit together; the message lists every such weight.
   """
-  folder = _find(folder_or_id)
+  folder = hf_weights.find(folder_or_id)
   config = _read_config(folder)
   module, template = build(config, dtype)
   params, files = _read_weights(folder, template)
-  mean, std = _normalisation(folder)
+  mean, std = hf_weights.pixel_normalisation(folder)
   return Clip(
     name=str(folder_or_id),
     revision=hf_weights.revision(files),
@@ -198,36 +193,14 @@ def build(config: Any, dtype: Any = jnp.float32) -> tuple[Any, Params]:
   return module, jax.eval_shape(init, jax.random.key(0))["params"]
 
 
-def _find(folder_or_id: str | os.PathLike) -> pathlib.Path:
-  folder = pathlib.Path(folder_or_id)
-  if folder.is_dir():
-    return folder
-  from huggingface_hub import snapshot_download
-
-  try:
-    return pathlib.Path(
-      snapshot_download(str(folder_or_id), local_files_only=True)
-    )
-  except Exception as error:
-    raise InputError(
-      f"{folder_or_id}: neither a folder nor in the Hugging Face cache",
-      f"give a checkpoint folder, or first run: hf download {folder_or_id}",
-    ) from error
-
-
 def _read_config(folder: pathlib.Path) -> Any:
   from transformers import CLIPConfig
 
-  path = folder / "config.json"
-  try:
-    content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise InputError(
-      f"{path}: {error}", "give a folder with the model's config.json"
-    ) from error
+  content = hf_weights.read_config(folder)
   if content.get("model_type") != "clip":
+    found = content.get("model_type")
     raise InputError(
-      f"{path}: model_type is {content.get('model_type')!r}, not 'clip'",
+      f"{folder / 'config.json'}: model_type is {found!r}, not 'clip'",
       "give the folder of a CLIP checkpoint",
     )
   return CLIPConfig.from_dict(content)
@@ -246,12 +219,3 @@ def _read_weights(
     files = hf_weights.weight_files(folder)
     tensors = hf_weights.read(folder)
   return hf_weights.to_flax(tensors, template, source=str(folder)), files
-
-
-def _normalisation(folder: pathlib.Path) -> tuple[tuple, tuple]:
-  path = folder / "preprocessor_config.json"
-  if not path.exists():
-    return _MEAN, _STD
-  content = json.loads(path.read_text())
-  mean, std = content.get("image_mean", _MEAN), content.get("image_std", _STD)
-  return tuple(mean), tuple(std)

@@ -60,11 +60,12 @@ class Encoders:
     student: Encoder,
     teacher: "ImageTeacher",
     text: Encoder,
+    verbs: Sequence[str],
     bank: Mapping[str, np.ndarray],
     mesh: Mesh,
     dtype: str,
   ):
-    """`bank` holds what the verb logits need; `dtype` is of the features."""
+    """`bank` has what logits of `verbs` need; `dtype` is of the features."""
     self._mesh = mesh
     self._sides = (student.image_size, teacher.image_size)
     whole = sharding.replicated(mesh)
@@ -78,7 +79,7 @@ class Encoders:
       "student": _Program(student_view(student, dtype)),
       "see": _Program(lambda params, batch: teacher.see(params, **batch)),
       "keep": _Program(lambda seen: teacher_view(seen, dtype)),
-      "score": _Program(teacher.scorer(bank)),
+      "score": _Program(teacher.scorer(verbs, bank)),
       "read": _Program(rationale_view(text, dtype)),
     }
 

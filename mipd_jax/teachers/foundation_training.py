@@ -257,15 +257,22 @@ def zero_shot(
       f"{verb.name}: {verb.definition}" for verb in world.verbs
     ],
   }
-  group = np.array([GROUPS.index(verb.group) for verb in world.verbs])
   scores = {}
   for prompt, texts in prompts.items():
     tokens = model.tokenize(texts, _CAPTION_LENGTH)
     text = np.asarray(_unit(jax.jit(model.text_embedding)(params, *tokens)))
     right = (image @ text.T).argmax(1) == images.eval_verbs
-    of = group[images.eval_verbs]
-    scores[prompt] = {
-      name: round(100 * float(right[of == index].mean()), 1)
-      for index, name in enumerate(GROUPS)
-    }
+    scores[prompt] = by_group(world, right, images.eval_verbs)
   return scores
+
+
+def by_group(
+  world: World, right: np.ndarray, verbs: np.ndarray
+) -> dict[str, float]:
+  """Share of True in bool [n], percent, by the group of verbs int [n]."""
+  group = np.array([GROUPS.index(verb.group) for verb in world.verbs])
+  of = group[verbs]
+  return {
+    name: round(100 * float(right[of == index].mean()), 1)
+    for index, name in enumerate(GROUPS)
+  }

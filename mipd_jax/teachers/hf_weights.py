@@ -22,7 +22,67 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _RENAMED = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
+# openai/CLIP clip.py, `Normalize`, and transformers' BlipImageProcessor.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
 Tree = Mapping[str, Any]
+
+
+def find(folder_or_id: str | os.PathLike) -> pathlib.Path:
+  """A folder as it is, or that of an id in the local Hugging Face cache.
+
+  Raises:
+    InputError: it is neither.
+  """
+  folder = pathlib.Path(folder_or_id)
+  if folder.is_dir():
+    return folder
+  from huggingface_hub import snapshot_download
+
+  try:
+    return pathlib.Path(
+      snapshot_download(str(folder_or_id), local_files_only=True)
+    )
+  except Exception as error:
+    raise InputError(
+      f"{folder_or_id}: neither a folder nor in the Hugging Face cache",
+      f"give a checkpoint folder, or first run: hf download {folder_or_id}",
+    ) from error
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+  """The content of a checkpoint folder's config.json.
+
+  Raises:
+    InputError: it is absent or no JSON object.
+  """
+  return _read_json(
+    folder / "config.json", "give a folder with the model's config.json"
+  )
+
+
+def pixel_normalisation(folder: pathlib.Path) -> tuple[tuple, tuple]:
+  """Mean and std of RGB, of pixels on a scale of 0 to 1.
+
+  Those of preprocessor_config.json, else openai's: BLIP-2 has them too.
+  """
+  path = folder / "preprocessor_config.json"
+  if not path.exists():
+    return MEAN, STD
+  content = _read_json(path, "download the file again, or delete it")
+  mean, std = content.get("image_mean", MEAN), content.get("image_std", STD)
+  return tuple(mean), tuple(std)
+
+
+def _read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise InputError(f"{path}: {error}", remedy) from error
+  if not isinstance(content, dict):
+    raise InputError(f"{path}: not an object of settings", remedy)
+  return content
 
 
 def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:

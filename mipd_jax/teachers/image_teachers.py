@@ -5,20 +5,26 @@ keeps of it are its tokens, a class token and then a square grid, and its
 logits over the verbs (`scorer`). Add another teacher here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import Vocabulary
 from mipd_jax import sharding
-from mipd_jax.teachers import labels
+from mipd_jax.teachers import blip2, clip, hf_weights, labels
+from mipd_jax.teachers.blip2 import Blip2, rules
 from mipd_jax.teachers.encoding import Encoder, zero_shot_logits
 
-# The verbs in a CLIP teacher's own text space.
+# The verbs in a CLIP teacher's own text space; what a BLIP-2 gives them
+# whatever it sees, float32 [V].
 TEACHER_VERB_TEXT = "teacher_verb_text"
+TEACHER_VERB_PRIOR = "teacher_verb_prior"
+VERB_SCORES = ("sum", "mean", "calibrated")
+_GREY = 127
 
 Params = Any
 Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and what a scorer needs
@@ -55,8 +61,10 @@ class ImageTeacher(Protocol):
     """What `scorer` needs of the verbs; kept in the cache's labels."""
     ...
 
-  def scorer(self, bank: Mapping[str, np.ndarray]) -> Scorer:
-    """(params, seen) -> verb logits float32 [B, V]; pure."""
+  def scorer(
+    self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
+  ) -> Scorer:
+    """(params, seen) -> logits of the verbs, float32 [B, V]; pure."""
     ...
 
 
@@ -68,10 +76,10 @@ class ClipTeacher:
 
   options: Mapping[str, str] = {"verb_logits": "zero-shot"}
 
-  def __init__(self, clip: Encoder):
-    self._clip = clip
-    self.name, self.revision = clip.name, clip.revision
-    self.image_size, self.params = clip.image_size, clip.params
+  def __init__(self, model: Encoder):
+    self._clip = model
+    self.name, self.revision = model.name, model.revision
+    self.image_size, self.params = model.image_size, model.params
 
   def shardings(self, mesh: Mesh) -> Any:
     return sharding.replicated(mesh)
@@ -86,7 +94,9 @@ class ClipTeacher:
     prompts = labels.verb_prompts(vocabulary)
     return {TEACHER_VERB_TEXT: labels.text_bank(self._clip, prompts, mesh)}
 
-  def scorer(self, bank: Mapping[str, np.ndarray]) -> Scorer:
+  def scorer(
+    self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
+  ) -> Scorer:
     text, scale = bank[TEACHER_VERB_TEXT], self._clip.logit_scale
 
     def score(params: Params, seen: Seen) -> jax.Array:
@@ -94,3 +104,101 @@ class ClipTeacher:
       return zero_shot_logits(seen["image"], text, scale)
 
     return score
+
+
+class Blip2Teacher:
+  """A BLIP-2 as teacher; its logits are log-likelihoods of the verbs' names.
+
+  The question is asked of each image and read once; the names are scored as
+  answers to it (see `blip2.candidates`). `verb_score` says how:
+
+  - "sum": log p(name | image, question), so their softmax is the model's own
+    belief, held to the list of verbs.
+  - "mean": divided by the name's number of tokens.
+  - "calibrated": the sum, less what a grey image gets: names that the model
+    likes to say, whatever it sees, lose that advantage (Zhao et al. 2021,
+    "Calibrate before use").
+  """
+
+  def __init__(
+    self, model: Blip2, question: str, verb_score: str = "sum"
+  ) -> None:
+    """Raises InputError if `verb_score` is none of `VERB_SCORES`."""
+    if verb_score not in VERB_SCORES:
+      raise InputError(
+        f"verb_score {verb_score!r} is not known", f"use one of {VERB_SCORES}"
+      )
+    self._model = model
+    self._verb_score = verb_score
+    self.name, self.revision = model.name, model.revision
+    self.image_size, self.params = model.image_size, model.params
+    self.options = {"question": question, "verb_logits": verb_score}
+    ids, mask = model.tokenize([question])
+    length = int(mask.sum())
+    self._question = ids[0, :length], mask[0, :length]
+
+  def shardings(self, mesh: Mesh) -> Any:
+    return rules.shardings(self._model.config, self.params, mesh)
+
+  def see(self, params: Params, pixels: jax.Array) -> Seen:
+    found = self._model.image_features(params, pixels)
+    return {
+      "tokens": found["vision_tokens"],
+      "language": found["language_tokens"],
+    }
+
+  def verb_bank(
+    self, vocabulary: Vocabulary, mesh: Mesh
+  ) -> dict[str, np.ndarray]:
+    if self._verb_score != "calibrated":
+      return {}
+    side, shards = self.image_size, mesh.shape[sharding.DATA]
+    grey = np.full((shards, side, side, 3), _GREY, np.uint8)
+    params = jax.device_put(self.params, self.shardings(mesh))
+    batch = sharding.put_batch(mesh, {"pixels": grey})
+    score = self.scorer(vocabulary.verbs, {})
+    scores = jax.jit(lambda p, b: score(p, self.see(p, **b)))(params, batch)
+    return {TEACHER_VERB_PRIOR: np.asarray(scores)[0]}
+
+  def scorer(
+    self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
+  ) -> Scorer:
+    tree = self._model.tokenize_answers(verbs)
+    mode = "mean" if self._verb_score == "mean" else "sum"
+    prior = bank.get(TEACHER_VERB_PRIOR, np.float32(0))
+
+    def score(params: Params, seen: Seen) -> jax.Array:
+      scores = self._model.candidate_scores(
+        params, seen["language"], *self._question, tree
+      )
+      return blip2.normalise_scores(scores, tree.lengths, mode) - prior
+
+    return score
+
+
+def load(
+  folder_or_id: str, dtype: Any, *, question: str, verb_score: str
+) -> ImageTeacher:
+  """Loads a CLIP or a BLIP-2, whichever the folder's config.json names.
+
+  Args:
+    folder_or_id: as in `clip.load` and `blip2.load`.
+    dtype: of parameters and arithmetic.
+    question: asked of each image; for a BLIP-2.
+    verb_score: of `VERB_SCORES`; for a BLIP-2.
+
+  Raises:
+    InputError: the checkpoint cannot be used; the message says why.
+  """
+  folder = hf_weights.find(folder_or_id)
+  kind = hf_weights.read_config(folder).get("model_type")
+  if kind == "clip":
+    return ClipTeacher(clip.load(folder_or_id, dtype))
+  if kind == "blip-2":
+    model = blip2.load(folder_or_id, dtype)
+    return Blip2Teacher(model, question, verb_score)
+  raise InputError(
+    f"{folder_or_id}: a teacher of model_type {kind!r} is not supported",
+    "give a CLIP or a BLIP-2 checkpoint; mipd_jax/teachers/image_teachers.py "
+    "is where another one is added",
+  )

@@ -214,7 +214,9 @@ class _Builder:
     # As the first process wrote it: the same in all of them.
     bank = feature_cache.load_arrays(writer.folder / feature_cache.LABELS)
     encoders = Encoders(
-      self.student, self.teacher, self.text, bank, self.mesh, self.config.dtype
+      *(self.student, self.teacher, self.text),
+      *(self.dataset.vocabulary.verbs, bank),
+      *(self.mesh, self.config.dtype),
     )
     for name in splits:
       texts = None

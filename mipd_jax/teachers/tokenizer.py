@@ -83,12 +83,17 @@ def vocabulary(words: Sequence[str]) -> dict[str, int]:
 
 
 def save_word_level(
-  folder: pathlib.Path, words: Sequence[str], max_length: int
+  folder: pathlib.Path,
+  words: Sequence[str],
+  max_length: int,
+  *,
+  begin: bool = True,
 ) -> None:
   """Writes a word-level tokenizer that AutoTokenizer reads.
 
   Text is lower-cased and everything but letters and digits separates words;
-  a word outside `words` becomes the unknown token.
+  a word outside `words` becomes the unknown token. With `begin` texts start
+  with the begin token, as CLIP's do; T5's do not. All end with the end token.
   """
   from tokenizers import (
     Regex,
@@ -110,7 +115,7 @@ def save_word_level(
   inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
   inner.add_special_tokens([PAD, UNKNOWN, BEGIN, END])
   inner.post_processor = processors.TemplateProcessing(
-    single=f"{BEGIN} $A {END}",
+    single=f"{BEGIN} $A {END}" if begin else f"$A {END}",
     special_tokens=[(BEGIN, ids[BEGIN]), (END, ids[END])],
   )
   inner.save(str(folder / "tokenizer.json"))

@@ -1,0 +1,245 @@
+"""Checks a folder and tells all that is wrong with it, without building.
+
+The reader (`swig.read_folder`) stops at the first problem; this goes on, so
+that a folder is mended in one round. Records take seconds, images minutes.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import time
+from collections.abc import Mapping
+from concurrent import futures
+
+from input_pipeline import (
+  check_notes,
+  folder_groups,
+  layout,
+  leaks,
+  record_files,
+  record_parser,
+  split_file,
+  splits,
+  vocabulary,
+)
+from input_pipeline.check_report import Finding, Report
+from input_pipeline.errors import InputError
+from input_pipeline.layout import SPLITS, Layout
+from input_pipeline.progress import Progress
+from input_pipeline.record_files import Row, Rows
+from input_pipeline.swig_metadata import ImageDigest
+from input_pipeline.swig_record import RecordError
+from input_pipeline.vocabulary import Vocabulary
+
+_CHUNK = 64  # images a thread checks at a time
+_THREADS = 8  # they wait for the disk most of the time
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """An image whose record could be read.
+
+  Attributes:
+    split: where it stands.
+    row: its record.
+    size: (height, width) that the record says; None if it does not.
+    built: whether a build takes it: not a training image of an unseen verb.
+  """
+
+  split: str
+  row: Row
+  size: tuple[int, int] | None
+  built: bool
+
+
+def run(
+  folder: str | pathlib.Path,
+  *,
+  read_images: bool = True,
+  report_path: str | pathlib.Path | None = None,
+) -> int:
+  """Prints what a folder holds and what is wrong with it; 0 if it is sound.
+
+  Args:
+    folder: DIR with images_512 and SWiG_jsons.
+    read_images: whether to read every image as well.
+    report_path: a JSON file to write everything to.
+  """
+  start = time.monotonic()
+  report, images = check_records(folder)
+  records_seconds = time.monotonic() - start
+  if read_images and images:
+    check_images(report, images)
+  images_seconds = time.monotonic() - start - records_seconds
+  report.show()
+  print(
+    f"records checked in {records_seconds:.1f} s, "
+    + (f"images in {images_seconds:.1f} s" if read_images else "no image read")
+  )
+  if report_path is not None:
+    split_file.write_text(pathlib.Path(report_path), report.as_json())
+  if report.problems:
+    print(f"{len(report.problems)} problems, see above")
+    return 1
+  print("images: all whole" if read_images else "records: all sound")
+  return 0
+
+
+def check_records(
+  folder: str | pathlib.Path,
+) -> tuple[Report, list[Checked]]:
+  """Checks all but the content of images.
+
+  Returns:
+    The report so far, and the images to check.
+
+  Raises:
+    InputError: files are missing, or the vocabulary is wrong: without them
+      records mean nothing.
+  """
+  report = Report(pathlib.Path(folder))
+  files = layout.find(folder)
+  words = vocabulary.load(folder)
+  groups = _groups(report, files, words)
+  rows = {split: _read(report, files, split, words) for split in SPLITS}
+  _check_overlap(report, rows)
+  there = files.image_sizes()
+  _check_there(report, rows, there)
+  unseen = () if groups is None else leaks.unseen_names(words, groups)
+  checked = []
+  for split, found in rows.items():
+    for row in found.values():
+      sound = _check_row(report, split, row, words)
+      if sound and row.place.image_path.name in there:
+        size = (row.entry.get("height"), row.entry.get("width"))
+        size = size if all(type(side) is int for side in size) else None
+        built = split != "train" or row.entry["verb"] not in unseen
+        checked.append(Checked(split, row, size, built))
+  check_notes.add(report, files, rows, words, groups)
+  return report, checked
+
+
+def check_images(report: Report, checked: list[Checked]) -> None:
+  """Reads every image; adds problems, and a checksum of each split's images."""
+  digests = {split: ImageDigest() for split in SPLITS}
+  first: dict[bytes, Checked] = {}
+  chunks = [checked[i : i + _CHUNK] for i in range(0, len(checked), _CHUNK)]
+  with (
+    Progress("check", len(checked), "images") as progress,
+    futures.ThreadPoolExecutor(_THREADS) as pool,
+  ):
+    for chunk, results in zip(
+      chunks, pool.map(_check_chunk, chunks), strict=True
+    ):
+      for item, (digest, error) in zip(chunk, results, strict=True):
+        name = item.row.place.image_path.name
+        if item.built:
+          digests[item.split].add(name, digest.hex())
+        if error is not None:
+          report.problems.append(Finding.of(error))
+        other = first.setdefault(digest, item)
+        if other.split != item.split:
+          report.note(
+            "the same image in two splits",
+            f"{item.split}: {name} is {other.split}: "
+            f"{other.row.place.image_path.name}",
+            item.row,
+          )
+      progress.advance(len(chunk))
+  report.facts["image_checksums"] = {
+    split: digest.result() for split, digest in digests.items()
+  }
+
+
+def _groups(
+  report: Report, files: Layout, words: Vocabulary
+) -> splits.VerbGroups | None:
+  """The groups as they are or follow from the files; None if to be drawn."""
+  try:
+    groups = folder_groups.find(files, words)
+    if groups is None and files.source == layout.AUTHORS:
+      groups = folder_groups.make(files, words)
+  except InputError as error:
+    report.problems.append(Finding.of(error, "groups"))
+    return None
+  if groups is None:
+    report.note(
+      "no split file",
+      f"{layout.SPLITS_FILE} is absent: the first build draws one; to choose, "
+      "python -m input_pipeline.split_maker DIR",
+    )
+  return groups
+
+
+def _read(report: Report, files: Layout, split: str, words: Vocabulary) -> Rows:
+  try:
+    return record_files.read(
+      files, split, words, lambda e: report.problems.append(Finding.of(e))
+    )
+  except InputError as error:
+    report.problems.append(Finding.of(error, "file"))
+    return {}
+
+
+def _check_overlap(report: Report, rows: Mapping[str, Rows]) -> None:
+  home: dict[str, str] = {}
+  for split, found in rows.items():
+    for name, row in found.items():
+      if home.setdefault(name, split) != split:
+        report.problems.append(
+          Finding(
+            "overlap",
+            f"image {name} stands in the splits {home[name]} and {split}",
+            **row.where(),
+          )
+        )
+
+
+def _check_there(
+  report: Report, rows: Mapping[str, Rows], there: Mapping[str, int]
+) -> None:
+  used = set()
+  for split, found in rows.items():
+    used |= found.keys()
+    for name, row in found.items():
+      if name not in there:
+        report.problems.append(
+          Finding("missing", f"{split}: image {name} is missing", **row.where())
+        )
+  spare = sorted(there.keys() - used)
+  for name in spare:
+    report.note("images without a record", name)
+
+
+def _check_row(report: Report, split: str, row: Row, words: Vocabulary) -> bool:
+  """Whether its image can be opened, as far as reading the record told."""
+  found = record_parser.problems(
+    row.entry, row.place, words, boxes_required=split == "train"
+  )
+  report.problems += [Finding.of(error) for error in found]
+  return all(error.kind != "image" for error in found)
+
+
+def _check_chunk(
+  chunk: list[Checked],
+) -> list[tuple[bytes, RecordError | None]]:
+  """sha256 of each image and what is wrong with it; runs on a thread."""
+  return [_check_image(item) for item in chunk]
+
+
+def _check_image(item: Checked) -> tuple[bytes, RecordError | None]:
+  place, error = item.row.place, None
+  try:
+    content = place.image_path.read_bytes()
+    place.check_image(content, item.size)
+  except OSError as problem:
+    content = b""
+    error = place.image_error(
+      InputError(
+        f"image {place.image_path.name} cannot be read: {problem.strerror}",
+        "make the file readable",
+      )
+    )
+  except RecordError as problem:
+    error = problem
+  return hashlib.sha256(content).digest(), error

@@ -1,0 +1,153 @@
+"""The record files of a folder, as parsed JSON: read, merged, compared."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from input_pipeline.errors import InputError
+from input_pipeline.layout import Layout, read_json
+from input_pipeline.record_parser import wrong_verb
+from input_pipeline.swig_record import Place, RecordError
+from input_pipeline.vocabulary import Vocabulary
+
+_SHOWN = 5
+# What two files of one image have to agree on, as far as both have it.
+_SHARED = ("verb", "height", "width", "bb", "frames")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+  """One record as it stands in a file."""
+
+  entry: dict[str, Any]
+  place: Place
+
+  def where(self) -> dict[str, str]:
+    """Its 'file' and 'image', by name."""
+    place = self.place
+    return {"file": place.json_path.name, "image": place.image_path.name}
+
+
+Rows = dict[str, Row]
+
+
+def stop(error: RecordError) -> None:
+  """Raises the first error; give another function to collect them all."""
+  raise error
+
+
+def read(
+  files: Layout,
+  split: str,
+  words: Vocabulary,
+  report: Callable[[RecordError], None] = stop,
+) -> Rows:
+  """Records of a split by image name, in the order of its files.
+
+  The authors' files overlap: an image may stand in dev.json and in one of the
+  files of groups. It counts once, as the first of them has it.
+
+  Args:
+    files: the folder.
+    split: which split.
+    words: the verbs that have a frame.
+    report: told of every record whose verb has no frame (it is left out) and
+      of every image on which two files disagree.
+
+  Raises:
+    InputError: a file is no object of records; what `report` raises.
+  """
+  rows: Rows = {}
+  for path in files.records[split]:
+    for name, entry in read_file(path).items():
+      place = Place(path, files.images / name)
+      wrong = wrong_verb(entry, place, words)
+      if wrong is None and name in rows:
+        wrong = _disagreement(rows[name], entry, place)
+      elif wrong is None:
+        rows[name] = Row(entry, place)
+      if wrong is not None:
+        report(wrong)
+  return rows
+
+
+def verbs(files: Layout, split: str, words: Vocabulary) -> dict[str, str]:
+  """Verb names by image name; errors as `read`."""
+  rows = read(files, split, words)
+  return {name: row.entry["verb"] for name, row in rows.items()}
+
+
+def read_file(path: pathlib.Path) -> dict[str, Any]:
+  """The content of a record file, an object by image name."""
+  content = read_json(path)
+  if not isinstance(content, dict):
+    raise InputError(
+      f"{path} holds a {type(content).__name__}, not an object by image name",
+      "see docs/own_data.md for the form of a record",
+    )
+  return content
+
+
+def listed_verbs(files: Layout, words: Vocabulary) -> dict[str, set[str]]:
+  """Verbs by group as the authors' files list them.
+
+  Raises:
+    InputError: as `read`.
+  """
+  listed: dict[str, set[str]] = {}
+  for group, paths in files.listed.items():
+    listed[group] = set()
+    for path in paths:
+      for name, entry in read_file(path).items():
+        place = Place(path, files.images / name)
+        wrong = wrong_verb(entry, place, words)
+        if wrong is not None:
+          raise wrong
+        listed[group].add(entry["verb"])
+  return listed
+
+
+def check_disjoint(
+  rows: Collection[str], split: str, others: Mapping[str, Collection[str]]
+) -> None:
+  """Raises `InputError` if an image stands in another split as well."""
+  for other, names in others.items():
+    for name in rows:
+      if name in names:
+        raise InputError(
+          f"image {name} stands in {other}.json and in {split}.json",
+          "leave each image in one split",
+        )
+
+
+def check_images(
+  files: Layout, split: str, rows: Collection[str], there: Collection[str]
+) -> None:
+  """Raises `InputError` if images of a split are not in the image folder."""
+  missing = [name for name in rows if name not in there]
+  if missing:
+    raise InputError(
+      f"{files.images} lacks {len(missing)} of {len(rows)} images of "
+      f"{split}.json: {', '.join(missing[:_SHOWN])}"
+      f"{', ...' if len(missing) > _SHOWN else ''}",
+      f"put them there, or take their records out of {split}.json",
+    )
+
+
+def _disagreement(
+  row: Row, entry: dict[str, Any], place: Place
+) -> RecordError | None:
+  differ = [
+    key
+    for key in _SHARED
+    if key in row.entry and key in entry and row.entry[key] != entry[key]
+  ]
+  if not differ:
+    return None
+  return RecordError(
+    place,
+    "frames",
+    f"its {', '.join(differ)} differ from those in {row.place.json_path.name}",
+    "download both files again; one of them is of another version",
+  )

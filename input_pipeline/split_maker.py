@@ -1,0 +1,126 @@
+"""Makes a split of a folder into seen, rare and unseen verbs.
+
+  python -m input_pipeline.split_maker DIR [--method=random|frequency|list]
+    [--unseen=N|FILE] [--rare=N|FILE] [--seed=S] [--replace]
+
+Reads the JSON files only (no image) and writes SWiG_jsons/ov_splits.json and
+ov_splits.md, a page about it. The reader leaves training images of unseen
+verbs out; dev images of unseen verbs choose no model.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+
+from input_pipeline import (
+  folder_groups,
+  layout,
+  record_files,
+  split_draw,
+  splits,
+  vocabulary,
+)
+from input_pipeline.errors import InputError
+
+
+def make(
+  folder: str | pathlib.Path,
+  *,
+  method: str = split_draw.RANDOM,
+  unseen: str | int | None = None,
+  rare: str | int | None = None,
+  seed: int = 0,
+  replace: bool = False,
+) -> splits.VerbGroups:
+  """Writes the split file and its page; returns the groups.
+
+  Args:
+    folder: DIR with SWiG_jsons; images are not needed.
+    method: one of `split_draw.METHODS`.
+    unseen, rare: how many, or for `list` a file with one verb a line; None:
+      a sixth of the verbs, or for `list` no verb.
+    seed: of `random`.
+    replace: whether a split file that is there may be replaced.
+
+  Raises:
+    InputError: a wrong folder or list, or a split file is there already.
+  """
+  files = layout.find(folder, images=False)
+  path = files.jsons / layout.SPLITS_FILE
+  if path.exists() and not replace:
+    raise InputError(
+      f"{path} is there already",
+      "results belong to one split: say --replace if no run used it",
+    )
+  if files.source == layout.AUTHORS:
+    method = layout.AUTHORS  # The files say it; nothing is to be chosen.
+    if unseen is not None or rare is not None:
+      raise InputError(
+        f"{files.jsons} holds the authors' files, whose groups are given",
+        "leave --unseen and --rare out, or take train_L..., ..._unseen_... and "
+        "..._rare_... away to use train.json with groups of your own",
+      )
+  words = vocabulary.load(folder, unseen=())
+  verbs_of = {
+    split: record_files.verbs(files, split, words) for split in layout.SPLITS
+  }
+  if method == split_draw.LIST:
+    lists = split_draw.from_lists(words, _listed(rare), _listed(unseen))
+    groups = splits.of_lists(lists, words, method=method)
+  elif method == layout.AUTHORS:
+    groups = folder_groups.make(files, words)
+  else:
+    lists = splits.default_draw(
+      words,
+      folder_groups.train_counts(verbs_of["train"], words),
+      num_rare=_number(rare, "rare"),
+      num_unseen=_number(unseen, "unseen"),
+      seed=seed,
+      method=method,
+    )
+    groups = splits.of_lists(lists, words, method=method)
+  folder_groups.write(files, words, groups, verbs_of, seed=seed)
+  return groups
+
+
+def _number(value: str | int | None, name: str) -> int | None:
+  try:
+    return None if value is None else int(value)
+  except ValueError:
+    raise InputError(
+      f"--{name}={value} is no number of verbs",
+      f"give a number, or --method={split_draw.LIST} with a file",
+    ) from None
+
+
+def _listed(value: str | int | None) -> tuple[str, ...]:
+  return () if value is None else layout.read_lines(pathlib.Path(str(value)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("folder", metavar="DIR")
+  parser.add_argument(
+    "--method", choices=split_draw.METHODS, default=split_draw.RANDOM
+  )
+  parser.add_argument("--unseen", help="a number, or for 'list' a file")
+  parser.add_argument("--rare", help="a number, or for 'list' a file")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--replace", action="store_true")
+  given = vars(parser.parse_args(arguments))
+  folder = given.pop("folder")
+  try:
+    groups = make(folder, **given)
+  except InputError as error:
+    with contextlib.suppress(BrokenPipeError):
+      print(f"problem: {error}", file=sys.stderr)
+    return 1
+  path = vocabulary.jsons_folder(folder) / layout.SPLITS_FILE
+  print(f"{path}: {groups.counts}, sha256 {groups.sha256[:12]}")
+  print(f"{path.with_suffix('.md')}: a page about it")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

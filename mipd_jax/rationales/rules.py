@@ -1,0 +1,254 @@
+"""What a rationale must hold, checked without a model.
+
+Words are compared by stem, so that "jumps" and "jumped" name "jumping" and
+"dogs" name "dog". A verb counts as named by its name, or by a word that of
+all verbs only its abstract and definition have ("leaps").
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+
+from input_pipeline.vocabulary import Vocabulary
+from mipd_jax.rationales import prompts, wording
+from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
+from mipd_jax.rationales.stems import contains, content, stem, stems
+
+# Part of what a run is made from: raise it when any rule changes.
+VERSION = "rules-1"
+
+_LEAST_WORDS = 3
+_ECHO = 6  # words in a row of an instruction
+_LOOP = 3  # times that four words in a row may not come back
+_MARKS = re.compile(r"\b(answer|task|facts|statement)\s*:", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+  """Why a text is rejected.
+
+  Attributes:
+    code: a few words, the same for all texts; counted in the report.
+    detail: a sentence part for the next prompt.
+  """
+
+  code: str
+  detail: str
+
+
+class Rules:
+  """Checks texts of one split against their frames."""
+
+  def __init__(
+    self,
+    vocabulary: Vocabulary,
+    allowed_verbs: Iterable[int],
+    style: prompts.PromptStyle,
+    max_words: int = 80,
+  ):
+    """Prepares the checks.
+
+    Args:
+      vocabulary: names and texts.
+      allowed_verbs: those that a text may name; the others are unseen.
+      style: whose instructions must not come back as an answer.
+      max_words: of a text.
+    """
+    allowed = set(allowed_verbs)
+    self._forbidden = {
+      stem(verb): verb
+      for index, verb in enumerate(vocabulary.verbs)
+      if index not in allowed
+    }
+    self._names = _distinctive(vocabulary)
+    self._echoes = {
+      gram for text in style.instructions() for gram in _grams(text, _ECHO)
+    }
+    self._max_words = max_words
+
+  def without_leaks(self, frame: AnnotatedFrame) -> AnnotatedFrame:
+    """Leaves out definitions that name an unseen verb."""
+    unseen = set(self._forbidden.values())
+
+    def clean(text: str) -> str:
+      return "" if unseen & set(_plain(text)) else text
+
+    def instances(some: tuple[Instance, ...]) -> tuple[Instance, ...]:
+      return tuple(
+        dataclasses.replace(one, looks=clean(one.looks)) for one in some
+      )
+
+    def activity(one: Activity) -> Activity:
+      return dataclasses.replace(one, meaning=clean(one.meaning))
+
+    return dataclasses.replace(
+      frame,
+      true=activity(frame.true),
+      wrong=activity(frame.wrong),
+      instances=instances(frame.instances),
+      wrong_instances=instances(frame.wrong_instances),
+    )
+
+  def check(self, kind: str, text: str, frame: AnnotatedFrame) -> list[Fault]:
+    """All that is wrong with a text; [] if it may go to the judge.
+
+    Args:
+      kind: one of `schema.RATIONALES`.
+      text: what the model wrote.
+      frame: of the image.
+    """
+    faults = self._form(text)
+    if faults:  # nothing more can be said of a text without form
+      return faults
+    rule = {
+      prompts.GLIMPSE_POS: self._glimpse_pos,
+      prompts.GLIMPSE_NEG: self._glimpse_neg,
+      prompts.GAZE_POS: _gaze_pos,
+      prompts.GAZE_NEG: _gaze_neg,
+    }[kind]
+    return self._leak(text, frame) + rule(text, frame)
+
+  def _form(self, text: str) -> list[Fault]:
+    """Length, echoes, loops."""
+    words = stems(text)
+    if len(words) < _LEAST_WORDS:
+      return [Fault("empty", f"it has {len(words)} words")]
+    faults = []
+    if len(words) > self._max_words:
+      told = f"it has {len(words)} words, more than {self._max_words}"
+      faults.append(Fault("too long", told))
+    if _MARKS.search(text) or self._echoes & set(_grams(text, _ECHO)):
+      faults.append(Fault("echo", "it repeats the instructions"))
+    if _loops(text):
+      faults.append(Fault("loop", "it says the same again and again"))
+    return faults
+
+  def _leak(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
+    """Names of unseen verbs, in any form: training may not see them.
+
+    Words of the frame itself are no leak: a noun may sound like a verb ("a
+    painting"), a definition may have another form of it ("fish", "fishing").
+    """
+    told = {word for fact in _facts(frame) for word in _plain(fact)}
+    leaked = {
+      self._forbidden[stem(word)]
+      for word in _plain(text)
+      if stem(word) in self._forbidden and word not in told
+    }
+    return [
+      Fault("unseen verb", f"it names the activity {verb!r}")
+      for verb in sorted(leaked)
+    ]
+
+  def _glimpse_pos(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
+    faults = []
+    if not self._names[frame.true.verb] & _beside_nouns(text, frame):
+      told = f"it does not name the activity {frame.true.verb!r}"
+      faults.append(Fault("verb not named", told))
+    for one in frame.instances[:1]:
+      if not _named(stems(text), one):
+        told = f"it does not name the {one.role}, {one.noun!r}"
+        faults.append(Fault("agent not named", told))
+    return faults
+
+  def _glimpse_neg(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
+    faults = []
+    words = _beside_nouns(text, frame)
+    if self._names[frame.true.verb] & words:
+      told = f"it names the true activity {frame.true.verb!r}"
+      faults.append(Fault("true verb named", told))
+    if not self._names[frame.wrong.verb] & words:
+      told = f"it does not name the activity {frame.wrong.verb!r}"
+      faults.append(Fault("verb not named", told))
+    return faults
+
+
+def _distinctive(vocabulary: Vocabulary) -> dict[str, frozenset[str]]:
+  """Per verb, its stem and those that no other verb's texts have."""
+  told = {}
+  for verb, abstract, definition in zip(
+    vocabulary.verbs,
+    vocabulary.verb_abstracts,
+    vocabulary.verb_definitions,
+    strict=True,
+  ):
+    plain = re.sub(r"\b[A-Z]{3,}[0-9]*\b", " ", abstract)  # roles
+    texts = f"{plain} {wording.short(definition)}"
+    told[verb] = {stem(verb), *content(texts)}
+  verbs = {stem(verb) for verb in told}
+  uses = collections.Counter(word for words in told.values() for word in words)
+  return {
+    verb: frozenset(
+      word
+      for word in words
+      if word == stem(verb) or (uses[word] == 1 and word not in verbs)
+    )
+    for verb, words in told.items()
+  }
+
+
+def _facts(frame: AnnotatedFrame) -> list[str]:
+  texts = []
+  for activity in (frame.true, frame.wrong):
+    texts += [activity.meaning, activity.sentence]
+  for one in (*frame.instances, *frame.wrong_instances):
+    texts += [one.role, one.looks, *one.nouns]
+  return texts
+
+
+def _beside_nouns(text: str, frame: AnnotatedFrame) -> set[str]:
+  """Stems of a text without its nouns, which may sound like a verb."""
+  nouns = {w for i in frame.instances for n in i.nouns for w in _plain(n)}
+  nouns |= {f"{noun}s" for noun in nouns}
+  return {stem(word) for word in _plain(text) if word not in nouns}
+
+
+def _named(words: Sequence[str], one: Instance) -> bool:
+  return any(contains(words, noun) for noun in one.nouns)
+
+
+def _plain(text: str) -> list[str]:
+  return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def _grams(text: str, size: int) -> list[tuple[str, ...]]:
+  words = _plain(text)
+  return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+
+
+def _loops(text: str) -> bool:
+  """The same four words three times, or the same sentence twice."""
+  grams = collections.Counter(_grams(text, 4))
+  if grams and max(grams.values()) >= _LOOP:
+    return True
+  sentences = [tuple(_plain(part)) for part in re.split(r"[.!?;\n]", text)]
+  counts = collections.Counter(s for s in sentences if len(s) > 2)
+  return bool(counts) and max(counts.values()) > 1
+
+
+def _gaze_pos(text: str, frame: AnnotatedFrame) -> list[Fault]:
+  words = stems(text)
+  missing = [one.noun for one in frame.instances if not _named(words, one)]
+  if not missing:
+    return []
+  told = f"it does not name {', '.join(missing)}"
+  return [Fault("noun not named", told)]
+
+
+def _gaze_neg(text: str, frame: AnnotatedFrame) -> list[Fault]:
+  """Some role must have another noun, and not its own."""
+  words = stems(text)
+  pairs = zip(frame.instances, frame.wrong_instances, strict=True)
+  for right, wrong in pairs:
+    if contains(words, wrong.noun) and not _named(words, right):
+      return []
+  named = [one.noun for one in frame.instances if _named(words, one)]
+  told = (
+    f"it still names {', '.join(named)}"
+    if named
+    else (
+      f"it does not name {', '.join(i.noun for i in frame.wrong_instances)}"
+    )
+  )
+  return [Fault("no contradiction", told)]

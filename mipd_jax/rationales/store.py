@@ -1,0 +1,172 @@
+"""Rationales on disk: parts while they are written, then one JSON.
+
+  OUT.parts/settings.json     what the texts are made from; only while writing
+  OUT.parts/00000.jsonl       records of some images, whole or not there
+  OUT.report.json, .report.md how it went
+  OUT                         {image: the four captions}; written last
+
+A run that was killed continues at its first missing part, and a run under
+other settings is refused. OUT has the four keys of the authors' published
+JSON; where a split's records are given it holds those besides, so that it can
+take the place of `train.json`.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from input_pipeline import atomic, vocabulary
+from input_pipeline.errors import InputError
+from input_pipeline.swig_record import RATIONALE_KEYS
+
+Record = dict[str, Any]
+Texts = tuple[str, ...]
+
+
+def load_texts(path: str | os.PathLike) -> dict[str, Texts]:
+  """Reads rationales: this project's, or the authors' published JSON.
+
+  Args:
+    path: {image: record}; a record may have other keys than the captions.
+
+  Returns:
+    The four texts by image in the order of `schema.RATIONALES`; images
+    without any are left out.
+
+  Raises:
+    InputError: no JSON of that form, or nothing in it.
+  """
+  path = pathlib.Path(path)
+  content = vocabulary.read_json(path)
+  remedy = (
+    'give {"img.jpg": {' + ", ".join(f'"{k}": text' for k in RATIONALE_KEYS)
+  ) + "}}"
+  if not isinstance(content, dict):
+    raise InputError(f"{path} is no object by image name", remedy)
+  found = {}
+  for image, record in content.items():
+    if not isinstance(record, dict):
+      raise InputError(f"{path}: image {image} has no record", remedy)
+    texts = tuple(record.get(key) or "" for key in RATIONALE_KEYS)
+    if not all(isinstance(text, str) for text in texts):
+      raise InputError(f"{path}: image {image} has captions not text", remedy)
+    if any(texts):
+      found[image] = texts
+  if not found:
+    raise InputError(f"{path} has no image with a caption", remedy)
+  return found
+
+
+class Store:
+  """The files of one run."""
+
+  def __init__(self, out: str | os.PathLike, settings: Mapping[str, Any]):
+    """Opens or begins a run.
+
+    Args:
+      out: the final JSON.
+      settings: everything that the texts depend on, as JSON.
+
+    Raises:
+      InputError: `out` holds, or is being made for, other settings.
+    """
+    self.out = pathlib.Path(out)
+    self._settings = json.loads(json.dumps(settings))
+    self._parts = self.out.with_name(f"{self.out.name}.parts")
+    self._report = self.out.with_suffix(".report.json")
+    self._tables = self.out.with_suffix(".report.md")
+    if self.out.exists():
+      self._check(self._report, self.out)
+    elif (self._parts / "settings.json").exists():
+      self._check(self._parts / "settings.json", self._parts)
+    else:
+      with atomic.replacing(self._parts / "settings.json") as path:
+        path.write_text(_dump({"settings": self._settings}))
+
+  def _check(self, note: pathlib.Path, place: pathlib.Path) -> None:
+    remedy = (
+      "give another output file, or delete this one to have it written anew"
+    )
+    try:
+      found = json.loads(note.read_text())["settings"]
+    except (OSError, ValueError, KeyError) as error:
+      raise InputError(
+        f"{place} is in the way: nothing says what it was made from ({error})",
+        remedy,
+      ) from error
+    keys = {**found, **self._settings}
+    differ = [k for k in keys if found.get(k) != self._settings.get(k)]
+    if differ:
+      raise InputError(
+        f"{place} was written under other settings: {', '.join(differ)}",
+        remedy,
+      )
+
+  @property
+  def is_complete(self) -> bool:
+    return self.out.exists()
+
+  def has_part(self, index: int) -> bool:
+    return self._part(index).exists()
+
+  def write_part(self, index: int, records: Sequence[Record]) -> None:
+    """Writes the records of some images, whole or not at all."""
+    with atomic.replacing(self._part(index)) as path:
+      lines = (json.dumps(record, ensure_ascii=False) for record in records)
+      path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+  def read_part(self, index: int) -> list[Record]:
+    lines = self._part(index).read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+  def _part(self, index: int) -> pathlib.Path:
+    return self._parts / f"{index:05d}.jsonl"
+
+  def finish(
+    self,
+    texts: Mapping[str, Texts],
+    report: Mapping[str, Any],
+    tables: str,
+    records: Mapping[str, Record] | None = None,
+  ) -> None:
+    """Writes report and rationales, then deletes the parts.
+
+    Args:
+      texts: the four texts by image.
+      report: figures, to which the settings are added.
+      tables: the same to read, Markdown.
+      records: what else `out` holds of each image.
+    """
+    with atomic.replacing(self._report) as path:
+      path.write_text(_dump({"settings": self._settings, **report}), "utf-8")
+    with atomic.replacing(self._tables) as path:
+      path.write_text(tables, "utf-8")
+    content = {
+      image: {
+        **(records or {}).get(image, {}),
+        **dict(zip(RATIONALE_KEYS, four, strict=True)),
+      }
+      for image, four in texts.items()
+    }
+    with atomic.replacing(self.out) as path:
+      path.write_text(_dump(content), "utf-8")
+    self.clean()
+
+  def texts(self, images: Sequence[str]) -> dict[str, Texts]:
+    """The four texts of a complete run's images."""
+    content = vocabulary.read_json(self.out)
+    return {
+      image: tuple(content[image][key] for key in RATIONALE_KEYS)
+      for image in images
+    }
+
+  def clean(self) -> None:
+    """Deletes the parts of a complete run."""
+    shutil.rmtree(self._parts, ignore_errors=True)
+
+
+def _dump(content: Any) -> str:
+  return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,40 @@
+"""What vision tower and Q-Former share: norms, activations, attention."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+  """By Hugging Face's name; "gelu" is the exact one."""
+  from transformers.modeling_flax_utils import ACT2FN
+
+  return ACT2FN[name]
+
+
+def layer_norm(config: Any, dtype: Any, name: str) -> nn.LayerNorm:
+  """Statistics in float32, by the two-pass formula that torch has."""
+  return nn.LayerNorm(
+    epsilon=config.layer_norm_eps,
+    dtype=dtype,
+    use_fast_variance=False,
+    name=name,
+  )
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+  """[B, T, heads * d] -> [B, T, heads, d]."""
+  return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+  """[B, T, heads, d] -> [B, T, heads * d]."""
+  return x.reshape(*x.shape[:-2], -1)
+
+
+# Softmax in float32 whatever the dtype; query [B, T, H, d], key and value
+# [B, S, H, d], bias and mask (True is seen) broadcast to [B, H, T, S].
+attend = functools.partial(jax.nn.dot_product_attention, implementation="xla")

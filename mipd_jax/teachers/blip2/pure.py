@@ -1,0 +1,160 @@
+"""BLIP-2 as pure functions of its parameters."""
+
+import contextlib
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mipd_jax.teachers.blip2 import candidates as trees
+from mipd_jax.teachers.blip2 import config as configs
+from mipd_jax.teachers.blip2 import greedy, inputs, language
+from mipd_jax.teachers.blip2.candidates import CandidateTree
+from mipd_jax.teachers.blip2.language import Language, Params
+from mipd_jax.teachers.blip2.module import LANGUAGE_TOKENS, Blip2Module
+from mipd_jax.teachers.blip2.opt import Opt
+from mipd_jax.teachers.blip2.t5 import T5
+
+
+class PureBlip2:
+  """Can be compiled, differentiated, and given sharded parameters.
+
+  Letters as in `model.Blip2`, which has these methods and the attributes.
+  """
+
+  module: Blip2Module
+  config: Any
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def normalise(self, pixels: jax.Array) -> jax.Array:
+    """uint8 [..., 3] -> float32: what the vision tower is fed."""
+    scaled = jnp.asarray(pixels, jnp.float32) / 255.0
+    return (scaled - jnp.array(self.mean)) / jnp.array(self.std)
+
+  def image_features(
+    self, params: Params, pixels: jax.Array
+  ) -> dict[str, jax.Array]:
+    """uint8 [B, H, W, 3] -> `encode_image`'s dict; normalises inside."""
+    inputs.check_pixels(self.config, pixels, channels_last=True)
+    return self._encode(params, self.normalise(pixels))
+
+  def encode(
+    self, params: Params, pixel_values: jax.Array
+  ) -> dict[str, jax.Array]:
+    """See `encode_image`."""
+    return self._encode(params, jnp.moveaxis(pixel_values, 1, -1))
+
+  def log_likelihood(
+    self,
+    params: Params,
+    pixel_values: jax.Array,
+    prompt_ids: jax.Array,
+    prompt_mask: jax.Array,
+    target_ids: jax.Array,
+  ) -> jax.Array:
+    """See `score`."""
+    image = self.encode(params, pixel_values)[LANGUAGE_TOKENS]
+    logits = self.answer_logits(
+      params, image, prompt_ids, prompt_mask, target_ids
+    )
+    return language.log_likelihood(logits, target_ids)
+
+  def answer_logits(
+    self,
+    params: Params,
+    language_tokens: jax.Array,
+    prompt_ids: jax.Array,
+    prompt_mask: jax.Array,
+    target_ids: jax.Array,
+  ) -> jax.Array:
+    """See `target_logits`; from language tokens [B, Q, Dl] on."""
+    with self._precision():
+      context = self._language.context(
+        params, language_tokens, prompt_ids, prompt_mask
+      )
+      hidden = self._language.hidden(params, context, target_ids)
+      return self._language.logits(params, hidden)
+
+  def candidate_scores(
+    self,
+    params: Params,
+    language_tokens: jax.Array,
+    prompt_ids: jax.Array,
+    prompt_mask: jax.Array,
+    candidates: CandidateTree,
+  ) -> jax.Array:
+    """Log-likelihood of every candidate answer to one question.
+
+    Image and question are taken in once per image, whatever the number of
+    candidates. Equal to `score` of each candidate.
+
+    Args:
+      params: of the whole model.
+      language_tokens: [B, Q, Dl], of `image_features`.
+      prompt_ids, prompt_mask: [P], the question.
+      candidates: of `tokenize_answers` or `CandidateTree.build`.
+
+    Returns:
+      float32 [B, C]; see `normalise_scores`.
+
+    Raises:
+      InputError: shapes that do not fit, ids beyond the vocabulary.
+    """
+    inputs.check_prompt(self.config, None, prompt_ids, prompt_mask)
+    inputs.check_ids(self.config, "candidates'", candidates.edge_token)
+    shape = (language_tokens.shape[0], np.shape(prompt_ids)[0])
+    with self._precision():
+      context = self._language.context(
+        params,
+        language_tokens,
+        jnp.broadcast_to(jnp.asarray(prompt_ids), shape),
+        jnp.broadcast_to(jnp.asarray(prompt_mask), shape),
+      )
+      hidden = self._language.tree_hidden(params, context, candidates)
+      kernel = self._language.output_kernel(params)
+      return trees.score(candidates, hidden, kernel)
+
+  def greedy(
+    self,
+    params: Params,
+    language_tokens: jax.Array,
+    prompt_ids: jax.Array,
+    prompt_mask: jax.Array,
+    *,
+    length: int,
+    end: tuple[int, ...],
+  ) -> jax.Array:
+    """See `generate`; ids int32 [B, length], filled after the end tokens."""
+    pad = self.config.text_config.pad_token_id
+    with self._precision():
+      context = self._language.context(
+        params, language_tokens, prompt_ids, prompt_mask
+      )
+      return greedy.generate(
+        self._language,
+        params,
+        context,
+        length=length,
+        end=end,
+        pad=end[0] if pad is None else pad,
+      )
+
+  @functools.cached_property
+  def _language(self) -> Language:
+    kind = self.config.text_config.model_type
+    return {configs.T5: T5, configs.OPT: Opt}[kind](self.module)
+
+  def _encode(self, params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
+    with self._precision():
+      return self.module.apply(
+        {"params": params}, pixels, method=Blip2Module.encode
+      )
+
+  def _precision(self) -> contextlib.AbstractContextManager:
+    """float32 means float32: accelerators multiply in less by default."""
+    if jnp.dtype(self.module.dtype) == jnp.float32:
+      return jax.default_matmul_precision("float32")
+    return contextlib.nullcontext()

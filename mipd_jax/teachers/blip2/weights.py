@@ -1,0 +1,212 @@
+"""BLIP-2's weights: read strictly, one tensor at a time, and written.
+
+Names and shapes are compared before anything is read, and each tensor is cast
+and placed before the next is read: a model of 4 billion parameters is never
+twice in memory.
+"""
+
+import contextlib
+import copy
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+from input_pipeline.atomic import replacing
+from input_pipeline.errors import InputError
+from input_pipeline.progress import Progress
+from mipd_jax.teachers import hf_weights
+from mipd_jax.teachers.blip2 import config as configs
+
+# Not weights, or never used: transformers skips the same on loading.
+_IGNORED = re.compile(
+  r"(^|\.)position_ids$"
+  r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\."
+  r"|^language_model\.model\.decoder\.version$"
+)
+_FLOATS = ("F16", "BF16", "F32", "F64")
+# Above this many values, reading takes long enough to show progress.
+_LARGE = 500_000_000
+
+Path = tuple[str, ...]
+Place = Callable[[Path, np.ndarray], jax.Array]
+
+
+def read(
+  folder: pathlib.Path, template: Mapping, config: Any, dtype: Any, place: Place
+) -> tuple[dict, list[pathlib.Path]]:
+  """Reads a checkpoint folder into a tree of the template's shapes.
+
+  Args:
+    folder: with model.safetensors or its shards and their index.
+    template: of `module.build`.
+    config: transformers' Blip2Config.
+    dtype: that the parameters get.
+    place: (path, array) -> the array where it shall lie.
+
+  Returns:
+    The tree, and the files that it came from.
+
+  Raises:
+    InputError: weights are missing, left over, or of another shape or type;
+      the message lists them all. Or a file cannot be read.
+  """
+  files = hf_weights.weight_files(folder)
+  wanted = {
+    hf_weights.torch_name(path): (path, leaf)
+    for path, leaf in flax.traverse_util.flatten_dict(template).items()
+  }
+  with contextlib.ExitStack() as stack:
+    found = _open(stack, files)
+    chosen, copies = _match(found, wanted, config, folder)
+    total = sum(math.prod(leaf.shape) for _, leaf in wanted.values())
+    progress = _progress(stack, folder, len(wanted), total)
+    flat = {}
+    for name, (path, leaf) in wanted.items():
+      source = chosen[name]
+      tensor = found[source].get_tensor(source)
+      _check_copies(found, copies[name], source, tensor, folder)
+      array = _to_flax(path, leaf, tensor, dtype, folder)
+      flat[path] = place(path, array)
+      if progress:
+        progress.advance()
+  return flax.traverse_util.unflatten_dict(flat), files
+
+
+def write_checkpoint(
+  folder: str | os.PathLike, config: Any, params: Mapping
+) -> None:
+  """Writes config.json and model.safetensors, as transformers does.
+
+  `model.load` and torch's Blip2ForConditionalGeneration read them.
+
+  Args:
+    folder: made when absent.
+    config: transformers' Blip2Config.
+    params: a tree of `module.build`'s shapes, stored in its own dtypes.
+  """
+  folder = pathlib.Path(folder)
+  config = copy.deepcopy(config)
+  config.architectures = [configs.ARCHITECTURE]
+  with replacing(folder / "model.safetensors") as path:
+    hf_weights.write(path, params)
+  with replacing(folder / "config.json") as path:
+    path.write_text(config.to_json_string())
+
+
+def ties(config: Any) -> dict[str, str]:
+  """Names under which torch may save a tensor once more -> its own name."""
+  text, prefix = config.text_config, "language_model."
+  if text.model_type == configs.T5:
+    own = "shared.weight"
+    copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+  else:
+    own, copies = "model.decoder.embed_tokens.weight", []
+  if text.tie_word_embeddings:
+    copies.append("lm_head.weight")
+  return {prefix + name: prefix + own for name in copies}
+
+
+def _open(stack: contextlib.ExitStack, files: list) -> dict[str, Any]:
+  """Tensor's name -> the opened file that has it; no tensor is read."""
+  from safetensors import SafetensorError, safe_open
+
+  found = {}
+  for path in files:
+    try:
+      file = stack.enter_context(safe_open(path, "np"))
+    except (SafetensorError, OSError) as error:
+      raise InputError(
+        f"{path}: cannot be read as safetensors ({error})",
+        "the file is cut off or of another format: fetch it again",
+      ) from error
+    found |= dict.fromkeys(file.keys(), file)
+  return found
+
+
+def _match(found, wanted, config, folder):
+  """Which tensor to take for each parameter, and what else equals it.
+
+  A tied weight may be saved under any one of its names, or several.
+  """
+  copies = {name: [] for name in wanted}
+  for other, own in ties(config).items():
+    if other in found:
+      copies[own].append(other)
+  chosen, missing, wrong = {}, [], []
+  for name, (path, leaf) in wanted.items():
+    names = [name] if name in found else copies[name][:1]
+    if not names:
+      missing.append(name)
+      continue
+    chosen[name] = names[0]
+    header = found[names[0]].get_slice(names[0])
+    shape, kind = tuple(header.get_shape()), header.get_dtype()
+    if shape != _torch_shape(path, leaf.shape) or kind not in _FLOATS:
+      expected = _torch_shape(path, leaf.shape)
+      wrong.append(f"{names[0]} {shape} {kind}, wanted {expected} of floats")
+  used = {*chosen.values(), *(n for some in copies.values() for n in some)}
+  unexpected = [n for n in found if n not in used and not _IGNORED.search(n)]
+  _refuse(folder, missing, unexpected, wrong)
+  return chosen, copies
+
+
+def _refuse(folder, missing, unexpected, wrong) -> None:
+  problems = {
+    "missing": missing,
+    "unexpected": unexpected,
+    "of another shape or type": wrong,
+  }
+  told = [
+    f"{len(names)} {kind}: {', '.join(sorted(names))}"
+    for kind, names in problems.items()
+    if names
+  ]
+  if told:
+    raise InputError(
+      f"{folder}: weights do not fit the config; " + "; ".join(told),
+      "use the config.json and the weights of one and the same model",
+    )
+
+
+def _check_copies(found, names, source, tensor, folder) -> None:
+  for name in names:
+    if name == source:
+      continue
+    if not np.array_equal(found[name].get_tensor(name), tensor):
+      raise InputError(
+        f"{folder}: {name} and {source} are one weight in this model, but "
+        "differ in the files",
+        "use the config.json and the weights of one and the same model "
+        "(tie_word_embeddings of text_config says what is shared)",
+      )
+
+
+def _torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape of `hf_weights.to_torch`'s array, without making one."""
+  if path[-1] != "kernel":
+    return tuple(shape)
+  *window, into, out = shape
+  return (out, into, *window)
+
+
+def _to_flax(path, leaf, tensor, dtype, folder) -> np.ndarray:
+  shape = jax.ShapeDtypeStruct(leaf.shape, dtype)
+  one = flax.traverse_util.unflatten_dict({path: shape})
+  name = hf_weights.torch_name(path)
+  tree = hf_weights.to_flax({name: tensor}, one, source=str(folder))
+  return flax.traverse_util.flatten_dict(tree)[path]
+
+
+def _progress(stack, folder, tensors: int, values: int) -> Progress | None:
+  if values < _LARGE:
+    return None
+  return stack.enter_context(
+    Progress(f"load {folder.name}", tensors, "tensors")
+  )

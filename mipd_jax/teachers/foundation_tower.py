@@ -1,0 +1,109 @@
+"""The small BLIP-2's image tower: a CLIP's, fitted to do without a norm.
+
+CLIP norms its tokens before the first layer and only its class token after
+the last; BLIP-2's tower norms all tokens after the last layer and none before
+the first. So the weights are taken over and a few steps of regression to
+CLIP's normed tokens make up for the difference.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mipd_jax.teachers.blip2 import Blip2
+from mipd_jax.teachers.clip import Clip
+
+LEARNING_RATE = 1e-3
+_SEEN = 128  # images that CLIP looks at at a time
+Params = Any
+
+
+def from_clip(params: Params, clip: Params) -> Params:
+  """Puts a CLIP's image tower into BLIP-2's parameters, norms and all.
+
+  What only one of them has stays out (CLIP's norm before the first layer) or
+  as it is (the bias of BLIP-2's patches).
+  """
+  here, there = params["vision_model"], clip["vision_model"]
+  embeddings, patches = there["embeddings"], here["embeddings"]
+  kernel = embeddings["patch_embedding"]["kernel"]
+  layers = {
+    index: _layer(layer) for index, layer in there["encoder"]["layers"].items()
+  }
+  tower = {
+    "embeddings": {
+      "class_embedding": embeddings["class_embedding"][None, None],
+      "patch_embedding": patches["patch_embedding"] | {"kernel": kernel},
+      "position_embedding": embeddings["position_embedding"]["embedding"][None],
+    },
+    "encoder": {"layers": layers},
+    "post_layernorm": there["post_layernorm"],
+  }
+  return params | {"vision_model": jax.tree.map(jnp.asarray, tower)}
+
+
+def _layer(layer: Params) -> Params:
+  attention = layer["self_attn"]
+  parts = [attention[name] for name in ("q_proj", "k_proj", "v_proj")]
+  qkv = {
+    name: jnp.concatenate([part[name] for part in parts], axis=-1)
+    for name in ("kernel", "bias")
+  }
+  return {
+    "layer_norm1": layer["layer_norm1"],
+    "layer_norm2": layer["layer_norm2"],
+    "mlp": layer["mlp"],
+    "self_attn": {"qkv": qkv, "projection": attention["out_proj"]},
+  }
+
+
+def clip_tokens(clip: Clip, pixels: np.ndarray) -> np.ndarray:
+  """What the tower is to put out: CLIP's tokens, all through its last norm.
+
+  float16 [n, N, D]; CLIP itself norms its class token alone.
+  """
+  norm = clip.params["vision_model"]["post_layernorm"]
+  epsilon = clip.config.vision_config.layer_norm_eps
+
+  @jax.jit
+  def see(pixels):
+    tokens = clip.image_tokens(clip.params, pixels)
+    normal = jax.nn.standardize(tokens, axis=-1, epsilon=epsilon)
+    return (normal * norm["scale"] + norm["bias"]).astype(jnp.float16)
+
+  parts = [
+    np.asarray(see(pixels[start : start + _SEEN]))
+    for start in range(0, len(pixels), _SEEN)
+  ]
+  return np.concatenate(parts)
+
+
+def loss(
+  model: Blip2,
+  params: Params,
+  tower: Params,
+  pixels: jax.Array,
+  tokens: jax.Array,
+) -> jax.Array:
+  """Squared distance of the tower's tokens from CLIP's; `params` stay."""
+
+  def see(module, pixels):
+    return module.vision_model(pixels)
+
+  variables = {"params": params | {"vision_model": tower}}
+  normal = model.normalise(pixels)
+  found = model.module.apply(variables, normal, method=see)
+  return jnp.square(found - tokens.astype(jnp.float32)).mean()
+
+
+def batches(
+  pixels: np.ndarray, tokens: np.ndarray, batch_size: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Endless (pixels, tokens) of images drawn at random."""
+  rng = np.random.default_rng([seed, 6])
+  while True:
+    rows = rng.integers(len(pixels), size=batch_size)
+    yield pixels[rows], tokens[rows]

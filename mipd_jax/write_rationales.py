@@ -1,0 +1,114 @@
+"""Writes the rationales of a SWiG-layout folder with a language model.
+
+  python -m mipd_jax.write_rationales --folder=SWIG --model=google/flan-t5-xl \\
+    --out=rationales.json --dtype=bfloat16 --batch_size=64
+
+The output holds the split's records with the four captions added, so it can
+take the place of SWIG/SWiG_jsons/train.json. See docs/rationales.md.
+"""
+
+import argparse
+import dataclasses
+import logging
+import pathlib
+import sys
+
+from input_pipeline import ov_swig, swig, vocabulary
+from input_pipeline.errors import InputError
+from mipd_jax import precision, sharding
+from mipd_jax.rationales import jrg, prompts, store
+from mipd_jax.rationales.judging import JrgConfig
+from mipd_jax.teachers import language_model
+
+_HELP = {
+  "seed": "of all draws",
+  "attempts": "times that a text may be written before a template stands in",
+  "temperature": "of the draw",
+  "max_new_tokens": "at which a text is cut off",
+  "words": "length asked for",
+  "max_words": "length accepted",
+  "judge": "least probability that the judge must give the right answer",
+  "definition_words": "words of a noun's definition among the facts",
+  "images_per_part": "images that a stopped run loses at most",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mipd_jax.write_rationales",
+    description="Write rationales with a language model, or by template.",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument("--folder", required=True, help="SWiG-layout folder")
+  parser.add_argument("--out", required=True, help="JSON to write")
+  parser.add_argument(
+    "--model", help="folder or id of a language model; templates without"
+  )
+  parser.add_argument("--split", default="train", choices=swig.SPLITS)
+  parser.add_argument("--given", help="JSON with texts to take as they are")
+  parser.add_argument(
+    "--data_dir", help="prepared datasets; FOLDER/../tfds if not given"
+  )
+  parser.add_argument(
+    "--batch_size", type=int, default=32, help="texts at a time, all devices"
+  )
+  parser.add_argument("--dtype", default="float32", help="of the model")
+  parser.add_argument(
+    "--model_devices", type=int, default=1, help="devices that share a model"
+  )
+  parser.add_argument(
+    "--style", default=JrgConfig.style, choices=sorted(prompts.STYLES)
+  )
+  for name, text in _HELP.items():
+    default = getattr(JrgConfig, name)
+    parser.add_argument(
+      f"--{name}", type=type(default), default=default, help=text
+    )
+  return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Command line; returns the exit status: 2 for bad input."""
+  given = _parser().parse_args(arguments)
+  logging.basicConfig(level=logging.INFO, format="%(message)s")
+  try:
+    _write(given)
+  except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def _write(given: argparse.Namespace) -> None:
+  names = [field.name for field in dataclasses.fields(JrgConfig)]
+  config = JrgConfig(**{name: getattr(given, name) for name in names})
+  folder = pathlib.Path(given.folder)
+  texts = store.load_texts(given.given) if given.given else {}
+  # Before the dataset is read: a wrong model shows in seconds.
+  model = _load(given) if given.model else None
+  dataset = ov_swig.prepare(folder, given.data_dir or folder.parent / "tfds")
+  jsons = vocabulary.jsons_folder(folder)
+  jrg.write_rationales(
+    dataset.split(given.split),
+    dataset.vocabulary,
+    model,
+    given.out,
+    config,
+    given=texts,
+    records=vocabulary.read_json(jsons / f"{given.split}.json"),
+  )
+  report = pathlib.Path(given.out).with_suffix(".report.md")
+  print(f"{given.out}; {report} has the figures")
+
+
+def _load(given: argparse.Namespace) -> language_model.LanguageModel:
+  return language_model.load(
+    given.model,
+    precision.compute_dtype(given.dtype),
+    mesh=sharding.make_mesh(model=given.model_devices),
+    batch_size=given.batch_size,
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(main())
