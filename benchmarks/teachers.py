@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
   """Prints one JSON line a program; returns the exit status."""
   parser = argparse.ArgumentParser(prog="python -m benchmarks.teachers")
   parser.add_argument("--topology", default=_TOPOLOGY)
-  parser.add_argument("--images", type=int, default=8, help="a chip and step")
+  parser.add_argument("--images", type=int, default=32, help="a chip and step")
   parser.add_argument("--verbs", help="file with one verb a line")
   parser.add_argument("--write", action="store_true", help="docs/teachers*")
   given = parser.parse_args(arguments)

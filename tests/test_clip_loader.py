@@ -63,7 +63,8 @@ def copy(folder, tmp_path) -> pathlib.Path:
 
 
 def _tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  return hf_weights.read(folder)
+  tensors, _ = hf_weights.read(folder)
+  return tensors
 
 
 def _save(folder: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
@@ -239,7 +240,10 @@ def test_dtype(folder):
 @pytest.mark.parametrize(
   ("spoil", "message"),
   [
-    (lambda f: (f / "model.safetensors").unlink(), "neither model.safetens"),
+    (
+      lambda f: (f / "model.safetensors").unlink(),
+      "no weights, none of model.safetens",
+    ),
     (lambda f: (f / "config.json").unlink(), "config.json"),
     (lambda f: (f / "config.json").write_text("{"), "config.json"),
     (

@@ -89,6 +89,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.training",
   ),
   "mipd_jax.import_reference": (DATA, "mipd_jax", "configs"),
+  "mipd_jax.write_rationales": (
+    DATA,
+    *SMALL,
+    "mipd_jax.rationales",
+    "mipd_jax.teachers",
+  ),
   "mipd_jax.main": (DATA, "mipd_jax"),
   "mipd_jax": (),
   "configs": (DATA, "configs", "mipd_jax.config", "mipd_jax.presets"),

@@ -165,7 +165,8 @@ def test_dtype_is_part_of_the_revision(models, one_device):
 
 
 def _tensors(folder):
-  return hf_weights.read(folder)
+  tensors, _ = hf_weights.read(folder)
+  return tensors
 
 
 def _save(folder, tensors):

@@ -195,7 +195,7 @@ def _make_encoders(config: Config) -> None:
   settings = foundation.FoundationConfig()
   if config.teacher.foundation == "debug":
     settings = settings.debug()
-  models = foundation.MODELS
+  models = foundation.STANDARD
   if config.teacher.language_model:
     models += (foundation.LANGUAGE_MODEL,)
   foundation.train_foundation(

@@ -150,8 +150,8 @@ def load(folder_or_id: str | os.PathLike, dtype: Any = jnp.float32) -> Clip:
   """Loads a CLIP from a folder, or by id from the local Hugging Face cache.
 
   Args:
-    folder_or_id: a folder with config.json, *.safetensors (or
-      flax_model.msgpack) and tokenizer files, or an id such as
+    folder_or_id: a folder with config.json, weights (see `hf_weights`)
+      and tokenizer files, or an id such as
       "openai/clip-vit-large-patch14-336" that was downloaded before.
     dtype: of the parameters and of the arithmetic.
 
@@ -209,13 +209,5 @@ def _read_config(folder: pathlib.Path) -> Any:
 def _read_weights(
   folder: pathlib.Path, template: Params
 ) -> tuple[Params, list[pathlib.Path]]:
-  flax_file = folder / "flax_model.msgpack"
-  if flax_file.exists() and not list(folder.glob("*.safetensors*")):
-    import flax
-
-    tree = flax.serialization.msgpack_restore(flax_file.read_bytes())
-    tensors, files = hf_weights.to_torch(tree), [flax_file]
-  else:
-    files = hf_weights.weight_files(folder)
-    tensors = hf_weights.read(folder)
+  tensors, files = hf_weights.read(folder)
   return hf_weights.to_flax(tensors, template, source=str(folder)), files

@@ -37,15 +37,20 @@ from mipd_jax.teachers import (
   clip,
   foundation_blip2,
   foundation_clip,
+  foundation_language,
   foundation_training,
 )
 from mipd_jax.teachers.foundation_blip2 import Blip2Settings
 from mipd_jax.teachers.foundation_clip import ClipSettings
+from mipd_jax.teachers.foundation_language import LanguageSettings
 
 STUDENT_CLIP, TEACHER_CLIP = "student_clip", "teacher_clip"
 TEACHER_BLIP2 = "teacher_blip2"
+LANGUAGE_MODEL = "language_model"
 # In the order in which they are trained.
-MODELS = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2)
+MODELS = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2, LANGUAGE_MODEL)
+# What every run needs: rationales can also be written by template.
+STANDARD = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2)
 _VERSION = 1  # raise it when the same settings give other weights
 _RECORD = "foundation.json"
 
@@ -84,6 +89,7 @@ class FoundationConfig:
   Attributes:
     student, teacher: the two CLIPs.
     blip2: built on the teacher's image tower.
+    language: writes and judges rationales.
     num_images: captioned images, drawn once.
     eval_images: held-out images per verb for the zero-shot scores.
     seed: of weights, captions and order.
@@ -92,6 +98,9 @@ class FoundationConfig:
   student: ClipSettings = dataclasses.field(default_factory=_student)
   teacher: ClipSettings = dataclasses.field(default_factory=_teacher)
   blip2: Blip2Settings = dataclasses.field(default_factory=Blip2Settings)
+  language: LanguageSettings = dataclasses.field(
+    default_factory=LanguageSettings
+  )
   num_images: int = 16384
   eval_images: int = 10
   seed: int = 0
@@ -112,6 +121,7 @@ class FoundationConfig:
       student=tiny,
       teacher=tiny,
       blip2=Blip2Settings.debug(),
+      language=LanguageSettings.debug(),
       num_images=128,
       eval_images=2,
     )
@@ -121,7 +131,7 @@ def train_foundation(
   world_config: WorldConfig,
   out: str | os.PathLike,
   config: FoundationConfig | None = None,
-  models: Collection[str] = MODELS,
+  models: Collection[str] = STANDARD,
 ) -> dict[str, pathlib.Path]:
   """Makes folders of these names below `out`, each whole or not at all.
 
@@ -152,7 +162,7 @@ def train_foundation(
 
 
 def zero_shot(folder: str | os.PathLike) -> dict[str, dict[str, float]]:
-  """The scores that training measured: prompt -> group -> percent."""
+  """A CLIP's or BLIP-2's measured scores: prompt -> group -> percent."""
   return _read_record(pathlib.Path(folder))["scores"]
 
 
@@ -166,6 +176,10 @@ class _Trainer:
 
   def writer(self, name: str) -> Write:
     world, config = self.world, self.config
+    if name == LANGUAGE_MODEL:
+      return lambda folder: foundation_language.write(
+        world, config.language, config.seed, folder
+      )
     if name == TEACHER_BLIP2:
       tower = clip.load(self.out / TEACHER_CLIP)
       images = self._images(config.teacher.image_size)
@@ -187,6 +201,8 @@ class _Trainer:
 
 def _settings(config: FoundationConfig, name: str) -> Any:
   """All settings that a model's weights depend on."""
+  if name == LANGUAGE_MODEL:
+    return [config.language]
   if name == TEACHER_BLIP2:
     return [config.teacher, config.blip2]
   return [config.teacher if name == TEACHER_CLIP else config.student]
@@ -238,7 +254,7 @@ def _make(folder: pathlib.Path, fingerprint: str, write: Write) -> None:
     part = pathlib.Path(hidden) / folder.name
     part.mkdir()
     scores = write(part)
-    print(f"{folder.name}, verb accuracy in percent: {scores}")
+    print(f"{folder.name}, scores in percent: {scores}")
     record = {"fingerprint": fingerprint, "scores": scores}
     (part / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
     part.rename(folder)
@@ -259,12 +275,21 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument(
     "--debug", action="store_true", help="20 steps of tiny models"
   )
+  parser.add_argument(
+    "--models",
+    nargs="+",
+    choices=MODELS,
+    default=STANDARD,
+    help="which to train; all but the language model if not given",
+  )
   given = parser.parse_args(arguments)
   world = WorldConfig.tiny if given.tiny_world else WorldConfig
   base = FoundationConfig.debug() if given.debug else FoundationConfig()
   config = dataclasses.replace(base, seed=given.seed)
   try:
-    train_foundation(world(seed=given.world_seed), given.out, config)
+    train_foundation(
+      world(seed=given.world_seed), given.out, config, given.models
+    )
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2

@@ -2,7 +2,7 @@
 
 It plays the part of an instruction-following model (Flan-T5, Llama ...): the
 same code loads it and asks it, in the terse style of `rationales.prompts`. It
-learns from frames that no folder holds; see `language_training`.
+learns from frames that no folder holds; see `foundation_language_training`.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import Jrg, JrgConfig
 from mipd_jax.teachers import (
+  foundation_language_training,
   hf_weights,
   language_model,
   language_tokens,
-  language_training,
   language_weights,
   tokenizer,
 )
@@ -100,8 +100,10 @@ def write(
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   # Other seeds than those of the folder's images, and than each other.
-  frames = language_training.draw_frames(world, settings.num_frames, 2 * seed)
-  held = language_training.draw_frames(
+  frames = foundation_language_training.draw_frames(
+    world, settings.num_frames, 2 * seed
+  )
+  held = foundation_language_training.draw_frames(
     world, settings.eval_frames, 2 * seed + 1
   )
   words = sorted(
@@ -112,7 +114,9 @@ def write(
   config.save_pretrained(folder)
   network = language_weights.build(folder)
   tokens = language_tokens.load(folder, network.config)
-  params = language_training.train(network, tokens, frames, settings, seed)
+  params = foundation_language_training.train(
+    network, tokens, frames, settings, seed
+  )
   weights = folder / "model.safetensors"
   hf_weights.write(weights, params)
   weights.chmod(0o644)
@@ -128,7 +132,7 @@ def scores(
   frames: Sequence[AnnotatedFrame],
 ) -> dict[str, float]:
   """What `write` returns, for any model that knows the terse style."""
-  words = language_training.world_vocabulary(world)
+  words = foundation_language_training.world_vocabulary(world)
   checks = rules.Rules(words, range(len(words.verbs)), prompts.TERSE)
   nothing = [("",) * len(schema.RATIONALES)] * len(frames)
   report = jrg_report.Report()
@@ -175,7 +179,7 @@ def _words_of(frames: Iterable[AnnotatedFrame]) -> set[str]:
     word
     for frame in frames
     for judge in (False, True)
-    for example in language_training.examples(frame, judge=judge)
+    for example in foundation_language_training.examples(frame, judge=judge)
     for text in (example.prompt, example.answer)
     for word in _split(text)
   }

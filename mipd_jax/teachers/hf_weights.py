@@ -1,9 +1,11 @@
-"""Hugging Face checkpoints: safetensors in PyTorch's layout <-> flax trees.
+"""Hugging Face checkpoints: weights in PyTorch's layout <-> flax trees.
 
-PyTorch is not needed. The names follow the rules of transformers' own Flax
-classes: a flax leaf `kernel` is a PyTorch `weight`, transposed (linear
-[out, in] <-> [in, out], convolution [O, I, H, W] <-> [H, W, I, O]); `scale`
-and `embedding` are a `weight` as it is; any other leaf keeps its name.
+Read are, in this order, safetensors, flax_model.msgpack and pytorch_model.bin,
+whole or in shards; written is safetensors. PyTorch is not needed. The names
+follow the rules of transformers' own Flax classes: a flax leaf `kernel` is a
+PyTorch `weight`, transposed (linear [out, in] <-> [in, out], convolution
+[O, I, H, W] <-> [H, W, I, O]); `scale` and `embedding` are a `weight` as it
+is; any other leaf keeps its name.
 """
 
 import hashlib
@@ -17,9 +19,11 @@ import flax
 import numpy as np
 
 from input_pipeline.errors import InputError
+from mipd_jax.teachers.torch_files import TorchFile
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+# In the order of preference.
+_SINGLE = ("model.safetensors", "flax_model.msgpack", "pytorch_model.bin")
+_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _RENAMED = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 # openai/CLIP clip.py, `Normalize`, and transformers' BlipImageProcessor.
@@ -86,60 +90,91 @@ def _read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
 
 def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """The safetensors files of a checkpoint: one, or those of its index.
+  """The weight files of a checkpoint: one, or those of its index.
 
   Raises:
     InputError: there is no weight file, or the index names an absent one.
   """
   folder = pathlib.Path(folder)
-  if (folder / _SINGLE).exists():
-    return [folder / _SINGLE]
-  if not (folder / _INDEX).exists():
+  names = (_SINGLE[0], _INDEX[0], *_SINGLE[1:], _INDEX[1])
+  found = [name for name in names if (folder / name).exists()]
+  if not found:
     have = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
     raise InputError(
-      f"{folder}: neither {_SINGLE} nor {_INDEX} (there: {have})",
-      "give a checkpoint folder in Hugging Face format; convert .bin weights "
-      "on a machine with PyTorch: AutoModel.from_pretrained(ID)"
-      ".save_pretrained(FOLDER, safe_serialization=True)",
+      f"{folder}: no weights, none of {', '.join(names)} (there: {have})",
+      "give a checkpoint folder in Hugging Face format",
     )
+  first = folder / found[0]
+  return _listed(first) if first.name in _INDEX else [first]
+
+
+def _listed(index: pathlib.Path) -> list[pathlib.Path]:
+  """The files of an index."""
   try:
-    names = json.loads((folder / _INDEX).read_text())["weight_map"].values()
+    names = json.loads(index.read_text())["weight_map"].values()
   except (ValueError, KeyError, AttributeError) as error:
     raise InputError(
-      f"{folder / _INDEX}: not an index of weights ({error})",
-      "download the file again",
+      f"{index}: not an index of weights ({error})", "download the file again"
     ) from error
-  files = [folder / name for name in sorted(set(names))]
+  files = [index.parent / name for name in sorted(set(names))]
   absent = [path.name for path in files if not path.exists()]
   if absent:
     raise InputError(
-      f"{folder}: {_INDEX} names files that are not there: {absent}",
+      f"{index.parent}: {index.name} names files that are not there: {absent}",
       "download the missing files into the folder",
     )
   return files
 
 
-def read(folder: str | os.PathLike) -> dict[str, np.ndarray]:
-  """All tensors of a checkpoint folder, by PyTorch name.
+def open_tensors(path: pathlib.Path) -> Any:
+  """A weight file with the reading half of `safe_open`'s interface.
+
+  A context manager with `keys`, `get_slice` and `get_tensor`; tensors are
+  read when asked for.
 
   Raises:
-    InputError: no weights, or a file that is cut off or not safetensors.
+    InputError: the file is cut off or of another format.
   """
-  from safetensors import SafetensorError
-  from safetensors.flax import load_file
+  from safetensors import SafetensorError, safe_open
 
+  if path.suffix == ".bin":
+    return TorchFile(path)
+  try:
+    return safe_open(path, "np")
+  except (SafetensorError, OSError) as error:
+    raise InputError(
+      f"{path}: cannot be read as safetensors ({error})",
+      "the file is cut off or of another format: fetch it again",
+    ) from error
+
+
+def read(
+  folder: str | os.PathLike,
+) -> tuple[dict[str, np.ndarray], list[pathlib.Path]]:
+  """All tensors of a checkpoint folder by PyTorch name, and their files.
+
+  Raises:
+    InputError: no weights, or a file that is cut off or of another format.
+  """
+  files = weight_files(folder)
+  if files[0].suffix == ".msgpack":
+    return to_torch(_restore(files[0])), files
   tensors: dict[str, np.ndarray] = {}
-  for path in weight_files(folder):
-    try:
-      # The flax reader knows bfloat16, numpy's does not.
-      loaded = load_file(path)
-    except (SafetensorError, OSError) as error:
-      raise InputError(
-        f"{path}: cannot be read as safetensors ({error})",
-        "the file is cut off or of another format: fetch it again",
-      ) from error
-    tensors |= {name: np.asarray(value) for name, value in loaded.items()}
-  return tensors
+  for path in files:
+    with open_tensors(path) as file:
+      for name in file.keys():  # noqa: SIM118 - safe_open is no dict
+        tensors[name] = file.get_tensor(name)
+  return tensors, files
+
+
+def _restore(path: pathlib.Path) -> Tree:
+  try:
+    return flax.serialization.msgpack_restore(path.read_bytes())
+  except Exception as error:  # msgpack raises what it likes
+    raise InputError(
+      f"{path}: cannot be read as flax weights ({error})",
+      "the file is cut off or of another format: fetch it again",
+    ) from error
 
 
 def write(path: str | os.PathLike, tree: Tree) -> None:

@@ -230,8 +230,8 @@ def load(
   """Loads a language model from a folder, or by id from the local cache.
 
   Args:
-    folder_or_id: a folder with config.json, *.safetensors (or
-      flax_model.msgpack) and tokenizer files, or the id of a model that was
+    folder_or_id: a folder with config.json, weights (see `hf_weights`)
+      and tokenizer files, or the id of a model that was
       downloaded before, such as "google/flan-t5-xl".
     dtype: of the parameters and of the arithmetic.
     mesh: devices; all of this process along `data` if None. With a `model`

@@ -122,7 +122,7 @@ def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
   """The weights of a folder, exactly those that the model wants.
 
   Args:
-    folder: *.safetensors in PyTorch's layout, or flax_model.msgpack.
+    folder: with weights as `hf_weights` knows them.
     model: from `build`.
 
   Returns:
@@ -133,13 +133,7 @@ def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
       message lists all of them.
   """
   wanted = flax.core.unfreeze(model.params_shape_tree)
-  flax_file = folder / "flax_model.msgpack"
-  if flax_file.exists() and not list(folder.glob("*.safetensors*")):
-    tree = flax.serialization.msgpack_restore(flax_file.read_bytes())
-    tensors, files = hf_weights.to_torch(tree), [flax_file]
-  else:
-    files = hf_weights.weight_files(folder)
-    tensors = hf_weights.read(folder)
+  tensors, files = hf_weights.read(folder)
   names = [
     hf_weights.torch_name(path)
     for path in flax.traverse_util.flatten_dict(wanted)

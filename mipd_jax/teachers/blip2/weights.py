@@ -115,17 +115,9 @@ def ties(config: Any) -> dict[str, str]:
 
 def _open(stack: contextlib.ExitStack, files: list) -> dict[str, Any]:
   """Tensor's name -> the opened file that has it; no tensor is read."""
-  from safetensors import SafetensorError, safe_open
-
   found = {}
   for path in files:
-    try:
-      file = stack.enter_context(safe_open(path, "np"))
-    except (SafetensorError, OSError) as error:
-      raise InputError(
-        f"{path}: cannot be read as safetensors ({error})",
-        "the file is cut off or of another format: fetch it again",
-      ) from error
+    file = stack.enter_context(hf_weights.open_tensors(path))
     found |= dict.fromkeys(file.keys(), file)
   return found
 

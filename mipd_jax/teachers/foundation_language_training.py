@@ -1,13 +1,4 @@
-"""How the small language model is trained; `foundation_language` says which.
-
-What makes copying and comparing learnable in a minute: the embedding is also
-the head, and the first weights are those of a copying machine. Some heads of
-the first layer look at the tokens just before; the same heads of the later
-layers look for like tokens; all of these hand on what they see unchanged. So
-"what followed this word before?" is answered from the start, and training
-shapes what to ask (the induction heads of Olsson et al. 2022,
-arXiv 2209.11895, which a random start finds after thousands of steps).
-"""
+"""How the small language model is trained; `foundation_language` says which."""
 
 import dataclasses
 import functools
@@ -29,16 +20,13 @@ from input_pipeline.small_world.scenes import Scene, draw_scene
 from input_pipeline.small_world.world import World
 from mipd_jax.rationales import prompts, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
+from mipd_jax.teachers import foundation_language_start
 from mipd_jax.teachers.language_tokens import LanguageTokens
 
 STYLE = prompts.TERSE
 Params = Any
 # Marks of target tokens: of a text, of a judgement.
 _TEXT, _JUDGEMENT = 1, 2
-_EMBEDDING = 0.1
-_SLOTS = 3
-_SHARPNESS = 5.0  # of looking back
-_LIKENESS = 1.7  # of looking for like words
 
 
 def world_vocabulary(world: World) -> vocabulary.Vocabulary:
@@ -131,7 +119,7 @@ def train(
     optax.clip_by_global_norm(1.0),
     optax.adamw(schedule, b2=0.98, weight_decay=0.02),
   )
-  params = init_params(network, seed)
+  params = foundation_language_start.init_params(network, seed)
   state = (params, optimizer.init(params))
   step = jax.jit(functools.partial(_step, network, optimizer), donate_argnums=0)
   batches = _batches(frames, tokens, settings, seed)
@@ -217,91 +205,3 @@ def _encoded(
       if len(prompt) + len(answer) <= length:
         found.append((prompt, answer))
   return found
-
-
-def init_params(network: Any, seed: int) -> Params:
-  """The first weights; see the module's docstring for the wired heads."""
-  shapes = dict(network.params_shape_tree)
-  del shapes["lm_head"]
-  depth = network.config.num_hidden_layers
-  rng = np.random.default_rng(seed)
-
-  def first(path, leaf):
-    *_, owner, last = (entry.key for entry in path)
-    if last == "weight":
-      return np.ones(leaf.shape, np.float32)
-    if last == "bias":
-      return np.zeros(leaf.shape, np.float32)
-    std = _EMBEDDING if last == "embedding" else 1 / np.sqrt(leaf.shape[0])
-    if owner in ("o_proj", "down_proj"):
-      std *= _EMBEDDING / np.sqrt(2 * depth)
-    return (std * rng.standard_normal(leaf.shape)).astype(np.float32)
-
-  params = jax.tree_util.tree_map_with_path(first, shapes)
-  _wire(params["model"], network.config, rng)
-  return params
-
-
-def _wire(model: Params, config: Any, rng: np.random.Generator) -> None:
-  """Makes the first two layers a copying machine; see the docstring above.
-
-  The last dimensions of the residual stream are slots: slot k is to hold a
-  short code of the token k places back. Head k - 1 of layer 0 fills it. Heads
-  of layer 1 look for places whose slots 1, 2, 3 hold what the token itself
-  and its slots 1, 2 are: where the same words stood before the next one.
-  """
-  width, heads = config.hidden_size, config.num_attention_heads
-  size = width // heads
-  code = width // 8
-  wired = min(_SLOTS, heads)
-  own = width - _SLOTS * code  # dimensions of the token itself
-  model["embed_tokens"]["embedding"][:, own:] = 0
-  spread = np.linalg.qr(rng.standard_normal((own, code)))[0]
-  slots = [slice(own + k * code, own + (k + 1) * code) for k in range(_SLOTS)]
-
-  first = model["layers"]["0"]["self_attn"]
-  half = size // 2
-  # Keys are one vector; queries are that vector as rotary positions turn it
-  # over `offset` tokens, in its three fastest planes.
-  planes = np.arange(min(3, half))
-  angles = 10000.0 ** (-2.0 * planes / size)
-  query, key = np.zeros((2, heads, size), np.float32)
-  for head in range(wired):
-    offset = head + 1
-    key[head, planes] = _SHARPNESS
-    query[head, planes] = _SHARPNESS * np.cos(angles * offset)
-    query[head, half + planes] = -_SHARPNESS * np.sin(angles * offset)
-    here = slice(head * size, (head + 1) * size)
-    first["v_proj"]["kernel"][:, here] = 0
-    first["v_proj"]["kernel"][:own, here][:, :code] = spread
-    first["o_proj"]["kernel"][here] = 0
-    first["o_proj"]["kernel"][here][:code, slots[head]] = _EMBEDDING * np.eye(code)
-    first["q_proj"]["kernel"][:, here] = 0
-    first["k_proj"]["kernel"][:, here] = 0
-  first["q_proj"]["bias"] = query.reshape(-1)
-  first["k_proj"]["bias"] = key.reshape(-1)
-
-  second = model["layers"]["1"]["self_attn"]
-  asks = np.zeros((_SLOTS, width, code), np.float32)
-  holds = np.zeros((_SLOTS, width, code), np.float32)
-  asks[0, :own] = spread
-  for k in range(_SLOTS):
-    holds[k, slots[k]] = np.eye(code)
-    if k + 1 < _SLOTS:
-      asks[k + 1, slots[k]] = np.eye(code)
-  asks, holds = (
-    x.transpose(1, 2, 0).reshape(width, -1) for x in (asks, holds)
-  )
-  # Only slow planes tell contents apart from distances.
-  slow = np.concatenate([np.arange(half // 2, half), np.arange(half // 2, half) + half])
-  rotation = np.linalg.qr(rng.standard_normal((width, width)))[0]
-  for head in range(wired):
-    here = slice(head * size, (head + 1) * size)
-    part = np.arange(head, asks.shape[1], wired)[: len(slow)]
-    for name, source in (("q_proj", asks), ("k_proj", holds)):
-      kernel = np.zeros((width, size), np.float32)
-      kernel[:, slow[: len(part)]] = _LIKENESS * source[:, part]
-      second[name]["kernel"][:, here] = kernel
-    second["v_proj"]["kernel"][:, here] = rotation[:, here]
-    second["o_proj"]["kernel"][here] = rotation[:, here].T
-  
