@@ -1,9 +1,10 @@
-"""Renews every figure that the README shows, from files of real runs.
+"""Renews every figure that the documents show, from files of real runs.
 
   python -m benchmarks.figures [--demo=runs/synthetic]
 
 Copies the demo's tables and pictures to docs/, writes the demo's main table
-to docs/demo_table.md, and fills the README between its markers:
+to docs/demo_table.md, and fills README.md and docs/*.md between their
+markers:
 
   <!-- begin docs/small_world.md --> ... <!-- end docs/small_world.md -->
 """
@@ -30,14 +31,14 @@ _PART = re.compile(
 )
 
 
-def filled(readme: str) -> str:
-  """The README with the present content of every file it includes."""
+def filled(document: str) -> str:
+  """A document with the present content of every file it includes."""
 
   def content(match: re.Match) -> str:
     text = (ROOT / match["name"]).read_text().strip()
     return f"{match[1]}\n\n{text}\n\n{match[3]}"
 
-  return _PART.sub(content, readme)
+  return _PART.sub(content, document)
 
 
 def demo_table(results: dict) -> str:
@@ -55,9 +56,16 @@ def main() -> None:
     shutil.copyfile(demo / source, DOCS / target)
   results = json.loads((demo / "results.json").read_text())
   (DOCS / "demo_table.md").write_text(demo_table(results))
-  readme = ROOT / "README.md"
-  with atomic.replacing(readme) as path:
-    path.write_text(filled(readme.read_text()))
+  fill_documents()
+
+
+def fill_documents() -> None:
+  """Fills all documents with the present content of what they include."""
+  for document in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
+    text = document.read_text()
+    if filled(text) != text:
+      with atomic.replacing(document) as path:
+        path.write_text(filled(text))
 
 
 if __name__ == "__main__":

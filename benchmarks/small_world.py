@@ -25,7 +25,6 @@ from mipd_jax.stages import evaluate, prepare, train
 
 PRESETS = ("no_distillation", "reference", "mipd")
 SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
-TEACHER = evaluate.TEACHER
 
 
 def run(preset: str, seed: int) -> dict:
@@ -107,16 +106,21 @@ def main() -> None:
   parser.add_argument("--presets", default=",".join(PRESETS))
   parser.add_argument("--out", default="docs/small_world")
   given = parser.parse_args()
-  table, teacher = {}, None
+  table, frozen = {}, {}
   for preset in given.presets.split(","):
     rows = []
     for seed in range(given.seeds):
       results = run(preset, seed)
       rows.append(row(results, evaluate.STUDENT))
-      teacher = row(results, TEACHER)
+      frozen |= {
+        name: row(results, name)
+        for name in evaluate.ZERO_SHOT
+        if name in results["models"]
+      }
       print(json.dumps({"preset": preset, "seed": seed} | rows[-1]), flush=True)
     table[preset] = spread(rows)
-  table[TEACHER] = {n: {"mean": x, "std": 0.0} for n, x in teacher.items()}
+  for name, figures in frozen.items():  # no seed changes them
+    table[name] = {n: {"mean": x, "std": 0.0} for n, x in figures.items()}
   out = pathlib.Path(given.out)
   found = {
     "command": "python -m benchmarks.small_world",

@@ -21,6 +21,7 @@ from mipd_jax.models.config import ModelConfig
 from mipd_jax.rationales.judging import JrgConfig
 
 T = TypeVar("T")
+_VERB_SCORES = ("sum", "mean", "calibrated")  # as of teachers/image_teachers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,10 @@ class TeacherConfig:
         f"teacher.foundation={self.foundation!r} is not '', 'standard' or "
         "'debug'"
       )
+    if self.verb_score not in _VERB_SCORES:
+      raise ValueError(
+        f"teacher.verb_score={self.verb_score!r} is not one of {_VERB_SCORES}"
+      )
     _check_dtype("teacher.compute_dtype", self.compute_dtype)
 
 
@@ -113,6 +118,12 @@ class TrainConfig:
       which only emulate bfloat16.
     log_every, eval_every, checkpoint_every: in steps; 0 is only at the end.
     keep: how many of the latest checkpoints stay.
+    resident: "on", "off", or "auto": keep the training features in device
+      memory where they fit, and the dev features where they still do.
+    resident_gib: GiB of a device for them; 0 is three quarters of its memory,
+      or 4 GiB over all devices that do not tell theirs (CPUs).
+    steps_per_dispatch: steps that the devices do in one go, at most; fewer
+      where something is due (see training/loop.py). Changes no result.
   """
 
   steps: int = 0
@@ -128,8 +139,19 @@ class TrainConfig:
   eval_every: int = 500
   checkpoint_every: int = 500
   keep: int = 2
+  resident: str = "auto"
+  resident_gib: float = 0.0
+  steps_per_dispatch: int = 1
 
   def __post_init__(self):
+    if self.resident not in ("auto", "on", "off"):
+      raise ValueError(
+        f"train.resident={self.resident!r} is not 'auto', 'on' or 'off'"
+      )
+    if self.steps_per_dispatch < 1:
+      raise ValueError(
+        f"train.steps_per_dispatch={self.steps_per_dispatch} is not positive"
+      )
     if self.schedule not in ("constant", "cosine"):
       raise ValueError(
         f"train.schedule={self.schedule!r} is not 'constant' or 'cosine'"
@@ -161,10 +183,17 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Devices along the batch (-1: all that are left) and the model."""
+  """Devices along the batch (-1: all that are left) and the model.
+
+  Attributes:
+    data, model: sizes of the two axes (mipd_jax/sharding.py).
+    fsdp: also divide parameters and optimizer state along the batch's
+      devices.
+  """
 
   data: int = -1
   model: int = 1
+  fsdp: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,12 @@ NAMES = sorted(
   for path in (ROOT / "configs").glob("*.py")
   if path.stem not in ("__init__", "common")
 )
-VARIANTS = ["", *common.VARIANTS, *(f"debug,{p}" for p in presets.PRESETS)]
+VARIANTS = [
+  "",
+  "debug,jrg",
+  *common.VARIANTS,
+  *(f"debug,{p}" for p in presets.PRESETS),
+]
 
 
 def test_all_config_files_are_here():
@@ -32,7 +37,10 @@ def test_every_config_and_variant_unpacks(name, variant):
   config = config_lib.unpack(module.get_config(variant))
   debug = "debug" in variant
   assert config.quick_compile == debug
-  assert config.preset == (variant.replace("debug", "").strip(",") or "mipd")
+  words = set(variant.split(","))
+  assert config.preset == next(iter(words & set(presets.PRESETS)), "mipd")
+  assert bool(config.teacher.language_model) == ("jrg" in words)
+  assert config.teacher.cache.endswith("jrg") == ("jrg" in words)
   assert config.workdir.endswith(
     "-".join([name, *variant.split(",")]).strip("-")
   )
@@ -109,6 +117,11 @@ def _unpack(changes):
     ({"loss.scene_distill_form": "l2"}, r"loss\.scene_distill_form='l2'"),
     ({"model.heads": 5}, r"model\.hidden=\d+ is not a multiple"),
     ({"teacher.foundation": "big"}, r"teacher\.foundation='big' is not"),
+    ({"teacher.compute_dtype": "int8"}, r"teacher\.compute_dtype='int8'"),
+    ({"teacher.verb_score": "max"}, r"teacher\.verb_score='max' is not"),
+    ({"teacher.jrg.style": "fulll"}, r"no prompt style 'fulll'"),
+    ({"teacher.jrg.attempts": 0}, r"attempts=0"),
+    ({"loss.verb_kl_source": "cilp"}, r"loss\.verb_kl_source='cilp'"),
     ({"dataset.world": None}, r"teacher\.foundation is set but dataset\.world"),
     (
       {"model.teacher_branch": False},

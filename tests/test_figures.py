@@ -1,15 +1,28 @@
-"""The README shows what the files of the last runs say."""
+"""The documents show what the files of the last runs say."""
 
 import json
 import re
 
-from benchmarks import figures, small_world
+import pytest
+
+from benchmarks import figures, small_world, teachers
 
 
-def test_readme_is_what_its_sources_say():
-  readme = (figures.ROOT / "README.md").read_text()
-  assert readme.count("<!-- begin ") == 2
-  assert figures.filled(readme) == readme, "run `python -m benchmarks.figures`"
+@pytest.mark.parametrize(
+  ("name", "parts"),
+  [("README.md", 2), ("docs/teachers.md", 1)],
+)
+def test_documents_are_what_their_sources_say(name, parts):
+  text = (figures.ROOT / name).read_text()
+  assert text.count("<!-- begin ") == parts
+  assert figures.filled(text) == text, "run `python -m benchmarks.figures`"
+
+
+def test_teachers_table_is_what_its_json_says():
+  docs = figures.DOCS
+  found = json.loads((docs / "teachers.json").read_text())
+  assert (docs / "teachers_table.md").read_text() == teachers.table(found)
+  assert all(row["fits"] for row in found["programs"])
 
 
 def test_stale_figures_are_noticed():

@@ -8,6 +8,9 @@ import pytest
 from input_pipeline import schema
 from mipd_jax.losses import boxes as box_ops
 from mipd_jax.losses import terms
+from mipd_jax.losses import total as total_lib
+from mipd_jax.losses.config import LossConfig
+from mipd_jax.models import outputs as out
 from tests import batches
 
 RNG = np.random.default_rng(3)
@@ -101,6 +104,29 @@ def test_verb_kl_without_untrained_verbs_is_finite():
   everything = np.ones(4, bool)
   got = terms.verb_kl(scores, -scores, everything, 1.0, "decoupled")
   assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize(
+  ("source", "key"),
+  [("teacher", schema.VERB_LOGITS), ("clip", schema.CLIP_LOGITS)],
+)
+def test_verb_kl_takes_the_logits_of_its_source(source, key):
+  rows = 3
+  scores = RNG.normal(size=(rows, batches.SIZES.num_verbs)).astype(np.float32)
+  batch = batches.batch(rows)
+  for name in (schema.VERB_LOGITS, schema.CLIP_LOGITS):
+    batch[name] = RNG.normal(size=scores.shape).astype(np.float32)
+  config = LossConfig(verb_kl_source=source)
+  banks = batches.banks()
+  found = total_lib._verb_terms({out.VERB_SCORES: scores}, batch, banks, config)
+  wanted = terms.verb_kl(
+    batch[key],
+    scores,
+    banks[total_lib.VERB_TRAINED],
+    config.verb_kl_temperature,
+    config.verb_kl_names,
+  )
+  np.testing.assert_allclose(found["verb_kl"], wanted)
 
 
 def test_box_regression_counts_boxes_of_each_example():

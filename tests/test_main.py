@@ -10,8 +10,10 @@ import time
 import pytest
 from PIL import Image
 
+from input_pipeline import feature_cache
 from input_pipeline.errors import InputError
 from mipd_jax import stages
+from mipd_jax.stages import train as train_stage
 from mipd_jax.training import loop
 from tests import pipeline_fixture
 from tests.pipeline_fixture import pipeline  # noqa: F401
@@ -118,6 +120,70 @@ def test_reference_preset_runs(pipeline, tmp_path):  # noqa: F811
   assert _results(tmp_path)["preset"] == "reference"
   row = _metrics(tmp_path)[0]
   assert math.isfinite(row["loss/total"]) and "loss/noun_closed" in row
+
+
+def test_variant_jrg_writes_with_the_small_model(
+  pipeline,  # noqa: F811
+  tmp_path,
+):
+  model = pipeline.folder / "foundation" / "language_model"
+  done = pipeline_fixture.run(
+    pipeline_fixture.command(
+      pipeline.folder,
+      tmp_path / "work",
+      f"--config.teacher.cache={tmp_path / 'cache'}",
+      f"--config.teacher.language_model={model}",
+      "--config.teacher.jrg.max_new_tokens=8",
+      "--config.teacher.jrg.attempts=2",
+      "--config.teacher.only=rationales",
+      "--mode=prepare",
+      variant="debug,jrg",
+    )
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  warning = "No language model is given"
+  assert warning in pipeline.done.stderr and warning not in done.stderr
+  folder = tmp_path / "cache-rationales"
+  texts = json.loads((folder / "train.json").read_text())
+  report = json.loads((folder / "train.report.json").read_text())
+  assert len(texts) == report["images"] > 20
+  # It has learnt nothing: that templates stand in for it is counted.
+  asked = [
+    kind["written_by_model"] + kind["written_by_template"]
+    for kind in report["kinds"].values()
+  ]
+  assert min(asked) > 0
+  assert sum(sum(k["reasons"].values()) for k in report["kinds"].values()) > 0
+
+
+@pytest.mark.parametrize("source", ["teacher", "clip"])
+def test_training_reads_the_logits_it_distils(
+  pipeline,  # noqa: F811
+  tmp_path,
+  source,
+):
+  settings = pipeline.config(tmp_path, values={"loss.verb_kl_source": source})
+  parts = set(train_stage.train_parts(settings))
+  logits = {
+    "teacher": feature_cache.VERB_LOGITS,
+    "clip": feature_cache.CLIP_LOGITS,
+  }
+  assert parts & set(logits.values()) == {logits[source]}
+
+
+@pytest.mark.parametrize("field", ["only", "parts"])
+def test_unknown_parts_are_refused_before_any_work(tmp_path, field):
+  done = pipeline_fixture.run(
+    pipeline_fixture.command(
+      tmp_path,
+      tmp_path / "work",
+      f"--config.teacher.{field}=student,taecher",
+      "--mode=prepare",
+    )
+  )
+  assert done.returncode == 2
+  assert "taecher" in done.stderr and "Traceback" not in done.stderr
+  assert not list(tmp_path.iterdir())
 
 
 def test_reference_preset_needs_the_width_of_texts(

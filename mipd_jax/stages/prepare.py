@@ -20,6 +20,7 @@ from mipd_jax.models.config import Sizes
 
 if TYPE_CHECKING:
   from mipd_jax.rationales.source import RationaleSource
+  from mipd_jax.teachers import cache_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +67,11 @@ def prepare(config: Config) -> Prepared | None:
     InputError: the folder, the checkpoints or an existing cache cannot be
       used.
   """
+  plan = _precompute_config(config)
   _check_sources(config, encoders=True)
   dataset = _dataset(config)
   _make_encoders(config)
-  cache = _make_cache(config, dataset)
+  cache = _make_cache(config, dataset, plan)
   return Prepared(dataset, cache) if cache else None
 
 
@@ -203,8 +205,24 @@ def _make_encoders(config: Config) -> None:
   )
 
 
+def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
+  """How the cache is to be made; wrong names are refused before any work."""
+  from mipd_jax.teachers import cache_plan
+
+  settings = config.teacher
+  cache_plan.check_tasks(_listed(settings.only))
+  return cache_plan.PrecomputeConfig(
+    batch_size=settings.batch_size,
+    text_length=settings.text_length,
+    dtype=settings.dtype,
+    parts=_listed(settings.parts),
+  )
+
+
 def _make_cache(
-  config: Config, dataset: ov_swig.PreparedSwig
+  config: Config,
+  dataset: ov_swig.PreparedSwig,
+  plan: "cache_plan.PrecomputeConfig",
 ) -> feature_cache.Cache | None:
   """Runs the frozen encoders over every split, unless that is done.
 
@@ -231,12 +249,7 @@ def _make_cache(
     clips[settings.student_encoder],
     teacher,
     settings.cache,
-    config=precompute.PrecomputeConfig(
-      batch_size=settings.batch_size,
-      text_length=settings.text_length,
-      dtype=settings.dtype,
-      parts=_listed(settings.parts),
-    ),
+    config=plan,
     mesh=sharding.make_mesh(
       model=config.mesh.model, devices=jax.local_devices()
     ),
