@@ -7,8 +7,8 @@
 Measures, each for some seconds and after two batches that count for nothing
 (the second starts tf.data): decoded images at the encoders' sizes, in
 shuffled order (`stream.image_batches`), annotations alone and, where there is
-a cache, its features (`stream.train_batches`). The need is that of one training step: its seconds
-are given, or read from the metrics.jsonl of a run.
+a cache, its features (`stream.train_batches`). The need is that of one
+training step: its seconds are given, or read from the metrics.jsonl of a run.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 No weights are needed: parameters are counted from shapes, and each program
 of the precompute step is compiled at true size for a TPU topology, which
 libtpu does without a TPU (`pip install -r requirements-tpu.txt`). Times are
-the roofline's, max(operations / peak, bytes / bandwidth): the least that the
-chip can take. One JSON line for each program.
+the roofline's (benchmarks/tpu.py): the least that the chip can take. One JSON
+line for each program.
 
 The verbs' token tree needs Flan-T5's tokenizer, which is not at hand where
 this runs; a stand-in cuts names into pieces of four letters and their ending
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks import tpu
 from mipd_jax import chips, sharding
 from mipd_jax.teachers import blip2, clip, encoding, published
 from mipd_jax.teachers.blip2 import rules
@@ -145,25 +146,17 @@ def measure(
   name: str, function: Callable, arguments: tuple, images: int, chip: chips.Chip
 ) -> dict[str, Any]:
   """Compiles for the topology; figures are of one chip and one batch."""
-  compiled = jax.jit(function).lower(*arguments).compile()
-  memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
-  flops, moved = costs["flops"], costs["bytes accessed"]
-  total = (
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    + memory.temp_size_in_bytes
-  )
-  seconds = max(flops / chip.flops, moved / chip.bandwidth)
+  found = tpu.costs(function, arguments, chip)
   return {
     "program": name,
     "images_per_chip": images,
-    "gflop_per_image": flops / images / 1e9,
-    "argument_gb": memory.argument_size_in_bytes / 1e9,
-    "temporary_gb": memory.temp_size_in_bytes / 1e9,
-    "total_gb": total / 1e9,
-    "fits": total < chip.memory,
-    "bound": "compute" if flops / chip.flops == seconds else "memory",
-    "roofline_ms_per_image": 1e3 * seconds / images,
+    "gflop_per_image": found["flops"] / images / 1e9,
+    "argument_gb": found["argument_bytes"] / 1e9,
+    "temporary_gb": found["temporary_bytes"] / 1e9,
+    "total_gb": found["total_bytes"] / 1e9,
+    "fits": found["fits"],
+    "bound": found["bound"],
+    "roofline_ms_per_image": found["roofline_ms"] / images,
   }
 
 
@@ -217,11 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
   parser.add_argument("--verbs", help="file with one verb a line")
   parser.add_argument("--write", action="store_true", help="docs/teachers*")
   given = parser.parse_args(arguments)
-  from jax.experimental import topologies
-
-  devices = topologies.get_topology_desc(
-    platform="tpu", topology_name=given.topology
-  ).devices
+  devices = tpu.devices(given.topology)
   mesh = sharding.make_mesh(devices=devices)
   chip = chips.find(devices[0].device_kind)
   rows = []

@@ -3,16 +3,25 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
+
+from input_pipeline import paths
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Yields a temporary name beside `path` and renames it when all went well.
+  """Yields a temporary name and renames it to `path` when all went well.
 
-  The temporary name keeps the suffix, from which image writers take the
-  format. Parent folders are made. After an exception nothing is left.
+  It lies on this machine: beside `path`, or in the temporary folder if `path`
+  is in a bucket, where an upload appears whole or not at all. It keeps the
+  suffix, from which image writers take the format. Parent folders are made.
+  After an exception nothing is left.
   """
+  if paths.is_remote(path):
+    with _uploading(paths.path(path)) as temporary:
+      yield temporary
+    return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -21,6 +30,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     publish(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _uploading(path: paths.AnyPath) -> Iterator[pathlib.Path]:
+  with tempfile.TemporaryDirectory() as folder:
+    temporary = pathlib.Path(folder) / path.name
+    yield temporary
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(temporary.read_bytes())
 
 
 def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:

@@ -131,13 +131,14 @@ def check_images(report: Report, checked: list[Checked]) -> None:
     for chunk, results in zip(
       chunks, pool.map(_check_chunk, chunks), strict=True
     ):
-      for item, (digest, error) in zip(chunk, results, strict=True):
+      for item, found in zip(chunk, results, strict=True):
+        if isinstance(found, RecordError):
+          report.problems.append(Finding.of(found))
+          continue
         name = item.row.place.image_path.name
         if item.built:
-          digests[item.split].add(name, digest.hex())
-        if error is not None:
-          report.problems.append(Finding.of(error))
-        other = first.setdefault(digest, item)
+          digests[item.split].add(name, found.hex())
+        other = first.setdefault(found, item)
         if other.split != item.split:
           report.note(
             "the same image in two splits",
@@ -220,26 +221,13 @@ def _check_row(report: Report, split: str, row: Row, words: Vocabulary) -> bool:
   return all(error.kind != "image" for error in found)
 
 
-def _check_chunk(
-  chunk: list[Checked],
-) -> list[tuple[bytes, RecordError | None]]:
-  """sha256 of each image and what is wrong with it; runs on a thread."""
+def _check_chunk(chunk: list[Checked]) -> list[bytes | RecordError]:
+  """sha256 of each image, or what is wrong with it; runs on a thread."""
   return [_check_image(item) for item in chunk]
 
 
-def _check_image(item: Checked) -> tuple[bytes, RecordError | None]:
-  place, error = item.row.place, None
+def _check_image(item: Checked) -> bytes | RecordError:
   try:
-    content = place.image_path.read_bytes()
-    place.check_image(content, item.size)
-  except OSError as problem:
-    content = b""
-    error = place.image_error(
-      InputError(
-        f"image {place.image_path.name} cannot be read: {problem.strerror}",
-        "make the file readable",
-      )
-    )
-  except RecordError as problem:
-    error = problem
-  return hashlib.sha256(content).digest(), error
+    return hashlib.sha256(item.row.place.read_image(item.size)).digest()
+  except RecordError as error:
+    return error

@@ -11,8 +11,6 @@ from input_pipeline.errors import InputError
 
 # What Pillow raises for content that is no image, is cut off or is malicious.
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-# Some cameras write a few bytes behind the end-of-image marker.
-_JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
 
 
 def read_size(path: pathlib.Path) -> tuple[int, int]:
@@ -22,10 +20,10 @@ def read_size(path: pathlib.Path) -> tuple[int, int]:
 
 
 def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
-  """Checks that encoded bytes are a whole image of the annotated size.
+  """Checks that encoded bytes can be decoded, to the annotated size.
 
-  Reads the header; decodes only a JPEG that lacks its end marker, so the
-  check of a large folder costs little more than reading it.
+  A JPEG is decoded at an eighth of its size: all of its data is read, so it
+  fails where a full decoding would, in a quarter of the time.
 
   Args:
     content: the bytes.
@@ -37,10 +35,8 @@ def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
     found = (image.height, image.width)
-    if image.format == "JPEG" and _JPEG_END not in content[-_JPEG_TAIL:]:
-      image.load()
-    else:
-      image.verify()
+    image.draft(None, (1, 1))  # JPEG alone; others do nothing
+    image.load()
   if size is not None and found != size:
     raise InputError(
       f"image {name} is {found[0]} x {found[1]} pixels (height x width), "

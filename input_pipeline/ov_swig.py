@@ -9,30 +9,26 @@ another dataset, since the configuration's name holds its fingerprint; of the
 configuration `manual`, which plain TFDS uses, there is one in a data_dir.
 """
 
-import argparse
-import contextlib
 import dataclasses
 import functools
-import io
-import logging
 import pathlib
 import re
-import shutil
 import sys
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import (
-  check,
+  building,
+  ov_swig_cli,
   splits,
   swig,
   swig_metadata,
   swig_shards,
   vocabulary,
 )
+from input_pipeline.both_views import BothViews
 from input_pipeline.errors import InputError
 from input_pipeline.image_split import ImageSplit
 from input_pipeline.progress import Progress
@@ -47,7 +43,6 @@ _CITATION = """
   Semantic Role Labeling for Image Understanding}, author={Yatskar, Mark and
   Zettlemoyer, Luke and Farhadi, Ali}, booktitle={CVPR}, year={2016}}
 """
-_FULL_DISK = "No space left on device"
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,23 +53,33 @@ class OvSwigConfig(tfds.core.BuilderConfig):
     folder: DIR with images_512 and SWiG_jsons; None: TFDS's manual_dir.
     withhold: whether training images lose rationales that name an unseen
       verb, see `swig.read_folder`.
+    skip_broken: whether images that are missing or cannot be decoded are left
+      out, and wrong boxes cut or dropped, rather than refused.
   """
 
   folder: str | None = None
   withhold: bool = True
+  skip_broken: bool = False
 
   @classmethod
   def of(
-    cls, folder: str | pathlib.Path, *, withhold: bool = True
+    cls,
+    folder: str | pathlib.Path,
+    *,
+    withhold: bool = True,
+    skip_broken: bool = False,
   ) -> "OvSwigConfig":
     """The configuration of a folder, named after it and its content."""
     path = pathlib.Path(folder).resolve()
     stem = re.sub(r"[^a-z0-9]+", "_", path.name.lower()).strip("_") or "swig"
     name = f"{stem}_{swig.fingerprint(path)[:12]}"
+    name += "" if withhold else "_as_given"
+    name += "_without_broken" if skip_broken else ""
     return cls(
-      name=name if withhold else f"{name}_as_given",
+      name=name,
       folder=str(path),
       withhold=withhold,
+      skip_broken=skip_broken,
     )
 
 
@@ -85,8 +90,9 @@ class OvSwig(tfds.core.ShardBasedBuilder):
   definitions, roles with definitions and questions, nouns with glosses.
   """
 
-  VERSION = tfds.core.Version("2.0.0")
+  VERSION = tfds.core.Version("2.1.0")
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
+    "2.1.0": "Every image is decoded; what is broken can be left out.",
     "2.0.0": "Shards of bounded size; metadata; the authors' files.",
     "1.0.0": "First version.",
   }
@@ -143,6 +149,7 @@ class OvSwig(tfds.core.ShardBasedBuilder):
       self.content = swig.read_folder(
         self.builder_config.folder or dl_manager.manual_dir,
         withhold=self.builder_config.withhold,
+        skip_broken=self.builder_config.skip_broken,
       )
     self.info.metadata.update(swig_metadata.metadata(self.content))
     if config.beam_runner is not None:
@@ -195,19 +202,38 @@ def _mend_lengths(builder: OvSwig) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSwig:
-  """A dataset on disk, with its vocabulary and verb groups."""
+  """A dataset on disk, with its vocabulary and verb groups.
+
+  Attributes:
+    builder: of the records.
+    vocabulary, groups: of the folder.
+    fingerprint: of all that can be read here.
+    mirrored: whether `train` has every image a second time, mirrored.
+  """
 
   builder: OvSwig
   vocabulary: vocabulary.Vocabulary
   groups: splits.VerbGroups
   fingerprint: str
+  mirrored: bool = False
 
   @property
   def name(self) -> str:
     """Name of the dataset, with the first digits of its fingerprint."""
     return self.builder.builder_config.name
 
-  def split(self, name: str) -> ImageSplit:
+  @property
+  def broken(self) -> tuple[str, ...]:
+    """Names of the images that were left out as broken."""
+    found = self.builder.info.metadata["broken"]
+    return tuple(row["image"] for row in found)
+
+  def with_mirrored_views(self) -> "PreparedSwig":
+    """The same with every training image a second time, mirrored."""
+    print_ = f"{self.fingerprint} and mirrored"
+    return dataclasses.replace(self, fingerprint=print_, mirrored=True)
+
+  def split(self, name: str) -> ImageSplit | BothViews:
     """Random access to 'train', 'dev' or 'test'."""
     if name not in swig.SPLITS:
       raise InputError(
@@ -222,7 +248,8 @@ class PreparedSwig:
       name, decoders={"image": tfds.decode.SkipDecoding()}
     )
     pad = self.vocabulary.noun_index[vocabulary.PAD]
-    return ImageSplit(name, rows, pad, pathlib.Path(self.builder.data_dir))
+    split = ImageSplit(name, rows, pad, pathlib.Path(self.builder.data_dir))
+    return BothViews(split) if self.mirrored and name == "train" else split
 
 
 def prepare(
@@ -233,6 +260,7 @@ def prepare(
   num_unseen: int | None = None,
   seed: int = 0,
   withhold: bool = True,
+  skip_broken: bool = False,
 ) -> PreparedSwig:
   """Builds the dataset of a folder, or finds it built.
 
@@ -243,24 +271,29 @@ def prepare(
       see `splits.load_groups`.
     withhold: whether training images lose rationales that name an unseen
       verb, see `swig.read_folder`.
+    skip_broken: whether images that are missing or cannot be decoded are
+      left out, named and counted (`PreparedSwig.broken`), and wrong boxes cut
+      or dropped (the same, in `info.metadata`); False refuses both.
 
   Raises:
     InputError: anything wrong with the folder, a broken image, a full disk.
       Nothing unfinished is left behind as if it were whole.
   """
   swig.check_layout(folder)
+  options = {"withhold": withhold, "skip_broken": skip_broken}
   draw = {"num_rare": num_rare, "num_unseen": num_unseen, "seed": seed}
-  read = functools.partial(swig.read_folder, folder, withhold=withhold, **draw)
+  read = functools.partial(swig.read_folder, folder, **options, **draw)
   content = None
   if not (vocabulary.jsons_folder(folder) / splits.SPLITS_FILE).exists():
     content = read()
-  with _quiet():
+  with building.quiet():
     builder = OvSwig(
-      config=OvSwigConfig.of(folder, withhold=withhold),
+      config=OvSwigConfig.of(folder, **options),
       data_dir=str(data_dir),
       file_format="array_record",
     )
-  if not builder.is_prepared():
+    is_prepared = builder.is_prepared()
+  if not is_prepared:
     builder.content = content or read()
     _build(builder, pathlib.Path(data_dir))
     # The records are on disk now; do not keep them in memory as well.
@@ -273,83 +306,15 @@ def prepare(
 def _build(builder: OvSwig, data_dir: pathlib.Path) -> None:
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()  # it would fill a log file with bars
-  data_dir.mkdir(parents=True, exist_ok=True)
   records = [r for rows in builder.content.splits.values() for r in rows]
   need = sum(record.path.stat().st_size for record in records)
-  free = shutil.disk_usage(data_dir).free
-  if need > free:
-    raise _full(data_dir, need, free)
-  try:
-    with _quiet():
-      builder.download_and_prepare()
-  except Exception as error:
-    if _FULL_DISK in str(error):
-      free = shutil.disk_usage(data_dir).free
-      raise _full(data_dir, need, free) from error
-    raise
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """Hides TFDS's talk of downloads (there are none), not its progress bars."""
-  logger = logging.getLogger("absl")
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    logger.setLevel(level)
-
-
-def _full(data_dir: pathlib.Path, need: int, free: int) -> InputError:
-  return InputError(
-    f"{data_dir} has {free / 1e6:.0f} MB free, the dataset needs about "
-    f"{need / 1e6:.0f} MB",
-    "make room there, or choose another data directory",
-  )
-
-
-def build(folder: str | pathlib.Path, data_dir: str | pathlib.Path) -> None:
-  """Builds a folder (or finds it built) and prints what came of it."""
-  dataset = prepare(folder, data_dir)
-  about = dataset.builder.info.metadata
-  print(f"{dataset.builder.data_path}: {dataset.builder.info.dataset_size}")
-  for split, found in about["statistics"].items():
-    print(f"{split:<6} {found['images']} images, {found['by_group']}")
-  print(
-    f"verbs  {dataset.groups.counts}, sha256 {dataset.groups.sha256[:12]}; "
-    f"{about['left_out']} training images of unseen verbs left out"
-  )
+  with building.room_for(need, data_dir), building.quiet():
+    builder.download_and_prepare()
 
 
 def main(arguments: list[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  task = parser.add_mutually_exclusive_group(required=True)
-  task.add_argument("--check", metavar="DIR")
-  task.add_argument("--build", metavar="DIR")
-  parser.add_argument(
-    "--records-only", action="store_true", help="check: leave images unread"
-  )
-  parser.add_argument(
-    "--report", metavar="FILE", help="check: write everything found as JSON"
-  )
-  parser.add_argument(
-    "--data-dir", metavar="DIR", help="build: where to; DIR/../tfds if absent"
-  )
-  given = parser.parse_args(arguments)
-  try:
-    if given.build:
-      beside = pathlib.Path(given.build).resolve().parent / "tfds"
-      build(given.build, given.data_dir or beside)
-      return 0
-    return check.run(
-      given.check, read_images=not given.records_only, report_path=given.report
-    )
-  except InputError as error:
-    with contextlib.suppress(BrokenPipeError):
-      print(f"problem: {error}", file=sys.stderr)
-    return 1
+  """The command line, see the top of this file."""
+  return ov_swig_cli.main(prepare, arguments)
 
 
 if __name__ == "__main__":

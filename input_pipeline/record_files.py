@@ -109,29 +109,37 @@ def listed_verbs(files: Layout, words: Vocabulary) -> dict[str, set[str]]:
 
 
 def check_disjoint(
-  rows: Collection[str], split: str, others: Mapping[str, Collection[str]]
+  rows: Rows, files: Layout, others: Mapping[str, Collection[str]]
 ) -> None:
-  """Raises `InputError` if an image stands in another split as well."""
+  """Raises `InputError` if an image stands in another split as well.
+
+  Args:
+    rows: records of a split.
+    files: the folder.
+    others: split -> names of its images.
+  """
   for other, names in others.items():
-    for name in rows:
+    for name, row in rows.items():
       if name in names:
+        there = " or ".join(path.name for path in files.records[other])
         raise InputError(
-          f"image {name} stands in {other}.json and in {split}.json",
+          f"{row.place.json_path}: image {name} stands in the split {other} "
+          f"as well ({there})",
           "leave each image in one split",
         )
 
 
-def check_images(
-  files: Layout, split: str, rows: Collection[str], there: Collection[str]
-) -> None:
+def check_images(files: Layout, rows: Rows, there: Collection[str]) -> None:
   """Raises `InputError` if images of a split are not in the image folder."""
   missing = [name for name in rows if name not in there]
   if missing:
+    names = (rows[name].place.json_path.name for name in missing)
+    of = ", ".join(dict.fromkeys(names))
     raise InputError(
-      f"{files.images} lacks {len(missing)} of {len(rows)} images of "
-      f"{split}.json: {', '.join(missing[:_SHOWN])}"
+      f"{files.images} lacks {len(missing)} of {len(rows)} images of {of}: "
+      f"{', '.join(missing[:_SHOWN])}"
       f"{', ...' if len(missing) > _SHOWN else ''}",
-      f"put them there, or take their records out of {split}.json",
+      f"put them there, or take their records out of {of}",
     )
 
 
@@ -150,4 +158,19 @@ def _disagreement(
     "frames",
     f"its {', '.join(differ)} differ from those in {row.place.json_path.name}",
     "download both files again; one of them is of another version",
+    _differing_role(row.entry, entry),
   )
+
+
+def _differing_role(left: dict[str, Any], right: dict[str, Any]) -> str | None:
+  """The first role with another box or noun; None if it is not about one."""
+  pairs = [(left.get("bb"), right.get("bb"))]
+  frames = (left.get("frames"), right.get("frames"))
+  if all(isinstance(found, list) for found in frames):
+    pairs += zip(*frames, strict=False)
+  for a, b in pairs:
+    if isinstance(a, dict) and isinstance(b, dict):
+      for role in a | b:
+        if a.get(role) != b.get(role):
+          return role
+  return None

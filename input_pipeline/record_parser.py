@@ -28,6 +28,7 @@ def parse(
   words: Vocabulary,
   *,
   boxes_required: bool,
+  report: Callable[[RecordError], None] | None = None,
 ) -> Record:
   """Turns a JSON record into numbers.
 
@@ -37,6 +38,9 @@ def parse(
     words: verbs, roles and nouns.
     boxes_required: whether a record without 'bb' is an error (training) or
       one in which no role is grounded.
+    report: told of each problem and raises, or lets pass what it can do
+      without: a box is then cut to the image, or dropped if nothing is left.
+      Raises the first if None.
 
   Raises:
     RecordError: an unknown verb, a role outside the frame, a wrong box, a
@@ -46,7 +50,7 @@ def parse(
   def stop(error: RecordError) -> None:
     raise error
 
-  reader = _Reader(entry, place, words, stop)
+  reader = _Reader(entry, place, words, report or stop)
   verb = reader.verb()
   height, width = reader.size()
   return Record(
@@ -207,8 +211,9 @@ class _Reader:
     )
     x1, x2 = (min(max(x, 0), width) for x in box[::2])
     y1, y2 = (min(max(y, 0), height) for y in box[1::2])
-    if inside and x1 < x2 and y1 < y2:
-      return x1, y1, x2, y2
+    cut = (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else _ABSENT
+    if inside and cut is not _ABSENT:
+      return cut
     self._report(
       "boxes",
       f"the box {box} {'is empty' if inside else 'leaves the image'} "
@@ -217,7 +222,7 @@ class _Reader:
       "[-1, -1, -1, -1] if the role is not grounded",
       role,
     )
-    return _ABSENT
+    return cut
 
   def rationales(self) -> tuple[str, ...] | None:
     texts = tuple(self.entry.get(key) or "" for key in RATIONALE_KEYS)

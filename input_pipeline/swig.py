@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,16 @@ from input_pipeline import (
   folder_groups,
   layout,
   leaks,
-  record_files,
-  record_parser,
   split_file,
+  split_reader,
   splits,
   vocabulary,
 )
-from input_pipeline.layout import SPLITS, Layout
+from input_pipeline.layout import Layout
 from input_pipeline.schema import GROUPS
 from input_pipeline.swig_record import Record, RecordError
 
+SPLITS = layout.SPLITS
 IMAGES_FOLDER, JSONS_FOLDER = layout.IMAGES_FOLDER, layout.JSONS_FOLDER
 _SHOWN = 5
 _log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class SwigFolder:
     dropped: how many training records of unseen verbs were left out.
     withheld: how many training records lost their rationales because those
       name an unseen verb.
+    broken: what is wrong with each image that was left out as broken.
+    wrong_boxes: what is wrong with each box that was cut or dropped.
     images: which images may do what, see `split_file.image_sets`.
     fingerprint: see `fingerprint`.
   """
@@ -61,6 +63,8 @@ class SwigFolder:
   splits: Mapping[str, list[Record]]
   dropped: int
   withheld: int
+  broken: tuple[RecordError, ...]
+  wrong_boxes: tuple[RecordError, ...]
   images: Mapping[str, Mapping[str, Any]]
   fingerprint: str
 
@@ -92,6 +96,7 @@ def read_folder(
   num_unseen: int | None = None,
   seed: int = 0,
   withhold: bool = True,
+  skip_broken: bool = False,
 ) -> SwigFolder:
   """Reads a folder; writes its split file where there is none.
 
@@ -103,6 +108,10 @@ def read_folder(
     num_rare, num_unseen, seed: of the draw, see `splits.load_groups`.
     withhold: whether training records lose rationales that name an unseen
       verb (see `leaks`); False takes all texts as they are.
+    skip_broken: whether to read every image and leave out those that are
+      missing or cannot be decoded, and to cut boxes that leave their image
+      and drop empty ones; False refuses a missing image and a wrong box, and
+      leaves images that cannot be decoded to whoever reads them.
 
   Raises:
     InputError: anything missing, cut off or contradictory; the message names
@@ -119,30 +128,35 @@ def read_folder(
     unseen = leaks.unseen_names(words, groups)
     # Nouns that only unseen verbs have are no classes, where those are derived.
     words = vocabulary.load(folder, unseen=unseen)
-  found, verbs_of = _read_splits(files, words)
-  sets = split_file.image_sets(verbs_of, groups.lists(words))
+  found = split_reader.read(files, words, skip_broken=skip_broken)
+  lists = groups.lists(words)
+  sets = split_file.image_sets(found.verbs_of, lists)
   if new:
-    folder_groups.write(files, words, groups, verbs_of, seed=seed)
+    folder_groups.write(files, words, groups, found.verbs_of, seed=seed)
   elif groups.images and groups.images != sets:
     _log.warning(
       "%s: the records are others than those the split file was made for; "
       "its verbs hold, its counts do not",
       files.jsons / layout.SPLITS_FILE,
     )
-  trained = [record for record in found["train"] if _may_train(record, groups)]
-  dropped = len(found["train"]) - len(trained)
-  found["train"], withheld = trained, 0
+  train = found.records["train"]
+  trained = [record for record in train if _may_train(record, groups)]
+  dropped, withheld = len(train) - len(trained), 0
   if withhold:
-    found["train"], withheld = _withhold(trained, words, groups)
+    trained, withheld = _withhold(trained, words, groups)
   _tell(files, dropped, withheld)
+  _tell_broken("left out", found.broken)
+  _tell_broken("cut or dropped", found.wrong_boxes)
   return SwigFolder(
     layout=files,
     vocabulary=words,
     groups=groups,
-    splits=found,
+    splits=found.records | {"train": trained},
     dropped=dropped,
     withheld=withheld,
-    images=sets,
+    broken=found.broken,
+    wrong_boxes=found.wrong_boxes,
+    images=split_file.image_sets(found.whole, lists),
     fingerprint=files.fingerprint(),
   )
 
@@ -155,41 +169,6 @@ def check_layout(folder: str | pathlib.Path) -> None:
 def fingerprint(folder: str | pathlib.Path) -> str:
   """sha256 over the JSON and index files and the images' names and sizes."""
   return layout.find(folder).fingerprint()
-
-
-def verify_images(folder: SwigFolder, limit: int = _SHOWN) -> list[RecordError]:
-  """Checks every image's header and size; up to `limit` problems."""
-  problems: list[RecordError] = []
-  for records in folder.splits.values():
-    for record in records:
-      try:
-        record.check_image(record.path.read_bytes())
-      except RecordError as error:
-        problems.append(error)
-      if len(problems) == limit:
-        return problems
-  return problems
-
-
-def _read_splits(
-  files: Layout, words: vocabulary.Vocabulary
-) -> tuple[dict[str, list[Record]], dict[str, dict[str, str]]]:
-  """Records, and verb names by image name, of all splits."""
-  there = files.image_sizes()
-  records, verbs_of = {}, {}
-  # One JSON at a time: parsed, a split takes a tenth of the memory.
-  for split in SPLITS:
-    rows = record_files.read(files, split, words)
-    record_files.check_disjoint(rows, split, verbs_of)
-    record_files.check_images(files, split, rows, there)
-    verbs_of[split] = {n: row.entry["verb"] for n, row in rows.items()}
-    records[split] = [
-      record_parser.parse(
-        row.entry, row.place, words, boxes_required=split == "train"
-      )
-      for row in rows.values()
-    ]
-  return records, verbs_of
 
 
 def _may_train(record: Record, groups: splits.VerbGroups) -> bool:
@@ -224,3 +203,10 @@ def _tell(files: Layout, dropped: int, withheld: int) -> None:
       files.folder,
       withheld,
     )
+
+
+def _tell_broken(what: str, errors: Sequence[RecordError]) -> None:
+  for error in errors[:_SHOWN]:
+    _log.warning("%s: %s", what, error.problem)
+  if len(errors) > _SHOWN:
+    _log.warning("%s: ... and %d more", what, len(errors) - _SHOWN)

@@ -8,7 +8,7 @@ import numpy as np
 
 from input_pipeline.schema import GROUPS
 from input_pipeline.swig import SwigFolder
-from input_pipeline.swig_record import Record
+from input_pipeline.swig_record import Record, RecordError
 from input_pipeline.vocabulary import BLANK, OOV, Vocabulary
 
 
@@ -37,7 +37,9 @@ def metadata(content: SwigFolder) -> dict[str, Any]:
     'noun_glosses' by class number; 'groups': verbs by group, hash, method;
     'images': which images may train, select, be reported; 'statistics' by
     split; 'checksums': sha256 of the files it was made from; 'source',
-    'fingerprint'; 'left_out' and 'withheld' training images and rationales.
+    'fingerprint'; 'left_out' and 'withheld' training images and rationales;
+    'broken': file, image and problem of each image left out as broken;
+    'wrong_boxes': the same, and role, of each box that was cut or dropped.
   """
   words, groups = content.vocabulary, content.groups
   return {
@@ -57,7 +59,14 @@ def metadata(content: SwigFolder) -> dict[str, Any]:
     "checksums": content.layout.checksums(),
     "left_out": content.dropped,
     "withheld": content.withheld,
+    "broken": [_told(error) for error in content.broken],
+    "wrong_boxes": [_told(error) for error in content.wrong_boxes],
   }
+
+
+def _told(error: RecordError) -> dict[str, Any]:
+  where = {"file": error.file, "image": error.image, "role": error.role}
+  return where | {"problem": error.problem}
 
 
 def statistics(

@@ -77,9 +77,9 @@ class Record:
     """File name of the image."""
     return self.place.image_path.name
 
-  def check_image(self, content: bytes) -> None:
-    """Raises `RecordError` unless the bytes are the whole image annotated."""
-    self.place.check_image(content, (self.height, self.width))
+  def read_image(self) -> bytes:
+    """Bytes of the image, checked as `Place.read_image` does."""
+    return self.place.read_image((self.height, self.width))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,17 +90,30 @@ class Place:
   image_path: pathlib.Path
 
   def image_error(self, error: InputError) -> RecordError:
-    """The same error as one of this record."""
-    return RecordError(self, "image", error.problem, error.remedy)
+    """The same error as one of this record, which names the image itself."""
+    problem = error.problem.removeprefix(f"image {self.image_path.name} ")
+    return RecordError(self, "image", problem, error.remedy)
 
-  def check_image(self, content: bytes, size: tuple[int, int] | None) -> None:
-    """Raises `RecordError` unless the bytes are a whole image of that size.
+  def read_image(self, size: tuple[int, int] | None) -> bytes:
+    """Bytes of the image file, which decode to that size.
 
     Args:
-      content: of the image file.
       size: (height, width); None: any.
+
+    Raises:
+      RecordError: it cannot be read or decoded, or is of another size.
     """
+    name = self.image_path.name
     try:
-      images.check(content, self.image_path.name, size)
+      content = self.image_path.read_bytes()
+      images.check(content, name, size)
+      return content
     except InputError as error:
       raise self.image_error(error) from None
+    except OSError as error:
+      raise self.image_error(
+        InputError(
+          f"image {name} cannot be read: {error.strerror}",
+          "put the image there, readable, or take its record out of the JSON",
+        )
+      ) from None

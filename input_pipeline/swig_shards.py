@@ -59,11 +59,11 @@ class Shard:
     """Yields (position in the split, features).
 
     Raises:
-      RecordError: an image is broken, or of another size than its record.
+      RecordError: an image cannot be read or decoded, or is of another size
+        than its record says.
     """
     for index, record in enumerate(self.records, self.start):
-      content = record.path.read_bytes()
-      record.check_image(content)
+      content = record.read_image()
       if self.watch is not None:
         self.watch.take(self.split, record, content)
       yield index, self._example(record, content)

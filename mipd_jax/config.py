@@ -33,6 +33,10 @@ class DatasetConfig:
     world: draw this small world into `folder` when it is not there.
     num_rare, num_unseen, split_seed: how to draw ov_splits.json where the
       folder has none.
+    mirrored: whether every training image is encoded and trained on a second
+      time, left and right exchanged, its texts too.
+    skip_broken: whether images that are missing or cannot be decoded are left
+      out, named and counted; False refuses them.
   """
 
   folder: str
@@ -40,6 +44,8 @@ class DatasetConfig:
   num_rare: int = 40
   num_unseen: int = 54
   split_seed: int = 0
+  mirrored: bool = False
+  skip_broken: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +147,7 @@ class TrainConfig:
   keep: int = 2
   resident: str = "auto"
   resident_gib: float = 0.0
-  steps_per_dispatch: int = 1
+  steps_per_dispatch: int = 10
 
   def __post_init__(self):
     if self.resident not in ("auto", "on", "off"):

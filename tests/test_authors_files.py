@@ -128,7 +128,18 @@ def test_files_that_disagree_on_an_image(tmp_path):
   _edit(path, change)
   with pytest.raises(InputError) as error:
     swig.read_folder(folder)
-  for word in (path.name, "pushing_dev_0.jpg", "bb", "dev.json"):
+  for word in (path.name, "pushing_dev_0.jpg", "'agent'", "bb", "dev.json"):
+    assert word in error.value.problem
+
+
+def test_an_image_in_two_splits_is_told_by_its_files(folder, jsons):
+  name = "carrying_train_0.jpg"
+  entry = swig_fixture.load(jsons / authors_fixture.TRAIN)[name]
+  rare = jsons / authors_fixture.group_file("test", "rare")
+  _edit(rare, lambda records: records.update({name: entry}))
+  with pytest.raises(InputError) as error:
+    swig.read_folder(folder)
+  for word in (rare.name, name, authors_fixture.TRAIN):
     assert word in error.value.problem
 
 

@@ -49,6 +49,7 @@ def _config(folder: pathlib.Path, **values) -> config_lib.Config:
       "dataset.folder": str(folder),
       "teacher.student_encoder": str(encoder),
       "teacher.teacher_encoder": str(encoder),
+      "teacher.text_encoder": str(encoder),
       "teacher.cache": str(folder.parent / "cache"),
     }
     | values

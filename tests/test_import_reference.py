@@ -21,7 +21,7 @@ from mipd_jax import import_reference, reference, sharding, stages
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages import prepare
 from mipd_jax.stages import train as train_stage
-from mipd_jax.training import loop
+from mipd_jax.training import program
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
 from tests import batches, models, swig_fixture, training
@@ -93,7 +93,7 @@ def test_import_is_restored_as_evaluation_restores(tmp_path):
   data = batches.MemorySource()
   like = state_lib.student_shapes(
     model,
-    loop.example_batch(training.StudentOnly(data)),
+    program.example_batch(training.StudentOnly(data)),
     batches.banks(),
     sharding.replicated(sharding.make_mesh(devices=jax.devices()[:1])),
   )
@@ -117,7 +117,7 @@ def test_main_scores_an_imported_checkpoint(pipeline, tmp_path):  # noqa: F811
   prepared = prepare.open_prepared(config)
   model = train_stage.make_model(config, prepared)
   source = prepared.cache.split("test", (feature_cache.STUDENT,))
-  batch = loop.example_batch(source) | {
+  batch = program.example_batch(source) | {
     schema.TEACHER_TOKENS: jax.ShapeDtypeStruct((1, 17, 20), np.float32),
     schema.RATIONALE_TOKENS: jax.ShapeDtypeStruct((1, 4, 7, 12), np.float32),
     schema.RATIONALE_MASK: jax.ShapeDtypeStruct((1, 4, 7), np.bool_),

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import figures, swig_sized
+from benchmarks import figures, swig_folder, swig_sized, swig_tables
 from benchmarks import input as input_benchmark
 from input_pipeline import check, layout, swig, vocabulary
 from input_pipeline.errors import InputError
@@ -28,13 +28,13 @@ def source(tmp_path):
       "test": (12, 14),
     }.items()
   }
-  swig_fixture.dump(jsons / swig_sized.IMAGE_NAMES, names)
+  swig_fixture.dump(jsons / swig_folder.IMAGE_NAMES, names)
   nouns = ["", *(n for n in swig_fixture.NOUNS if n != swig_fixture.UNLISTED)]
   support = {
     verb: {role: nouns for role in roles}
     for verb, roles in swig_fixture.FRAMES.items()
   }
-  swig_fixture.dump(jsons / swig_sized.SUPPORT, support)
+  swig_fixture.dump(jsons / swig_folder.SUPPORT, support)
   return jsons
 
 
@@ -44,7 +44,7 @@ def _verbs():
 
 def test_a_sized_folder_is_sound_and_has_every_noun(source, tmp_path):
   out = tmp_path / "sized"
-  counts = swig_sized.make(source, out)
+  counts = swig_folder.make(source, out)
   assert counts == {"train": 54, "dev": 18, "test": 12}
   report, images = check.check_records(out)
   check.check_images(report, images)
@@ -52,18 +52,18 @@ def test_a_sized_folder_is_sound_and_has_every_noun(source, tmp_path):
   content = swig.read_folder(out, num_unseen=1, num_rare=1)
   names = [record.name for record in content.splits["dev"]]
   assert (
-    names == json.loads((source / swig_sized.IMAGE_NAMES).read_text())["dev"]
+    names == json.loads((source / swig_folder.IMAGE_NAMES).read_text())["dev"]
   )
   # Without the class list, that of the training records is the same.
   given = vocabulary.load(out).nouns
   (out / "SWiG_jsons" / layout.NOUN_FILE).unlink()
   assert set(vocabulary.load(out, unseen=()).nouns) == set(given)
   with pytest.raises(InputError, match="exists already"):
-    swig_sized.make(source, out)
+    swig_folder.make(source, out)
 
 
 def test_a_share_of_it(source, tmp_path):
-  counts = swig_sized.make(source, tmp_path / "sized", share=0.5)
+  counts = swig_folder.make(source, tmp_path / "sized", share=0.5)
   assert counts == {"train": 27, "dev": 9, "test": 6}
 
 
@@ -114,8 +114,8 @@ def test_the_data_card_shows_the_last_run():
   card = (figures.DOCS / "ov_swig.md").read_text()
   found = json.loads((figures.DOCS / "ov_swig.json").read_text())
   assert card.count("<!-- begin docs/ov_swig.json -->") == 1
-  assert swig_sized.filled(card, found) == card
-  assert swig_sized.markdown(found) in card
+  assert swig_tables.filled(card, found) == card
+  assert swig_tables.markdown(found) in card
 
 
 @pytest.mark.slow

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import ov_swig, schema, swig, swig_shards, vocabulary
+from input_pipeline import (
+  building,
+  ov_swig,
+  schema,
+  swig,
+  swig_shards,
+  vocabulary,
+)
 from input_pipeline.errors import InputError
 from input_pipeline.geometry import Letterbox, letterbox_image
 from input_pipeline.swig_record import RATIONALE_KEYS
@@ -149,7 +156,9 @@ def test_broken_image_stops_the_building(tmp_path):
   path = folder / "images_512" / "raining_dev_0.jpg"
   whole = path.read_bytes()
   path.write_bytes(whole[: len(whole) // 2])
-  with pytest.raises(InputError, match=r"raining_dev_0\.jpg cannot be decoded"):
+  with pytest.raises(
+    InputError, match=r"raining_dev_0\.jpg: cannot be decoded"
+  ):
     ov_swig.prepare(folder, tmp_path / "data")
   # Nothing that could be taken for a dataset is left.
   assert not list((tmp_path / "data").rglob("*array_record*"))
@@ -164,16 +173,16 @@ def test_wrong_size_stops_the_building(tmp_path):
   records = swig_fixture.load(path)
   records["jumping_train_0.jpg"]["height"] += 10
   swig_fixture.dump(path, records)
-  with pytest.raises(InputError, match=r"jumping_train_0\.jpg is \d+ x \d+"):
+  with pytest.raises(InputError, match=r"jumping_train_0\.jpg: is \d+ x \d+"):
     ov_swig.prepare(folder, tmp_path / "data")
 
 
 def test_full_disk(tmp_path, monkeypatch):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  usage = ov_swig.shutil.disk_usage(tmp_path)
+  usage = building.shutil.disk_usage(tmp_path)
   with monkeypatch.context() as patch:
     patch.setattr(
-      ov_swig.shutil, "disk_usage", lambda _: usage._replace(free=9)
+      building.shutil, "disk_usage", lambda _: usage._replace(free=9)
     )
     with pytest.raises(InputError, match="needs about"):
       ov_swig.prepare(folder, tmp_path / "data")
@@ -356,6 +365,24 @@ def test_with_beam(root, folder, prepared, monkeypatch):
   for split in swig.SPLITS:
     _assert_same(_rows(builder, split), _rows(prepared.builder, split))
   assert "image_checksums" not in builder.info.metadata
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_tfds_build(root, folder, prepared, content, file_format):
+  """The command line of TFDS, which imports Beam and mlcroissant."""
+  for name in ("apache_beam", "mlcroissant"):
+    pytest.importorskip(name, reason=f"{name} is not installed")
+  from tensorflow_datasets.scripts.cli import main as tfds_main
+
+  data = root / f"cli_{file_format}"
+  arguments = ["tfds", "build", ov_swig.__file__, f"--manual_dir={folder}"]
+  arguments += [f"--data_dir={data}", f"--file_format={file_format}"]
+  tfds_main.main(tfds_main._parse_flags(arguments))
+  builder = ov_swig.OvSwig(data_dir=data, file_format=file_format)
+  for split, records in content.splits.items():
+    rows = _rows(builder, split)
+    assert len(rows) == len(records)
+    _assert_same(rows, _rows(prepared.builder, split))
 
 
 def test_check_prints_counts_and_problems(tmp_path, capsys):

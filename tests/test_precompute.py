@@ -362,3 +362,28 @@ def test_sizes_that_do_not_fit_are_refused(dataset, tmp_path):
 def test_long_rationales_are_reported(dataset, tmp_path, caplog):
   build(dataset, tmp_path / "cache", text_length=3, splits=("train",))
   assert "fill all 3 tokens" in caplog.text
+
+
+def test_mirrored_views_have_features_of_their_own(dataset, cache, tmp_path):
+  both = dataset.with_mirrored_views()
+  made = build(both, tmp_path / "cache")
+  n = len(dataset.split("train"))
+  found, plain = everything(made, "train"), everything(cache, "train")
+  assert made.split("dev").num_examples == cache.split("dev").num_examples
+  for key in (schema.STUDENT_TOKENS, schema.TEACHER_TOKENS, schema.BOXES):
+    np.testing.assert_array_equal(found[key][:n], plain[key])
+  clip = student()
+  pixels = dataset.split("train").letterboxed(np.arange(n), clip.image_size)
+  tokens = clip.image_tokens(clip.params, pixels[:, :, ::-1])
+  np.testing.assert_allclose(
+    found[schema.STUDENT_TOKENS][n:].astype(np.float32),
+    tokens,
+    rtol=0.01,
+    atol=1e-4,
+  )
+  # Templates speak of the mirrored boxes.
+  lines = (made.folder / "train/rationales.jsonl").read_text().splitlines()
+  sides = [json.loads(line)["gaze_pos"].count("left") for line in lines]
+  assert sides[:n] != sides[n:]
+  with pytest.raises(InputError, match="dataset"):
+    build(dataset, tmp_path / "cache")

@@ -117,6 +117,7 @@ def test_main_on_real_photographs_and_vocabulary(tmp_path):
     "dataset.folder": _write_swig(tmp_path / "swig"),
     "teacher.student_encoder": _write_clip(tmp_path / "student", 16, 48),
     "teacher.teacher_encoder": _write_clip(tmp_path / "teacher", 24, 32),
+    "teacher.text_encoder": tmp_path / "teacher",
     "teacher.cache": tmp_path / "cache",
     "model.hidden": 32,
     "model.heads": 4,

@@ -234,23 +234,26 @@ def test_reader_errors_name_file_image_and_role(folder, changes, kind, role):
 
 
 def test_image_errors_name_the_file_too(folder):
-  (folder / "images_512" / IMAGE).write_bytes(b"no image")
-  (error,) = swig.verify_images(swig.read_folder(folder))
-  assert (error.file, error.image, error.kind) == ("train.json", IMAGE, "image")
-
-
-def test_verify_images_finds_cut_off_and_resized_ones(folder):
-  content = swig.read_folder(folder)
-  assert swig.verify_images(content) == []
   path = folder / "images_512" / IMAGE
-  path.write_bytes(path.read_bytes()[:-200])
-  other = folder / "images_512" / "raining_test_0.jpg"
-  Image.new("RGB", (31, 37)).save(other)
-  problems = [str(problem) for problem in swig.verify_images(content)]
-  assert len(problems) == 2
-  assert IMAGE in problems[0] and "cannot be decoded" in problems[0]
-  assert other.name in problems[1] and "37 x 31" in problems[1]
-  assert len(swig.verify_images(content, limit=1)) == 1
+  (record,) = (
+    record
+    for record in swig.read_folder(folder).splits["train"]
+    if record.name == IMAGE
+  )
+  whole = path.read_bytes()
+  assert record.read_image() == whole
+  damages = {
+    "cannot be decoded": lambda: path.write_bytes(whole[:-200]),
+    "is 37 x 31 pixels": lambda: Image.new("RGB", (31, 37)).save(path),
+    "cannot be read": path.unlink,
+  }
+  for says, damage in damages.items():
+    damage()
+    with pytest.raises(RecordError, match=says) as error:
+      record.read_image()
+    found = error.value
+    assert (found.file, found.image) == ("train.json", IMAGE)
+    assert found.kind == "image" and "train.json" in found.problem
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data/swig")
@@ -290,4 +293,5 @@ def test_real_records(tmp_path):
   roles = content.vocabulary.frame_roles(drinking.verb)
   agent = drinking.boxes[roles.index("agent")]
   assert agent.tolist() == [0, 1, 654, 512]
-  assert swig.verify_images(content) == []
+  for records in content.splits.values():
+    assert all(record.read_image() for record in records)

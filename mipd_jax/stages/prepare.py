@@ -158,13 +158,22 @@ def _dataset(config: Config) -> ov_swig.PreparedSwig:
   folder = pathlib.Path(settings.folder)
   if settings.world is not None:
     _draw_world(folder, settings.world)
-  return ov_swig.prepare(
+  dataset = ov_swig.prepare(
     folder,
     folder.parent / "tfds",
     num_rare=settings.num_rare,
     num_unseen=settings.num_unseen,
     seed=settings.split_seed,
+    skip_broken=settings.skip_broken,
   )
+  if broken := dataset.broken:
+    logging.warning(
+      "%d images are missing or broken and were left out: %s%s",
+      len(broken),
+      ", ".join(broken[:5]),
+      " ..." if len(broken) > 5 else "",
+    )
+  return dataset.with_mirrored_views() if settings.mirrored else dataset
 
 
 def _draw_world(folder: pathlib.Path, world: WorldConfig) -> None:

@@ -1,0 +1,87 @@
+"""The command line of `ov_swig`: check a folder, or build it."""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from input_pipeline import check
+from input_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+  from input_pipeline.ov_swig import PreparedSwig
+
+
+def main(
+  prepare: "Callable[..., PreparedSwig]", arguments: list[str] | None = None
+) -> int:
+  """Runs one task; the exit code, 1 for a folder with a problem.
+
+  Args:
+    prepare: `ov_swig.prepare`.
+    arguments: of the command line; the process's own if None.
+  """
+  given = _parser().parse_args(arguments)
+  try:
+    if given.check:
+      return check.run(
+        given.check,
+        read_images=not given.records_only,
+        report_path=given.report,
+      )
+    beside = pathlib.Path(given.build).resolve().parent / "tfds"
+    data_dir = given.data_dir or beside
+    _tell(prepare(given.build, data_dir, skip_broken=given.skip_broken))
+    return 0
+  except InputError as error:
+    with contextlib.suppress(BrokenPipeError):
+      print(f"problem: {error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m input_pipeline.ov_swig", description=__doc__
+  )
+  task = parser.add_mutually_exclusive_group(required=True)
+  task.add_argument("--check", metavar="DIR", help="tell all that is wrong")
+  task.add_argument("--build", metavar="DIR", help="build the dataset")
+  parser.add_argument(
+    "--records-only", action="store_true", help="check: leave images unread"
+  )
+  parser.add_argument(
+    "--report", metavar="FILE", help="check: write everything found as JSON"
+  )
+  parser.add_argument(
+    "--data-dir", metavar="DIR", help="build: where to; DIR/../tfds if absent"
+  )
+  parser.add_argument(
+    "--skip-broken",
+    action="store_true",
+    help="build: leave out images that are missing or cannot be decoded, cut "
+    "boxes that leave their image, drop empty ones; all are named and counted",
+  )
+  return parser
+
+
+def _tell(dataset: "PreparedSwig") -> None:
+  """Prints what a dataset holds and what was left out of it."""
+  info = dataset.builder.info
+  about = info.metadata
+  print(f"{dataset.builder.data_path}: {info.dataset_size}")
+  for split, found in about["statistics"].items():
+    print(f"{split:<6} {found['images']} images, {found['by_group']}")
+  print(
+    f"verbs  {dataset.groups.counts}, sha256 {dataset.groups.sha256[:12]}; "
+    f"{about['left_out']} training images of unseen verbs left out"
+  )
+  for row in about["broken"]:
+    print(f"left out: {row['problem']}")
+  for row in about["wrong_boxes"]:
+    print(f"cut or dropped: {row['problem']}")
+  if dataset.broken:
+    print(f"{len(dataset.broken)} broken images left out, see above")
+  if about["wrong_boxes"]:
+    print(f"{len(about['wrong_boxes'])} boxes cut or dropped, see above")

@@ -1,0 +1,92 @@
+"""Reads the records of a folder, split by split; takes out what is broken."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from input_pipeline import broken_images, record_files, record_parser
+from input_pipeline.layout import SPLITS, Layout
+from input_pipeline.swig_record import Record, RecordError
+from input_pipeline.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRecords:
+  """The records of a folder.
+
+  Attributes:
+    records: by split, in the order of its files.
+    verbs_of: split -> image name -> verb name, broken images included.
+    broken: what is wrong with each image that was left out.
+    wrong_boxes: what is wrong with each box that was cut or dropped.
+  """
+
+  records: dict[str, list[Record]]
+  verbs_of: dict[str, dict[str, str]]
+  broken: tuple[RecordError, ...]
+  wrong_boxes: tuple[RecordError, ...]
+
+  @property
+  def whole(self) -> dict[str, dict[str, str]]:
+    """`verbs_of` without broken images."""
+    gone = {error.image for error in self.broken}
+    return {
+      split: {name: verb for name, verb in verbs.items() if name not in gone}
+      for split, verbs in self.verbs_of.items()
+    }
+
+
+def read(
+  files: Layout, words: Vocabulary, *, skip_broken: bool
+) -> SplitRecords:
+  """Reads all splits.
+
+  Args:
+    files: the folder.
+    words: its vocabulary.
+    skip_broken: whether to read every image and leave out those that are
+      missing or cannot be decoded, and to cut or drop wrong boxes.
+
+  Raises:
+    InputError: anything missing, cut off or contradictory; the message names
+      file, image and role.
+  """
+  there = files.image_sizes()
+  records, verbs_of = {}, {}
+  broken: list[RecordError] = []
+  wrong_boxes: list[RecordError] = []
+  report = _collect_boxes(wrong_boxes) if skip_broken else record_files.stop
+  # One JSON at a time: parsed, a split takes a tenth of the memory.
+  for split in SPLITS:
+    rows = record_files.read(files, split, words)
+    record_files.check_disjoint(rows, files, verbs_of)
+    verbs_of[split] = _verbs(rows)
+    if skip_broken:
+      broken += broken_images.take_out(rows, split)
+    else:
+      record_files.check_images(files, rows, there)
+    records[split] = [
+      record_parser.parse(
+        row.entry,
+        row.place,
+        words,
+        boxes_required=split == "train",
+        report=report,
+      )
+      for row in rows.values()
+    ]
+  return SplitRecords(records, verbs_of, tuple(broken), tuple(wrong_boxes))
+
+
+def _verbs(rows: Mapping[str, record_files.Row]) -> dict[str, str]:
+  return {name: row.entry["verb"] for name, row in rows.items()}
+
+
+def _collect_boxes(found: list[RecordError]) -> Callable[[RecordError], None]:
+  """Collects what is wrong with a role's box; raises all else."""
+
+  def report(error: RecordError) -> None:
+    if error.kind != "boxes" or error.role is None:
+      raise error
+    found.append(error)
+
+  return report

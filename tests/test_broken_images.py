@@ -1,0 +1,160 @@
+"""Images that cannot be decoded: named; left out and counted if allowed."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline import images, ov_swig, split_file, swig
+from input_pipeline.errors import InputError
+from tests import swig_fixture
+
+# By what is wrong with it; a missing one would be found without reading.
+BROKEN = {
+  "jumping_train_0.jpg": "cannot be decoded",  # garbled inside
+  "eating_dev_1.jpg": "cannot be decoded",  # no image
+  "raining_test_0.jpg": "cannot be read",  # missing
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+  folder = swig_fixture.write(tmp_path / "swig", per_verb=2)
+  garbled, foreign, missing = (folder / "images_512" / name for name in BROKEN)
+  whole = garbled.read_bytes()
+  garbled.write_bytes(garble(whole))
+  foreign.write_bytes(b"<html>not found")
+  missing.unlink()
+  return folder
+
+
+def garble(content: bytes) -> bytes:
+  """A JPEG with a wrong length in its tables; both its ends are whole."""
+  start = content.index(b"\xff\xc4")
+  return content[: start + 2] + b"\x00\x07" + content[start + 4 :]
+
+
+def test_garbled_data_is_found_though_both_ends_are_whole():
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+  for kind in ("JPEG", "PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    whole = buffer.getvalue()
+    images.check(whole, "a", (60, 80))
+    half = len(whole) // 2
+    broken = (
+      garble(whole) if kind == "JPEG" else whole[:half] + whole[half:][9:]
+    )
+    for read in (
+      lambda content: images.check(content, "a.jpg", None),
+      lambda content: images.decode(content, "a.jpg"),
+    ):
+      with pytest.raises(InputError, match=r"a\.jpg cannot be decoded"):
+        read(broken)
+
+
+def test_refused_unless_allowed(folder, tmp_path):
+  with pytest.raises(InputError, match=r"lacks 1 of 12 .*raining_test_0\.jpg"):
+    ov_swig.prepare(folder, tmp_path / "data")
+
+
+def test_left_out_named_and_counted(folder, tmp_path, capsys):
+  data = tmp_path / "data"
+  arguments = ["--build", str(folder), "--data-dir", str(data)]
+  assert ov_swig.main(arguments) == 1
+  assert ov_swig.main([*arguments, "--skip-broken"]) == 0
+  out = capsys.readouterr().out
+  assert "3 broken images left out" in out
+  for name, problem in BROKEN.items():
+    (line,) = [line for line in out.splitlines() if name in line]
+    assert problem in line
+
+  dataset = ov_swig.prepare(folder, data, skip_broken=True)
+  assert dataset.broken == tuple(BROKEN)
+  about = dataset.builder.info.metadata
+  assert [row["file"] for row in about["broken"]] == [
+    f"{split}.json" for split in swig.SPLITS
+  ]
+  assert about["statistics"]["dev"]["images"] == 11
+  for split, count in {"train": 9, "dev": 11, "test": 11}.items():
+    images_of = dataset.split(split)
+    assert len(images_of) == count and not BROKEN.keys() & set(images_of.names)
+    assert about["images"][split] == {
+      "images": count,
+      "sha256": split_file.names_digest(images_of.names),
+    }
+    assert len(images_of.letterboxed(range(count), 16)) == count
+
+
+def test_the_split_file_counts_all_records(folder):
+  path = folder / "SWiG_jsons" / "ov_splits.json"
+  path.unlink()
+  content = swig.read_folder(folder, skip_broken=True)
+  assert swig_fixture.load(path)["images"]["dev"]["images"] == 12
+  assert content.images["dev"]["images"] == 11
+  assert len(content.broken) == 3
+
+
+def test_nothing_changes_where_all_are_whole(tmp_path):
+  folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
+  strict = ov_swig.prepare(folder, tmp_path / "data")
+  lenient = ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+  assert lenient.broken == () and lenient.name != strict.name
+  for split in swig.SPLITS:
+    assert lenient.split(split).names == strict.split(split).names
+
+
+def test_another_size_is_refused_all_the_same(folder, tmp_path):
+  """Boxes were drawn on another picture: no accident of one file."""
+  path = folder / "images_512" / "jumping_dev_0.jpg"
+  Image.new("RGB", (31, 37)).save(path)
+  with pytest.raises(InputError, match="is 37 x 31 pixels"):
+    ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+
+
+def test_wrong_boxes_are_cut_or_dropped(tmp_path, capsys):
+  folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
+  path = folder / "SWiG_jsons" / "train.json"
+  records = swig_fixture.load(path)
+  entry = records["cooking_train_0.jpg"]
+  wide = entry["width"]
+  boxes = {"agent": [5, 6, wide + 40, 30], "food": [9, 4, 9, 8], "tool": "x"}
+  entry["bb"] |= boxes
+  swig_fixture.dump(path, records)
+  arguments = ["--build", str(folder), "--data-dir", str(tmp_path / "data")]
+  assert ov_swig.main(arguments) == 1
+  assert "role 'agent'" in capsys.readouterr().err
+  assert ov_swig.main([*arguments, "--skip-broken"]) == 0
+  assert "3 boxes cut or dropped" in capsys.readouterr().out
+
+  dataset = ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+  told = dataset.builder.info.metadata["wrong_boxes"]
+  assert {row["role"] for row in told} == boxes.keys()
+  assert {row["image"] for row in told} == {"cooking_train_0.jpg"}
+  (record,) = (
+    record
+    for record in swig.read_folder(folder, skip_broken=True).splits["train"]
+    if record.name == "cooking_train_0.jpg"
+  )
+  agent, food, _, _, tool, _ = record.boxes.tolist()
+  assert agent == [5, 6, wide, 30]
+  assert food == tool == [-1, -1, -1, -1]
+
+
+def test_a_wrong_role_is_refused_all_the_same(folder):
+  path = folder / "SWiG_jsons" / "train.json"
+  records = swig_fixture.load(path)
+  records["jumping_train_1.jpg"]["bb"]["food"] = [1, 1, 2, 2]
+  swig_fixture.dump(path, records)
+  with pytest.raises(InputError, match="has a role that the frame"):
+    swig.read_folder(folder, skip_broken=True)
+
+
+def test_a_split_of_broken_images_alone_is_refused(tmp_path):
+  folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
+  for path in (folder / "images_512").glob("*_dev_*"):
+    path.write_bytes(b"")
+  with pytest.raises(InputError, match="all 6 images of the split 'dev'"):
+    ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)

@@ -1,0 +1,112 @@
+"""Two processes as one run: agreement, signals, kills, another number."""
+
+import json
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.errors import InputError
+from mipd_jax import distributed, sharding
+from tests import process, training
+
+# Sums over devices in another order: of float32, over a dozen steps of Adam.
+_TOLERANCE = 2e-5
+
+
+def _finish(processes, timeout=240):
+  said = [p.communicate(timeout=timeout)[0] for p in processes]
+  return [p.returncode for p in processes], said
+
+
+def _rows(workdir):
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  return [json.loads(line) for line in lines]
+
+
+def _losses(workdir):
+  return {
+    r["step"]: r["loss/total"] for r in _rows(workdir) if "loss/total" in r
+  }
+
+
+def _wait_for_step(workdir, step, processes):
+  deadline = time.monotonic() + 240
+  while max(_losses(workdir), default=0) < step:
+    if time.monotonic() > deadline or any(p.poll() for p in processes):
+      for p in processes:
+        p.kill()
+      pytest.fail(f"no step {step}: {_finish(processes)[1]}")
+    time.sleep(0.05)
+
+
+def test_processes_agree_and_tell_each_others_problems():
+  codes, said = _finish(process.start("agree", 2, devices=1))
+  assert codes == [0, 0], said
+  for index, text in enumerate(said):
+    lines = [x for x in text.splitlines() if not x.startswith("[Gloo]")]
+    problem = "the cache is missing here"
+    if index == 0:
+      problem = f"process 1 stopped: {problem}\n  Remedy: copy it"
+    assert "all False True" in lines and "any True False" in lines
+    assert "problem process 1 has another config than process 0" in lines
+    assert f"problem {problem}" in text
+    assert f"agreed {index}" in lines
+
+
+def test_signal_kill_and_another_number_of_processes(tmp_path):
+  """SIGTERM to one stops both; SIGKILL of both; one process ends the run."""
+  two = tmp_path / "two"
+  processes = process.start("train", 2, str(two), "4000")
+  _wait_for_step(two, 3, processes)
+  processes[1].send_signal(signal.SIGTERM)
+  codes, said = _finish(processes)
+  assert codes == [0, 0], said
+  stopped = max(_losses(two))
+  assert all(f"step {stopped} complete False" in text for text in said), said
+  assert (two / "checkpoints" / str(stopped)).is_dir()
+
+  processes = process.start("train", 2, str(two), "4000")
+  _wait_for_step(two, stopped + 3, processes)
+  for p in processes:
+    p.kill()
+  codes, said = _finish(processes)
+  assert codes == [-signal.SIGKILL] * 2, said
+
+  steps = max(_losses(two)) + 3
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  found, complete = process.run(two, steps, mesh)
+  assert complete
+  wanted, _ = process.run(tmp_path / "one", steps, mesh)
+  losses = _losses(two)
+  assert list(losses) == list(range(1, steps + 1))
+  assert losses == pytest.approx(_losses(tmp_path / "one"), rel=_TOLERANCE)
+  for ours, theirs in zip(
+    jax.tree.leaves(found.params), jax.tree.leaves(wanted.params), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=_TOLERANCE)
+  # Every dev image counted once, whoever evaluated.
+  scores = [
+    {r["step"]: r for r in _rows(place) if "dev/selection" in r}
+    for place in (two, tmp_path / "one")
+  ]
+  assert scores[0].keys() == scores[1].keys() >= {4, 8}
+
+
+def test_flags_that_do_not_make_a_run():
+  with pytest.raises(InputError, match="need --coordinator"):
+    distributed.initialize("", 2, 0, environment={})
+  with pytest.raises(InputError, match="--num_processes is not"):
+    distributed.initialize("127.0.0.1:1", environment={})
+  with pytest.raises(InputError, match="JAX_PROCESS_ID is ''"):
+    distributed.initialize(
+      environment={
+        "JAX_COORDINATOR_ADDRESS": "127.0.0.1:1",
+        "JAX_NUM_PROCESSES": "2",
+      }
+    )
+  distributed.initialize(environment={})
+  assert training.jax.process_count() == 1
