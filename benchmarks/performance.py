@@ -52,6 +52,7 @@ def step_table(rows: Iterable[Row]) -> str:
       "device",
       "preset, batch, dtype, dropout",
       "train, ms",
+      "its processor time, ms",
       "evaluate, ms",
       "images/s trained",
       "GFLOP a train step",
@@ -65,6 +66,7 @@ def step_table(rows: Iterable[Row]) -> str:
         f"{row['device']}, {row['threads']} threads",
         f"{row['preset']}, {row['batch']}, {row['dtype']}, {row['dropout']}",
         both(row, "train_ms", 1, 1),
+        both(row, "train_cpu_ms", 1, 1),
         both(row, "eval_ms", 1, 1),
         f"{row['images_per_s']:,.0f}",
         both(row, "flops", 1e-9, 1),
@@ -79,32 +81,28 @@ def step_table(rows: Iterable[Row]) -> str:
 
 
 def write_tpu(result: Mapping[str, Any]) -> None:
-  """Keeps a run of `benchmarks.tpu_compile`: all programs of one topology."""
+  """Keeps a run of `benchmarks.tpu_compile`: some programs of one topology."""
   path = _FOLDER / "tpu.json"
   kept = json.loads(path.read_text()) if path.exists() else {}
-  kept |= {result["topology"]: dict(result)}
+  topology = result["topology"]
+  old = kept.get(topology, {"programs": []})["programs"]
+  rows = {row["program"]: row for row in [*old, *result["programs"]]}
+  kept[topology] = dict(result) | {"programs": list(rows.values())}
   _write("tpu", kept, tpu_table(kept))
 
 
 def tpu_table(results: Mapping[str, Mapping[str, Any]]) -> str:
   """One line a topology and program; figures are of one chip."""
-  rows = []
-  for topology, result in results.items():
-    for row in result["programs"]:
-      rows.append(
-        (
-          f"{topology}, {result['chips']} x {result['chip']}",
-          row["program"],
-          f"{row['images_per_chip']:,}",
-          f"{row['argument_bytes'] / 1e9:.2f}",
-          f"{row['temporary_bytes'] / 1e9:.2f}",
-          f"{row['total_bytes'] / 1e9:.2f}",
-          f"{row['flops'] / 1e9:,.0f}",
-          f"{row['bytes'] / 1e9:.2f}",
-          _collectives(row["collectives"]),
-          f"{row['roofline_ms']:.3f}, {row['bound']}",
-        )
-      )
+  rows = [
+    (
+      f"{topology}, {result['chips']} x {result['chip']}",
+      row["program"],
+      f"{row['images_per_chip']:,}",
+      *_tpu_cells(row),
+    )
+    for topology, result in results.items()
+    for row in result["programs"]
+  ]
   return markdown(
     (
       "topology",
@@ -119,6 +117,20 @@ def tpu_table(results: Mapping[str, Mapping[str, Any]]) -> str:
       "least ms, bound by",
     ),
     rows,
+  )
+
+
+def _tpu_cells(row: Row) -> tuple[str, ...]:
+  if "problem" in row:
+    return ("", "", f"does not fit: {row['problem']}", "", "", "", "")
+  return (
+    f"{row['argument_bytes'] / 1e9:.2f}",
+    f"{row['temporary_bytes'] / 1e9:.2f}",
+    f"{row['total_bytes'] / 1e9:.2f}",
+    f"{row['flops'] / 1e9:,.0f}",
+    f"{row['bytes'] / 1e9:.2f}",
+    _collectives(row["collectives"]),
+    f"{row['roofline_ms']:.3f}, {row['bound']}",
   )
 
 

@@ -24,6 +24,7 @@ _INSTRUCTION = re.compile(
   rf"= (?P<type>\(.*?\)|\S+) (?P<kind>{'|'.join(COLLECTIVES)})"
   r"(?P<start>-start)?\("
 )
+_NO_ROOM = re.compile(r"Used \S+ of \S+ hbm")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"(?P<dtype>[a-z]\w*)\[(?P<shape>[\d,]*)\]")
 _BITS = {"pred": 8, "s4": 4, "u4": 4}
@@ -38,6 +39,8 @@ def devices(topology: str) -> Sequence[jax.Device]:
   # Compiling shares nothing with whoever uses chips, and asks no cloud.
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  if not jax.config.jax_platforms:
+    jax.config.update("jax_platforms", "cpu")
   from jax.experimental import topologies
 
   try:
@@ -67,11 +70,18 @@ def costs(
   Returns:
     Bytes of arguments, temporaries and in all, `fits`, flops, bytes moved,
     `collectives` by kind, `roofline_ms` and what it is `bound` by. A loop
-    whose length is no constant counts as one turn.
+    whose length is no constant counts as one turn. Of a program that does not
+    fit the chip only `fits` and the compiler's `problem` are known.
   """
   if not hasattr(function, "lower"):
     function = jax.jit(function)
-  compiled = function.lower(*arguments).compile()
+  try:
+    compiled = function.lower(*arguments).compile()
+  except jax.errors.JaxRuntimeError as error:
+    needed = _NO_ROOM.search(str(error))
+    if needed is None:
+      raise
+    return {"fits": False, "problem": needed[0]}
   memory, work = compiled.memory_analysis(), compiled.cost_analysis()
   found = collectives(compiled.as_text())
   total = (
@@ -113,10 +123,10 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
     if channel and channel[1] in seen:
       continue
     seen.add(channel and channel[1])
-    sizes = _sizes(match["type"])
+    # A start has its operands, its results and then words for the chip.
+    sizes = _sizes(match["type"].replace(" u32[]", ""))
     if match["start"] and match["kind"] != "all-reduce":
-      # Operands first, then results, then what the chip needs meanwhile.
-      sizes = sizes[1:2] if len(sizes) < 4 else sizes[len(sizes) // 2 :]
+      sizes = sizes[len(sizes) // 2 :]
     entry = found.setdefault(
       match["kind"], {"count": 0, "bytes": 0, "largest": 0}
     )

@@ -42,8 +42,7 @@ def train_batches(
   batch_size: int,
   start_step: int,
   num_steps: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  part: np.ndarray | None = None,
 ) -> Iterator[Batch]:
   """Shuffled batches of steps start_step, ..., num_steps - 1, in order.
 
@@ -53,10 +52,11 @@ def train_batches(
     batch_size: examples of a batch over all processes.
     start_step: first step wanted; 0 unless resuming.
     num_steps: step at which to stop.
-    process_index, process_count: this process reads its part of each batch.
+    part: int [n], the positions of each batch that this process reads; all
+      of them if None.
 
   Yields:
-    Contract batches of batch_size / process_count examples.
+    Contract batches of n examples.
 
   Raises:
     InputError: sizes that do not fit, at once; or what `source.read` raises,
@@ -64,29 +64,28 @@ def train_batches(
   """
 
   def indices_of(step: int) -> tuple[np.ndarray, np.ndarray]:
-    whole = order.step_indices(seed, step, source.num_examples, batch_size)
-    mine = order.process_slice(whole, process_index, process_count)
+    mine = order.step_indices(seed, step, source.num_examples, batch_size)
+    mine = mine if part is None else mine[part]
     return mine, np.ones(len(mine), bool)
 
   return _batches(source.read, indices_of, start_step, num_steps)
 
 
 def eval_batches(
-  source: Source,
-  *,
-  batch_size: int,
-  process_index: int = 0,
-  process_count: int = 1,
+  source: Source, *, batch_size: int, part: np.ndarray | None = None
 ) -> Iterator[Batch]:
-  """Every example once over all processes, in index order.
+  """Every example once over all processes, as `order.eval_indices` says.
 
-  All processes get the same number of batches of the same size. The filler of
-  the last one repeats example 0 and has a False `example_mask`.
+  All processes get the same number of batches. Filler has a False
+  `example_mask`.
   """
-  indices_of = _padded(
-    np.arange(source.num_examples), batch_size, process_index, process_count
-  )
-  steps = math.ceil(source.num_examples / batch_size)
+
+  def indices_of(step: int) -> tuple[np.ndarray, np.ndarray]:
+    indices, mask = order.eval_indices(step, source.num_examples, batch_size)
+    return (indices, mask) if part is None else (indices[part], mask[part])
+
+  indices_of(0)  # complains now of sizes that give no batch
+  steps = order.num_eval_steps(source.num_examples, batch_size)
   return _batches(source.read, indices_of, 0, steps)
 
 
@@ -129,7 +128,7 @@ def image_batches(
     pixels = split.letterboxed_sizes(chosen, sizes)
     return {str(size): pixels[size] for size in sizes}
 
-  indices_of = _padded(wanted, batch_size, 0, 1)
+  indices_of = _padded(wanted, batch_size)
   steps = math.ceil(len(wanted) / batch_size)
   for batch in _batches(read, indices_of, 0, steps, _DECODERS):
     yield ImageBatch(
@@ -140,9 +139,9 @@ def image_batches(
 
 
 def _padded(
-  wanted: np.ndarray, batch_size: int, process_index: int, process_count: int
+  wanted: np.ndarray, batch_size: int
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-  """Maps a step to (indices, mask) of this process, padded with filler."""
+  """Maps a step to (indices, mask), padded with the first example."""
   if not len(wanted) or batch_size < 1:
     raise InputError(
       f"no batches of {batch_size} from {len(wanted)} examples",
@@ -151,11 +150,9 @@ def _padded(
 
   def indices_of(step: int) -> tuple[np.ndarray, np.ndarray]:
     positions = step * batch_size + np.arange(batch_size)
-    mine = order.process_slice(positions, process_index, process_count)
-    mask = mine < len(wanted)
-    return wanted[np.where(mask, mine, 0)].astype(np.int64), mask
+    mask = positions < len(wanted)
+    return wanted[np.where(mask, positions, 0)].astype(np.int64), mask
 
-  indices_of(0)  # Complains now if the processes do not divide the batch.
   return indices_of
 
 

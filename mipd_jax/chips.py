@@ -1,9 +1,10 @@
 """Peak rates of the chips that we run on: what a measured rate is held to.
 
-Dense bfloat16 (on CPUs unknown), memory and its bandwidth, of one device as
-JAX counts them. Sources: Google Cloud's TPU system architecture pages
-(v4, v5e, v5p, v6e) and NVIDIA's data sheets (A100 80 GB SXM, H100 SXM, H200;
-without sparsity).
+Dense bfloat16 (on CPUs unknown), memory, its bandwidth and that to other
+chips, of one device as JAX counts them. Sources: Google Cloud's TPU system
+architecture pages (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; v6e's
+interconnect stands there as 3,200 and as 3,584 Gbps, the lower is taken) and
+NVIDIA's data sheets (A100 80 GB SXM, H100 SXM, H200; without sparsity; NVLink).
 """
 
 import dataclasses
@@ -11,23 +12,32 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One device: FLOP/s in bfloat16, bytes of memory, bytes/s of it."""
+  """One device.
+
+  Attributes:
+    flops: FLOP/s in bfloat16.
+    memory: bytes.
+    bandwidth: of the memory, bytes/s.
+    interconnect: what it can send to other chips, all links together, bytes/s:
+      half of what is published where that counts both ways.
+  """
 
   flops: float
   memory: float
   bandwidth: float
+  interconnect: float
 
 
 # By what `jax.Device.device_kind` begins with, the longest match first.
 CHIPS: dict[str, Chip] = {
-  "TPU v6 lite": Chip(918e12, 32e9, 1640e9),
-  "TPU v5 lite": Chip(197e12, 16e9, 819e9),
-  "TPU v5p": Chip(459e12, 95e9, 2765e9),
-  "TPU v5": Chip(459e12, 95e9, 2765e9),
-  "TPU v4": Chip(275e12, 32e9, 1228e9),
-  "NVIDIA H200": Chip(989e12, 141e9, 4800e9),
-  "NVIDIA H100": Chip(989e12, 80e9, 3350e9),
-  "NVIDIA A100": Chip(312e12, 80e9, 2039e9),
+  "TPU v6 lite": Chip(918e12, 32e9, 1640e9, 400e9),
+  "TPU v5 lite": Chip(197e12, 16e9, 819e9, 200e9),
+  "TPU v5p": Chip(459e12, 95e9, 2765e9, 600e9),
+  "TPU v5": Chip(459e12, 95e9, 2765e9, 600e9),
+  "TPU v4": Chip(275e12, 32e9, 1228e9, 300e9),
+  "NVIDIA H200": Chip(989e12, 141e9, 4800e9, 450e9),
+  "NVIDIA H100": Chip(989e12, 80e9, 3350e9, 450e9),
+  "NVIDIA A100": Chip(312e12, 80e9, 2039e9, 300e9),
 }
 
 

@@ -130,6 +130,8 @@ class TrainConfig:
       or 4 GiB over all devices that do not tell theirs (CPUs).
     steps_per_dispatch: steps that the devices do in one go, at most; fewer
       where something is due (see training/loop.py). Changes no result.
+    shuffled: "teacher" or "rationales": these features of each training image
+      are another image's, a control (feeding/shuffled.py); "" is none.
   """
 
   steps: int = 0
@@ -148,8 +150,13 @@ class TrainConfig:
   resident: str = "auto"
   resident_gib: float = 0.0
   steps_per_dispatch: int = 10
+  shuffled: str = ""
 
   def __post_init__(self):
+    if self.shuffled not in ("", "teacher", "rationales"):
+      raise ValueError(
+        f"train.shuffled={self.shuffled!r} is not '', 'teacher' or 'rationales'"
+      )
     if self.resident not in ("auto", "on", "off"):
       raise ValueError(
         f"train.resident={self.resident!r} is not 'auto', 'on' or 'off'"

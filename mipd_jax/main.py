@@ -2,6 +2,7 @@
 
 python -m mipd_jax.main --config=configs/synthetic.py
   [--workdir=DIR] [--mode=all|prepare|train|eval]
+  [--coordinator=HOST:PORT|auto] [--num_processes=N --process_id=I]
 """
 
 import os
@@ -31,6 +32,17 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where checkpoints and results go; the config's if empty."
 )
 _MODE = flags.DEFINE_enum("mode", "all", MODES, "Which stages to run.")
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  "",
+  "Several processes: HOST:PORT of process 0, or auto (TPU pods, Slurm).",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", 0, "With --coordinator=HOST:PORT: how many there are."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", -1, "With --coordinator=HOST:PORT: which one this is, from 0."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +59,12 @@ def main(argv: Sequence[str]) -> int:
     values = _config_values()
     config = config_lib.unpack(values)
     compilation.set_up(_COMPILED, quick=config.quick_compile)
+    from mipd_jax import distributed  # imports jax, which reads what is set up
+
+    distributed.initialize(
+      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    )
+    distributed.check_equal("config", f"{config} {_MODE.value}")
     stages.run(config, _MODE.value)
   except (InputError, DivergedError) as error:
     logging.error("%s", error)

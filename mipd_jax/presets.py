@@ -32,6 +32,7 @@ _REFERENCE_MODEL = {
 _REFERENCE_LOSS = _NO_TEACHER | {
   "verb_smoothing": 0.3,
   "verb_prior": False,
+  "verb_names": "all",
   "scene_distill": 2.0,
   "scene_distill_form": "l1",
   "detach_teacher": False,

@@ -29,7 +29,11 @@ def test_prompts():
   roles = labels.role_prompts(WORDS)
   assert roles[0] == ["the agent of an activity", "agent: The entity acting"]
   nouns = labels.noun_prompts(WORDS)
-  assert nouns[1] == ["a photo of a dog", "dog: a furry animal"]
+  assert nouns[1] == [
+    "a photo of a dog",
+    "a photo of a dog, also called domestic dog",
+    "dog: a furry animal",
+  ]
   assert nouns[6] == ["a photo of an apple", "apple: a red fruit"]
   assert [nouns[i] for i in (0, 7, 8)] == [
     ["nothing"],
@@ -43,6 +47,7 @@ def test_no_wordnet_id_in_any_prompt_of_swig():
   words = vocabulary.load(SHARED)
   prompts = labels.noun_prompts(words)
   assert len(prompts) == 9929
+  assert "a photo of a hand, also called manus or mitt" in prompts[5]
   ids = set(words.nouns[1:-2])
   for group in prompts:
     assert all(text.strip() for text in group)

@@ -133,7 +133,7 @@ def test_what_is_loaded_is_what_the_host_decodes(split):
 
 def test_a_gather_asks_no_other_device():
   mesh = _mesh(8)
-  example = {"x": jax.ShapeDtypeStruct((577, 64), np.int8)}
+  example = {"x": jax.ShapeDtypeStruct((512, 64), np.int8)}
   layout = resident.Layout(mesh, 5000, 64, example)
   rows = jax.ShapeDtypeStruct(
     (4, 64),
@@ -143,7 +143,7 @@ def test_a_gather_asks_no_other_device():
   compiled = resident.compile_gather(layout).lower(layout.shapes(), rows)
   text = compiled.compile().as_text()
   assert "all-" not in text and "collective" not in text
-  assert layout.device_bytes() == 79 * 8 * 577 * 64
+  assert layout.device_bytes() == 79 * 8 * 512 * 64
 
 
 def _run(workdir, mesh=None, source=None, **train):
@@ -217,14 +217,44 @@ def test_where_features_go_and_why():
     residence.decide("on", 0.0, odd, "train")
 
 
-def test_tiles_of_tpu_memory_are_counted():
-  def size(shape, dtype):
-    return resident._example_bytes(jax.ShapeDtypeStruct(shape, dtype), True)
+def test_large_fields_lie_in_whole_tiles():
+  def shape(shape, dtype):
+    example = {"x": jax.ShapeDtypeStruct(shape, dtype)}
+    return resident.Layout(_mesh(1), 32, 2, example).shapes()["x"].shape[2:]
 
-  assert size((577, 1024), np.int8) == 608 * 1024
-  assert size((4, 77, 512), jnp.bfloat16) == 4 * 80 * 512 * 2
-  assert size((577,), np.float32) == 640 * 4
-  assert size((), np.int32) == 4
+  assert shape((577, 1024), np.int8) == (4640, 128)
+  assert shape((4, 77, 512), jnp.bfloat16) == (1232, 128)
+  assert shape((577,), np.float32) == (577,)
+  assert shape((), np.int32) == ()
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_large_fields_come_back_as_they_were(one_by_one):
+  """As TPUs gather and as others do."""
+  mesh = _mesh(4)
+  example = {
+    "tokens": jax.ShapeDtypeStruct((9, 500), np.int8),
+    "few": jax.ShapeDtypeStruct((3,), np.float32),
+  }
+  layout = resident.Layout(mesh, 130, 8, example)
+  rng = np.random.default_rng(0)
+  size = layout.num_rows * layout.num_shards
+  fields = {
+    key: rng.integers(-127, 128, (size, *x.shape)).astype(x.dtype)
+    for key, x in example.items()
+  }
+  arrays = {
+    key: jax.device_put(
+      value.reshape(layout.num_rows, layout.num_shards, *value.shape[1:]),
+      layout.sharding,
+    )
+    for key, value in resident.pack(layout, fields).items()
+  }
+  rows = rng.integers(0, layout.num_rows, (2, 8)).astype(np.int32)
+  found = resident.compile_gather(layout, one_by_one)(arrays, rows)
+  wanted = rows * layout.num_shards + np.arange(8)
+  for key, value in fields.items():
+    np.testing.assert_array_equal(found[key], value[wanted])
 
 
 def test_a_damaged_record_stops_the_load():

@@ -29,6 +29,7 @@ from input_pipeline.feature_cache.reader import (
   open_cache,
 )
 from input_pipeline.feature_cache.shard import ShardWriter
+from input_pipeline.feature_cache.stored import StoredSplit
 from input_pipeline.feature_cache.verify import verify
 from input_pipeline.feature_cache.writer import CacheWriter
 
@@ -52,6 +53,7 @@ __all__ = [
   "Shard",
   "ShardWriter",
   "SplitPlan",
+  "StoredSplit",
   "is_complete",
   "load_arrays",
   "open_cache",

@@ -111,6 +111,10 @@ class CachedSplit:
     Raises:
       InputError: a record cannot be read (file cut off or damaged).
     """
+    return int8.dequantise(self.read_stored(indices))
+
+  def read_stored(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """`read` without decoding: the plan's fields, int8 beside their scales."""
     indices = np.asarray(indices, np.int64)
     if indices.size and not (
       indices.min() >= 0 and indices.max() < self.num_examples
@@ -119,8 +123,7 @@ class CachedSplit:
     batch = {key: self.annotations[key][indices] for key in COLUMNS}
     for part in self.parts:
       fields = self._cache.plan.part_fields(part)
-      stored = decode(fields, self._read_part(part, indices))
-      batch.update(int8.dequantise(stored))
+      batch.update(decode(fields, self._read_part(part, indices)))
     return batch
 
   def _read_part(self, part: str, indices: np.ndarray) -> np.ndarray:

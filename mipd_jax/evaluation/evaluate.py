@@ -9,23 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from input_pipeline import schema, stream
+from input_pipeline import order, schema, stream
 from input_pipeline.progress import Progress
-from mipd_jax import sharding
+from mipd_jax.feeding.dequantise import dequantise
+from mipd_jax.feeding.feeds import Feed, Streaming
 from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
 
+# What comes out a row an image.
+_ROWS = ("verb", "probability", "verb_scores")
 # (params, batch, banks) -> outputs with VERB_SCORES at least.
 Predict = Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Totals per verb, and the predicted verb of each image of the split."""
+  """Totals per verb, and what each image of the split was taken for."""
 
   totals: scores.VerbTotals
   verb: np.ndarray  # int32 [n]
   probability: np.ndarray  # float32 [n]
+  verb_scores: np.ndarray  # float32 [n, V]
 
 
 def cached_logits(key: str) -> Predict:
@@ -39,9 +43,10 @@ def cached_logits(key: str) -> Predict:
 
 
 def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:
-  """Jits (params, batch, banks) -> totals per verb, verb, probability."""
+  """Jits (params, batch, banks) -> totals per verb, and per image the rest."""
 
   def step(params, batch, banks):
+    batch = dequantise(batch)
     outputs = predict(params, batch, banks)
     if out.NOUN_SCORES in outputs:
       boxes = scores.cut_to_image(outputs[out.BOX], batch[schema.IMAGE_SIZE])
@@ -52,10 +57,12 @@ def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:
       columns = jnp.stack(
         [hits[name].astype(jnp.float32) for name in scores.VERB_SCORES], axis=-1
       )
-    verbs = jax.nn.softmax(outputs[out.VERB_SCORES].astype(jnp.float32))
+    verb_scores = outputs[out.VERB_SCORES].astype(jnp.float32)
+    verbs = jax.nn.softmax(verb_scores)
     return scores.sum_per_verb(columns, batch, num_verbs) | {
       "verb": jnp.argmax(verbs, axis=-1).astype(jnp.int32),
       "probability": jnp.max(verbs, axis=-1),
+      "verb_scores": verb_scores,
     }
 
   return jax.jit(step)
@@ -70,35 +77,43 @@ def evaluate(
   *,
   batch_size: int,
   what: str = "evaluate",
+  feed: Feed | None = None,
 ) -> Evaluation:
   """Runs a compiled step over all of a split.
 
   Batches are padded and masked; sums are float32 on the devices for one
-  batch and float64 on the host across batches, so they are exact.
+  batch and float64 on the host across batches, so they are exact. All
+  processes get all of it.
+
+  Args:
+    step: from `compile_eval_step`.
+    params: that it predicts with.
+    source: the split.
+    banks: text embeddings.
+    mesh: of all processes.
+    batch_size: images a step over all devices.
+    what: for the progress line.
+    feed: gives the split's batches in that size; reads them if None.
   """
   sums = counts = 0
-  verbs, probabilities = [], []
-  batches = stream.eval_batches(
-    source,
-    batch_size=batch_size,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-  with Progress(what, source.num_examples, "images") as progress:
-    for batch in batches:
-      result = step(params, sharding.put_batch(mesh, batch), banks)
+  total = source.num_examples
+  parts: list[dict[str, np.ndarray]] = []
+  places: list[np.ndarray] = []
+  feed = feed or Streaming(source, batch_size, mesh)
+  with Progress(what, total, "images") as progress:
+    for number, batch in enumerate(feed.evaluate()):
+      result = step(params, batch, banks)
       result = multihost_utils.process_allgather(result, tiled=True)
       sums = sums + np.asarray(result["sums"], np.float64)
       counts = counts + np.asarray(result["counts"], np.float64)
-      verbs.append(np.asarray(result["verb"]))
-      probabilities.append(np.asarray(result["probability"]))
-      progress.advance(
-        min(batch_size, source.num_examples - batch_size * (len(verbs) - 1))
-      )
+      indices, mask = order.eval_indices(number, total, batch_size)
+      parts.append({name: np.asarray(result[name])[mask] for name in _ROWS})
+      places.append(indices[mask])
+      progress.advance(int(mask.sum()))
   names = scores.ALL_SCORES if sums.shape[-1] > 2 else scores.VERB_SCORES
-  keep = source.num_examples
-  return Evaluation(
-    scores.VerbTotals(names, sums, counts),
-    np.concatenate(verbs)[:keep],
-    np.concatenate(probabilities)[:keep],
-  )
+  order_back = np.argsort(np.concatenate(places))
+  rows = {
+    name: np.concatenate([part[name] for part in parts])[order_back]
+    for name in _ROWS
+  }
+  return Evaluation(scores.VerbTotals(names, sums, counts), **rows)

@@ -4,6 +4,7 @@ import dataclasses
 
 _CHOICES = {
   "scene_distill_form": ("l1", "cosine"),
+  "verb_names": ("trained", "all"),
   "verb_kl_names": ("trained", "decoupled", "all"),
   "verb_kl_source": ("teacher", "clip"),
 }
@@ -19,10 +20,11 @@ class LossConfig:
   # Verb.
   verb: float = 1.0
   verb_smoothing: float = 0.1
-  # True: only verbs with training images compete, and their logits are
-  # adjusted by the class prior. False (reference): all verbs, unseen ones as
-  # negatives of every image.
+  # Logits adjusted by the class prior; False in the reference.
   verb_prior: bool = True
+  # Verbs that compete: those with training images, or all (reference), unseen
+  # ones as negatives of every image.
+  verb_names: str = "trained"
   # Scene distillation: student verb embedding -> scene target.
   scene_distill: float = 1.0
   scene_distill_form: str = "cosine"  # l1 (reference) | cosine
@@ -30,6 +32,7 @@ class LossConfig:
   # Scene target itself.
   scene_contrast: float = 0.5  # hinge against the negative rationale
   scene_align: float = 0.5  # InfoNCE against positive rationales
+  align_negative: bool = True  # whether the negative one competes there too
   align_temperature: float = 0.1
   teacher_verb: float = 1.0  # cross entropy of the scene target
   # Verb logits of the teacher, or the student encoder's own zero-shot ones.
@@ -38,6 +41,8 @@ class LossConfig:
   verb_kl_temperature: float = 4.0
   # trained | decoupled | all; the last two use the *names* of unseen verbs.
   verb_kl_names: str = "decoupled"
+  # Share of the untrained names that the KL term gets to know.
+  verb_kl_listed: float = 1.0
   # Nouns.
   noun_sum: float = 1.0  # on the scores that are evaluated, where summed
   noun_closed: float = 0.0
@@ -58,6 +63,10 @@ class LossConfig:
         raise ValueError(
           f"loss.{name}={getattr(self, name)!r} is not one of {choices}"
         )
+    if not 0 <= self.verb_kl_listed <= 1:
+      raise ValueError(
+        f"loss.verb_kl_listed={self.verb_kl_listed} is not a share of 0 to 1"
+      )
 
   @property
   def teacher_terms(self) -> tuple[str, ...]:

@@ -74,12 +74,22 @@ def cosine(
 ) -> Float[Array, "*b"]:
   """Cosine similarity, each norm at least `epsilon` (as PyTorch's)."""
   a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  norms = _norm(a, epsilon) * _norm(b, epsilon)
+  return jnp.sum(a * b, axis=-1) / norms
 
-  def norm(x):
-    square = jnp.sum(x * x, axis=-1)
-    return jnp.sqrt(jnp.maximum(square, epsilon**2))
 
-  return jnp.sum(a * b, axis=-1) / (norm(a) * norm(b))
+def cosine_matrix(
+  a: Float[Array, "n d"], b: Float[Array, "m d"], epsilon: float = 1e-8
+) -> Float[Array, "n m"]:
+  """`cosine` of every row with every row."""
+  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  a = a / _norm(a, epsilon)[:, None]
+  b = b / _norm(b, epsilon)[:, None]
+  return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _norm(x: Float[Array, "*b d"], epsilon: float) -> Float[Array, "*b"]:
+  return jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1), epsilon**2))
 
 
 def contrast_hinge(
@@ -96,21 +106,24 @@ def info_nce(
   verb: Int[Array, "b"],
   example_mask: Bool[Array, "b"],
   temperature: float,
+  with_negative: bool = True,
 ) -> Float[Array, "b"]:
   """Picks the image's own positive among others' and its own negative.
 
   Positives of other images of the same verb say nearly the same and are
-  left out, as are those of filler examples.
+  left out, as are those of filler examples; so is the negative where
+  `with_negative` is False.
   """
   count = target.shape[0]
   own = jnp.eye(count, dtype=bool)
   other = (verb[:, None] != verb[None, :]) & example_mask[None, :]
-  similar = cosine(target[:, None], positive[None, :])
+  similar = cosine_matrix(target, positive)
   against = cosine(target, negative)[:, None]
   logits = jnp.concatenate([similar, against], axis=-1) / temperature
-  counts = jnp.concatenate([own | other, jnp.ones((count, 1), bool)], axis=-1)
+  last = jnp.full((count, 1), with_negative)
+  counts = jnp.concatenate([own | other, last], axis=-1)
   log_sum = jax.nn.logsumexp(logits, axis=-1, where=counts)
-  return log_sum - jnp.diagonal(similar) / temperature
+  return log_sum - cosine(target, positive) / temperature
 
 
 def verb_kl(
@@ -119,6 +132,7 @@ def verb_kl(
   trained: Bool[Array, "v"],
   temperature: float,
   names: str,
+  listed: float = 1.0,
 ) -> Float[Array, "b"]:
   """KL(teacher || student) over names of verbs, at a temperature.
 
@@ -132,7 +146,9 @@ def verb_kl(
     names: "trained": among trained names only. "decoupled": among trained
       and among untrained names apart, never across the two. "all": among
       all names at once. The last two use the names of unseen verbs.
+    listed: share of the untrained names that take part.
   """
+  known = trained | listed_names(trained, listed)
 
   def among(chosen):
     def log_probability(scores):
@@ -145,12 +161,24 @@ def verb_kl(
     return jnp.where(jnp.any(chosen), jnp.sum(gap, axis=-1), 0)
 
   if names == "all":
-    kl = among(jnp.ones_like(trained))
+    kl = among(known)
   else:
     kl = among(trained)
     if names == "decoupled":
-      kl += among(~trained)
+      kl += among(known & ~trained)
   return temperature**2 * kl
+
+
+def listed_names(
+  trained: Bool[Array, "v"], share: float
+) -> Bool[Array, "v"]:
+  """The share of the untrained names, evenly spread, that may be known.
+
+  A pure function of the two, so that scores can tell the listed names from
+  the others.
+  """
+  rank = jnp.cumsum(~trained)  # of an untrained name: 1, 2, ...
+  return ~trained & (jnp.floor(rank * share) > jnp.floor((rank - 1) * share))
 
 
 def absolute(x: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -49,16 +49,12 @@ def total_loss(
 
 def _verb_cross_entropy(scores, batch, banks, config):
   labels = batch[schema.VERB][:, None]
-  if not config.verb_prior:
-    return terms.smoothed_cross_entropy(scores, labels, config.verb_smoothing)[
-      :, 0
-    ]
   return terms.smoothed_cross_entropy(
     scores,
     labels,
     config.verb_smoothing,
-    banks[VERB_LOG_PRIOR],
-    banks[VERB_TRAINED],
+    banks[VERB_LOG_PRIOR] if config.verb_prior else None,
+    banks[VERB_TRAINED] if config.verb_names == "trained" else None,
   )[:, 0]
 
 
@@ -72,6 +68,7 @@ def _verb_terms(outputs, batch, banks, config):
       banks[VERB_TRAINED],
       config.verb_kl_temperature,
       config.verb_kl_names,
+      config.verb_kl_listed,
     )
   return found
 
@@ -102,6 +99,7 @@ def _scene_terms(outputs, batch, banks, config):
       batch[schema.VERB],
       batch[schema.EXAMPLE_MASK],
       config.align_temperature,
+      config.align_negative,
     )
   if config.teacher_verb:
     found["teacher_verb"] = _verb_cross_entropy(

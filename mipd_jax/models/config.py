@@ -5,7 +5,7 @@ import dataclasses
 VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")
 NOUN_HEADS = ("closed", "text", "sum")
-TEACHER_POOLINGS = ("cls", "mean", "text")
+TEACHER_POOLINGS = ("cls", "mean", "class_query", "learned_query", "text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,9 @@ class ModelConfig:
   teacher_branch: bool = True
   scene_prompt: bool = True
   instance_prompt: bool = True
-  teacher_pooling: str = "text"  # row 1: cls | mean | text
+  # row 1: cls | mean | class_query | learned_query | text; the last three are
+  # one attention query that reads the prompted tokens.
+  teacher_pooling: str = "text"
   gaze: bool = True  # row 2: False | True, per-role gaze targets
   mask_padding: bool = True  # row 8: False | True
 

@@ -26,8 +26,8 @@ class Student(nn.Module):
 
   `banks` holds `verb_text` [V, E], `role_text` [roles, E], `noun_text`
   [C, E]: the vocabulary is an input, not a part of the model (closed heads
-  and preset `reference`'s embeddings aside). `absorbed` is the form of the attentions
-  that read image tokens.
+  and preset `reference`'s embeddings aside). `absorbed` is the form of the
+  attentions that read image tokens.
   """
 
   config: ModelConfig

@@ -156,12 +156,12 @@ class TeacherBranch(nn.Module):
   # Preset `mipd`.
 
   def _scene_targets(self, tokens, texts, masks, attention, width):
-    """The glimpse rationale reads the prompted tokens, or they read it."""
+    """One query reads the prompted tokens, or they read the rationale."""
     positive = texts[_GLIMPSE_POS].mean(masks[_GLIMPSE_POS])
     negative = texts[_GLIMPSE_NEG].mean(masks[_GLIMPSE_NEG])
-    if self.config.teacher_pooling == "text":
-      query = positive[:, None].astype(self.dtype)
-      pooled = attention(query, tokens)[:, 0]
+    if self.config.teacher_pooling != "mean":
+      query = self._scene_query(tokens, positive)
+      pooled = attention(query[:, None].astype(self.dtype), tokens)[:, 0]
     else:
       tokens, mask = tokens.tokens(), masks[_GLIMPSE_POS][:, None, :]
       pooled = jnp.mean(
@@ -177,6 +177,17 @@ class TeacherBranch(nn.Module):
         jnp.float32
       ),
     }
+
+  def _scene_query(self, tokens, positive):
+    """What reads the prompted tokens, [B, D]: the rationale, unless a study
+    asks what the targets are worth when no text chooses where to look."""
+    if self.config.teacher_pooling == "class_query":
+      return tokens.token(0)
+    if self.config.teacher_pooling == "learned_query":
+      init, shape = nn.initializers.normal(0.02), (self.config.hidden,)
+      learned = self.param("scene_query", init, shape)
+      return jnp.broadcast_to(learned, positive.shape)
+    return positive
 
   def _gaze_targets(self, tokens, texts, masks, batch, banks):
     """Each role reads the gaze text, then the teacher inside its box."""

@@ -11,6 +11,7 @@ def run(config: Config, mode: str) -> None:
     config: the run.
     mode: prepare, train, eval or all.
   """
+  from mipd_jax import distributed
   from mipd_jax.stages import evaluate, prepare, train
 
   train.make_mesh(config)  # complains of sizes before anything long
@@ -25,7 +26,7 @@ def run(config: Config, mode: str) -> None:
     if prepared is None:  # a part of the cache was asked for and made
       return
   else:
-    prepared = prepare.open_prepared(config)
+    prepared = distributed.agreed(lambda: prepare.open_prepared(config))
   complete = True
   if mode in ("all", "train"):
     complete = train.train(config, prepared)

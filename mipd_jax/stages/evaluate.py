@@ -6,15 +6,15 @@ import jax
 from absl import logging
 
 from input_pipeline import feature_cache, schema
-from mipd_jax import sharding
+from mipd_jax import distributed, sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import calibration, scores
 from mipd_jax.report import files, plots, tables
 from mipd_jax.stages import pictures
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
-from mipd_jax.training import loop
+from mipd_jax.training import program
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
 
@@ -33,13 +33,12 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     The content of results.json.
   """
   mesh = train_stage.make_mesh(config)
-  workdir = pathlib.Path(config.workdir)
   model = train_stage.make_model(config, prepared)
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
   params, step = _best_params(config, prepared, model, banks, mesh)
 
   def run(predict, part, what):
-    source = prepared.cache.split(config.eval.split, (part,))
+    source = train_stage.stored(prepared, config.eval.split, (part,))
     return eval_lib.evaluate(
       eval_lib.compile_eval_step(predict, prepared.sizes.num_verbs),
       params,
@@ -52,12 +51,12 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
 
   predict = train_stage.student_predict(model)
   student = run(predict, feature_cache.STUDENT, STUDENT)
-  models = {STUDENT: scores.summarise(student.totals, prepared.groups)}
+  models = {STUDENT: _summary(config, prepared, student)}
   there = prepared.cache.plan.split(config.eval.split).parts
   for name, (part, key) in ZERO_SHOT.items():
     if part in there:
-      totals = run(eval_lib.cached_logits(key), part, name).totals
-      models[name] = scores.summarise(totals, prepared.groups)
+      found = run(eval_lib.cached_logits(key), part, name)
+      models[name] = _summary(config, prepared, found)
   results = {
     "dataset": prepared.dataset.name,
     "split": config.eval.split,
@@ -68,16 +67,25 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     "models": models,
     "per_verb": _per_verb(prepared, student.totals),
   }
+  if distributed.is_first():
+    host_params = jax.device_get(params)
+    _write(config, prepared, results, student, predict, host_params)
+  return results
+
+
+def _write(config, prepared, results, student, predict, params):
+  """Tables, plots and pictures, by one process."""
+  workdir = pathlib.Path(config.workdir)
   files.write_results(workdir, results)
   tables.print_results(results)
   if (workdir / "metrics.jsonl").exists():  # an imported run has none
     plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
   plots.accuracy_vs_frequency(results, workdir / "frequency.png")
   pictures.write_sheet(
-    config, prepared, student, predict, params, banks, workdir / "sheet.png"
+    *(config, prepared, student, predict, params, prepared.banks),
+    workdir / "sheet.png",
   )
   logging.info("Results, plots and pictures are in %s.", workdir)
-  return results
 
 
 def _best_params(config, prepared, model, banks, mesh):
@@ -86,13 +94,22 @@ def _best_params(config, prepared, model, banks, mesh):
   checkpoints = Checkpoints(config.workdir, identity, config.train.keep)
   source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
   like = state_lib.student_shapes(
-    model, loop.example_batch(source), banks, sharding.replicated(mesh)
+    model, program.example_batch(source), banks, sharding.replicated(mesh)
   )
   try:
     step = checkpoints.best_step()
     return checkpoints.restore_best_params(like), step
   finally:
     checkpoints.close()
+
+
+def _summary(config, prepared, found: eval_lib.Evaluation) -> dict:
+  """Scores by group, and verb top-1 among trained and untrained names."""
+  truth = prepared.cache.split(config.eval.split, ()).annotations
+  among = calibration.among_names(
+    found.verb_scores, truth[schema.VERB], prepared.train_images > 0
+  )
+  return scores.summarise(found.totals, prepared.groups) | {"among": among}
 
 
 def _per_verb(prepared: Prepared, totals: scores.VerbTotals) -> dict:

@@ -1,5 +1,6 @@
 """Stage 2: trains the student on the cache."""
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import jax
 from absl import logging
 
-from input_pipeline import atomic, feature_cache
+from input_pipeline import atomic, feature_cache, order
 from input_pipeline.errors import InputError
-from mipd_jax import precision, sharding
+from mipd_jax import distributed, precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.feeding import residence, resident, shuffled
 from mipd_jax.metrics import scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.prepare import Prepared
@@ -28,6 +30,7 @@ _TRAIN_IDENTITY = (
   "schedule",
   "warmup_steps",
   "dtype",
+  "shuffled",
 )
 
 
@@ -46,11 +49,12 @@ def train(config: Config, prepared: Prepared) -> bool:
   checkpoints = Checkpoints(
     workdir, identity(config, prepared), config.train.keep
   )
-  with atomic.replacing(workdir / "config.json") as path:
-    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-  source = prepared.cache.split("train", train_parts(config))
+  if distributed.is_first():
+    with atomic.replacing(workdir / "config.json") as path:
+      path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+  source = stored(prepared, "train", train_parts(config))
   inputs = loop.TrainInputs(
-    source=source,
+    source=shuffled.control(source, config.train.shuffled),
     names=source.names,
     banks=prepared.banks,
     dev=_dev_scores(config, prepared, model, mesh),
@@ -122,30 +126,51 @@ def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
     "loss": values["loss"],
     "train": train_values,
     "cache": prepared.cache.plan.plan_hash,
+    "data_order": order.NAME,
   }
+
+
+def stored(
+  prepared: Prepared, split: str, parts: tuple[str, ...]
+) -> feature_cache.StoredSplit:
+  """A split whose int8 features stay int8 until the step."""
+  return feature_cache.StoredSplit(prepared.cache.split(split, parts))
 
 
 def _dev_scores(config, prepared, model, mesh):
   """Scores of a state on the dev split, student only."""
-  source = prepared.cache.split("dev", (feature_cache.STUDENT,))
+  source = stored(prepared, "dev", (feature_cache.STUDENT,))
   step = eval_lib.compile_eval_step(
     student_predict(model), prepared.sizes.num_verbs
   )
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
+  size = config.eval.batch_size
+
+  @functools.cache
+  def feed():
+    """Made when dev is due: what memory the training features left."""
+    layout = resident.layout(source, size, mesh)
+    train = config.train
+    with residence.opening(
+      source, layout, _dev_residence(config), train.resident_gib, "dev"
+    ) as ready:
+      return ready()
 
   def dev(state):
     found = eval_lib.evaluate(
-      step,
-      state.params,
-      source,
-      banks,
-      mesh,
-      batch_size=config.eval.batch_size,
+      *(step, state.params, source, banks, mesh),
+      batch_size=size,
       what="dev",
+      feed=feed(),
     )
     return scores.summarise(found.totals, prepared.groups)
 
   return dev
+
+
+def _dev_residence(config: Config) -> str:
+  """Training features come first: dev is never forced in beside them."""
+  return "off" if config.train.resident == "off" else "auto"
 
 
 def student_predict(model: Mipd) -> eval_lib.Predict:

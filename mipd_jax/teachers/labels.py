@@ -20,9 +20,11 @@ from mipd_jax import sharding
 from mipd_jax.rationales import wording
 
 # Part of the cache's plan: raise it when any prompt changes.
-VERSION = "labels-2"
+VERSION = "labels-3"
 # A definition's words beyond this are dropped; CLIP reads 77 tokens.
 _DEFINITION_WORDS = 40
+# WordNet lists a noun's words from common to rare; the first few are in use.
+_SYNONYMS = 2
 # Batches are cut to the longest text in them, rounded up to this.
 _LENGTH_STEP = 8
 
@@ -69,7 +71,7 @@ def role_prompts(vocabulary: Vocabulary) -> list[list[str]]:
 
 
 def noun_prompts(vocabulary: Vocabulary) -> list[list[str]]:
-  """Per noun class: its commonest word, and that with its definition.
+  """Per noun class: its commonest word, with others, with its definition.
 
   Never a WordNet id; blank, oov and Pad are named by the words that the
   vocabulary has for them ("nothing", "something else", "padding").
@@ -85,7 +87,10 @@ def noun_prompts(vocabulary: Vocabulary) -> list[list[str]]:
     photo = f"a photo of {wording.with_article(name)}"
     if noun in (BLANK, OOV, PAD):
       photo = name
-    prompts.append(_named(photo, name, definition))
+    named = _named(photo, name, definition)
+    if others := [wording.noun_name([g]) for g in glosses[1:]][:_SYNONYMS]:
+      named.insert(1, f"{photo}, also called {' or '.join(others)}")
+    prompts.append(named)
   return prompts
 
 

@@ -3,7 +3,9 @@
 Two managers, because one that keeps the best would throw away the latest:
 `checkpoints/` holds the last `keep` states, `best/` the one state with the
 highest selection score (seen and rare dev images; unseen has no say).
-A file `run.json` says what run they belong to.
+A file `run.json` says what run they belong to. All processes save and restore
+together, each its own part; which processes and devices there were does not
+matter to the next run.
 """
 
 import json
@@ -16,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from input_pipeline import atomic
 from input_pipeline.errors import InputError
+from mipd_jax import distributed
 from mipd_jax.training.state import TrainState
 
 _REMEDY = "choose another --workdir, or delete this one to train from the start"
@@ -40,7 +43,8 @@ class Checkpoints:
   ):
     self.workdir = pathlib.Path(workdir).absolute()
     self.workdir.mkdir(parents=True, exist_ok=True)
-    self._check_identity(json.loads(json.dumps(identity)))
+    plain = json.loads(json.dumps(identity))
+    distributed.agreed(lambda: self._check_identity(plain))
     self._latest = ocp.CheckpointManager(
       self.workdir / "checkpoints",
       options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -151,6 +155,8 @@ class Checkpoints:
           f"(there -> here): {'; '.join(differ)}",
           _REMEDY,
         )
+    if not distributed.is_first():
+      return
     with atomic.replacing(path) as partial:
       partial.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
 

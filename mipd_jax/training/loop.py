@@ -1,17 +1,19 @@
 """The training loop. The order of things in one turn is fixed:
 
-  1. batch of `step`, a pure function of (seed, step)
-  2. one step on the devices; its metrics stay there
+  1. batches of the next steps, a pure function of (seed, step); the steps
+     end where one of 3 to 5 is due
+  2. these steps on the devices in one go; their metrics stay there
   3. every `log_every`: fetch metrics, stop if one is not finite, write them
   4. every `eval_every`: dev evaluation, best checkpoint
   5. every `checkpoint_every`, at the end and at SIGTERM: checkpoint
 
 so a run that was killed repeats what came after its last checkpoint, bit for
-bit, and nothing else.
+bit, and nothing else. All processes do all of it together; process 0 alone
+writes the metrics.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,25 +22,27 @@ from absl import logging
 
 from input_pipeline import stream
 from input_pipeline.progress import Progress
-from mipd_jax import sharding
+from mipd_jax import distributed
 from mipd_jax.config import Config
+from mipd_jax.feeding.feeds import Chunk
 from mipd_jax.metrics import scores
 from mipd_jax.models.mipd import Mipd
-from mipd_jax.training import step as step_lib
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import check_finite
-from mipd_jax.training.optimizer import learning_rate, make_optimizer
+from mipd_jax.training.optimizer import learning_rate
 from mipd_jax.training.preemption import Preemption
-from mipd_jax.training.state import (
-  TrainState,
-  init_state,
-  state_shapes,
-)
+from mipd_jax.training.program import Program
+from mipd_jax.training.state import TrainState
 from mipd_jax.training.writers import make_writer
 
 Summary = Mapping[str, Any]
 # Of the dev scores, those that are worth a curve; all go into selection.
 _DEV_SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
+# Steps after which processes look for each other's signals, if nothing else
+# brings them together.
+_AGREE_EVERY = 50
+# Chunks that are given to the devices before the oldest has to be done.
+_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,8 @@ class TrainInputs:
   """What a run is trained on.
 
   Attributes:
-    source: training examples, with the features that the losses need.
+    source: training examples, with the features that the losses need, as the
+      cache stores them or decoded.
     names: image name of each.
     banks: text embeddings, log prior and trained verbs, on the host.
     dev: evaluates a state on the dev split: scores by group.
@@ -67,34 +72,23 @@ def total_steps(config: Config, num_examples: int) -> int:
   return -(-config.train.epochs * num_examples // config.train.batch_size)
 
 
-def initial_state(
-  config: Config,
-  model: Mipd,
-  source: stream.Source,
-  banks: Mapping[str, jax.Array],
-  mesh: jax.sharding.Mesh,
-) -> TrainState:
-  """A fresh state on the mesh."""
-  parts = _state_parts(config, model, source, banks)
-  return init_state(*parts, config.seed, sharding.replicated(mesh))
+def chunks(first: int, steps: int, length: int, *every: int) -> Iterator[Chunk]:
+  """Cuts first..steps-1 where something is due, and into `length` at most."""
+  while first < steps:
+    ends = [(first // n + 1) * n for n in every if n]
+    stop = min(steps, first + length, *ends)
+    yield Chunk(first, stop - first)
+    first = stop
 
 
-def restorable_state(
-  config: Config,
-  model: Mipd,
-  source: stream.Source,
-  banks: Mapping[str, jax.Array],
-  mesh: jax.sharding.Mesh,
-) -> TrainState:
-  """Shapes and places that a checkpoint is read into; nothing is computed."""
-  parts = _state_parts(config, model, source, banks)
-  return state_shapes(*parts, sharding.replicated(mesh))
+def program_length(ours: Sequence[Chunk]) -> int:
+  """Batches that one program takes: enough for every chunk, and two at least.
 
-
-def _state_parts(config, model, source, banks):
-  steps = total_steps(config, source.num_examples)
-  optimizer = make_optimizer(config.train, steps)
-  return model, optimizer, example_batch(source), banks
+  With two or more, XLA was seen to compile the step the same whatever their
+  number, bit for bit; with one it leaves out the indexing and rounds
+  otherwise.
+  """
+  return max(2, *(chunk.count for chunk in ours))
 
 
 def train(
@@ -113,36 +107,35 @@ def train(
     DivergedError: a loss is not finite.
   """
   steps = total_steps(config, inputs.source.num_examples)
-  banks = jax.device_put(dict(inputs.banks), sharding.replicated(mesh))
-  setting = (config, model, inputs.source, banks, mesh)
   first = checkpoints.latest_step() or 0
+  program = Program(config, model, inputs.source, inputs.banks, mesh, steps)
+  if first >= steps:
+    return checkpoints.restore_latest(program.state), True
+  ours = list(
+    chunks(first, steps, config.train.steps_per_dispatch, *_due_every(config))
+  )
+  length = program_length(ours)
+  with program.opening() as ready:
+    step_fn = program.compile(length)  # while the features are read
+    feed = ready()
   if first:
-    state = checkpoints.restore_latest(restorable_state(*setting))
+    state = checkpoints.restore_latest(program.state)
     logging.info("Resuming at step %d of %d.", first, steps)
   else:
-    state = initial_state(*setting)
+    state = program.initial_state()
+  batches = feed.train(ours, seed=config.seed, length=length)
   run = _Run(config, inputs, checkpoints, steps, first)
-  optimizer = make_optimizer(config.train, steps)
-  step_fn = step_lib.compile_step(model, config.loss, optimizer, config.seed)
-  batches = stream.train_batches(
-    inputs.source,
-    seed=config.seed,
-    batch_size=config.train.batch_size,
-    start_step=first,
-    num_steps=steps,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
   progress = Progress("train", steps, "steps", done=first)
   with Preemption() as preemption, run, progress:
-    for done, batch in enumerate(batches, start=first + 1):
-      device_batch = sharding.put_batch(mesh, batch)
-      state, metrics = step_fn(state, device_batch, banks)
-      # Read once: a signal that comes during `after_step` waits a step, or
+    for chunk, batch in zip(ours, batches, strict=True):
+      count = np.int32(chunk.count)
+      state, metrics = step_fn(state, batch, count, program.banks)
+      done = chunk.first + chunk.count
+      # Read once: a signal that comes during `after_steps` waits a turn, or
       # the run would leave without having saved.
-      stop = preemption.requested
-      run.after_step(done, state, metrics, stop=stop)
-      progress.advance(note=run.note)
+      stop = _agreed_stop(config, done, preemption.requested)
+      run.after_steps(chunk, state, metrics, stop=stop)
+      progress.advance(chunk.count, note=run.note)
       if stop and done < steps:
         logging.warning(
           "Stopped by a signal at step %d of %d; saved. The same command "
@@ -154,14 +147,35 @@ def train(
   return state, True
 
 
+def _due_every(config: Config) -> tuple[int, ...]:
+  """Steps between things that end a chunk; 0 is never."""
+  train = config.train
+  every = (train.log_every, train.eval_every, train.checkpoint_every)
+  return (*every, _agree_every(config))
+
+
+def _agreed_stop(config: Config, done: int, requested: bool) -> bool:
+  """Whether to stop: the same answer on all processes at the same step."""
+  if jax.process_count() == 1:
+    return requested
+  due = done % _agree_every(config) == 0
+  return due and distributed.any_of(requested)
+
+
+def _agree_every(config: Config) -> int:
+  """Steps between the processes' asking each other for signals; 0: alone."""
+  if jax.process_count() == 1:
+    return 0
+  return config.train.log_every or _AGREE_EVERY
+
+
 class _Run:
   """What happens beside the steps: metrics, dev scores, checkpoints."""
 
   def __init__(self, config, inputs, checkpoints, steps, first):
     self._config, self._inputs = config, inputs
     self._checkpoints, self._steps = checkpoints, steps
-    self._pending: list[dict[str, jax.Array]] = []
-    self._first_pending = first
+    self._pending: list[tuple[Chunk, dict[str, jax.Array]]] = []
     self._learning_rate = learning_rate(config.train, steps)
     self._writer = make_writer(checkpoints.workdir, first)
     self.note = ""
@@ -174,10 +188,13 @@ class _Run:
     self._writer.flush()
     self._writer.close()
 
-  def after_step(self, done, state, metrics, *, stop):
+  def after_steps(self, chunk, state, metrics, *, stop):
     """Steps 3 to 5 of the loop's order."""
     train = self._config.train
-    self._pending.append(metrics)
+    done = chunk.first + chunk.count
+    self._pending.append((chunk, metrics))
+    if len(self._pending) > _IN_FLIGHT:  # or batches pile up on the devices
+      jax.block_until_ready(self._pending[-1 - _IN_FLIGHT][1])
     last = stop or done == self._steps
 
     def due(every):
@@ -196,10 +213,14 @@ class _Run:
 
   def _flush(self, done):
     """Fetches the metrics of all steps since the last time: one sync."""
-    fetched = jax.device_get(self._pending)
-    for offset, metrics in enumerate(fetched):
+    fetched = [
+      (chunk.first + i, {name: x[i] for name, x in metrics.items()})
+      for chunk, metrics in jax.device_get(self._pending)
+      for i in range(chunk.count)
+    ]
+    for step, metrics in fetched:
       check_finite(
-        self._first_pending + offset,
+        step,
         metrics,
         seed=self._config.seed,
         names=self._inputs.names,
@@ -208,14 +229,14 @@ class _Run:
     if fetched:
       means = {
         f"loss/{name}" if name != "grad_norm" else name: float(
-          np.mean([metrics[name] for metrics in fetched])
+          np.mean([metrics[name] for _, metrics in fetched])
         )
-        for name in fetched[0]
+        for name in fetched[0][1]
       }
       means["learning_rate"] = float(self._learning_rate(done - 1))
       self._writer.write_scalars(done, means)
       self.note = f"loss {means['loss/total']:.3f}"
-    self._pending, self._first_pending = [], done
+    self._pending = []
 
   def _evaluate(self, done, state):
     summary = self._inputs.dev(state)
@@ -228,11 +249,3 @@ class _Run:
     }
     self._writer.write_scalars(done, scalars | {"dev/selection": selection})
     self._checkpoints.save_best(state, selection)
-
-
-def example_batch(
-  source: stream.Source,
-) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes of a batch of one."""
-  batch = next(stream.eval_batches(source, batch_size=1))
-  return {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in batch.items()}

@@ -31,4 +31,6 @@ class Preemption:
 
   def _restore(self) -> None:
     while self._previous:
-      signal.signal(*self._previous.popitem())
+      number, handler = self._previous.popitem()
+      # None: a handler that was not set from Python and cannot be set again.
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,6 +1,6 @@
 """What training changes and checkpoints keep."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -10,6 +10,9 @@ import optax
 
 from mipd_jax import randomness
 from mipd_jax.models.mipd import Mipd
+
+# From shapes to their shardings, leaf by leaf.
+Place = Callable[[Any], Any]
 
 
 @flax.struct.dataclass
@@ -27,7 +30,7 @@ def init_state(
   batch: Mapping[str, jax.Array],
   banks: Mapping[str, jax.Array],
   seed: int,
-  sharding: jax.sharding.Sharding,
+  place: Place,
 ) -> TrainState:
   """Draws parameters on the devices, the same ones whatever the mesh.
 
@@ -37,10 +40,10 @@ def init_state(
     batch: shapes and dtypes only.
     banks: text embeddings of the vocabulary.
     seed: of the run.
-    sharding: of the state.
+    place: says where the state lies.
   """
   create = _creator(model, optimizer, batch, banks, seed)
-  return jax.jit(create, out_shardings=sharding)()
+  return jax.jit(create, out_shardings=place(jax.eval_shape(create)))()
 
 
 def state_shapes(
@@ -48,12 +51,14 @@ def state_shapes(
   optimizer: optax.GradientTransformation,
   batch: Mapping[str, jax.Array],
   banks: Mapping[str, jax.Array],
-  sharding: jax.sharding.Sharding,
+  place: Place,
 ) -> TrainState:
   """`init_state` without the arrays: what a checkpoint is read into."""
   shapes = jax.eval_shape(_creator(model, optimizer, batch, banks, 0))
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+    shapes,
+    place(shapes),
   )
 
 

@@ -1,13 +1,19 @@
-"""One training step: (state, batch, banks) -> (state, metrics). Pure."""
+"""One training step: (state, batch, banks) -> (state, metrics). Pure.
+
+And several of them in one program.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
 from mipd_jax import randomness
+from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.total import total_loss
 from mipd_jax.models.mipd import Mipd
@@ -28,10 +34,12 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
   """Loss, gradient, update.
 
+  Features may come as the cache stores them (feeding/dequantise.py).
   The batch is the global one: under `jit` every mean below is over all
   devices, so the number of devices changes nothing but the rounding.
   """
   rngs = {"dropout": randomness.key(seed, "dropout", state.step)}
+  batch = dequantise(batch)
 
   def loss_of(params):
     outputs = model.apply(
@@ -57,3 +65,76 @@ def compile_step(
     train_step, model=model, losses=losses, optimizer=optimizer, seed=seed
   )
   return jax.jit(step, donate_argnums=0)
+
+
+def train_steps(
+  state: TrainState,
+  batches: Mapping[str, Array],
+  count: Array,
+  banks: Mapping[str, Array],
+  *,
+  step: Callable[..., tuple[TrainState, Metrics]],
+  shardings: Any,
+) -> tuple[TrainState, Metrics]:
+  """The first `count` batches of arrays [K, B, ...], one after the other.
+
+  One program for every count, so results do not depend on how steps are
+  grouped; nor, for K of two or more, on K (training/loop.program_length).
+
+  Args:
+    state: before the first of them.
+    batches: the batches; those from `count` on are not looked at.
+    count: int32 [], how many steps to do.
+    banks: text embeddings.
+    step: `train_step` with its settings.
+    shardings: of the state, kept from step to step.
+
+  Returns:
+    The state after the last, and metrics [K], zero from `count` on.
+  """
+
+  def batch_of(i):
+    return jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batches
+    )
+
+  def one(i, carry):
+    state, metrics = carry
+    state, found = step(state, batch_of(i), banks)
+    state = jax.lax.with_sharding_constraint(state, shardings)
+    return state, jax.tree.map(lambda m, x: m.at[i].set(x), metrics, found)
+
+  length = len(next(iter(batches.values())))
+  _, shapes = jax.eval_shape(lambda: step(state, batch_of(0), banks))
+  metrics = jax.tree.map(
+    lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes
+  )
+  return jax.lax.fori_loop(0, count, one, (state, metrics))
+
+
+def compile_steps(
+  model: Mipd,
+  losses: LossConfig,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  shardings: TrainState,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Jits `train_steps`: (state, batches, count, banks) -> (state, metrics).
+
+  Metrics come out whole on every device; the state's buffers are reused.
+  """
+  # Jitted so that it is traced once, though its metrics' shapes and the loop
+  # both ask for it.
+  step = jax.jit(
+    functools.partial(
+      train_step, model=model, losses=losses, optimizer=optimizer, seed=seed
+    )
+  )
+  whole = jax.sharding.NamedSharding(
+    shardings.step.mesh, jax.sharding.PartitionSpec()
+  )
+  return jax.jit(
+    functools.partial(train_steps, step=step, shardings=shardings),
+    donate_argnums=0,
+    out_shardings=(shardings, whole),
+  )

@@ -11,6 +11,7 @@ import numpy as np
 from clu import metric_writers
 
 from input_pipeline import atomic
+from mipd_jax import distributed
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
@@ -67,7 +68,12 @@ def _step_of(line: str, first_step: int) -> int:
 def make_writer(
   workdir: pathlib.Path, first_step: int
 ) -> metric_writers.MetricWriter:
-  """TensorBoard, log and `metrics.jsonl` in a work directory."""
+  """TensorBoard, log and `metrics.jsonl` in a work directory.
+
+  On process 0; on the others nothing is written.
+  """
+  if not distributed.is_first():
+    return metric_writers.MultiWriter([])
   return metric_writers.MultiWriter(
     [
       metric_writers.create_default_writer(workdir / "tensorboard"),

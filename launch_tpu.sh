@@ -1,0 +1,320 @@
+#!/usr/bin/env bash
+# Trains on a Google Cloud TPU: see `usage` below, and docs/tpu.md.
+#
+# Flags and commands are here, gcloud in tpu/gcloud.sh, following a run in
+# tpu/follow.sh; tpu/worker.sh runs on the TPU's machines. For the bash 3.2 of
+# macOS there are no associative arrays, and arrays that may be empty are
+# written ${a[@]+"${a[@]}"}.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+Usage: ./launch_tpu.sh [COMMAND] --name=NAME --zone=ZONE [FLAGS] [-- ARGS]
+
+  ./launch_tpu.sh --name=mipd --zone=us-west4-a --type=v5litepod-8 --spot \
+    -- --config=configs/ov_swig.py --workdir=gs://BUCKET/run1
+
+Commands:
+  run     (default) creates the TPU or takes the one there is, copies the code,
+          installs requirements-tpu.txt, runs `python -m mipd_jax.main ARGS` on
+          all workers and follows it; starts again after a preemption. The same
+          command again follows the run that is going.
+  status  the TPU's state, and the run's on every worker
+  logs    fetches the logs of all workers
+  stop    has the run save and leave; the TPU stays, and is billed
+  delete  deletes the TPU, with all that is on its disks
+  ssh     a shell on worker 0; with -- COMMAND, the command on all workers
+
+Flags:
+  --name, --zone          which TPU
+  --project=PROJECT       else the one gcloud is set to
+  --type=TYPE             run: accelerator type, such as v5litepod-8, v4-32
+  --version=VERSION       run: runtime version; else the one for the type
+  --spot                  run: cheaper, and may be taken away
+  --queued                run: wait in the queue of queued resources
+  --create-flag=FLAG      run: passed on to `create`; may be repeated
+  --ssh-flag=FLAG         passed on to `ssh` and `scp`, such as --internal-ip
+  --commit=COMMIT         run: which commit; else HEAD
+  --dirty                 run: HEAD with the uncommitted changes of its files
+  --max-restarts=N        run: how often to start again; else 20
+  --detach                run: start, and do not follow: no restarts then
+  --delete-after          run: delete the TPU when the run has ended
+  --logs=DIR              where logs go; else runs/tpu/NAME
+  --dry-run               print every gcloud command, call none
+
+Exit codes: 0 done, or stopped and saved; 1 the loss is no number; 2 bad input,
+here or in ARGS; 3 no TPU, or it cannot be reached or is lost too often, or the
+run was stopped before it could save.
+LAUNCH_TPU_POLL and LAUNCH_TPU_RETRY: seconds between looks at the run (30) and
+before the first retry (60, doubled up to 900).
+END
+}
+
+readonly exit_bad_input=2 exit_no_tpu=3
+# The file is not there on a TPU that this launcher has not used yet.
+readonly ask_status='[ ! -e mipd-worker.sh ] || bash mipd-worker.sh status'
+poll_seconds=${LAUNCH_TPU_POLL:-30}
+retry_seconds=${LAUNCH_TPU_RETRY:-60}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# What a run of no real commands takes the TPU's states to be.
+dry_state=MISSING dry_queue_state=MISSING
+waited_for='' retries=0 delay=$retry_seconds
+exec 3>&1 # what a user sees, also from inside $(...)
+
+# shellcheck source=tpu/gcloud.sh
+source "$root/tpu/gcloud.sh"
+# shellcheck source=tpu/follow.sh
+source "$root/tpu/follow.sh"
+
+main() {
+  parse "$@"
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  trap interrupted INT
+  if [[ -z $dry_run ]] && ! command -v gcloud >/dev/null; then
+    fail "no gcloud on the PATH" \
+      "install the Google Cloud CLI: https://cloud.google.com/sdk/docs/install"
+  fi
+  case $action in
+    run) run ;;
+    status) show_status ;;
+    logs) fetch_logs ;;
+    stop) stop_run ;;
+    delete) delete_tpu ;;
+    ssh) open_shell ;;
+  esac
+}
+
+# ---- Flags and messages -----------------------------------------------------
+
+parse() {
+  action=run name='' zone='' project='' type='' version='' spot='' queued=''
+  commit=HEAD dirty='' max_restarts=20 detach='' delete_after='' logs=''
+  dry_run='' create_flags=() ssh_flags=() run_args=()
+  case ${1:-} in
+    run | status | logs | stop | delete | ssh) action=$1 && shift ;;
+  esac
+  while (($#)); do
+    case $1 in
+      --name=?*) name=${1#*=} ;;
+      --zone=?*) zone=${1#*=} ;;
+      --project=?*) project=${1#*=} ;;
+      --type=?*) type=${1#*=} ;;
+      --version=?*) version=${1#*=} ;;
+      --create-flag=?*) create_flags+=("${1#*=}") ;;
+      --ssh-flag=?*) ssh_flags+=("${1#*=}") ;;
+      --commit=?*) commit=${1#*=} ;;
+      --max-restarts=?*) max_restarts=${1#*=} ;;
+      --logs=?*) logs=${1#*=} ;;
+      --spot) spot=yes ;;
+      --queued) queued=yes ;;
+      --dirty) dirty=yes ;;
+      --detach) detach=yes ;;
+      --delete-after) delete_after=yes ;;
+      --dry-run) dry_run=yes ;;
+      -h | --help) usage && exit ;;
+      --) shift && run_args=("$@") && break ;;
+      *) usage_error "no flag $1 (main's own come after --)" ;;
+    esac
+    shift
+  done
+  check_flags
+}
+
+check_flags() {
+  [[ -n $name ]] || usage_error "--name=NAME is missing"
+  [[ -n $zone ]] || usage_error "--zone=ZONE is missing"
+  [[ $max_restarts =~ ^[0-9]+$ ]] || usage_error "--max-restarts needs a number"
+  [[ -z $dirty || $commit == HEAD ]] || usage_error "--dirty is HEAD's"
+  [[ -z $detach || -z $delete_after ]] ||
+    usage_error "--delete-after needs to follow the run: not with --detach"
+  [[ -n $logs ]] || logs=$root/runs/tpu/$name
+  [[ $action == run ]] || return 0
+  [[ -n $type ]] || usage_error "--type=TYPE is missing"
+  ((${#run_args[@]})) || usage_error "ARGS are missing: -- --config=..."
+  [[ -n $version ]] || version=$(runtime_version)
+}
+
+# https://cloud.google.com/tpu/docs/runtimes
+runtime_version() {
+  case $type in
+    v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    *) usage_error "no runtime version is known for $type: give --version" ;;
+  esac
+}
+
+say() { printf '%s launch_tpu: %s\n' "$(date +%H:%M:%S)" "$*" >&3; }
+
+fail() { # fail PROBLEM REMEDY [CODE]
+  printf 'launch_tpu: %s\n  Remedy: %s\n' "$1" "$2" >&2
+  exit "${3:-$exit_bad_input}"
+}
+
+usage_error() {
+  usage >&2
+  fail "$1" "see above"
+}
+
+interrupted() {
+  [[ $action != run ]] ||
+    say "no longer following; the TPU and its run go on, and are billed." \
+      "The same command follows again; stop and delete end them."
+  exit 130
+}
+
+pause() { [[ -n $dry_run ]] || sleep "$1"; }
+
+quoted() { # the words as a shell reads them back
+  local word mark="'" escaped="'\\''" between=''
+  for word in "$@"; do
+    case $word in
+      '' | *[!A-Za-z0-9_./:=,@%+-]*) word="'${word//$mark/$escaped}'" ;;
+    esac
+    printf '%s%s' "$between" "$word"
+    between=' '
+  done
+}
+
+# ---- Running ----------------------------------------------------------------
+
+run() {
+  local begun followed='' created
+  begun=$(date -u +%Y%m%dT%H%M%S)
+  pack
+  while :; do
+    ensure_tpu
+    if [[ -n $followed || -n $created ]] || ! adopt; then
+      id=$begun-$retries
+      if ! deploy; then
+        look
+        [[ $state != READY ]] || fail "$name cannot be reached or set up" \
+          "see the messages above, and docs/tpu.md" "$exit_no_tpu"
+        count_retry "$name is $state" && continue
+      fi
+    fi
+    followed=yes
+    if [[ -n $detach ]]; then
+      say "started; logs, status, stop and delete take the same --name" && exit
+    fi
+    say "following $id; logs go to $logs/$id"
+    follow
+    case $outcome in
+      lost) count_retry "the run was cut off" ;;
+      *) finish "$outcome" ;;
+    esac
+  done
+}
+
+# Makes the archive, and the signature by which the same run is known again.
+pack() {
+  local revision tree
+  revision=$(git -C "$root" rev-parse --verify --quiet "$commit^{commit}") ||
+    fail "no commit $commit in $root" "give a --commit of this git repository"
+  if [[ -n $dirty ]]; then
+    # A commit of the changes that no branch has; nothing else is altered.
+    revision=$(git -C "$root" stash create) ||
+      fail "git cannot make a commit of the changes" "see what it says above"
+    revision=${revision:-HEAD}
+  elif [[ -n $(git -C "$root" status --porcelain --untracked-files=no) ]]; then
+    say "uncommitted changes stay here; --dirty takes them along"
+  fi
+  git -C "$root" archive --format=tar.gz -o "$scratch/mipd-code.tar.gz" \
+    "$revision"
+  cp "$root/tpu/worker.sh" "$scratch/mipd-worker.sh"
+  tree=$(git -C "$root" rev-parse "$revision^{tree}")
+  signature=$(printf '%s\0' "$tree" "${run_args[@]}" |
+    git hash-object --stdin | cut -c 1-12)
+  say "code: $(git -C "$root" rev-parse --short=12 "$revision")," \
+    "this run's signature: $signature"
+}
+
+# Takes over the run that is going on the TPU, if it is this one.
+adopt() {
+  local answer found doing
+  answer=$(persist on_worker 0 "$ask_status") ||
+    fail "$name cannot be reached" "see docs/tpu.md" "$exit_no_tpu"
+  read -r id found doing _ <<<"$(status_of <<<"$answer")" || true
+  [[ $doing == running ]] || return 1
+  [[ $found == "$signature" ]] ||
+    fail "another run is going on $name ($id)" \
+      "stop it (./launch_tpu.sh stop), or use another --name"
+}
+
+deploy() {
+  local words=(bash mipd-worker.sh start "$id" "$signature")
+  if ((workers > 1)); then
+    words+=(--coordinator=auto)
+  elif [[ -n $dry_run ]]; then
+    say "(a TPU of several workers also gets --coordinator=auto below)"
+  fi
+  say "copying the code and installing: minutes on a new TPU"
+  persist copy_to_all "$scratch/mipd-code.tar.gz" "$scratch/mipd-worker.sh" &&
+    persist on_worker all 'bash mipd-worker.sh setup' &&
+    persist on_worker all "$(quoted "${words[@]}" "${run_args[@]}")"
+}
+
+persist() { # a new TPU refuses ssh for a while
+  "$@" || { pause "$poll_seconds" && "$@"; } ||
+    { pause "$poll_seconds" && "$@"; }
+}
+
+finish() { # finish CODE
+  case $dry_run$1 in
+    0) say "the run has ended well" ;;
+    yes*) say "(a run that ends without a preemption comes to here)" ;;
+    *) say "the run ended with $1: not started again. See $logs/$id" ;;
+  esac
+  if [[ -n $delete_after ]]; then
+    delete_tpu
+  else
+    say "$name goes on and is billed: ./launch_tpu.sh delete" \
+      "--name=$name --zone=$zone${project:+ --project=$project}"
+  fi
+  exit "$1"
+}
+
+# ---- The other commands -----------------------------------------------------
+
+show_status() {
+  dry_state=READY
+  look
+  [[ $state != NO_ANSWER ]] || fail_as_gcloud
+  say "$name in $zone: $state $found_type, $workers worker(s)"
+  [[ $state == READY ]] || return 0
+  on_worker all "$ask_status" ||
+    fail "not all workers answer" "see docs/tpu.md" "$exit_no_tpu"
+}
+
+fetch_logs() {
+  need_ready
+  local answer
+  answer=$(on_worker 0 "$ask_status") ||
+    fail "worker 0 does not answer" "see docs/tpu.md" "$exit_no_tpu"
+  [[ -z $dry_run ]] || answer='mipd-status ID - ended 0'
+  read -r id _ <<<"$(status_of <<<"$answer")" || true
+  [[ -n $id && $id != none ]] || fail "nothing was started on $name" \
+    "start a run first; see ./launch_tpu.sh --help"
+  poll_workers
+  say "logs of $id: $logs/$id"
+}
+
+stop_run() {
+  need_ready
+  say "asking the run to save and leave"
+  on_worker all 'bash mipd-worker.sh stop 600' ||
+    fail "not all workers answer" "see docs/tpu.md" "$exit_no_tpu"
+  fetch_logs
+}
+
+open_shell() {
+  if ((${#run_args[@]})); then
+    on_worker all "${run_args[*]}" # joined as ssh does
+  else
+    cloud tpu-vm ssh "$name" ${ssh_flags[@]+"${ssh_flags[@]}"}
+  fi
+}
+
+main "$@"

@@ -1,0 +1,97 @@
+"""Seen verbs held out of training: what may choose, before unseen is read.
+
+Whatever is chosen (the bias between trained and untrained verbs; by people,
+one variant rather than another) is chosen by students that were trained
+without some seen verbs, on dev images of seen and rare verbs. Unseen verbs'
+dev and test images have no way in: their rows are never asked for, and their
+names do not compete.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from input_pipeline import schema
+from input_pipeline.errors import InputError
+from input_pipeline.stream import Source
+from mipd_jax.losses import total as total_lib
+
+_SEED = 0
+_SEEN, _UNSEEN = schema.GROUPS.index("seen"), schema.GROUPS.index("unseen")
+
+
+class Subset:
+  """A source of some rows of another."""
+
+  def __init__(self, source: Source, rows: Int[np.ndarray, "n"]):
+    self._source, self._rows = source, np.asarray(rows)
+    self.num_examples = len(self._rows)
+    self.names = tuple(source.names[row] for row in self._rows)
+
+  def read(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Keys of the source, for positions among the rows."""
+    return self._source.read(self._rows[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """Which seen verbs are held out.
+
+  Attributes:
+    groups: group of each verb, as of the dataset.
+    verbs: True for those held out.
+  """
+
+  groups: Int[np.ndarray, "v"]
+  verbs: Bool[np.ndarray, "v"]
+
+  @property
+  def candidates(self) -> Bool[np.ndarray, "v"]:
+    """Names that compete when something is chosen: no unseen verb."""
+    return self.groups != _UNSEEN
+
+  def train_rows(self, annotations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Training images of all other verbs."""
+    return np.flatnonzero(~self.verbs[annotations[schema.VERB]])
+
+  def selection_rows(self, annotations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Dev images that may choose: none of an unseen verb."""
+    return np.flatnonzero(self.candidates[annotations[schema.VERB]])
+
+
+def draw(groups: Int[np.ndarray, "v"], count: int) -> HeldOut:
+  """Draws the verbs to hold out, the same ones for every student.
+
+  Args:
+    groups: group of each verb.
+    count: how many; 0 is as many as are unseen.
+
+  Raises:
+    InputError: no seen verb would be left, or none held out.
+  """
+  groups = np.asarray(groups)
+  seen = np.flatnonzero(groups == _SEEN)
+  count = count or int(np.sum(groups == _UNSEEN))
+  if not 0 < count < len(seen):
+    raise InputError(
+      f"cannot hold out {count} of {len(seen)} seen verbs",
+      "set held_out_verbs to a smaller positive number",
+    )
+  verbs = np.zeros(len(groups), bool)
+  verbs[np.random.default_rng(_SEED).choice(seen, count, replace=False)] = True
+  return HeldOut(groups, verbs)
+
+
+def banks_of(
+  banks: Mapping[str, np.ndarray], train_verbs: Int[np.ndarray, "n"]
+) -> dict[str, np.ndarray]:
+  """Text banks, and what the losses know of these training images' verbs."""
+  num_verbs = len(banks[total_lib.VERB_TRAINED])
+  count = np.bincount(train_verbs, minlength=num_verbs)
+  share = np.maximum(count, 1) / max(1, count.sum())
+  return dict(banks) | {
+    total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
+    total_lib.VERB_TRAINED: count > 0,
+  }

@@ -1,0 +1,162 @@
+"""A world that is open: its cache, and its features in memory, read once.
+
+All runs of a world share them. Training features are loaded with every part
+that some run of the study reads; a run is handed views of those it uses.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from input_pipeline import feature_cache, schema
+from input_pipeline.stream import Source
+from mipd_jax import sharding
+from mipd_jax.ablations import holdout
+from mipd_jax.config import Config
+from mipd_jax.feeding import residence, resident, shuffled
+from mipd_jax.feeding.feeds import Feed, FromMemory, Streaming
+from mipd_jax.feeding.loading import loading
+from mipd_jax.feeding.resident import Resident
+from mipd_jax.stages import train as train_stage
+from mipd_jax.stages.prepare import Prepared
+from mipd_jax.training import program
+
+# Training sets kept in memory at once: all images, verbs held out, shuffled.
+_KEPT = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """What a run reads of one split.
+
+  Attributes:
+    source: of examples; tells the shapes.
+    feed: of batches of them.
+    verbs: the true verb of each, int [n].
+  """
+
+  source: Source
+  feed: Feed
+  verbs: Int[np.ndarray, "n"]
+
+
+class OpenWorld:
+  """Opened once for all runs of one world.
+
+  Args:
+    config: of any of the runs: mesh, batch sizes and residence count.
+    prepared: its dataset and cache.
+    parts: of the cache, that some run trains on.
+    held_out_verbs: how many; see `holdout.draw`.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    prepared: Prepared,
+    parts: frozenset[str],
+    held_out_verbs: int,
+  ):
+    self._config = config
+    self.prepared = prepared
+    self._parts = tuple(p for p in feature_cache.PARTS if p in parts)
+    self.mesh = train_stage.make_mesh(config)
+    self.held_out = holdout.draw(prepared.groups, held_out_verbs)
+    self._training = functools.lru_cache(maxsize=_KEPT)(self._load_training)
+    # Views are cheap, but each has a program that gathers.
+    self.training = functools.lru_cache(maxsize=8)(self._view_training)
+    self.selection = functools.cache(self._load_selection)
+    self.reported = functools.cache(self._load_reported)
+
+  def banks(self, verbs: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:
+    """Banks of a run that trains on images of these verbs, on the devices."""
+    found = holdout.banks_of(self.prepared.banks, verbs)
+    return jax.device_put(found, sharding.replicated(self.mesh))
+
+  def _view_training(
+    self, parts: tuple[str, ...], kind: str, held_out: bool
+  ) -> Data:
+    """Training examples with the features of some parts.
+
+    Args:
+      parts: of the cache.
+      kind: of features that are shuffled (feeding/shuffled.py).
+      held_out: whether verbs are held out.
+    """
+    source, rows = self._train_source(parts, kind, held_out)
+    loaded = self._training(kind, held_out)
+    size = self._config.train.batch_size
+    feed = (
+      FromMemory(_view(loaded, source))
+      if loaded
+      else Streaming(source, size, self.mesh)
+    )
+    return Data(source, feed, self._verbs("train")[rows])
+
+  def _load_selection(self) -> Data:
+    """Dev images of seen and rare verbs: all that may choose."""
+    rows = self.held_out.selection_rows(self._annotations("dev"))
+    source = holdout.Subset(self._stored("dev", feature_cache.STUDENT), rows)
+    return self._evaluated(source, self._verbs("dev")[rows], "dev")
+
+  def _load_reported(self, part: str = feature_cache.STUDENT) -> Data:
+    """The split that is reported, with one part of the cache."""
+    split = self._config.eval.split
+    return self._evaluated(self._stored(split, part), self._verbs(split), split)
+
+  def _evaluated(self, source, verbs, what) -> Data:
+    size = self._config.eval.batch_size
+    loaded = self._load(source, size, what)
+    feed = FromMemory(loaded) if loaded else Streaming(source, size, self.mesh)
+    return Data(source, feed, verbs)
+
+  def _load_training(self, kind: str, held_out: bool) -> Resident | None:
+    source, _ = self._train_source(self._parts, kind, held_out)
+    return self._load(source, self._config.train.batch_size, "train")
+
+  def _load(self, source: Source, size: int, what: str) -> Resident | None:
+    """All of a source in device memory, or None where it does not fit."""
+    layout = resident.layout(source, size, self.mesh)
+    train = self._config.train
+    if not residence.decide(train.resident, train.resident_gib, layout, what):
+      return None
+    with loading(source, layout, f"load {what}") as ready:
+      return ready()
+
+  def _train_source(
+    self, parts: tuple[str, ...], kind: str, held_out: bool
+  ) -> tuple[Source, Int[np.ndarray, "n"]]:
+    """Training images, and which rows of the split they are."""
+    source = shuffled.control(self._stored("train", *parts), kind)
+    if not held_out:
+      return source, np.arange(source.num_examples)
+    rows = self.held_out.train_rows(self._annotations("train"))
+    return holdout.Subset(source, rows), rows
+
+  def _stored(self, split: str, *parts: str) -> Source:
+    return train_stage.stored(self.prepared, split, parts)
+
+  def _annotations(self, split: str) -> Mapping[str, np.ndarray]:
+    return self.prepared.cache.split(split, ()).annotations
+
+  def _verbs(self, split: str) -> Int[np.ndarray, "n"]:
+    return self._annotations(split)[schema.VERB]
+
+
+def first_batch(source: Source) -> dict[str, np.ndarray]:
+  """A batch of one, zeros, as the model sees it."""
+  shapes = program.example_batch(source)
+  return {key: np.zeros(x.shape, x.dtype) for key, x in shapes.items()}
+
+
+def _view(loaded: Resident, source: Source) -> Resident:
+  """Those of the loaded features that a source has."""
+  keys = resident.read_fields(source, np.zeros(1, np.int64))
+  layout = loaded.layout
+  example = {key: x for key, x in layout.example.items() if key in keys}
+  arrays = {key: loaded.arrays[key] for key in example}
+  return Resident(dataclasses.replace(layout, example=example), arrays)

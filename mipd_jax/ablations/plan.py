@@ -1,0 +1,243 @@
+"""What an ablation runs: variants, worlds, seeds, and each run's config.
+
+A variant is a preset with some fields of `model`, `loss` or `train` changed;
+a world is a dataset with its encoders and cache. Every (variant, world, seed)
+is one run. Runs of the same world and seed start from the same seed and see
+the same batches, so differences between variants are taken pair by pair.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from input_pipeline.errors import InputError
+from mipd_jax import config as config_lib
+from mipd_jax import presets
+from mipd_jax.config import Config
+
+# Raise it when the same config gives other figures.
+_FORMAT = 1
+# Of a run's config what its figures do not depend on.
+_ELSEWHERE = ("name", "workdir", "mesh", "eval", "quick_compile")
+_VARIED = ("model", "loss", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One thing to try.
+
+  Attributes:
+    name: in tables and file names.
+    preset: that it starts from.
+    changes: nested fields of model, loss and train that it changes.
+    against: names of the variants that it is compared with.
+    asks: the question that the comparison answers, in a few words.
+  """
+
+  name: str
+  preset: str = "mipd"
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  against: tuple[str, ...] = ("mipd",)
+  asks: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+  """One dataset: nested fields of `dataset` and `teacher`."""
+
+  name: str
+  changes: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One training.
+
+  Attributes:
+    variant, world: their names.
+    config: all of it.
+    held_out: whether seen verbs are held out of training, and the run is
+      scored on them by dev images instead of being reported.
+    path: of its result.
+  """
+
+  variant: str
+  world: str
+  config: Config
+  held_out: bool
+  path: pathlib.Path
+
+  @property
+  def seed(self) -> int:
+    return self.config.seed
+
+  @property
+  def uses_unseen_names(self) -> bool:
+    """Whether training gets to know the names of unseen verbs."""
+    loss = self.config.loss
+    return bool(
+      loss.verb_kl and loss.verb_kl_names != "trained" and loss.verb_kl_listed
+    )
+
+  def hash(self, held_out_verbs: int) -> str:
+    """Names what the figures depend on: results of another hash are stale."""
+    values = self.config.to_dict()
+    for name in _ELSEWHERE:
+      del values[name]
+    values |= {"format": _FORMAT}
+    values |= {"held_out": held_out_verbs if self.held_out else None}
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The whole study.
+
+  Attributes:
+    base: nested values of a run's config; its preset is that of `base`.
+    variants, worlds: of the grid.
+    seeds: students a world.
+    held_out_seeds: students a world that are trained with verbs held out;
+      they choose the bias of all students of that world.
+    held_out_verbs: how many seen verbs; 0 is as many as are unseen.
+    folder: of the results.
+  """
+
+  base: Mapping[str, Any]
+  variants: tuple[Variant, ...]
+  worlds: tuple[World, ...]
+  seeds: int
+  held_out_seeds: int
+  held_out_verbs: int
+  folder: pathlib.Path
+
+  def __post_init__(self):
+    if not (self.variants and self.worlds and self.seeds > 0):
+      raise InputError(
+        f"a study of {len(self.variants)} variants, {len(self.worlds)} worlds "
+        f"and {self.seeds} seeds has no runs",
+        "give at least one of each",
+      )
+    if not 0 < self.held_out_seeds:
+      raise InputError(
+        f"held_out_seeds={self.held_out_seeds}", "give at least one"
+      )
+    for world in self.worlds:
+      for variant in self.variants:  # complains of wrong fields now
+        self.config(variant, world, 0)
+
+  def config(self, variant: Variant, world: World, seed: int) -> Config:
+    """The config of a run.
+
+    Raises:
+      InputError: the variant or the world changes what there is not.
+    """
+    values = _merged(self.base, world.changes, f"world {world.name}")
+    values = _with_preset(values, variant.preset)
+    wrong = set(variant.changes) - set(_VARIED)
+    if wrong:
+      raise InputError(
+        f"variant {variant.name} changes {sorted(wrong)}",
+        f"a variant changes fields of {', '.join(_VARIED)}",
+      )
+    values = _merged(values, variant.changes, f"variant {variant.name}")
+    values["seed"] = seed
+    values["name"] = f"{variant.name}-{seed}"
+    values["workdir"] = str(self.folder / world.name)
+    return config_lib.unpack(values)
+
+  def run(
+    self, variant: Variant, world: World, seed: int, *, held_out: bool = False
+  ) -> Run:
+    """One run of the grid."""
+    kind = ".held_out" if held_out else ""
+    path = self.folder / world.name / f"{variant.name}-{seed}{kind}.json"
+    config = self.config(variant, world, seed)
+    return Run(variant.name, world.name, config, held_out, path)
+
+  def held_out_runs(self, variant: Variant, world: World) -> list[Run]:
+    """The runs that choose the bias of a variant in a world."""
+    return [
+      self.run(variant, world, seed, held_out=True)
+      for seed in range(self.held_out_seeds)
+    ]
+
+  def reported_runs(self, variant: Variant, world: World) -> list[Run]:
+    """The runs that are scored on the test split."""
+    return [self.run(variant, world, seed) for seed in range(self.seeds)]
+
+  def pairs(self) -> Iterator[tuple[str, str]]:
+    """(variant, what it is compared with), both of the grid."""
+    names = {variant.name for variant in self.variants}
+    for variant in self.variants:
+      for other in variant.against:
+        if other in names and other != variant.name:
+          yield variant.name, other
+
+
+def chosen(variants: Sequence[Variant], only: str) -> tuple[Variant, ...]:
+  """Those of the comma-separated names, in the study's order; "" is all.
+
+  Raises:
+    InputError: there is no variant of that name.
+  """
+  names = [name.strip() for name in only.split(",") if name.strip()]
+  known = [variant.name for variant in variants]
+  for name in names:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, 1)
+      hint = f"did you mean {near[0]!r}? " if near else ""
+      raise InputError(
+        f"--only names no variant {name!r}", f"{hint}there are {known}"
+      )
+  return tuple(v for v in variants if not names or v.name in names)
+
+
+def _with_preset(values: dict[str, Any], preset: str) -> dict[str, Any]:
+  """Values that the base took from its own preset become another's.
+
+  Of the model, what the base set on top of its preset, such as sizes, stays.
+  The losses are all the preset's: a weight that the base raised is no reason
+  for a preset without that term to get it.
+  """
+  if preset == values["preset"]:
+    return dict(values)
+  mine, _ = _preset(values["preset"])
+  theirs, losses = _preset(preset)
+  model = {
+    field: theirs[field] if value == mine[field] else value
+    for field, value in values["model"].items()
+  }
+  return dict(values) | {"preset": preset, "model": model, "loss": losses}
+
+
+def _preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  try:
+    model, losses = presets.preset_defaults(name)
+  except ValueError as error:
+    raise InputError(str(error), "see mipd_jax/presets.py") from error
+  return dataclasses.asdict(model), dataclasses.asdict(losses)
+
+
+def _merged(
+  values: Mapping[str, Any], changes: Mapping[str, Any], who: str
+) -> dict[str, Any]:
+  """Nested values with changes; only what is there can be changed."""
+  result = dict(values)
+  for name, value in changes.items():
+    if name not in result:
+      near = difflib.get_close_matches(name, result, 1)
+      hint = f"did you mean {near[0]!r}? " if near else ""
+      raise InputError(
+        f"{who} changes {name!r}, which there is not",
+        f"{hint}the fields are {sorted(result)}",
+      )
+    if isinstance(value, Mapping) and isinstance(result[name], Mapping):
+      value = _merged(result[name], value, who)
+    result[name] = value
+  return result

@@ -1,0 +1,110 @@
+"""One of several processes of a tiny run; what tests start and kill.
+
+python -m tests.process train COORDINATOR COUNT INDEX WORKDIR STEPS
+python -m tests.process agree COORDINATOR COUNT INDEX
+"""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EXAMPLES, DEV = 150, 37  # neither divides over processes or devices
+
+
+def start(
+  mode: str, count: int, *arguments: str, devices: int = 2
+) -> list[subprocess.Popen]:
+  """Starts `count` processes that make one run, each with some devices."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+  flags = f"--xla_force_host_platform_device_count={devices}"
+  environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+  def one(index):
+    command = (sys.executable, "-m", "tests.process", mode, coordinator)
+    return subprocess.Popen(
+      [*command, str(count), str(index), *arguments],
+      cwd=ROOT,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+
+  return [one(index) for index in range(count)]
+
+
+def config(workdir, steps: int):
+  """The run of `train`, and of tests that continue or compare it."""
+  from tests import training
+
+  return training.config(
+    workdir,
+    "no_distillation",
+    schedule="constant",
+    steps=steps,
+    eval_every=4,
+    keep=3,
+    resident="on",
+  )
+
+
+def run(workdir, steps: int, mesh=None):
+  """Trains with all devices, or those of a mesh: (state, complete)."""
+  from mipd_jax import sharding
+  from tests import batches, training
+
+  return training.run(
+    config(workdir, steps),
+    batches.MemorySource(EXAMPLES),
+    mesh or sharding.make_mesh(),
+    dev_source=batches.MemorySource(DEV, seed=5),
+  )
+
+
+def _train(workdir: str, steps: str) -> None:
+  state, complete = run(workdir, int(steps))
+  print(f"step {int(state.step)} complete {complete}")
+
+
+def _agree() -> None:
+  """What processes tell each other, a line each."""
+  import jax
+
+  from input_pipeline.errors import InputError
+  from mipd_jax import distributed
+
+  index = jax.process_index()
+  print("all", distributed.all_of(index == 0), distributed.all_of(True))
+  print("any", distributed.any_of(index == 1), distributed.any_of(False))
+  distributed.check_equal("config", "the same")
+
+  def fails():
+    if index == 1:
+      raise InputError("the cache is missing here", "copy it")
+    return index
+
+  for work in (
+    lambda: distributed.check_equal("config", f"of {index}"),
+    lambda: distributed.agreed(fails),
+  ):
+    try:
+      work()
+    except InputError as error:
+      print("problem", error.problem)
+  print("agreed", distributed.agreed(lambda: index))
+
+
+def main(mode: str, coordinator: str, count: str, index: str, *rest: str):
+  from mipd_jax import distributed
+
+  distributed.initialize(coordinator, int(count), int(index))
+  {"train": _train, "agree": _agree}[mode](*rest)
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
