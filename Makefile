@@ -11,7 +11,7 @@ help:
 	@echo "make demo      small world, teachers, student, table, picture"
 	@echo "make test      the test suite (under 12 minutes on 2 cores)"
 	@echo "make test-all  the same and the slow tests"
-	@echo "make lint      ruff"
+	@echo "make lint      ruff, shellcheck"
 	@echo "make bench     figures of the README, from several seeds"
 	@echo "make venv      $(VENV) with the pinned packages"
 
@@ -41,6 +41,7 @@ test-all: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck launch_tpu.sh tpu/*.sh
 
 format: venv
 	$(BIN)/ruff check --fix .

@@ -146,7 +146,10 @@ runtime_version() {
   esac
 }
 
-say() { printf '%s launch_tpu: %s\n' "$(date +%H:%M:%S)" "$*" >&3; }
+say() {
+  waited_for=''
+  printf '%s launch_tpu: %s\n' "$(date +%H:%M:%S)" "$*" >&3
+}
 
 fail() { # fail PROBLEM REMEDY [CODE]
   printf 'launch_tpu: %s\n  Remedy: %s\n' "$1" "$2" >&2

@@ -1,7 +1,7 @@
 """Compiles the real programs at true sizes for TPUs that are not there.
 
   python -m benchmarks.tpu_compile [--topology=v5e:2x4[,v6e:2x4...]]
-    [--batch=1024] [--programs=WORD[,WORD...]] [--write]
+    [--batch=256] [--programs=WORD[,WORD...]] [--write]
 
 libtpu does so without a TPU (`pip install -r requirements-tpu.txt`). Prints
 one JSON line a program, with the figures of one chip: bytes of arguments, of
@@ -170,40 +170,48 @@ def measure(mesh: Mesh, name: str, make: Callable[[], Program]) -> dict:
 
 
 def compile_all(
-  topology: str, batch: int, words: tuple[str, ...] = ()
+  topology: str,
+  batch: int,
+  words: tuple[str, ...] = (),
+  keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
-  """Every program whose name has one of the words, on a topology."""
+  """Every program whose name has one of the words, on a topology.
+
+  `keep` gets the results each time that there is one more: XLA takes minutes
+  over some programs.
+  """
   devices = tpu.devices(topology)
   mesh = sharding.make_mesh(devices=devices)
   sharding.check_batch_size(mesh, batch)
   rows = []
-  for name, make in programs(mesh, batch).items():
-    if not words or any(word in name for word in words):
-      rows.append(measure(mesh, name, make))
-      print(json.dumps({"topology": topology, **rows[-1]}), flush=True)
-  return {
+  result = {
     "topology": topology,
     "chip": devices[0].device_kind,
     "chips": len(devices),
     "jax": jax.__version__,
     "programs": rows,
   }
+  for name, make in programs(mesh, batch).items():
+    if not words or any(word in name for word in words):
+      rows.append(measure(mesh, name, make))
+      print(json.dumps({"topology": topology, **rows[-1]}), flush=True)
+      keep(result)
+  return result
 
 
 def main(values: list[str] | None = None) -> int:
   """Prints one JSON line a program; returns the exit status."""
   parser = argparse.ArgumentParser(prog="python -m benchmarks.tpu_compile")
   parser.add_argument("--topology", default="v5e:2x4", help="one or several")
-  parser.add_argument("--batch", type=int, default=1024, help="of all chips")
+  parser.add_argument("--batch", type=int, default=256, help="of all chips")
   parser.add_argument("--programs", default="", help="words of their names")
   parser.add_argument("--write", action="store_true", help="docs/performance*")
   given = parser.parse_args(values)
+  keep = (performance.write_tpu,) if given.write else ()
   words = tuple(word for word in given.programs.split(",") if word)
   try:
     for topology in given.topology.split(","):
-      result = compile_all(topology, given.batch, words)
-      if given.write:
-        performance.write_tpu(result)
+      compile_all(topology, given.batch, words, *keep)
   except InputError as error:
     print(f"problem: {error}", file=sys.stderr)
     return 2

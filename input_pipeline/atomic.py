@@ -3,10 +3,13 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 
 from input_pipeline import paths
+
+_PIECE = 2**24
 
 
 @contextlib.contextmanager
@@ -38,7 +41,13 @@ def _uploading(path: paths.AnyPath) -> Iterator[pathlib.Path]:
     temporary = pathlib.Path(folder) / path.name
     yield temporary
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(temporary.read_bytes())
+    copy(temporary, path)
+
+
+def copy(source: paths.AnyPath, target: paths.AnyPath) -> None:
+  """Copies a file piece by piece, from or to a bucket as well."""
+  with source.open("rb") as reader, target.open("wb") as writer:
+    shutil.copyfileobj(reader, writer, _PIECE)
 
 
 def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:

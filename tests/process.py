@@ -15,9 +15,16 @@ EXAMPLES, DEV = 150, 37  # neither divides over processes or devices
 
 
 def start(
-  mode: str, count: int, *arguments: str, devices: int = 2
+  mode: str,
+  count: int,
+  *arguments: str,
+  folder: pathlib.Path,
+  devices: int = 2,
 ) -> list[subprocess.Popen]:
-  """Starts `count` processes that make one run, each with some devices."""
+  """Starts `count` processes that make one run, each with some devices.
+
+  What process i says goes to `log_i` in the folder; a pipe may fill up.
+  """
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -26,14 +33,14 @@ def start(
 
   def one(index):
     command = (sys.executable, "-m", "tests.process", mode, coordinator)
-    return subprocess.Popen(
-      [*command, str(count), str(index), *arguments],
-      cwd=ROOT,
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
+    with (folder / f"log_{index}").open("w") as log:
+      return subprocess.Popen(
+        [*command, str(count), str(index), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+      )
 
   return [one(index) for index in range(count)]
 

@@ -14,6 +14,7 @@ from input_pipeline.feature_cache import int8
 from input_pipeline.feature_cache.plan import Field, SplitPlan
 from mipd_jax import sharding
 from mipd_jax.feeding import feeds, residence, resident
+from mipd_jax.feeding import loading as loading_lib
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.feeding.loading import loading
 from mipd_jax.training import loop
@@ -62,8 +63,16 @@ def split(tmp_path_factory):
   return feature_cache.open_cache(folder).split("train")
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+  """Several chunks a load, the last of which overlaps the one before."""
+  monkeypatch.setattr(loading_lib, "_CHUNK_BYTES", 20_000)
+
+
 def _feeds(source, mesh, size=8):
   layout = resident.layout(source, size, mesh)
+  rows = loading_lib._chunk_rows(layout, layout.num_shards)
+  assert 1 < rows < layout.num_rows and layout.num_rows % rows
   with loading(source, layout, "load") as ready:
     return feeds.Streaming(source, size, mesh), feeds.FromMemory(ready())
 
@@ -173,7 +182,7 @@ def test_runs_are_equal_streamed_resident_and_resumed(tmp_path):
   loaded = _run(tmp_path / "resident", source=memory, resident="on")
   assert list(streamed[1]) == [1, 2, 3, 4, 5, 6]
   assert loaded == streamed
-  # Loaded in chunks and never read again.
+  # Loaded, and never read again.
   assert sum(len(r) for r in memory.reads if len(r) > 1) == 152
   for setting in ("on", "off"):
     _run(tmp_path / setting, resident=setting, steps=3)

@@ -16,8 +16,15 @@ from tests import process, training
 _TOLERANCE = 2e-5
 
 
-def _finish(processes, timeout=240):
-  said = [p.communicate(timeout=timeout)[0] for p in processes]
+def _finish(processes, folder, timeout=120):
+  """Exit codes and what was said; nobody is left behind."""
+  deadline = time.monotonic() + timeout
+  while any(p.poll() is None for p in processes):
+    if time.monotonic() > deadline:
+      for p in processes:
+        p.kill()
+    time.sleep(0.05)
+  said = [(folder / f"log_{i}").read_text() for i in range(len(processes))]
   return [p.returncode for p in processes], said
 
 
@@ -39,12 +46,14 @@ def _wait_for_step(workdir, step, processes):
     if time.monotonic() > deadline or any(p.poll() for p in processes):
       for p in processes:
         p.kill()
-      pytest.fail(f"no step {step}: {_finish(processes)[1]}")
+      said = _finish(processes, workdir.parent)[1]
+      pytest.fail(f"no step {step}: {said}")
     time.sleep(0.05)
 
 
-def test_processes_agree_and_tell_each_others_problems():
-  codes, said = _finish(process.start("agree", 2, devices=1))
+def test_processes_agree_and_tell_each_others_problems(tmp_path):
+  processes = process.start("agree", 2, folder=tmp_path, devices=1)
+  codes, said = _finish(processes, tmp_path)
   assert codes == [0, 0], said
   for index, text in enumerate(said):
     lines = [x for x in text.splitlines() if not x.startswith("[Gloo]")]
@@ -60,20 +69,20 @@ def test_processes_agree_and_tell_each_others_problems():
 def test_signal_kill_and_another_number_of_processes(tmp_path):
   """SIGTERM to one stops both; SIGKILL of both; one process ends the run."""
   two = tmp_path / "two"
-  processes = process.start("train", 2, str(two), "4000")
+  processes = process.start("train", 2, str(two), "4000", folder=tmp_path)
   _wait_for_step(two, 3, processes)
   processes[1].send_signal(signal.SIGTERM)
-  codes, said = _finish(processes)
+  codes, said = _finish(processes, tmp_path)
   assert codes == [0, 0], said
   stopped = max(_losses(two))
   assert all(f"step {stopped} complete False" in text for text in said), said
   assert (two / "checkpoints" / str(stopped)).is_dir()
 
-  processes = process.start("train", 2, str(two), "4000")
+  processes = process.start("train", 2, str(two), "4000", folder=tmp_path)
   _wait_for_step(two, stopped + 3, processes)
   for p in processes:
     p.kill()
-  codes, said = _finish(processes)
+  codes, said = _finish(processes, tmp_path)
   assert codes == [-signal.SIGKILL] * 2, said
 
   steps = max(_losses(two)) + 3

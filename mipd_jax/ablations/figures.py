@@ -63,13 +63,9 @@ def of_report(
   if bias is not None:
     by_group = calibration.by_group(rivals.right(bias), verb, groups)
     result |= _named("calibrated", by_group)
-  right = np.where(
-    trained[verb], rivals.trained_right, rivals.untrained_right
-  )
+  right = np.where(trained[verb], rivals.trained_right, rivals.untrained_right)
   result |= _named("among", calibration.by_group(right, verb, groups))
-  unlisted = ~trained & ~np.asarray(
-    terms.listed_names(trained, UNLISTED_SHARE)
-  )
+  unlisted = ~trained & ~np.asarray(terms.listed_names(trained, UNLISTED_SHARE))
   result["unlisted/unseen/verb_top1"] = calibration.among(
     found.verb_scores, verb, unlisted
   )

@@ -123,7 +123,7 @@ class Plan:
         f"and {self.seeds} seeds has no runs",
         "give at least one of each",
       )
-    if not 0 < self.held_out_seeds:
+    if self.held_out_seeds < 1:
       raise InputError(
         f"held_out_seeds={self.held_out_seeds}", "give at least one"
       )
@@ -241,3 +241,9 @@ def _merged(
       value = _merged(result[name], value, who)
     result[name] = value
   return result
+
+
+def part(plan: Plan, number: int, count: int) -> Plan | None:
+  """Every `count`-th variant from `number` on; None where there is none."""
+  variants = plan.variants[number::count]
+  return dataclasses.replace(plan, variants=variants) if variants else None

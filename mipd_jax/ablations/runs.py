@@ -110,9 +110,7 @@ def _figures(run: Run, world: OpenWorld, bias: float | None) -> Result:
     )
   else:
     split = world.reported()
-    scored = figures.of_report(
-      score(split), split.verbs, *_verbs(world), bias
-    )
+    scored = figures.of_report(score(split), split.verbs, *_verbs(world), bias)
   return {"losses": losses} | scored
 
 

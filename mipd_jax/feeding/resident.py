@@ -200,7 +200,7 @@ def compile_gather(layout: Layout, one_by_one: bool | None = None) -> Callable:
     for key, value in arrays.items():
       own = value.shape[1]  # shards of this device
       flat = value.reshape(-1, *value.shape[2:])
-      values = take(flat, rows_KxB * own)
+      values = take(flat, rows_KxB * own + shard_B)
       found[key] = _unpack(layout.example[key], values)
     return found
 

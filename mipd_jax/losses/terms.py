@@ -169,9 +169,7 @@ def verb_kl(
   return temperature**2 * kl
 
 
-def listed_names(
-  trained: Bool[Array, "v"], share: float
-) -> Bool[Array, "v"]:
+def listed_names(trained: Bool[Array, "v"], share: float) -> Bool[Array, "v"]:
   """The share of the untrained names, evenly spread, that may be known.
 
   A pure function of the two, so that scores can tell the listed names from

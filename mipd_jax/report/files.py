@@ -3,12 +3,12 @@
 import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from input_pipeline import paths
 from input_pipeline.atomic import replacing
 from input_pipeline.errors import InputError
 from mipd_jax.report import tables
@@ -16,7 +16,7 @@ from mipd_jax.report import tables
 
 def write_results(
   folder: str | os.PathLike[str], results: Mapping[str, Any]
-) -> tuple[pathlib.Path, pathlib.Path]:
+) -> tuple[paths.AnyPath, paths.AnyPath]:
   """Writes `results.json` and `results.md`.
 
   Args:
@@ -31,7 +31,7 @@ def write_results(
     InputError: a value that JSON does not know, or a dict that is no results
       dict; nothing is written then.
   """
-  folder = pathlib.Path(folder)
+  folder = paths.path(folder)
   plain = jsonable(results)
   texts = {
     folder / "results.md": tables.markdown(plain),

@@ -2,10 +2,10 @@
 
 import json
 import os
-import pathlib
 
 import numpy as np
 
+from input_pipeline import paths
 from input_pipeline.errors import InputError
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -23,7 +23,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
   Raises:
     InputError: no such file, a broken line before the last, or no numbers.
   """
-  path = pathlib.Path(path)
+  path = paths.path(path)
   if not path.is_file():
     raise InputError(f"{path}: no such file", "train first, or mend the path")
   points: dict[str, dict[int, float]] = {}

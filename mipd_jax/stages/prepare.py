@@ -10,7 +10,15 @@ import jax
 import numpy as np
 from absl import logging
 
-from input_pipeline import atomic, feature_cache, ov_swig, schema, swig
+from input_pipeline import (
+  atomic,
+  buckets,
+  feature_cache,
+  ov_swig,
+  paths,
+  schema,
+  swig,
+)
 from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
 from mipd_jax import precision, sharding
@@ -68,10 +76,13 @@ def prepare(config: Config) -> Prepared | None:
       used.
   """
   plan = _precompute_config(config)
-  _check_sources(config, encoders=True)
-  dataset = _dataset(config)
-  _make_encoders(config)
-  cache = _make_cache(config, dataset, plan)
+  here = _on_this_machine(config, need_cache=False)
+  _check_sources(here, encoders=True)
+  dataset = _dataset(here)
+  _make_encoders(here)
+  cache = _make_cache(here, dataset, plan)
+  if cache and here.teacher.cache != config.teacher.cache:
+    buckets.upload(config.teacher.cache, last=feature_cache.MANIFEST)
   return Prepared(dataset, cache) if cache else None
 
 
@@ -81,6 +92,7 @@ def open_prepared(config: Config) -> Prepared:
   Raises:
     InputError: something is missing, or the cache belongs to other images.
   """
+  config = _on_this_machine(config, need_cache=True)
   _check_sources(config, encoders=False)
   dataset = _dataset(config)
   cache = feature_cache.open_cache(config.teacher.cache)
@@ -95,6 +107,34 @@ def open_prepared(config: Config) -> Prepared:
         "run --mode=prepare with another teacher.cache, or delete this one",
       )
   return Prepared(dataset, cache)
+
+
+def _on_this_machine(config: Config, *, need_cache: bool) -> Config:
+  """The config with what lies in buckets copied here (input_pipeline.buckets).
+
+  Raises:
+    InputError: a bucket cannot be read; several processes are to make one
+      cache in it.
+  """
+  folder, cache = config.dataset.folder, config.teacher.cache
+  if paths.is_remote(folder):
+    folder = str(buckets.fetch(folder))
+  if paths.is_remote(cache):
+    whole = (paths.path(cache) / feature_cache.MANIFEST).exists()
+    if need_cache or whole:
+      buckets.fetch(cache, last=feature_cache.MANIFEST)
+    elif max(jax.process_count(), config.teacher.process_count) > 1:
+      raise InputError(
+        f"several processes cannot make one cache in a bucket ({cache})",
+        "make it by one process, or in a folder that all of them share, and "
+        "copy it: gcloud storage cp -r",
+      )
+    cache = str(buckets.local(cache))
+  return dataclasses.replace(
+    config,
+    dataset=dataclasses.replace(config.dataset, folder=folder),
+    teacher=dataclasses.replace(config.teacher, cache=cache),
+  )
 
 
 def _check_sources(config: Config, *, encoders: bool) -> None:

@@ -62,17 +62,28 @@ class Checkpoints:
     """Saves the state under its step, in the background."""
     step = int(state.step)
     if step not in self._latest.all_steps():
+      self._one_at_a_time(self._best)
       self._latest.save(step, args=ocp.args.StandardSave(state))
 
   def save_best(self, state: TrainState, selection: float) -> None:
     """Saves the state if it is the best so far by `selection`."""
     step = int(state.step)
     if step not in self._best.all_steps():
+      self._one_at_a_time(self._latest)
       self._best.save(
         step,
         args=ocp.args.StandardSave(state),
         metrics={"selection": selection},
       )
+
+  def _one_at_a_time(self, other: ocp.CheckpointManager) -> None:
+    """Waits for the other manager's save, where there are several processes.
+
+    Their threads in the background meet at barriers that Orbax gives the same
+    name in all managers, so two saves at once break each other.
+    """
+    if jax.process_count() > 1:
+      other.wait_until_finished()
 
   def latest_step(self) -> int | None:
     return self._latest.latest_step()

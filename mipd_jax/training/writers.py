@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from clu import metric_writers
 
-from input_pipeline import atomic
+from input_pipeline import atomic, paths
 from mipd_jax import distributed
 
 
@@ -22,30 +21,39 @@ class JsonLinesWriter(metric_writers.MetricWriter):
   """
 
   def __init__(self, path: str | os.PathLike, first_step: int = 0):
-    self._path = pathlib.Path(path)
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    kept = []
+    self._path = paths.path(path)
+    self._lines = []
     if first_step and self._path.exists():
       for line in self._path.read_text().splitlines():
         if _step_of(line, first_step) <= first_step:
-          kept.append(line + "\n")
-    with atomic.replacing(self._path) as partial:
-      partial.write_text("".join(kept))
-    self._file = self._path.open("a")
+          self._lines.append(line + "\n")
+    self._rewrite()
+    # Objects of a bucket cannot grow: there the file is written anew.
+    remote = paths.is_remote(self._path)
+    self._file = None if remote else self._path.open("a")
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     values = {name: float(np.asarray(x)) for name, x in scalars.items()}
     # JSON has no NaN; null says that there is no number.
     values = {n: x if np.isfinite(x) else None for n, x in values.items()}
     line = {"step": int(step), "time": round(time.time(), 3)} | values
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
+    self._lines.append(json.dumps(line) + "\n")
+    if self._file is None:
+      self._rewrite()
+    else:
+      self._file.write(self._lines[-1])
+      self._file.flush()
 
   def flush(self) -> None:
-    self._file.flush()
+    """Nothing waits: every line is written at once."""
 
   def close(self) -> None:
-    self._file.close()
+    if self._file is not None:
+      self._file.close()
+
+  def _rewrite(self) -> None:
+    with atomic.replacing(self._path) as partial:
+      partial.write_text("".join(self._lines))
 
   # Only scalars make sense in this file; the other kinds go to TensorBoard.
   def write_summaries(self, step, values, metadata=None) -> None: ...
@@ -66,7 +74,7 @@ def _step_of(line: str, first_step: int) -> int:
 
 
 def make_writer(
-  workdir: pathlib.Path, first_step: int
+  workdir: paths.AnyPath, first_step: int
 ) -> metric_writers.MetricWriter:
   """TensorBoard, log and `metrics.jsonl` in a work directory.
 

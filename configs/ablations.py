@@ -1,0 +1,263 @@
+"""What makes MIPD work, on small worlds: variants, worlds, seeds.
+
+  python -m mipd_jax.ablate --config=configs/ablations.py
+  python -m mipd_jax.ablate --config=configs/ablations.py:full --mode=select
+  python -m mipd_jax.ablate --config=configs/ablations.py:debug
+  python -m mipd_jax.ablate --config=configs/ablations.py:ov_swig
+
+Words behind the colon, joined by commas: `full` adds every variant to the
+standard ones; `debug` takes worlds that train in seconds, figures mean
+nothing; `ov_swig` takes configs/ov_swig.py's dataset in place of worlds.
+World n is a world drawn with seed n, with encoders trained on it. Choose
+between variants on some worlds (--mode=select), report on others
+(--first_world).
+"""
+
+import ml_collections
+
+from configs import ov_swig, synthetic
+from input_pipeline.errors import InputError
+from mipd_jax.ablations.plan import Variant, World
+
+MAX_WORLDS = 20
+_WORDS = ("full", "debug", "ov_swig")
+_MIPD, _PLAIN, _REFERENCE = "mipd", "no_distillation", "reference"
+
+# The question the whole study is about, and its controls.
+STANDARD = (
+  Variant(_PLAIN, _PLAIN, against=()),
+  Variant(_REFERENCE, _REFERENCE, against=(_PLAIN,)),
+  Variant(
+    _MIPD, against=(_PLAIN, _REFERENCE), asks="does MIPD beat what it is to?"
+  ),
+  Variant(
+    "kl_alone",
+    _PLAIN,
+    {"loss": {"verb_kl": 0.3}},
+    against=(_PLAIN, _MIPD),
+    asks="is the teacher's verb distribution all that helps?",
+  ),
+  Variant(
+    "no_kl",
+    changes={"loss": {"verb_kl": 0.0}},
+    against=(_MIPD, _PLAIN),
+    asks="what prompts, rationales and gaze do without it",
+  ),
+  Variant(
+    "kl_trained_names",
+    changes={"loss": {"verb_kl_names": "trained"}},
+    against=(_MIPD, _PLAIN),
+    asks="what the names of unseen verbs are worth",
+  ),
+  Variant(
+    "kl_half_listed",
+    changes={"loss": {"verb_kl_listed": 0.5}},
+    against=(_MIPD, _PLAIN),
+    asks="do names that were not listed gain too? (column unlisted)",
+  ),
+  Variant(
+    "no_scene_prompt",
+    changes={"model": {"scene_prompt": False}},
+    asks="the scene-aware prompt",
+  ),
+  Variant(
+    "no_box_prompt",
+    changes={"model": {"instance_prompt": False}},
+    asks="the instance-perception prompt",
+  ),
+  Variant(
+    "no_negatives",
+    changes={
+      "loss": {
+        "scene_contrast": 0.0,
+        "gaze_contrast": 0.0,
+        "align_negative": False,
+      }
+    },
+    asks="negative rationales",
+  ),
+  Variant(
+    "no_gaze",
+    changes={"model": {"gaze": False}},
+    asks="gaze distilled into roles",
+  ),
+  Variant(
+    "shuffled_teacher",
+    changes={"train": {"shuffled": "teacher"}},
+    against=(_MIPD, _PLAIN),
+    asks="control: another image's teacher",
+  ),
+  Variant(
+    "shuffled_rationales",
+    changes={"train": {"shuffled": "rationales"}},
+    against=(_MIPD, _PLAIN),
+    asks="control: another image's rationales",
+  ),
+)
+_NO_SCENE = {
+  name: 0.0
+  for name in ("scene_distill", "scene_contrast", "scene_align", "teacher_verb")
+}
+# One step of the method each.
+FURTHER = (
+  Variant(
+    "reference_masked",
+    _REFERENCE,
+    {"model": {"mask_padding": True}},
+    against=(_REFERENCE,),
+    asks="attention over caption padding",
+  ),
+  Variant(
+    "reference_detached",
+    _REFERENCE,
+    {"loss": {"detach_teacher": True}},
+    against=(_REFERENCE,),
+    asks="the teacher's target is not pulled to the student",
+  ),
+  Variant(
+    "reference_without_teacher",
+    _REFERENCE,
+    {
+      "model": {"teacher_branch": False},
+      "loss": {"scene_distill": 0.0, "scene_contrast": 0.0}
+      | {"gaze_contrast": 0.0},
+    },
+    against=(_REFERENCE,),
+    asks="what the reference's distillation does",
+  ),
+  Variant(
+    "pool_mean",
+    changes={"model": {"teacher_pooling": "mean"}},
+    asks="scene target: mean of patches that read the rationale",
+  ),
+  Variant(
+    "pool_class_query",
+    changes={"model": {"teacher_pooling": "class_query"}},
+    asks="scene target: the class token reads the patches",
+  ),
+  Variant(
+    "pool_learned_query",
+    changes={"model": {"teacher_pooling": "learned_query"}},
+    asks="scene target: a learned query reads the patches",
+  ),
+  Variant("no_scene", changes={"loss": _NO_SCENE}, asks="the scene branch"),
+  Variant(
+    "negatives_hinge",
+    changes={"loss": {"align_negative": False}},
+    asks="negatives by cosine hinge alone",
+  ),
+  Variant(
+    "negatives_infonce",
+    changes={"loss": {"scene_contrast": 0.0}},
+    asks="the scene's negatives by InfoNCE alone",
+  ),
+  Variant(
+    "not_detached",
+    changes={"loss": {"detach_teacher": False}},
+    asks="teacher targets that move to the student",
+  ),
+  Variant(
+    "no_temperature",
+    changes={"model": {"verb_temperature": False}},
+    asks="the learned logit scale of verbs",
+  ),
+  Variant(
+    "kl_all_names",
+    changes={"loss": {"verb_kl_names": "all"}},
+    asks="KL over all names at once",
+  ),
+  Variant(
+    "kl_of_clip",
+    changes={"loss": {"verb_kl_source": "clip"}},
+    asks="the student encoder's own logits instead of the teacher's",
+  ),
+  Variant(
+    "kl_temperature_1",
+    changes={"loss": {"verb_kl_temperature": 1.0}},
+    asks="temperature of the KL",
+  ),
+  Variant(
+    "kl_temperature_2",
+    changes={"loss": {"verb_kl_temperature": 2.0}},
+    asks="temperature of the KL",
+  ),
+  Variant(
+    "embedded_queries",
+    changes={"model": {"role_queries": "embedding"}},
+    asks="role queries of trained embeddings instead of text",
+  ),
+  Variant(
+    "closed_nouns",
+    changes={"model": {"noun_head": "closed"}},
+    asks="noun scores of the classifier alone",
+  ),
+  Variant(
+    "text_nouns",
+    changes={"model": {"noun_head": "text"}},
+    asks="noun scores by text alone",
+  ),
+  Variant(
+    "class_token_verb",
+    changes={"model": {"verb_pooling": "cls"}},
+    asks="the verb's attention pooling over patches",
+  ),
+  Variant(
+    "no_class_prior",
+    changes={"loss": {"verb_prior": False}},
+    asks="logits adjusted by the class prior",
+  ),
+  Variant(
+    "unseen_as_negatives",
+    changes={"loss": {"verb_names": "all"}},
+    asks="unseen names compete in the cross entropy",
+  ),
+)
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+  """A run's config as `base`, and the grid."""
+  words = {word for word in variant.split(",") if word}
+  if unknown := words - set(_WORDS):
+    raise InputError(
+      f"configs/ablations.py has no variant {sorted(unknown)[0]!r}",
+      f"there are {_WORDS}, joined by commas",
+    )
+  debug = "debug" in words
+  config = ml_collections.ConfigDict()
+  if "ov_swig" in words:
+    config.base = ov_swig.get_config("")
+    config.all_worlds = (World("ov_swig", {}),)
+    config.folder = "runs/ablations-ov_swig"
+  else:
+    config.base = synthetic.get_config("debug" if debug else "")
+    count = 2 if debug else MAX_WORLDS
+    config.all_worlds = tuple(_world(n, debug) for n in range(count))
+    config.folder = f"runs/ablations{'-debug' * debug}"
+    # Half of the demo's, so that the standard grid ends in about an hour.
+    config.base.train.steps = 6 if debug else 400
+  # One pass, then the score: nothing is due in between.
+  config.base.train.update(log_every=0, eval_every=0, checkpoint_every=0)
+  config.variants = STANDARD + (FURTHER if "full" in words else ())
+  config.first_world = 0
+  config.worlds = 2 if debug else 3
+  config.seeds = 2 if debug else 3
+  config.held_out_seeds = 1
+  config.held_out_verbs = 0  # as many as are unseen
+  return config
+
+
+def _world(number: int, debug: bool) -> World:
+  """World `number`; world 0 is the one of configs/synthetic.py."""
+  config = synthetic.get_config("debug" if debug else "")
+  old = "runs/data/debug" if debug else "runs/data/small_world"
+  new = f"{old}-{number}" if number else old
+
+  def moved(values):
+    return {
+      name: value.replace(old, new) if isinstance(value, str) else value
+      for name, value in values.to_dict().items()
+    }
+
+  dataset, teacher = moved(config.dataset), moved(config.teacher)
+  dataset["world"] = dataset["world"] | {"seed": number}
+  return World(f"world-{number}", {"dataset": dataset, "teacher": teacher})

@@ -1,0 +1,184 @@
+"""Runs an ablation study and writes its tables and plots.
+
+python -m mipd_jax.ablate --config=configs/ablations.py
+  [--mode=all|prepare|select|tables] [--only=NAME,...] [--processes=2]
+  [--worlds=N --first_world=N --seeds=N] [--docs=docs]
+
+What is done is kept: the same command continues a study that was stopped.
+"""
+
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+# Before TensorFlow is imported: its start-up lines say nothing to a user.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from input_pipeline import atomic
+from input_pipeline.errors import InputError
+from mipd_jax import command_line
+from mipd_jax.ablations import plan as plan_lib
+
+_COMPILED = "runs/compiled"  # as of main
+# select: only students with verbs held out; the reported split stays closed.
+MODES = ("all", "prepare", "select", "tables")
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Study file, with words behind a colon.", lock_config=True
+)
+_MODE = flags.DEFINE_enum("mode", "all", MODES, "What to do of the study.")
+_ONLY = flags.DEFINE_string("only", "", "Variants, joined by commas.")
+_WORLDS = flags.DEFINE_integer("worlds", 0, "How many; the config's if 0.")
+_FIRST = flags.DEFINE_integer("first_world", -1, "The first; the config's.")
+_SEEDS = flags.DEFINE_integer("seeds", 0, "Students a world; the config's.")
+_PROCESSES = flags.DEFINE_integer(
+  "processes", 1, "Processes that share the variants out."
+)
+_SHARE = flags.DEFINE_string(
+  "share", "", "K/N: do every N-th variant from the K-th on, no tables."
+)
+_DOCS = flags.DEFINE_string(
+  "docs", "", "Folder that gets the tables and plots, too."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Returns the exit code: 0 done, 2 bad input, others of a process."""
+  if len(argv) > 1:
+    logging.error("unexpected argument %r; see --helpshort", argv[1])
+    return 2
+  from mipd_jax import compilation
+
+  try:
+    values = command_line.config_of(_CONFIG)
+    plan = _plan(values)
+    share = _share(_SHARE.value)
+    compilation.set_up(_COMPILED, quick=values.base.quick_compile)
+    return _run(plan, share)
+  except InputError as error:
+    logging.error("%s", error)
+    return 2
+
+
+def _run(plan: plan_lib.Plan, share: tuple[int, int] | None) -> int:
+  from mipd_jax.ablations import study  # imports jax, after it is set up
+
+  mode = _MODE.value
+  if share:
+    number, count = share
+    mine = plan_lib.part(plan, number, count)
+    if mine is not None:
+      study.run(mine, report=mode == "all")
+    return 0
+  if mode == "prepare":
+    study.prepare_worlds(plan)
+    return 0
+  if mode != "tables":
+    if _PROCESSES.value > 1:
+      study.prepare_worlds(plan)
+      if code := _processes(_PROCESSES.value):
+        return code
+    else:
+      study.run(plan, report=mode == "all")
+  _write(plan)
+  return 0
+
+
+def _processes(count: int) -> int:
+  """Runs this command in several processes; the first exit code that is bad."""
+  command = [sys.executable, "-m", "mipd_jax.ablate", *sys.argv[1:]]
+  started = [
+    subprocess.Popen([*command, f"--share={number}/{count}"])
+    for number in range(count)
+  ]
+  try:
+    codes = [process.wait() for process in started]
+  finally:
+    for process in started:
+      if process.poll() is None:
+        process.terminate()
+  return next((code for code in codes if code), 0)
+
+
+def _write(plan: plan_lib.Plan) -> None:
+  """Tables and plots of what there is."""
+  from mipd_jax.ablations import collect, plots, tables
+
+  found = collect.summary(plan)
+  if not any(variant["runs"] for variant in found["variants"].values()) and (
+    not any(variant["figures"] for variant in found["variants"].values())
+  ):
+    raise InputError(
+      f"{plan.folder} has no results of this config", "run the study first"
+    )
+  text = tables.markdown(found, _command())
+  folder = plan.folder
+  with atomic.replacing(folder / "ablations.json") as path:
+    path.write_text(json.dumps(found, indent=1) + "\n")
+  with atomic.replacing(folder / "ablations_tables.md") as path:
+    path.write_text(text)
+  names = ["ablations.json", "ablations_tables.md"]
+  for name, draw in (
+    ("ablations.png", plots.differences),
+    ("ablations_curves.png", plots.curves),
+  ):
+    if draw(found, folder / name):
+      names.append(name)
+  if _DOCS.value:
+    for name in names:
+      shutil.copyfile(folder / name, pathlib.Path(_DOCS.value) / name)
+  print(text)
+  logging.info("Tables and plots are in %s.", folder)
+
+
+def _command() -> str:
+  """How to get the same tables."""
+  kept = [a for a in sys.argv[1:] if not a.startswith(("--docs", "--proce"))]
+  return "python -m mipd_jax.ablate " + shlex.join(kept)
+
+
+def _plan(values) -> plan_lib.Plan:
+  worlds = values.all_worlds
+  first = values.first_world if _FIRST.value < 0 else _FIRST.value
+  count = _WORLDS.value or min(values.worlds, len(worlds))
+  if first < 0 or first + count > len(worlds):
+    raise InputError(
+      f"worlds {first} to {first + count - 1} of {len(worlds)}",
+      "choose --first_world and --worlds among those there are",
+    )
+  seeds = _SEEDS.value or values.seeds
+  return plan_lib.Plan(
+    base=values.base.to_dict(),
+    variants=plan_lib.chosen(values.variants, _ONLY.value),
+    worlds=tuple(worlds[first : first + count]),
+    seeds=seeds,
+    # To choose between variants takes as many students as to report them.
+    held_out_seeds=seeds if _MODE.value == "select" else values.held_out_seeds,
+    held_out_verbs=values.held_out_verbs,
+    folder=pathlib.Path(values.folder),
+  )
+
+
+def _share(text: str) -> tuple[int, int] | None:
+  if not text:
+    return None
+  try:
+    number, count = map(int, text.split("/"))
+  except ValueError:
+    number, count = 0, 0
+  if not 0 <= number < count:
+    raise InputError(f"--share={text!r}", "give K/N with 0 <= K < N")
+  return number, count
+
+
+if __name__ == "__main__":
+  command_line.start(main)

@@ -1,0 +1,131 @@
+"""Results of all runs of a plan, put together: what tables and plots read."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mipd_jax.ablations import runs, statistics
+from mipd_jax.ablations.plan import Plan, Run, Variant
+from mipd_jax.ablations.runs import Result
+from mipd_jax.ablations.statistics import Estimate, Values
+from mipd_jax.metrics import calibration
+
+# Of a world, beside its runs.
+ZERO_SHOT = "zero_shot.json"
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+  """The whole study as plain data.
+
+  Returns:
+    method, worlds, seeds; "variants" {name: what it is, its figures as
+    estimates, its mean curve}; "differences" [variant, against, figures];
+    "zero_shot" {model: figures}. Runs that are missing are left out and
+    counted.
+  """
+  reported = {
+    variant.name: _results(plan, variant, held_out=False)
+    for variant in plan.variants
+  }
+  selected = {
+    variant.name: _results(plan, variant, held_out=True)
+    for variant in plan.variants
+  }
+  both = {name: (reported[name], selected[name]) for name in reported}
+  return {
+    "method": statistics.METHOD,
+    "worlds": [world.name for world in plan.worlds],
+    "seeds": plan.seeds,
+    "held_out_seeds": plan.held_out_seeds,
+    "variants": {
+      variant.name: _variant(plan, variant, *both[variant.name])
+      for variant in plan.variants
+    },
+    "differences": [
+      {
+        "variant": name,
+        "against": other,
+        "figures": _differences(both[name], both[other]),
+      }
+      for name, other in plan.pairs()
+    ],
+    "zero_shot": _zero_shot(plan),
+  }
+
+
+def _results(plan: Plan, variant: Variant, *, held_out: bool) -> list[Result]:
+  found = []
+  for world in plan.worlds:
+    wanted = plan.held_out_runs if held_out else plan.reported_runs
+    for run in wanted(variant, world):
+      found.append(runs.finished(run, run.hash(plan.held_out_verbs)))
+  return [result for result in found if result is not None]
+
+
+def _variant(
+  plan: Plan, variant: Variant, reported: list[Result], selected: list[Result]
+) -> dict[str, Any]:
+  run: Run = plan.run(variant, plan.worlds[0], 0)
+  curves = [r["curve"] for r in reported if "curve" in r]
+  return {
+    "preset": variant.preset,
+    "changes": dict(variant.changes),
+    "asks": variant.asks,
+    "uses_unseen_names": run.uses_unseen_names,
+    "runs": len(reported),
+    "missing": len(plan.worlds) * plan.seeds - len(reported),
+    "diverged": sum("diverged" in r for r in (*reported, *selected)),
+    "seconds": sum(r["seconds"] for r in (*reported, *selected)),
+    "figures": {
+      name: _plain(statistics.estimate(values))
+      for results in (reported, selected)
+      for name, values in _by_figure(results).items()
+    },
+    "curve": calibration.mean_curve(curves) if curves else None,
+  }
+
+
+def _differences(mine: tuple, theirs: tuple) -> dict[str, dict | None]:
+  result = {}
+  for ours, others in zip(mine, theirs, strict=True):
+    against = _by_figure(others)
+    for name, values in _by_figure(ours).items():
+      found = statistics.difference(values, against.get(name, {}))
+      if found is not None:
+        result[name] = _plain(found)
+  return result
+
+
+def _by_figure(results: list[Result]) -> dict[str, Values]:
+  found: dict[str, dict[tuple[str, int], float]] = {}
+  for result in results:
+    for name, value in result["figures"].items():
+      if value is not None:
+        key = (result["world"], result["seed"])
+        found.setdefault(name, {})[key] = value
+  return found
+
+
+def _plain(found: Estimate | None) -> dict[str, Any] | None:
+  if found is None:
+    return None
+  return vars(found) | {"excludes_zero": found.excludes_zero}
+
+
+def _zero_shot(plan: Plan) -> dict[str, dict[str, Any]]:
+  """Means over worlds of what the frozen models' logits score."""
+  values: dict[str, dict[str, dict]] = {}
+  for world in plan.worlds:
+    path = plan.folder / world.name / ZERO_SHOT
+    if not path.exists():
+      continue
+    models: Mapping[str, Result] = json.loads(path.read_text())
+    for model, result in models.items():
+      for name, value in result["figures"].items():
+        if value is not None:
+          figures = values.setdefault(model, {})
+          figures.setdefault(name, {})[world.name, 0] = value
+  return {
+    model: {n: _plain(statistics.estimate(v)) for n, v in figures.items()}
+    for model, figures in values.items()
+  }

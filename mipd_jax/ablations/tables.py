@@ -1,0 +1,173 @@
+"""The study's tables in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mipd_jax.report.tables import DASH
+
+# Header -> figure, of each table. Verb top-1 unless the header says more.
+SCORES = {
+  "seen": "raw/seen/verb_top1",
+  "rare": "raw/rare/verb_top1",
+  "unseen": "raw/unseen/verb_top1",
+  "HM": "raw/harmonic_mean",
+  "seen, cal.": "calibrated/seen/verb_top1",
+  "rare, cal.": "calibrated/rare/verb_top1",
+  "unseen, cal.": "calibrated/unseen/verb_top1",
+  "HM, cal.": "calibrated/harmonic_mean",
+  "seen among trained": "among/seen/verb_top1",
+  "unseen among untrained": "among/unseen/verb_top1",
+  "unlisted": "unlisted/unseen/verb_top1",
+}
+ROLES = {
+  f"{group} {score.replace('_gt', '').replace('_', '-')}": (
+    f"raw/{group}/{score}"
+  )
+  for score in ("value_gt", "value_all_gt", "grnd_gt", "grnd_all_gt")
+  for group in ("seen", "unseen")
+}
+DIFFERENCES = {
+  "seen": "raw/seen/verb_top1",
+  "rare": "raw/rare/verb_top1",
+  "unseen": "raw/unseen/verb_top1",
+  "HM": "raw/harmonic_mean",
+  "HM, cal.": "calibrated/harmonic_mean",
+  "unseen among untrained": "among/unseen/verb_top1",
+  "seen value": "raw/seen/value_gt",
+  "unseen value": "raw/unseen/value_gt",
+  "seen grnd": "raw/seen/grnd_gt",
+  "unseen grnd": "raw/unseen/grnd_gt",
+}
+SELECTION = {
+  "seen": "held_out/seen/verb_top1",
+  "rare": "held_out/rare/verb_top1",
+  "held out": "held_out/unseen/verb_top1",
+  "HM": "held_out/harmonic_mean",
+  "best HM by bias": "held_out/calibrated_harmonic_mean",
+  "held out among held out": "held_out/among/verb_top1",
+}
+_KINDS = """\
+Verb top-1 in percent, mean over worlds ± half the interval. HM: harmonic mean
+of seen and unseen. *cal.*: after a bias off the trained verbs' scores, chosen
+per variant and world by students trained with seen verbs held out, on dev
+images of seen and rare verbs. *among*: only names of that kind compete.
+*unlisted*: images of every second unseen verb, among those verbs' names; a
+half-listed variant is not told these. † is told the names of unseen verbs in
+training, never their images."""
+
+
+def markdown(study: Mapping[str, Any], command: str) -> str:
+  """All tables of `collect.summary`, ending in a newline."""
+  variants = study["variants"]
+  reported = {n: v for n, v in variants.items() if v["runs"]}
+  parts = [_head(study, command)]
+  if reported:
+    frozen = {n: {"figures": f} for n, f in study["zero_shot"].items()}
+    parts += [
+      "### Verbs",
+      _KINDS,
+      _table(reported | frozen, SCORES),
+      "### Roles, for the true verb's frame",
+      _table(reported, ROLES),
+    ]
+  found = [d for d in study["differences"] if d["figures"]]
+  reports = [d for d in found if "raw/harmonic_mean" in d["figures"]]
+  if reports:
+    parts += [
+      "### Differences",
+      "Percentage points and their intervals; bold where the interval "
+      "excludes zero.",
+      _difference_table(reports, DIFFERENCES),
+    ]
+  parts += [
+    "### What may choose",
+    "Dev images of students trained with seen verbs held out; no image of an "
+    "unseen verb is read, and no unseen name competes. Choose by this table.",
+    _table(variants, SELECTION),
+  ]
+  if found:
+    parts.append(_difference_table(found, SELECTION))
+  parts += ["### The variants", _questions(variants)]
+  return "\n\n".join(parts) + "\n"
+
+
+def number(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+  """A mean with half its interval, or a dash."""
+  if found is None:
+    return DASH
+  mean = f"{found['mean']:+.1f}" if signed else f"{found['mean']:.1f}"
+  if found["low"] is None:
+    return mean
+  return f"{mean} ± {(found['high'] - found['low']) / 2:.1f}"
+
+
+def _head(study: Mapping[str, Any], command: str) -> str:
+  worlds, seeds = len(study["worlds"]), study["seeds"]
+  lines = [
+    f"`{command}`: {worlds} world{'s' * (worlds != 1)} x {seeds} "
+    f"student{'s' * (seeds != 1)} a variant. {study['method']}."
+  ]
+  if worlds == 1:
+    lines.append(
+      "There is one world, so intervals are over its students and say nothing "
+      "of other worlds."
+    )
+  for name, variant in study["variants"].items():
+    if variant["diverged"]:
+      lines.append(f"**{name}: {variant['diverged']} students diverged.**")
+    if variant["missing"] and variant["runs"]:
+      lines.append(f"**{name}: {variant['missing']} runs are missing.**")
+  return " ".join(lines)
+
+
+def _table(rows: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+  lines = _header(["variant", *columns])
+  for name, row in rows.items():
+    mark = " †" if row.get("uses_unseen_names") else ""
+    cells = [number(row["figures"].get(figure)) for figure in columns.values()]
+    if any(cell != DASH for cell in cells):
+      lines.append(_row([name + mark, *cells]))
+  return "\n".join(lines)
+
+
+def _difference_table(
+  rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
+) -> str:
+  lines = _header(["variant", "less", *columns])
+  for row in rows:
+    cells = []
+    for figure in columns.values():
+      found = row["figures"].get(figure)
+      text = number(found, signed=True)
+      cells.append(f"**{text}**" if found and found["excludes_zero"] else text)
+    if any(cell != DASH for cell in cells):
+      lines.append(_row([row["variant"], row["against"], *cells]))
+  return "\n".join(lines)
+
+
+def _questions(variants: Mapping[str, Any]) -> str:
+  lines = _header(["variant", "preset", "changes", "asks"], numbers=False)
+  for name, variant in variants.items():
+    changes = ", ".join(_flat(variant["changes"])) or DASH
+    asks = variant["asks"] or DASH
+    lines.append(_row([name, variant["preset"], changes, asks]))
+  return "\n".join(lines)
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> list[str]:
+  found = []
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      found += _flat(value, f"{path}{name}.")
+    else:
+      found.append(f"`{path}{name}={value}`")
+  return found
+
+
+def _header(names: Sequence[str], *, numbers: bool = True) -> list[str]:
+  aligned = [":--"] + ["--:" if numbers else ":--"] * (len(names) - 1)
+  return [_row(names), _row(aligned)]
+
+
+def _row(cells: Sequence[str]) -> str:
+  return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,69 @@
+"""What the command lines with --config share: start, flags, errors."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import app, flags, logging
+
+from input_pipeline.errors import InputError
+
+# Libraries that tell every file they touch, or which chips are not there.
+_CHATTY = ("orbax", "tensorflow", "xla_bridge")
+
+
+def start(main: Callable[[Sequence[str]], int]) -> None:
+  """Parses flags, sets up logging, runs `main`, exits with what it returns."""
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  logging.get_absl_handler().addFilter(_worth_showing)
+  flags.mark_flag_as_required("config")
+  app.run(lambda argv: sys.exit(main(argv)), flags_parser=_parse)
+
+
+def config_of(
+  flag: flags.FlagHolder[ml_collections.ConfigDict],
+) -> ml_collections.ConfigDict:
+  """The config of --config.
+
+  Raises:
+    InputError: there is no such file.
+  """
+  values = flag.value
+  try:
+    values.get("name", None)  # config_flags tells of a missing file only now
+  except OSError as error:
+    reason = " ".join(str(error.__cause__).split())
+    raise InputError(
+      f"--config: {reason}",
+      "name one of configs/*.py, from the repository's root",
+    ) from error
+  return values
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags; what is wrong with them becomes one message, exit code 2.
+
+  config_flags lets errors of config files through as they come, some wrapped
+  in others, so the InputError is looked for in the chain.
+  """
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError) as error:
+    found = error
+    while found and not isinstance(found, InputError):
+      found = found.__cause__ or found.__context__
+    if found is None:
+      said = " ".join(str(error).replace("\\n", " ").split()).strip("'\"\\")
+      if not isinstance(error, flags.Error):
+        about = [arg for arg in argv[1:] if arg.startswith("--config.")]
+        said = f"one of {about} names no field of the config: {said}"
+      found = InputError(said, "see --helpshort, and mipd_jax/config.py")
+    print(found, file=sys.stderr)  # logging is not set up yet
+    sys.exit(2)
+
+
+def _worth_showing(record) -> bool:
+  """Of chatty libraries only warnings are shown."""
+  chatty = any(name in record.pathname for name in _CHATTY)
+  return not chatty or record.levelno >= logging.converter.STANDARD_WARNING

@@ -1,0 +1,217 @@
+"""Runs of a study: what they train, what is kept, what is done again."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline import feature_cache, schema
+from mipd_jax.ablations import collect, programs, runs, study
+from mipd_jax.ablations.plan import Variant, World
+from mipd_jax.feeding import shuffled
+from mipd_jax.models.mipd import Mipd
+from mipd_jax.stages import prepare
+from mipd_jax.stages import train as train_stage
+from mipd_jax.training import loop
+from mipd_jax.training.checkpoints import Checkpoints
+from mipd_jax.training.divergence import DivergedError
+from tests import ablation_fakes as fakes
+from tests import batches
+
+
+@pytest.fixture(autouse=True)
+def _device(monkeypatch):
+  fakes.one_device(monkeypatch)
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+  found = fakes.Prepared()
+  monkeypatch.setattr(prepare, "prepare", lambda config: found)
+  return found
+
+
+@pytest.mark.slow
+def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
+  """The seed as an argument, shared features: bit for bit the same."""
+  plan = fakes.plan(tmp_path)
+  config = plan.config(plan.variants[0], fakes.WORLD, seed=3)
+  world = fakes.open_world(plan, prepared)
+  data = world.training(train_stage.train_parts(config), "", False)
+  model = train_stage.make_model(config, prepared)
+  banks = world.banks(data.verbs)
+  params, losses = runs._train(config, model, data, banks, world.mesh)
+
+  source = train_stage.stored(prepared, "train", (feature_cache.STUDENT,))
+  checkpoints = Checkpoints(tmp_path / "loop", {}, 1)
+  summary = {g: {"images": 0} for g in (*schema.GROUPS, "all")}
+  inputs = loop.TrainInputs(
+    source, source.names, prepared.banks, lambda _: summary, {}
+  )
+  try:
+    state, complete = loop.train(config, model, inputs, world.mesh, checkpoints)
+  finally:
+    checkpoints.close()
+  assert complete and np.isfinite(losses["total"])
+  for mine, wanted in zip(
+    jax.tree.leaves(params),
+    jax.tree.leaves(state.params["student"]),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(mine, wanted)
+
+
+def _count(monkeypatch):
+  """Notes the runs that are done."""
+  done = []
+  real = runs.do
+
+  def do(run, *arguments):
+    done.append(run.path.name)
+    return real(run, *arguments)
+
+  monkeypatch.setattr(runs, "do", do)
+  return done
+
+
+def test_a_study_that_was_killed_continues(tmp_path, prepared, monkeypatch):
+  fakes.no_steps(monkeypatch)
+  done = _count(monkeypatch)
+  plan = fakes.plan(tmp_path, seeds=2)
+  real = runs._figures
+
+  def killed(run, *arguments):
+    if run.seed == 1:
+      raise KeyboardInterrupt
+    return real(run, *arguments)
+
+  monkeypatch.setattr(runs, "_figures", killed)
+  with pytest.raises(KeyboardInterrupt):
+    study.run(plan, report=True)
+  monkeypatch.setattr(runs, "_figures", real)
+  first = ["plain-0.held_out.json", "plain-0.json"]
+  assert done == [*first, "plain-1.json"]
+  assert not (tmp_path / "w" / "plain-1.json").exists()
+
+  done.clear()
+  study.run(plan, report=True)
+  assert done == ["plain-1.json"]
+  done.clear()
+  study.run(plan, report=True)
+  assert not done
+
+  # A changed setting is another run; figures of the old one are not kept.
+  changed = fakes.plan(tmp_path, seeds=2, learning_rate=0.5)
+  assert not collect.summary(changed)["variants"]["plain"]["runs"]
+  study.run(changed, report=True)
+  assert len(done) == 3
+
+
+def test_a_result_cut_in_half_is_done_again(tmp_path, prepared, monkeypatch):
+  fakes.no_steps(monkeypatch)
+  plan = fakes.plan(tmp_path)
+  study.run(plan, report=True)
+  path = tmp_path / "w" / "plain-0.json"
+  whole = path.read_text()
+  path.write_text(whole[: len(whole) // 2])
+  done = _count(monkeypatch)
+  study.run(plan, report=True)
+  assert done == ["plain-0.json"]
+  again, before = json.loads(path.read_text()), json.loads(whole)
+  assert again["figures"] == before["figures"]
+
+
+def test_figures_of_a_run_and_of_frozen_models(tmp_path, prepared, monkeypatch):
+  fakes.no_steps(monkeypatch)
+  plan = fakes.plan(tmp_path, seeds=2)
+  study.run(plan, report=True)
+  found = collect.summary(plan)
+  variant = found["variants"]["plain"]
+  assert (variant["runs"], variant["missing"]) == (2, 0)
+  figures = variant["figures"]
+  for name in ("raw/harmonic_mean", "calibrated/unseen/verb_top1",
+               "among/unseen/verb_top1", "unlisted/unseen/verb_top1",
+               "raw/seen/grnd_gt", "held_out/harmonic_mean"):  # fmt: skip
+    assert 0 <= figures[name]["mean"] <= 100, name
+  assert figures["raw/seen/verb_top1"]["students"] == 2
+  assert list(found["zero_shot"]) == ["teacher zero-shot"]
+  # The teacher's logits, by hand.
+  split = prepared.cache.split("test", (feature_cache.VERB_LOGITS,))
+  verb = split.annotations[schema.VERB]
+  unseen = fakes.GROUPS[verb] == 2
+  logits = split.features[schema.VERB_LOGITS]
+  right = (logits.argmax(-1) == verb)[unseen]
+  np.testing.assert_allclose(
+    found["zero_shot"]["teacher zero-shot"]["raw/unseen/verb_top1"]["mean"],
+    100 * right.mean(),
+  )
+
+
+def test_a_student_that_diverged_is_a_result(tmp_path, prepared, monkeypatch):
+  def diverge(run, *_):
+    raise DivergedError("step 3: total not finite. Images: ...")
+
+  monkeypatch.setattr(runs, "_figures", diverge)
+  plan = fakes.plan(tmp_path)
+  study.run(plan, report=True)
+  found = collect.summary(plan)["variants"]["plain"]
+  assert found["diverged"] == 2 and not found["figures"]
+  result = json.loads((tmp_path / "w" / "plain-0.json").read_text())
+  assert result["diverged"] == "step 3"
+
+
+def test_a_loss_that_is_no_number_is_noticed(tmp_path, prepared):
+  plan = fakes.plan(tmp_path)
+  config = plan.config(plan.variants[0], fakes.WORLD, 0)
+  data = fakes.open_world(plan, prepared).training(("student",), "", False)
+  fetched = [(2, {"total": np.array([1.0, np.nan, 0.0])})]
+  with pytest.raises(DivergedError, match="step 1: total"):
+    runs._losses(config, data, fetched)
+  fetched = [(2, {"total": np.array([1.0, 2.0, 7.0])})]
+  assert runs._losses(config, data, fetched) == {"total": 1.5}
+
+
+def test_all_runs_of_a_world_share_its_features(tmp_path, monkeypatch):
+  fakes.no_steps(monkeypatch)
+  prepared = fakes.Prepared()
+  variants = (Variant("a", "no_distillation"), Variant("b"))
+  plan = fakes.plan(tmp_path, *variants)
+  world = fakes.open_world(plan, prepared)
+  parts = [
+    train_stage.train_parts(plan.config(variant, fakes.WORLD, 0))
+    for variant in variants
+  ]
+  few, all_ = (world.training(p, "", False).feed for p in parts)
+  few, all_ = few._resident, all_._resident
+  assert set(few.arrays) < set(all_.arrays)
+  for key, array in few.arrays.items():
+    assert array is all_.arrays[key]
+  assert schema.TEACHER_TOKENS not in few.arrays
+
+
+def test_worlds_and_seeds_share_one_program():
+  model = Mipd(fakes.plan("x").config(
+    Variant("a", "no_distillation"), World("w", {}), 0).model, batches.SIZES,
+  )  # fmt: skip
+  plan = fakes.plan("x")
+  configs = [plan.config(plan.variants[0], fakes.WORLD, s) for s in (0, 1)]
+  made = [
+    programs.train_steps(model, c.loss, c.train, 4, None) for c in configs
+  ]
+  assert made[0] is made[1]
+
+
+@pytest.mark.parametrize("kind", shuffled.KEYS)
+def test_shuffled_features_come_from_another_image(kind):
+  source = batches.MemorySource(40)
+  control = shuffled.control(source, kind)
+  indices = np.array([3, 17, 3, 0])
+  wanted, found = source.read(indices), control.read(indices)
+  others = source.read(control.other[indices])
+  assert (control.other != np.arange(40)).all()
+  assert sorted(control.other) == list(range(40))
+  for key, value in found.items():
+    theirs = key in shuffled.KEYS[kind]
+    np.testing.assert_array_equal(value, (others if theirs else wanted)[key])
+  assert shuffled.control(source, "") is source
