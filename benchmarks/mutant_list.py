@@ -8,6 +8,7 @@ TOTAL = "mipd_jax/losses/total.py"
 LOSS_BOXES = "mipd_jax/losses/boxes.py"
 LOSS_CONFIG = "mipd_jax/losses/config.py"
 PRESETS = "mipd_jax/presets.py"
+ATTENTION = "mipd_jax/models/attention.py"
 DECODER = "mipd_jax/models/decoder.py"
 LAYERS = "mipd_jax/models/layers.py"
 STUDENT = "mipd_jax/models/student.py"
@@ -40,7 +41,12 @@ LOSSES = (
     "jax.nn.relu(cosine(target, negative))",
     "cosine(target, negative)",
   ),
-  ("cosine: one norm", TERMS, "/ (norm(a) * norm(b))", "/ norm(a)"),
+  (
+    "cosine: one norm",
+    TERMS,
+    "_norm(a, epsilon) * _norm(b, epsilon)",
+    "_norm(a, epsilon)",
+  ),
   (
     "absolute value: gradient at 0",
     TERMS,
@@ -159,14 +165,14 @@ NETWORK = (
   (
     "cross-attention: no residual",
     DECODER,
-    'x += drop(attention("cross_attention")',
-    'x = drop(attention("cross_attention")',
+    "x += drop(cross_attention(",
+    "x = drop(cross_attention(",
   ),
   (
     "cross-attention: queries not normed",
     DECODER,
-    'attention("cross_attention")(y, memory',
-    'attention("cross_attention")(x, memory',
+    "cross_attention(y, memory",
+    "cross_attention(x, memory",
   ),
   (
     "feed-forward: no GELU",
@@ -195,9 +201,15 @@ NETWORK = (
   ),
   (
     "attention: not scaled",
-    LAYERS,
-    'project("query", queries) / math.sqrt(width)',
-    'project("query", queries)',
+    ATTENTION,
+    'project(queries, *weights("query")) / math.sqrt(width)',
+    'project(queries, *weights("query"))',
+  ),
+  (
+    "attention: value bias without the weights' sum",
+    ATTENTION,
+    "total_BxHxQx1 * bias[:, None]",
+    "bias[:, None]",
   ),
   (
     "verb: not unit length",
@@ -238,8 +250,8 @@ NETWORK = (
   (
     "teacher: patch, not class token",
     TEACHER,
-    "tokens[:, :1]",
-    "tokens[:, 1:2]",
+    "query = tokens.token(0)[:, None]",
+    "query = tokens.token(1)[:, None]",
   ),
   (
     "teacher: other text",

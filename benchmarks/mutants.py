@@ -47,6 +47,7 @@ _LIKELY = {
   "optimizer": (_REFERENCE, "-k", "steps"),
 }
 _TESTS = (
+  "tests/test_absorbed.py",
   "tests/test_losses.py",
   "tests/test_scores.py",
   "tests/test_metrics_swig_cli.py",

@@ -148,11 +148,12 @@ def _write(name: str, results: Any, table: str) -> None:
     (_FOLDER / f"{name}.json", json.dumps(results, indent=1) + "\n"),
     (_FOLDER / f"{name}_table.md", table),
   ):
-    _replace(path, text)
+    replace(path, text)
   if DOCUMENT.exists():
-    _replace(DOCUMENT, figures.filled(DOCUMENT.read_text()))
+    replace(DOCUMENT, figures.filled(DOCUMENT.read_text()))
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def replace(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all."""
   with atomic.replacing(path) as partial:
     partial.write_text(text)

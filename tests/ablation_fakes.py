@@ -12,8 +12,13 @@ from input_pipeline.small_world.config import WorldConfig
 from mipd_jax import sharding
 from mipd_jax.ablations import opened, programs
 from mipd_jax.ablations.plan import Plan, Variant, World
-from mipd_jax.config import Config, DatasetConfig, EvalConfig, TeacherConfig
-from mipd_jax.config import TrainConfig
+from mipd_jax.config import (
+  Config,
+  DatasetConfig,
+  EvalConfig,
+  TeacherConfig,
+  TrainConfig,
+)
 from mipd_jax.losses import total as total_lib
 from mipd_jax.stages import train as train_stage
 from tests import batches, models

@@ -12,7 +12,7 @@ from mipd_jax.losses import total as total_lib
 from mipd_jax.stages import prepare
 from tests import ablation_fakes as fakes
 
-UNSEEN = fakes.GROUPS == schema.GROUPS.index("unseen")
+UNSEEN = schema.GROUPS.index("unseen") == fakes.GROUPS
 
 
 @pytest.fixture(autouse=True)

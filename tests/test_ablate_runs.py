@@ -8,9 +8,8 @@ import pytest
 
 from input_pipeline import feature_cache, schema
 from mipd_jax.ablations import collect, programs, runs, study
-from mipd_jax.ablations.plan import Variant, World
+from mipd_jax.ablations.plan import Variant
 from mipd_jax.feeding import shuffled
-from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages import prepare
 from mipd_jax.stages import train as train_stage
 from mipd_jax.training import loop
@@ -41,7 +40,13 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   data = world.training(train_stage.train_parts(config), "", False)
   model = train_stage.make_model(config, prepared)
   banks = world.banks(data.verbs)
+  other = plan.config(plan.variants[0], fakes.WORLD, seed=4)
+  runs._train(other, model, data, banks, world.mesh)
   params, losses = runs._train(config, model, data, banks, world.mesh)
+  program = programs.train_steps(
+    model, config.loss, config.train, config.train.steps, world.mesh
+  )
+  assert program._cache_size() == 1  # one for both seeds
 
   source = train_stage.stored(prepared, "train", (feature_cache.STUDENT,))
   checkpoints = Checkpoints(tmp_path / "loop", {}, 1)
@@ -188,18 +193,6 @@ def test_all_runs_of_a_world_share_its_features(tmp_path, monkeypatch):
   for key, array in few.arrays.items():
     assert array is all_.arrays[key]
   assert schema.TEACHER_TOKENS not in few.arrays
-
-
-def test_worlds_and_seeds_share_one_program():
-  model = Mipd(fakes.plan("x").config(
-    Variant("a", "no_distillation"), World("w", {}), 0).model, batches.SIZES,
-  )  # fmt: skip
-  plan = fakes.plan("x")
-  configs = [plan.config(plan.variants[0], fakes.WORLD, s) for s in (0, 1)]
-  made = [
-    programs.train_steps(model, c.loss, c.train, 4, None) for c in configs
-  ]
-  assert made[0] is made[1]
 
 
 @pytest.mark.parametrize("kind", shuffled.KEYS)

@@ -5,12 +5,13 @@ import re
 
 import pytest
 
-from benchmarks import figures, small_world, teachers
+from benchmarks import figures, minute, small_world, teachers
+from input_pipeline import schema
 
 
 @pytest.mark.parametrize(
   ("name", "parts"),
-  [("README.md", 2), ("docs/teachers.md", 1)],
+  [("README.md", 2), ("docs/teachers.md", 1), ("docs/performance.md", 3)],
 )
 def test_documents_are_what_their_sources_say(name, parts):
   text = (figures.ROOT / name).read_text()
@@ -37,6 +38,21 @@ def test_small_world_table_is_what_its_json_says():
   found = json.loads((docs / "small_world.json").read_text())
   table = small_world.markdown(found["table"], found["seeds"], found["command"])
   assert (docs / "small_world.md").read_text() == table
+
+
+def test_the_minute_is_the_sum_of_what_was_compiled():
+  folder = figures.DOCS / "performance"
+  found = json.loads((folder / "tpu.json").read_text())[minute.TOPOLOGY]
+  seconds = minute.parts({row["program"]: row for row in found["programs"]})
+  assert (folder / "minute.md").read_text() == minute.table(seconds)
+  assert sum(seconds.values()) < 90
+
+
+def test_bytes_of_an_image_are_those_of_an_int8_cache():
+  tokens = 577 * (1024 + 4)
+  student = minute.image_bytes([schema.STUDENT_TOKENS, schema.EXAMPLE_MASK])
+  assert student == tokens
+  assert minute.image_bytes([schema.VERB]) == 4
 
 
 def test_pictures_of_the_readme_are_there():
