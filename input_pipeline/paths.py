@@ -14,6 +14,11 @@ def is_remote(where: str | os.PathLike[str]) -> bool:
   return _SCHEME in os.fspath(where)
 
 
+def absolute(where: str | os.PathLike[str]) -> AnyPath:
+  """`path`, from the root where it is of this machine."""
+  return path(where) if is_remote(where) else pathlib.Path(where).absolute()
+
+
 def path(where: str | os.PathLike[str]) -> AnyPath:
   """pathlib's path of this machine, or epath's of a bucket.
 

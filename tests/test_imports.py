@@ -18,7 +18,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("input_pipeline", "mipd_jax", "configs", "benchmarks")
 DATA = "input_pipeline"
 CONTRACT = ("input_pipeline.schema", "input_pipeline.errors")
-SMALL = ("mipd_jax.precision", "mipd_jax.randomness", "mipd_jax.sharding")
+SMALL = (
+  "mipd_jax.precision",
+  "mipd_jax.randomness",
+  "mipd_jax.sharding",
+  "mipd_jax.distributed",
+)
 STEP = ("mipd_jax.models", "mipd_jax.losses", "mipd_jax.metrics")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -28,6 +33,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.compilation": (),
   "mipd_jax.chips": (),
   "mipd_jax.sharding": CONTRACT,
+  "mipd_jax.distributed": CONTRACT,
+  "mipd_jax.feeding": (DATA, *SMALL, "mipd_jax.feeding"),
   "mipd_jax.models": (*CONTRACT, "mipd_jax.models"),
   "mipd_jax.losses": (
     *CONTRACT,
@@ -63,9 +70,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     *SMALL,
     *STEP,
     "mipd_jax.config",
+    "mipd_jax.feeding",
     "mipd_jax.training",
   ),
-  "mipd_jax.evaluation": (DATA, *SMALL, *STEP, "mipd_jax.evaluation"),
+  "mipd_jax.evaluation": (
+    DATA,
+    *SMALL,
+    *STEP,
+    "mipd_jax.evaluation",
+    "mipd_jax.feeding",
+  ),
   "mipd_jax.reference": (
     DATA,
     *SMALL,
@@ -82,6 +96,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     *STEP,
     "mipd_jax.config",
     "mipd_jax.evaluation",
+    "mipd_jax.feeding",
     "mipd_jax.rationales",
     "mipd_jax.report",
     "mipd_jax.stages",
@@ -95,19 +110,33 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.rationales",
     "mipd_jax.teachers",
   ),
+  "mipd_jax.command_line": CONTRACT,
+  "mipd_jax.ablations": (DATA, "mipd_jax"),
+  "mipd_jax.ablate": (DATA, "mipd_jax"),
   "mipd_jax.main": (DATA, "mipd_jax"),
   "mipd_jax": (),
-  "configs": (DATA, "configs", "mipd_jax.config", "mipd_jax.presets"),
+  "configs": (
+    DATA,
+    "configs",
+    "mipd_jax.ablations.plan",
+    "mipd_jax.config",
+    "mipd_jax.presets",
+  ),
   "benchmarks": (DATA, "mipd_jax", "configs", "benchmarks"),
 }
 
 ANYWHERE = "anywhere"  # module level too
 INSIDE = "inside functions"
+COMMANDS = {
+  "mipd_jax.main": ANYWHERE,
+  "mipd_jax.ablate": ANYWHERE,
+  "mipd_jax.command_line": ANYWHERE,
+}
 # Library -> the modules that may import it, and where.
 LIBRARIES: dict[str, dict[str, str]] = {
-  "ml_collections": {"mipd_jax.main": ANYWHERE, "configs": ANYWHERE},
-  "absl.flags": {"mipd_jax.main": ANYWHERE},
-  "absl.app": {"mipd_jax.main": ANYWHERE},
+  "ml_collections": {**COMMANDS, "configs": ANYWHERE},
+  "absl.flags": COMMANDS,
+  "absl.app": COMMANDS,
   "transformers": {"mipd_jax.teachers": INSIDE},
   "torch": {"mipd_jax.import_reference": INSIDE},
   "tensorflow": {"input_pipeline": INSIDE},

@@ -1,11 +1,9 @@
 """Stage 3: scores the best checkpoint, writes tables, plots and pictures."""
 
-import pathlib
-
 import jax
 from absl import logging
 
-from input_pipeline import feature_cache, schema
+from input_pipeline import feature_cache, paths, schema
 from mipd_jax import distributed, sharding
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
@@ -75,7 +73,7 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
 
 def _write(config, prepared, results, student, predict, params):
   """Tables, plots and pictures, by one process."""
-  workdir = pathlib.Path(config.workdir)
+  workdir = paths.path(config.workdir)
   files.write_results(workdir, results)
   tables.print_results(results)
   if (workdir / "metrics.jsonl").exists():  # an imported run has none

@@ -2,13 +2,12 @@
 
 import functools
 import json
-import pathlib
 from typing import Any
 
 import jax
 from absl import logging
 
-from input_pipeline import atomic, feature_cache, order
+from input_pipeline import atomic, feature_cache, order, paths
 from input_pipeline.errors import InputError
 from mipd_jax import distributed, precision, sharding
 from mipd_jax.config import Config
@@ -45,7 +44,7 @@ def train(config: Config, prepared: Prepared) -> bool:
   """Trains to the end; True unless a signal stopped the run."""
   mesh = make_mesh(config)
   model = make_model(config, prepared)
-  workdir = pathlib.Path(config.workdir)
+  workdir = paths.path(config.workdir)
   checkpoints = Checkpoints(
     workdir, identity(config, prepared), config.train.keep
   )

@@ -9,14 +9,14 @@ matter to the next run.
 """
 
 import json
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from input_pipeline import atomic
+from input_pipeline import atomic, paths
 from input_pipeline.errors import InputError
 from mipd_jax import distributed
 from mipd_jax.training.state import TrainState
@@ -39,9 +39,12 @@ class Checkpoints:
   """
 
   def __init__(
-    self, workdir: pathlib.Path, identity: Mapping[str, Any], keep: int = 2
+    self,
+    workdir: str | os.PathLike[str],
+    identity: Mapping[str, Any],
+    keep: int = 2,
   ):
-    self.workdir = pathlib.Path(workdir).absolute()
+    self.workdir = paths.absolute(workdir)
     self.workdir.mkdir(parents=True, exist_ok=True)
     plain = json.loads(json.dumps(identity))
     distributed.agreed(lambda: self._check_identity(plain))
@@ -156,7 +159,8 @@ class Checkpoints:
 
   def _check_identity(self, identity: Mapping[str, Any]) -> None:
     path = self.workdir / "run.json"
-    has_states = any((self.workdir / "checkpoints").glob("[0-9]*"))
+    states = self.workdir / "checkpoints"
+    has_states = states.exists() and any(states.glob("[0-9]*"))
     if path.exists() and has_states:
       found = json.loads(path.read_text())
       differ = sorted(_differences(found, identity, ""))
