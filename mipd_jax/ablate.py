@@ -112,6 +112,7 @@ def _processes(count: int) -> int:
 def _write(plan: plan_lib.Plan) -> None:
   """Tables and plots of what there is."""
   from mipd_jax.ablations import collect, plots, tables
+  from mipd_jax.report.files import jsonable
 
   found = collect.summary(plan)
   if not any(variant["runs"] for variant in found["variants"].values()) and (
@@ -120,21 +121,22 @@ def _write(plan: plan_lib.Plan) -> None:
     raise InputError(
       f"{plan.folder} has no results of this config", "run the study first"
     )
-  text = tables.markdown(found, _command())
   folder = plan.folder
-  with atomic.replacing(folder / "ablations.json") as path:
-    path.write_text(json.dumps(found, indent=1) + "\n")
-  with atomic.replacing(folder / "ablations_tables.md") as path:
-    path.write_text(text)
-  names = ["ablations.json", "ablations_tables.md"]
-  for name, draw in (
-    ("ablations.png", plots.differences),
-    ("ablations_curves.png", plots.curves),
-  ):
-    if draw(found, folder / name):
-      names.append(name)
+  drawn = {
+    "ablations.png": plots.differences,
+    "ablations_curves.png": plots.curves,
+  }
+  pictures = [n for n, draw in drawn.items() if draw(found, folder / n)]
+  text = tables.markdown(found, _command(), pictures)
+  texts = {
+    "ablations_tables.md": text,
+    "ablations.json": json.dumps(jsonable(found), indent=1) + "\n",
+  }
+  for name, content in texts.items():
+    with atomic.replacing(folder / name) as path:
+      path.write_text(content)
   if _DOCS.value:
-    for name in names:
+    for name in (*texts, *pictures):
       shutil.copyfile(folder / name, pathlib.Path(_DOCS.value) / name)
   print(text)
   logging.info("Tables and plots are in %s.", folder)

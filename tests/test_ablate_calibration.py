@@ -1,9 +1,14 @@
 """Accuracy by bias, among names, and the bias that is chosen."""
 
+import types
+
 import numpy as np
 import pytest
 
+from input_pipeline import schema
+from mipd_jax.config import EvalConfig
 from mipd_jax.metrics import calibration, scores
+from mipd_jax.stages import evaluate
 from tests import ablation_fakes as fakes
 
 RNG = np.random.default_rng(0)
@@ -118,3 +123,23 @@ def test_without_untrained_names_nothing_breaks():
   )
   curve = calibration.curve(found, VERB, everything)
   assert np.isnan(curve["untrained"]).all()
+  # JSON turns NaN into null; means of such curves are still drawn.
+  read = curve | {"untrained": [None] * len(curve["bias"])}
+  assert np.isnan(calibration.mean_curve([read, curve])["untrained"]).all()
+
+
+def test_results_of_the_normal_evaluation_have_it_too():
+  prepared = fakes.Prepared()
+  verb = prepared.cache.split("test", ()).annotations[schema.VERB]
+  verb_scores = RNG.normal(size=(len(verb), len(GROUPS)))
+  counts = np.bincount(verb, minlength=len(GROUPS)).astype(float)
+  totals = scores.VerbTotals(("verb_top1",), counts[:, None] / 2, counts)
+  found = types.SimpleNamespace(verb_scores=verb_scores, totals=totals)
+  config = types.SimpleNamespace(eval=EvalConfig())
+  summary = evaluate._summary(config, prepared, found)
+  assert summary["seen"]["verb_top1"] == 50
+  unseen = GROUPS[verb] == 2
+  guess = verb_scores[:, GROUPS == 2].argmax(-1) + np.sum(GROUPS != 2)
+  wanted = 100 * (guess == verb)[unseen].mean()
+  assert summary["among"]["untrained"] == pytest.approx(wanted)
+  assert summary["among"]["trained"] != summary["among"]["untrained"]

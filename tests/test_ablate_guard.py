@@ -108,5 +108,14 @@ def test_holding_out_all_seen_verbs_is_refused(count):
     holdout.draw(fakes.GROUPS, count)
 
 
+def test_a_dev_split_without_held_out_verbs_is_refused(tmp_path):
+  prepared = fakes.Prepared()
+  world = fakes.open_world(fakes.plan(tmp_path), prepared)
+  verbs = prepared.cache.split("dev", ()).annotations[schema.VERB]
+  verbs[world.held_out.verbs[verbs]] = np.flatnonzero(UNSEEN)[0]
+  with pytest.raises(InputError, match="no image of a verb that is held out"):
+    world.selection()
+
+
 def test_as_many_are_held_out_as_are_unseen():
   assert holdout.draw(fakes.GROUPS, 0).verbs.sum() == UNSEEN.sum()

@@ -1,20 +1,25 @@
 """Runs of a study: what they train, what is kept, what is done again."""
 
+import dataclasses
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
 
+from configs import ablations
 from input_pipeline import feature_cache, schema
-from mipd_jax.ablations import collect, programs, runs, study
+from mipd_jax.ablations import collect, opened, programs, runs, study
 from mipd_jax.ablations.plan import Variant
 from mipd_jax.feeding import shuffled
 from mipd_jax.stages import prepare
 from mipd_jax.stages import train as train_stage
 from mipd_jax.training import loop
+from mipd_jax.training import step as step_lib
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import DivergedError
+from mipd_jax.training.optimizer import make_optimizer
 from tests import ablation_fakes as fakes
 from tests import batches
 
@@ -38,7 +43,7 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   config = plan.config(plan.variants[0], fakes.WORLD, seed=3)
   world = fakes.open_world(plan, prepared)
   data = world.training(train_stage.train_parts(config), "", False)
-  model = train_stage.make_model(config, prepared)
+  model = world.model(config)
   banks = world.banks(data.verbs)
   other = plan.config(plan.variants[0], fakes.WORLD, seed=4)
   runs._train(other, model, data, banks, world.mesh)
@@ -55,7 +60,13 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
     source, source.names, prepared.banks, lambda _: summary, {}
   )
   try:
-    state, complete = loop.train(config, model, inputs, world.mesh, checkpoints)
+    state, complete = loop.train(
+      config,
+      train_stage.make_model(config, prepared),
+      inputs,
+      world.mesh,
+      checkpoints,
+    )
   finally:
     checkpoints.close()
   assert complete and np.isfinite(losses["total"])
@@ -195,6 +206,28 @@ def test_all_runs_of_a_world_share_its_features(tmp_path, monkeypatch):
   assert schema.TEACHER_TOKENS not in few.arrays
 
 
+def test_worlds_that_differ_in_their_roles_share_programs(tmp_path):
+  plan = fakes.plan(tmp_path)
+  config = plan.config(plan.variants[0], fakes.WORLD, 0)
+  few, many = fakes.Prepared(), fakes.Prepared()
+  many.sizes = dataclasses.replace(fakes.Prepared.sizes, num_roles=11)
+  text = many.banks["role_text"]
+  many.banks["role_text"] = np.concatenate([text, text[:3]])
+  worlds = [fakes.open_world(plan, p) for p in (few, many)]
+  verbs = np.zeros(1, int)
+  shapes = [
+    {name: x.shape for name, x in world.banks(verbs).items()}
+    for world in worlds
+  ]
+  assert shapes[0] == shapes[1]
+  assert worlds[0].model(config) == worlds[1].model(config)
+  for world, prepared_ in zip(worlds, (few, many), strict=True):
+    real = prepared_.banks["role_text"]
+    padded = np.asarray(world.banks(verbs)["role_text"])
+    np.testing.assert_array_equal(padded[: len(real)], real)
+    assert not padded[len(real) :].any()
+
+
 @pytest.mark.parametrize("kind", shuffled.KEYS)
 def test_shuffled_features_come_from_another_image(kind):
   source = batches.MemorySource(40)
@@ -208,3 +241,32 @@ def test_shuffled_features_come_from_another_image(kind):
     theirs = key in shuffled.KEYS[kind]
     np.testing.assert_array_equal(value, (others if theirs else wanted)[key])
   assert shuffled.control(source, "") is source
+
+
+@pytest.mark.slow
+def test_every_variant_of_the_grid_can_take_a_step(tmp_path, prepared):
+  """Traced, not compiled: fields that do not go together show here."""
+  variants = ablations.get_config("full").variants
+  plan = fakes.plan(tmp_path, *variants)
+  world = fakes.open_world(plan, prepared)
+  terms = {}
+  for variant in variants:
+    config = plan.config(variant, fakes.WORLD, 0)
+    parts = train_stage.train_parts(config)
+    data = world.training(parts, config.train.shuffled, False)
+    banks, model = world.banks(data.verbs), world.model(config)
+    start = programs.initial_state(model, config.train, 4, world.mesh)
+    batch = opened.first_batch(data.source)
+    state = jax.eval_shape(start, batch, banks, np.int32(0))
+    step = functools.partial(
+      step_lib.train_step,
+      model=model,
+      losses=config.loss,
+      optimizer=make_optimizer(config.train, 4),
+      seed=0,
+    )
+    _, metrics = jax.eval_shape(step, state, batch, banks)
+    terms[variant.name] = set(metrics)
+  assert "gaze_distill" in terms["mipd"] - terms["no_gaze"]
+  assert "verb_kl" in terms["kl_alone"] - terms["no_distillation"]
+  assert "scene_distill" in terms["reference"] - terms["no_scene"]

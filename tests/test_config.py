@@ -16,7 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMES = sorted(
   path.stem
   for path in (ROOT / "configs").glob("*.py")
-  if path.stem not in ("__init__", "common")
+  # A study is no run; tests/test_ablate_plan.py unpacks what it holds.
+  if path.stem not in ("__init__", "common", "ablations")
 )
 VARIANTS = [
   "",

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from input_pipeline import feature_cache, schema
+from input_pipeline.errors import InputError
 from input_pipeline.stream import Source
 from mipd_jax import sharding
 from mipd_jax.ablations import holdout
@@ -21,12 +22,16 @@ from mipd_jax.feeding import residence, resident, shuffled
 from mipd_jax.feeding.feeds import Feed, FromMemory, Streaming
 from mipd_jax.feeding.loading import loading
 from mipd_jax.feeding.resident import Resident
+from mipd_jax.models.config import Sizes
+from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import program
 
 # Training sets kept in memory at once: all images, verbs held out, shuffled.
 _KEPT = 3
+# The number of roles is rounded up to a multiple of this.
+_ROLES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +77,27 @@ class OpenWorld:
     self.selection = functools.cache(self._load_selection)
     self.reported = functools.cache(self._load_reported)
 
+  @property
+  def sizes(self) -> Sizes:
+    """Of the labels, with roles rounded up.
+
+    Small worlds differ in their number of roles and in no other size; so
+    rounded, one program serves them all. No frame names an added role.
+    """
+    sizes = self.prepared.sizes
+    roles = -(-sizes.num_roles // _ROLES) * _ROLES
+    return dataclasses.replace(sizes, num_roles=roles)
+
+  def model(self, config: Config) -> Mipd:
+    """The model of a run, at `sizes`."""
+    model = train_stage.make_model(config, self.prepared)
+    return model.clone(sizes=self.sizes)
+
   def banks(self, verbs: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:
     """Banks of a run that trains on images of these verbs, on the devices."""
     found = holdout.banks_of(self.prepared.banks, verbs)
+    added = self.sizes.num_roles - len(found["role_text"])
+    found["role_text"] = np.pad(found["role_text"], [(0, added), (0, 0)])
     return jax.device_put(found, sharding.replicated(self.mesh))
 
   def _view_training(
@@ -100,8 +123,14 @@ class OpenWorld:
   def _load_selection(self) -> Data:
     """Dev images of seen and rare verbs: all that may choose."""
     rows = self.held_out.selection_rows(self._annotations("dev"))
+    verbs = self._verbs("dev")[rows]
+    if not self.held_out.verbs[verbs].any():
+      raise InputError(
+        "the dev split has no image of a verb that is held out",
+        "raise held_out_verbs, or use a dataset whose dev split has seen verbs",
+      )
     source = holdout.Subset(self._stored("dev", feature_cache.STUDENT), rows)
-    return self._evaluated(source, self._verbs("dev")[rows], "dev")
+    return self._evaluated(source, verbs, "dev")
 
   def _load_reported(self, part: str = feature_cache.STUDENT) -> Data:
     """The split that is reported, with one part of the cache."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
+import numpy as np
 
 from input_pipeline import atomic
 from mipd_jax.report import style
@@ -89,7 +90,8 @@ def curves(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
   for colour, (name, curve) in zip(
     style.SERIES_COLOURS, list(found.items())[:_MAX_CURVES], strict=False
   ):
-    x, y = curve["untrained"], curve["trained"]
+    x = np.asarray(curve["untrained"], float)
+    y = np.asarray(curve["trained"], float)
     axis.plot(x, y, color=colour, linewidth=1.6, label=name)
     raw = curve["bias"].index(0.0)
     axis.plot(x[raw], y[raw], "o", color=colour)

@@ -96,7 +96,7 @@ def _figures(run: Run, world: OpenWorld, bias: float | None) -> Result:
     train_stage.train_parts(config), config.train.shuffled, run.held_out
   )
   banks = world.banks(data.verbs)
-  model = train_stage.make_model(config, world.prepared)
+  model = world.model(config)
   params, losses = _train(config, model, data, banks, world.mesh)
   step = programs.student_scores(model, world.prepared.sizes.num_verbs)
 

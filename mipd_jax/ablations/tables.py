@@ -1,5 +1,6 @@
 """The study's tables in Markdown."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,8 +57,16 @@ half-listed variant is not told these. † is told the names of unseen verbs in
 training, never their images."""
 
 
-def markdown(study: Mapping[str, Any], command: str) -> str:
-  """All tables of `collect.summary`, ending in a newline."""
+def markdown(
+  study: Mapping[str, Any], command: str, pictures: Sequence[str] = ()
+) -> str:
+  """All tables of `collect.summary`, ending in a newline.
+
+  Args:
+    study: the summary.
+    command: that makes the same tables.
+    pictures: file names of plots that lie beside the tables.
+  """
   variants = study["variants"]
   reported = {n: v for n, v in variants.items() if v["runs"]}
   parts = [_head(study, command)]
@@ -87,6 +96,7 @@ def markdown(study: Mapping[str, Any], command: str) -> str:
   ]
   if found:
     parts.append(_difference_table(found, SELECTION))
+  parts += [f"![{pathlib.Path(name).stem}]({name})" for name in pictures]
   parts += ["### The variants", _questions(variants)]
   return "\n\n".join(parts) + "\n"
 

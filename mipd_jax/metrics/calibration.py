@@ -105,9 +105,9 @@ def _percent(right: Bool[np.ndarray, "k n"], rows: np.ndarray) -> list[float]:
 
 
 def mean_curve(curves: list[Curve]) -> Curve:
-  """The average of some curves at the same biases."""
+  """The average of some curves at the same biases; None counts as NaN."""
   return {
-    name: np.mean([c[name] for c in curves], axis=0).tolist()
+    name: np.mean([np.asarray(c[name], float) for c in curves], axis=0).tolist()
     for name in (BIAS, TRAINED, UNTRAINED)
   }
 

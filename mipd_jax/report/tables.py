@@ -4,7 +4,8 @@ A results dict is plain data:
 
   dataset, preset, step, seed, config_hash
   models    {model name: {"seen" | "rare" | "unseen" | "all": METRICS,
-             "macro": {the same groups: METRICS}, "harmonic_mean": float}}
+             "macro": {the same groups: METRICS}, "harmonic_mean": float,
+             "among": {"trained" | "untrained": verb top-1 among such names}}}
   per_verb  {verb: {"group", "train_images", "test_images", METRICS...}}
 
 METRICS holds `images` (a count), `verb_top1`, `verb_top5` and, for c in top1,
