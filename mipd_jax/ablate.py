@@ -12,6 +12,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,8 @@ def _run(plan: plan_lib.Plan, share: tuple[int, int] | None) -> int:
 
 def _processes(count: int) -> int:
   """Runs this command in several processes; the first exit code that is bad."""
+  # So that a signal, too, comes by `finally`.
+  signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   command = [sys.executable, "-m", "mipd_jax.ablate", *sys.argv[1:]]
   started = [
     subprocess.Popen([*command, f"--share={number}/{count}"])

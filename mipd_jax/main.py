@@ -6,17 +6,17 @@ python -m mipd_jax.main --config=configs/synthetic.py
 """
 
 import os
-import sys
 from collections.abc import Sequence
 
 # Before TensorFlow is imported: its start-up lines say nothing to a user.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from input_pipeline.errors import InputError
+from mipd_jax import command_line
 
 # Compiled programs, so that a second run starts at once.
 _COMPILED = "runs/compiled"
@@ -73,61 +73,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _config_values():
-  values = _CONFIG.value
-  try:
-    if _WORKDIR.value:
-      values.workdir = _WORKDIR.value
-    else:
-      _ = values.workdir  # config_flags tells of a missing file only now
-  except OSError as error:
-    reason = " ".join(str(error.__cause__).split())
-    raise InputError(
-      f"--config: {reason}",
-      "name one of configs/*.py, from the repository's root",
-    ) from error
+  values = command_line.config_of(_CONFIG)
+  if _WORKDIR.value:
+    values.workdir = _WORKDIR.value
   return values
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them becomes one message, exit code 2.
-
-  config_flags lets errors of config files through as they come, some wrapped
-  in others, so the InputError is looked for in the chain.
-  """
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError) as error:
-    found = error
-    while found and not isinstance(found, InputError):
-      found = found.__cause__ or found.__context__
-    if found is None:
-      said = " ".join(str(error).replace("\\n", " ").split()).strip("'\"\\")
-      if not isinstance(error, flags.Error):
-        about = [arg for arg in argv[1:] if arg.startswith("--config.")]
-        said = f"one of {about} names no field of the config: {said}"
-      found = InputError(said, "see --helpshort, and mipd_jax/config.py")
-    print(found, file=sys.stderr)  # logging is not set up yet
-    sys.exit(2)
-
-
-# Libraries that tell every file they touch, or which chips are not there.
-_CHATTY = ("orbax", "tensorflow", "xla_bridge")
-
-
-def _worth_showing(record) -> bool:
-  """Of chatty libraries only warnings are shown."""
-  chatty = any(name in record.pathname for name in _CHATTY)
-  return not chatty or record.levelno >= logging.converter.STANDARD_WARNING
-
-
-def run() -> None:
-  """Entry point of the console script."""
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
-  logging.get_absl_handler().addFilter(_worth_showing)
-  flags.mark_flag_as_required("config")
-  app.run(lambda argv: sys.exit(main(argv)), flags_parser=_parse)
-
-
 if __name__ == "__main__":
-  run()
+  command_line.start(main)

@@ -39,7 +39,8 @@ def prepared(monkeypatch):
 @pytest.mark.slow
 def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   """The seed as an argument, shared features: bit for bit the same."""
-  plan = fakes.plan(tmp_path)
+  dropped = {"model": {"dropout": {"student": 0.3}}}
+  plan = fakes.plan(tmp_path, Variant("plain", "no_distillation", dropped))
   config = plan.config(plan.variants[0], fakes.WORLD, seed=3)
   world = fakes.open_world(plan, prepared)
   data = world.training(train_stage.train_parts(config), "", False)
