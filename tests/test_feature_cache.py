@@ -185,18 +185,16 @@ def test_leftover_of_a_killed_process_is_overwritten(folder, tmp_path):
   assert contents(other) == contents(folder)
 
 
-def test_processes_share_the_shards():
+def test_processes_share_the_shards(tmp_path):
   plan = fakes.plan()
 
-  def pending(index, folder):
+  def pending(index):
     return feature_cache.CacheWriter(
-      folder, plan, process_index=index, process_count=2
+      tmp_path, plan, process_index=index, process_count=2
     ).pending("train")
 
-  import tempfile
-
-  with tempfile.TemporaryDirectory() as folder:
-    shards = pending(1, folder) + pending(0, folder)
+  first = pending(0)  # the others wait for it to make the folder
+  shards = pending(1) + first
   assert sorted(s.path for s in shards) == sorted(
     s.path for part in plan.splits[0].parts for s in plan.shards("train", part)
   )
