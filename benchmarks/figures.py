@@ -27,7 +27,7 @@ _COPIES = {
   "losses.png": "demo_losses.png",
 }
 _PART = re.compile(
-  r"(<!-- begin (?P<name>\S+) -->).*?(<!-- end (?P=name) -->)", re.DOTALL
+  r"(<!-- begin (?P<name>\S+\.md) -->).*?(<!-- end (?P=name) -->)", re.DOTALL
 )
 
 

@@ -1,9 +1,9 @@
 """Presets on the small world over several seeds: the README's table.
 
-  python -m benchmarks.small_world [--seeds=3] [--presets=mipd,...]
+  python -m benchmarks.small_world [--seeds=3] [--rows mipd ...]
 
-Shares one world, one pair of encoders and one cache; trains and evaluates
-every preset from every seed (runs that are there already are not repeated)
+Shares one world and its encoders; trains and evaluates every row of `ROWS`
+from every seed (runs that are there already are not repeated)
 and writes docs/small_world.json and docs/small_world.md. Prints one JSON
 line a run and one at the end.
 """
@@ -23,15 +23,32 @@ from mipd_jax import config as config_lib
 from mipd_jax.report import tables
 from mipd_jax.stages import evaluate, prepare, train
 
-PRESETS = ("no_distillation", "reference", "mipd")
+_DATA = "runs/data/small_world"
+# Row -> preset, and dotted fields that it changes.
+ROWS: dict[str, tuple[str, dict[str, object]]] = {
+  "no_distillation": ("no_distillation", {}),
+  "reference": ("reference", {}),
+  "mipd": ("mipd", {}),
+  "mipd without KL": ("mipd", {"loss.verb_kl": 0.0}),
+  "mipd, CLIP as teacher": (
+    "mipd",
+    {
+      "teacher.teacher_encoder": f"{_DATA}/foundation/teacher_clip",
+      "teacher.cache": f"{_DATA}/cache-clip",
+    },
+  ),
+}
 SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
 
 
-def run(preset: str, seed: int) -> dict:
-  """Trains and evaluates one preset from one seed; its results.json."""
+def run(name: str, seed: int) -> dict:
+  """Trains and evaluates one row from one seed; its results.json."""
+  preset, changes = ROWS[name]
   values = synthetic.get_config(preset)
+  values.update_from_flattened_dict(changes)
   values.seed = seed
-  values.workdir = f"runs/bench/{preset}-{seed}"
+  folder = name.replace(",", "").replace(" ", "_")
+  values.workdir = f"runs/bench/{folder}-{seed}"
   config = config_lib.unpack(values)
   path = pathlib.Path(config.workdir) / "results.json"
   if path.exists():
@@ -103,24 +120,25 @@ def markdown(table: dict, seeds: int, command: str) -> str:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--seeds", type=int, default=3)
-  parser.add_argument("--presets", default=",".join(PRESETS))
+  parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
   parser.add_argument("--out", default="docs/small_world")
   given = parser.parse_args()
   table, frozen = {}, {}
-  for preset in given.presets.split(","):
+  for name in given.rows:
     rows = []
     for seed in range(given.seeds):
-      results = run(preset, seed)
+      results = run(name, seed)
       rows.append(row(results, evaluate.STUDENT))
-      frozen |= {
-        name: row(results, name)
-        for name in evaluate.ZERO_SHOT
-        if name in results["models"]
-      }
-      print(json.dumps({"preset": preset, "seed": seed} | rows[-1]), flush=True)
-    table[preset] = spread(rows)
-  for name, figures in frozen.items():  # no seed changes them
-    table[name] = {n: {"mean": x, "std": 0.0} for n, x in figures.items()}
+      if name == "mipd":
+        frozen = {
+          model: row(results, model)
+          for model in evaluate.ZERO_SHOT
+          if model in results["models"]
+        }
+      print(json.dumps({"row": name, "seed": seed} | rows[-1]), flush=True)
+    table[name] = spread(rows)
+  for model, figures in frozen.items():  # no seed changes them
+    table[model] = {n: {"mean": x, "std": 0.0} for n, x in figures.items()}
   out = pathlib.Path(given.out)
   found = {
     "command": "python -m benchmarks.small_world",

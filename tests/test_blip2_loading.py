@@ -192,7 +192,7 @@ def test_reading_holds_one_tensor_at_a_time(tmp_path):
 @pytest.mark.parametrize(
   ("spoil", "message"),
   [
-    (lambda f: (f / SINGLE).unlink(), "neither model.safetensors"),
+    (lambda f: (f / SINGLE).unlink(), "no weights, none of model.safetensors"),
     (lambda f: (f / "config.json").unlink(), "config.json"),
     (lambda f: (f / "config.json").write_text("{"), "config.json"),
     (lambda f: (f / "config.json").write_text("[]"), "not an object"),

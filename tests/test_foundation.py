@@ -44,7 +44,7 @@ def test_folders_load_and_have_scores(folders, model):
     for scores in foundation.zero_shot(folder).values():
       assert set(scores) == {"seen", "rare", "unseen"}
   parent = folders["student_clip"].parent
-  assert {p.name for p in parent.iterdir()} == set(foundation.MODELS)
+  assert {p.name for p in parent.iterdir()} == set(foundation.STANDARD)
 
 
 def test_blip2_answers_and_has_the_tower_of_the_clip(folders):

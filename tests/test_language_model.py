@@ -328,7 +328,7 @@ def _config(folder, **values):
 @pytest.mark.parametrize(
   ("spoil", "message"),
   [
-    (lambda f: (f / "model.safetensors").unlink(), "neither model.safetens"),
+    (lambda f: (f / "model.safetensors").unlink(), "no weights, none"),
     (lambda f: (f / "config.json").unlink(), "config.json"),
     (lambda f: _config(f, model_type="clip"), "no Flax class that generates"),
     (lambda f: _config(f, vocab_size=9), "up to 25, but the model has 9"),
