@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,12 +127,14 @@ def test_variant_jrg_writes_with_the_small_model(
   pipeline,  # noqa: F811
   tmp_path,
 ):
-  model = pipeline.folder / "foundation" / "language_model"
+  # A copy: other tests compare what the shared run left.
+  for name in ("world", "tfds", "foundation"):
+    shutil.copytree(pipeline.folder / name, tmp_path / name)
+  model = tmp_path / "foundation" / "language_model"
   done = pipeline_fixture.run(
     pipeline_fixture.command(
-      pipeline.folder,
+      tmp_path,
       tmp_path / "work",
-      f"--config.teacher.cache={tmp_path / 'cache'}",
       f"--config.teacher.language_model={model}",
       "--config.teacher.jrg.max_new_tokens=8",
       "--config.teacher.jrg.attempts=2",

@@ -92,7 +92,8 @@ def test_killed_and_terminated_runs_resume_bit_for_bit(tmp_path):
   ("preset", "data", "model", "fsdp"),
   [
     ("mipd", 8, 1, False),
-    ("reference", 2, 4, True),
+    # Compiling it takes most of a minute.
+    pytest.param("reference", 2, 4, True, marks=pytest.mark.slow),
     ("no_distillation", 4, 2, True),
   ],
 )
