@@ -123,6 +123,7 @@ def test_reference_preset_runs(pipeline, tmp_path):  # noqa: F811
   assert math.isfinite(row["loss/total"]) and "loss/noun_closed" in row
 
 
+@pytest.mark.slow
 def test_variant_jrg_writes_with_the_small_model(
   pipeline,  # noqa: F811
   tmp_path,
