@@ -34,24 +34,30 @@ class BothViews:
   def num_examples(self) -> int:
     return len(self)
 
-  @property
+  @functools.cached_property
   def names(self) -> tuple[str, ...]:
     names = self._split.names
     return (*names, *(names[i] + MIRRORED for i in self._mirrored))
 
   def annotations(self) -> dict[str, np.ndarray]:
     """The columns of `schema.ANNOTATIONS`, a row for each view."""
+    return dict(self._columns)
+
+  def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Annotations of some examples, all but `example_mask`."""
+    columns = self._columns.items()
+    return {k: v[indices] for k, v in columns if k != schema.EXAMPLE_MASK}
+
+  @functools.cached_property
+  def _columns(self) -> dict[str, np.ndarray]:
     plain = self._split.annotations()
     other = mirror.mirror_annotations(plain)
     rows = self._mirrored
     columns = {k: np.concatenate([plain[k], other[k][rows]]) for k in plain}
     columns[schema.INDEX] = np.arange(len(self), dtype=np.int32)
+    for column in columns.values():
+      column.setflags(write=False)
     return columns
-
-  def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Annotations of some examples, all but `example_mask`."""
-    columns = self.annotations().items()
-    return {k: v[indices] for k, v in columns if k != schema.EXAMPLE_MASK}
 
   def image(self, index: int) -> Image.Image:
     index, mirrored = self._place(index)

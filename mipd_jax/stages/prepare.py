@@ -284,11 +284,15 @@ def _make_cache(
   dtype = precision.compute_dtype(settings.compute_dtype)
   names = (settings.student_encoder, _text_encoder(config))
   clips = {name: clip.load(name, dtype) for name in set(names)}
+  mesh = sharding.make_mesh(
+    model=config.mesh.model, devices=jax.local_devices()
+  )
   teacher = image_teachers.load(
     settings.teacher_encoder,
     dtype,
     question=settings.question,
     verb_score=settings.verb_score,
+    mesh=mesh,
   )
   process = None
   if settings.process_count:
@@ -299,9 +303,7 @@ def _make_cache(
     teacher,
     settings.cache,
     config=plan,
-    mesh=sharding.make_mesh(
-      model=config.mesh.model, devices=jax.local_devices()
-    ),
+    mesh=mesh,
     text=clips[_text_encoder(config)],
     rationales=_rationales(config),
     only=_listed(settings.only),

@@ -71,9 +71,9 @@ def write(
   params = foundation_training.train(world, model, settings, images, seed=seed)
   scores = foundation_training.zero_shot(world, model, params, images)
   config.save_pretrained(folder)
-  weights = folder / "model.safetensors"
-  hf_weights.write(weights, jax.tree.map(np.asarray, params))
-  weights.chmod(0o644)
+  hf_weights.write(
+    folder / "model.safetensors", jax.tree.map(np.asarray, params)
+  )
   return scores
 
 

@@ -117,9 +117,7 @@ def write(
   params = foundation_language_training.train(
     network, tokens, frames, settings, seed
   )
-  weights = folder / "model.safetensors"
-  hf_weights.write(weights, params)
-  weights.chmod(0o644)
+  hf_weights.write(folder / "model.safetensors", params)
   # One device: its batches are small.
   mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
   model = language_model.load(folder, mesh=mesh, batch_size=_EVAL_BATCH)

@@ -183,6 +183,7 @@ def write(path: str | os.PathLike, tree: Tree) -> None:
 
   # transformers refuses files whose metadata do not name the framework.
   save_file(to_torch(tree), path, metadata={"format": "pt"})
+  pathlib.Path(path).chmod(0o644)  # safetensors lets the owner alone read it
 
 
 def revision(files: Iterable[pathlib.Path]) -> str:
@@ -229,11 +230,19 @@ def to_flax(
       misshapen.append(f"{name} {array.shape}, wanted {tuple(wanted.shape)}")
     flat[path] = array.astype(wanted.dtype)
   unexpected = [n for n in left if n.rsplit(".", 1)[-1] not in ignore]
-  problems = {
-    "missing": missing,
-    "unexpected": unexpected,
-    "of another shape": misshapen,
-  }
+  refuse_misfits(
+    source,
+    {
+      "missing": missing,
+      "unexpected": unexpected,
+      "of another shape": misshapen,
+    },
+  )
+  return flax.traverse_util.unflatten_dict(flat)
+
+
+def refuse_misfits(source: str, problems: Mapping[str, list[str]]) -> None:
+  """Raises one InputError with all names, by what is wrong; none is fine."""
   told = [
     f"{len(names)} {kind}: {', '.join(sorted(names))}"
     for kind, names in problems.items()
@@ -244,7 +253,6 @@ def to_flax(
       f"{source}: the weights do not fit config.json; " + "; ".join(told),
       "use the config.json and the weights of one and the same model",
     )
-  return flax.traverse_util.unflatten_dict(flat)
 
 
 def to_torch(tree: Tree) -> dict[str, np.ndarray]:

@@ -177,7 +177,12 @@ class Blip2Teacher:
 
 
 def load(
-  folder_or_id: str, dtype: Any, *, question: str, verb_score: str
+  folder_or_id: str,
+  dtype: Any,
+  *,
+  question: str,
+  verb_score: str,
+  mesh: Mesh | None = None,
 ) -> ImageTeacher:
   """Loads a CLIP or a BLIP-2, whichever the folder's config.json names.
 
@@ -186,6 +191,8 @@ def load(
     dtype: of parameters and arithmetic.
     question: asked of each image; for a BLIP-2.
     verb_score: of `VERB_SCORES`; for a BLIP-2.
+    mesh: where a BLIP-2's parameters are laid as they are read: the whole of
+      them would not fit on one device twice.
 
   Raises:
     InputError: the checkpoint cannot be used; the message says why.
@@ -195,7 +202,7 @@ def load(
   if kind == "clip":
     return ClipTeacher(clip.load(folder_or_id, dtype))
   if kind == "blip-2":
-    model = blip2.load(folder_or_id, dtype)
+    model = blip2.load(folder_or_id, dtype, mesh=mesh)
     return Blip2Teacher(model, question, verb_score)
   raise InputError(
     f"{folder_or_id}: a teacher of model_type {kind!r} is not supported",

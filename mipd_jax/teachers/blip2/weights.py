@@ -145,26 +145,15 @@ def _match(found, wanted, config, folder):
       wrong.append(f"{names[0]} {shape} {kind}, wanted {expected} of floats")
   used = {*chosen.values(), *(n for some in copies.values() for n in some)}
   unexpected = [n for n in found if n not in used and not _IGNORED.search(n)]
-  _refuse(folder, missing, unexpected, wrong)
+  hf_weights.refuse_misfits(
+    str(folder),
+    {
+      "missing": missing,
+      "unexpected": unexpected,
+      "of another shape or type": wrong,
+    },
+  )
   return chosen, copies
-
-
-def _refuse(folder, missing, unexpected, wrong) -> None:
-  problems = {
-    "missing": missing,
-    "unexpected": unexpected,
-    "of another shape or type": wrong,
-  }
-  told = [
-    f"{len(names)} {kind}: {', '.join(sorted(names))}"
-    for kind, names in problems.items()
-    if names
-  ]
-  if told:
-    raise InputError(
-      f"{folder}: weights do not fit the config; " + "; ".join(told),
-      "use the config.json and the weights of one and the same model",
-    )
 
 
 def _check_copies(found, names, source, tensor, folder) -> None:
