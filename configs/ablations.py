@@ -6,7 +6,8 @@
   python -m mipd_jax.ablate --config=configs/ablations.py:ov_swig
 
 Words behind the colon, joined by commas: `full` adds every variant to the
-standard ones; `debug` takes worlds that train in seconds, figures mean
+standard ones; `candidates` takes settings to choose the preset's from, with
+--mode=select; `debug` takes worlds that train in seconds, figures mean
 nothing; `ov_swig` takes configs/ov_swig.py's dataset in place of worlds.
 World n is a world drawn with seed n, with encoders trained on it. Choose
 between variants on some worlds (--mode=select), report on others
@@ -26,7 +27,7 @@ from input_pipeline.errors import InputError
 from mipd_jax.ablations.plan import Variant, World
 
 MAX_WORLDS = 20
-_WORDS = ("full", "debug", "ov_swig")
+_WORDS = ("full", "candidates", "debug", "ov_swig")
 _MIPD, _PLAIN, _REFERENCE = "mipd", "no_distillation", "reference"
 
 # The question the whole study is about, and its controls.
@@ -218,6 +219,44 @@ FURTHER = (
 )
 
 
+def _kl(name: str, asks: str, **changes) -> Variant:
+  loss = {f"verb_kl_{field}": x for field, x in changes.items()}
+  if "verb_kl_weight" in loss:
+    loss["verb_kl"] = loss.pop("verb_kl_weight")
+  return Variant(name, changes={"loss": loss}, against=(_PLAIN,), asks=asks)
+
+
+# Settings of the KL on the teacher's verb logits, to choose between by the
+# table "What may choose"; written down whole, so that none depends on the
+# preset that was chosen by it.
+_OLD = {"weight": 0.3, "temperature": 4.0, "gain": 1.0}
+CANDIDATES = (
+  Variant(_PLAIN, _PLAIN, against=()),
+  _kl("kl_none", "without the term", weight=0.0),
+  _kl("kl_gain_1", "log-likelihoods as they are", **_OLD),
+  _kl("kl_gain_2", "spread twice as wide", **_OLD | {"gain": 2.0}),
+  _kl("kl_gain_3", "three times", **_OLD | {"gain": 3.0}),
+  _kl(
+    "kl_gain_2_temperature_2",
+    "twice, and half as soft",
+    **_OLD | {"gain": 2.0, "temperature": 2.0},
+  ),
+  _kl(
+    "kl_gain_2_weight_1",
+    "twice, at full weight",
+    **_OLD | {"gain": 2.0, "weight": 1.0},
+  ),
+  _kl(
+    "kl_gain_2_all_names",
+    "twice, trained and untrained names at once",
+    **_OLD | {"gain": 2.0, "names": "all"},
+  ),
+  _kl(
+    "kl_clip", "the student encoder's own logits", **_OLD | {"source": "clip"}
+  ),
+)
+
+
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
   """A run's config as `base`, and the grid."""
   words = {word for word in variant.split(",") if word}
@@ -241,7 +280,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.base.train.steps = 6 if debug else 400
   # One pass, then the score: nothing is due in between.
   config.base.train.update(log_every=0, eval_every=0, checkpoint_every=0)
-  config.variants = STANDARD + (FURTHER if "full" in words else ())
+  if "candidates" in words:
+    config.variants = CANDIDATES
+  else:
+    config.variants = STANDARD + (FURTHER if "full" in words else ())
   config.first_world = 0
   config.worlds = 2 if debug else 3
   config.seeds = 2 if debug else 3

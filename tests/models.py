@@ -38,9 +38,8 @@ def make(preset: str, **changes):
   """
   model_config, losses = configs(preset, **changes)
   model = Mipd(model_config, batches.SIZES)
-  params = model.init(jax.random.key(0), batches.batch(), batches.banks())[
-    "params"
-  ]
+  start = jax.jit(model.init)  # not jitted, each operation is compiled
+  params = start(jax.random.key(0), batches.batch(), batches.banks())["params"]
   rng = np.random.default_rng(1)
   params = jax.tree.map(
     lambda x: x + 0.02 * rng.normal(size=x.shape).astype(np.float32), params

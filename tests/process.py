@@ -28,7 +28,10 @@ def start(
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-  flags = f"--xla_force_host_platform_device_count={devices}"
+  flags = (
+    f"--xla_force_host_platform_device_count={devices} "
+    "--xla_backend_optimization_level=0"  # as conftest.py
+  )
   environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
   def one(index):

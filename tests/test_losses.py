@@ -99,6 +99,16 @@ def test_verb_kl(names):
   assert grad[:, ~trained].any() == (names != "trained")
 
 
+def test_verb_kl_gain_sharpens_the_teacher_alone():
+  teacher, student = RNG.normal(size=(2, 3, 6)).astype(np.float32)
+  trained = np.array([True, True, True, True, False, False])
+  sharp = terms.verb_kl(teacher, student, trained, 2.0, "decoupled", gain=3.0)
+  by_hand = terms.verb_kl(3 * teacher, student, trained, 2.0, "decoupled")
+  np.testing.assert_allclose(sharp, by_hand, rtol=1e-6)
+  same = terms.verb_kl(teacher, student, trained, 2.0, "decoupled")
+  assert np.abs(sharp - same).min() > 1e-3
+
+
 def test_verb_kl_without_untrained_verbs_is_finite():
   scores = RNG.normal(size=(2, 4)).astype(np.float32)
   everything = np.ones(4, bool)
@@ -116,7 +126,7 @@ def test_verb_kl_takes_the_logits_of_its_source(source, key):
   batch = batches.batch(rows)
   for name in (schema.VERB_LOGITS, schema.CLIP_LOGITS):
     batch[name] = RNG.normal(size=scores.shape).astype(np.float32)
-  config = LossConfig(verb_kl_source=source)
+  config = LossConfig(verb_kl_source=source, verb_kl_gain=1.5)
   banks = batches.banks()
   found = total_lib._verb_terms({out.VERB_SCORES: scores}, batch, banks, config)
   wanted = terms.verb_kl(
@@ -125,6 +135,7 @@ def test_verb_kl_takes_the_logits_of_its_source(source, key):
     banks[total_lib.VERB_TRAINED],
     config.verb_kl_temperature,
     config.verb_kl_names,
+    gain=1.5,
   )
   np.testing.assert_allclose(found["verb_kl"], wanted)
 

@@ -1,6 +1,7 @@
 """What reaches what: prompts, gaze, padding, inference without teacher."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -29,7 +30,9 @@ def _size(tree) -> float:
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_outputs_have_their_shapes(preset):
   model, _, params = models.make(preset)
-  outputs = model.apply({"params": params}, batches.batch(), batches.banks())
+  outputs = jax.eval_shape(
+    model.apply, {"params": params}, batches.batch(), batches.banks()
+  )
   b, r = 6, schema.MAX_ROLES
   assert outputs[out.VERB_SCORES].shape == (b, batches.SIZES.num_verbs)
   assert outputs[out.NOUN_SCORES].shape == (b, r, batches.SIZES.num_nouns)
@@ -140,13 +143,9 @@ def test_prediction_needs_the_student_keys_only(preset):
   full = batches.batch()
   student = {key: full[key] for key in schema.STUDENT_KEYS}
   banks = batches.banks()
-  alone = model.apply(
-    {"params": {"student": params["student"]}},
-    student,
-    banks,
-    method=model.predict,
-  )
-  trained = model.apply({"params": params}, full, banks)
+  predict = jax.jit(functools.partial(model.apply, method=model.predict))
+  alone = predict({"params": {"student": params["student"]}}, student, banks)
+  trained = jax.jit(model.apply)({"params": params}, full, banks)
   for name, value in alone.items():
     np.testing.assert_array_equal(value, trained[name])
 

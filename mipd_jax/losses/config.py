@@ -39,6 +39,7 @@ class LossConfig:
   verb_kl: float = 0.3
   verb_kl_source: str = "teacher"
   verb_kl_temperature: float = 4.0
+  verb_kl_gain: float = 1.0  # multiplies the logits that are distilled
   # trained | decoupled | all; the last two use the *names* of unseen verbs.
   verb_kl_names: str = "decoupled"
   # Share of the untrained names that the KL term gets to know.

@@ -133,6 +133,7 @@ def verb_kl(
   temperature: float,
   names: str,
   listed: float = 1.0,
+  gain: float = 1.0,
 ) -> Float[Array, "b"]:
   """KL(teacher || student) over names of verbs, at a temperature.
 
@@ -147,7 +148,11 @@ def verb_kl(
       and among untrained names apart, never across the two. "all": among
       all names at once. The last two use the names of unseen verbs.
     listed: share of the untrained names that take part.
+    gain: multiplies the teacher's logits. A language model's log-likelihoods
+      lie closer together than a CLIP's scaled similarities, and what the
+      student takes over of untrained names is their spread.
   """
+  teacher = gain * teacher.astype(jnp.float32)
   known = trained | listed_names(trained, listed)
 
   def among(chosen):

@@ -69,6 +69,7 @@ def _verb_terms(outputs, batch, banks, config):
       config.verb_kl_temperature,
       config.verb_kl_names,
       config.verb_kl_listed,
+      config.verb_kl_gain,
     )
   return found
 

@@ -1,0 +1,273 @@
+"""Verbs, objects and interactions of HICO-DET, or of another list of them.
+
+An interaction is a (verb, object) pair. `classes.json` beside this module has
+HICO-DET's 600 of 117 verbs and 80 objects; a folder may bring its own:
+
+  {"source": TEXT,
+   "verbs": [[NAME, PHRASE], ...],              ["sit_on", "sitting on"]
+   "objects": [[NAME, ARTICLE, COCO ID], ...],  ["bench", "a", 15]
+   "interactions": [[verb, object], ...],       numbers, from 0
+   "rare": [interaction, ...]}
+
+The phrase makes the prompt "a photo of a person sitting on a bench"; that of
+a verb that means no interaction is "and". One object is called "person".
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+from input_pipeline.layout import read_json
+
+CLASSES_FILE = "classes.json"
+PACKAGED = pathlib.Path(__file__).with_name(CLASSES_FILE)
+PERSON = "person"
+_PHRASE_OF_NONE = "and"
+_SHOWN = 5
+# Names of COCO objects in PASCAL VOC's and older detectors' lists.
+_ALIASES = {
+  "aeroplane": "airplane",
+  "motorbike": "motorcycle",
+  "sofa": "couch",
+  "tvmonitor": "tv",
+  "tv monitor": "tv",
+  "television": "tv",
+  "pottedplant": "potted plant",
+  "diningtable": "dining table",
+  "cellphone": "cell phone",
+  "hairdryer": "hair drier",
+  "hair dryer": "hair drier",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+  """Numbered names: I interactions of V verbs and O objects.
+
+  Attributes:
+    verbs: names, such as 'sit_on'.
+    phrases: per verb, what stands between 'a person' and the object.
+    objects: names, such as 'dining_table'.
+    articles: per object, 'a' or 'an'.
+    category_ids: int32 [O], numbers in COCO's annotations (1 to 90).
+    verb_of, object_of: int32 [I].
+    rare: bool [I], fewer than 10 training pairs.
+    sha256: of all of it.
+  """
+
+  verbs: tuple[str, ...]
+  phrases: tuple[str, ...]
+  objects: tuple[str, ...]
+  articles: tuple[str, ...]
+  category_ids: np.ndarray
+  verb_of: np.ndarray
+  object_of: np.ndarray
+  rare: np.ndarray
+  sha256: str
+
+  def __len__(self) -> int:
+    """Number of interactions."""
+    return len(self.verb_of)
+
+  @functools.cached_property
+  def person(self) -> int:
+    """The object that acts."""
+    return self.objects.index(PERSON)
+
+  @functools.cached_property
+  def table(self) -> np.ndarray:
+    """int32 [V, O]: the interaction of a verb and an object, -1 if none."""
+    found = np.full((len(self.verbs), len(self.objects)), -1, np.int32)
+    found[self.verb_of, self.object_of] = np.arange(len(self))
+    return found
+
+  @functools.cached_property
+  def no_interaction(self) -> np.ndarray:
+    """bool [I]: whether a person is only near the object."""
+    none = [phrase == _PHRASE_OF_NONE for phrase in self.phrases]
+    return np.array(none)[self.verb_of]
+
+  @functools.cached_property
+  def names(self) -> tuple[str, ...]:
+    """'ride bicycle', one per interaction."""
+    pairs = zip(self.verb_of, self.object_of, strict=True)
+    return tuple(
+      f"{self.verbs[v]} {self.objects[o]}".replace("_", " ") for v, o in pairs
+    )
+
+  @functools.cached_property
+  def texts(self) -> tuple[str, ...]:
+    """'a photo of a person riding a bicycle', one per interaction."""
+    pairs = zip(self.verb_of, self.object_of, strict=True)
+    return tuple(self.text(verb, object_) for verb, object_ in pairs)
+
+  @functools.cached_property
+  def object_texts(self) -> tuple[str, ...]:
+    """'a photo of a bicycle', one per object."""
+    pairs = zip(self.articles, self.objects, strict=True)
+    return tuple(f"a photo of {a} {_words(name)}" for a, name in pairs)
+
+  def text(self, verb: int, object_: int) -> str:
+    """The prompt of any verb with any object, an interaction here or not."""
+    return (
+      f"a photo of a person {self.phrases[verb]} {self.articles[object_]} "
+      f"{_words(self.objects[object_])}"
+    )
+
+  def object_number(self, name: str) -> int | None:
+    """Number of an object by its name in any spelling; None if unknown."""
+    words = _words(name).strip().lower()
+    return self._object_numbers.get(_ALIASES.get(words, words))
+
+  def interactions(self, names: Iterable[str], where: str) -> np.ndarray:
+    """int32 numbers of interactions by name, such as 'ride bicycle'.
+
+    Raises:
+      InputError: names that do not exist, all told at once.
+    """
+    names = list(names)
+    wrong = [n for n in names if _words(n) not in self._interaction_numbers]
+    if wrong:
+      raise InputError(
+        f"{where}: no interaction is called {shown(map(repr, wrong))}",
+        "write verb and object as classes.json has them, 'ride bicycle'",
+      )
+    found = [self._interaction_numbers[_words(name)] for name in names]
+    return np.array(found, np.int32)
+
+  @functools.cached_property
+  def _object_numbers(self) -> dict[str, int]:
+    return {_words(name): i for i, name in enumerate(self.objects)}
+
+  @functools.cached_property
+  def _interaction_numbers(self) -> dict[str, int]:
+    return {name: i for i, name in enumerate(self.names)}
+
+
+def load(path: str | pathlib.Path | None = None) -> Vocabulary:
+  """Reads a list of classes; HICO-DET's own if there is no path.
+
+  Args:
+    path: a file of the form above, or a folder that may have one.
+
+  Raises:
+    InputError: the file is not of that form.
+  """
+  path = pathlib.Path(path) if path is not None else PACKAGED
+  if path.is_dir():
+    inside = path / CLASSES_FILE
+    path = inside if inside.exists() else PACKAGED
+  if path == PACKAGED:
+    return _packaged()
+  return _load(path)
+
+
+@functools.cache
+def _packaged() -> Vocabulary:
+  return _load(PACKAGED)
+
+
+def shown(found: Iterable[str], limit: int = _SHOWN) -> str:
+  """The first few of a list, for messages."""
+  found = list(found)
+  return ", ".join(found[:limit]) + (", ..." if len(found) > limit else "")
+
+
+def _load(path: pathlib.Path) -> Vocabulary:
+  content = read_json(path)
+  rows = {
+    "verbs": (str, str),
+    "objects": (str, str, int),
+    "interactions": (int, int),
+  }
+  if not isinstance(content, dict):
+    raise _wrong(path, f"holds a {type(content).__name__}")
+  for key, types in rows.items():
+    _check_rows(path, key, content.get(key), types)
+  verbs, phrases = zip(*content["verbs"], strict=True)
+  objects, articles, ids = zip(*content["objects"], strict=True)
+  pairs = np.array(content["interactions"], np.int32)
+  _check_names(path, verbs, objects)
+  _check_pairs(path, pairs, (len(verbs), len(objects)))
+  if len(set(ids)) < len(ids):
+    raise _wrong(path, "gives two objects one COCO id")
+  rare = np.zeros(len(pairs), bool)
+  rare[_numbers(path, content.get("rare"), len(pairs))] = True
+  return Vocabulary(
+    verbs=verbs,
+    phrases=phrases,
+    objects=objects,
+    articles=articles,
+    category_ids=np.array(ids, np.int32),
+    verb_of=pairs[:, 0],
+    object_of=pairs[:, 1],
+    rare=rare,
+    sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+  )
+
+
+def _check_rows(
+  path: pathlib.Path, key: str, rows: Any, types: tuple[type, ...]
+) -> None:
+  if not isinstance(rows, list) or not rows:
+    raise _wrong(path, f"has no list {key!r}")
+  for number, row in enumerate(rows):
+    fits = (
+      isinstance(row, list)
+      and len(row) == len(types)
+      and all(type(x) is t for x, t in zip(row, types, strict=True))
+    )
+    if not fits:
+      raise _wrong(path, f"has {row!r} as entry {number} of {key!r}")
+
+
+def _check_names(
+  path: pathlib.Path, verbs: tuple[str, ...], objects: tuple[str, ...]
+) -> None:
+  for key, names in (("verb", verbs), ("object", objects)):
+    seen: set[str] = set()
+    for name in names:
+      if _words(name) in seen:
+        raise _wrong(path, f"has the {key} {name!r} twice")
+      seen.add(_words(name))
+  if PERSON not in objects:
+    raise _wrong(path, f"has no object {PERSON!r}")
+
+
+def _check_pairs(
+  path: pathlib.Path, pairs: np.ndarray, sizes: tuple[int, int]
+) -> None:
+  outside = ((pairs < 0) | (pairs >= sizes)).any(axis=1)
+  if outside.any():
+    row = int(outside.argmax())
+    raise _wrong(
+      path,
+      f"has {pairs[row].tolist()} as interaction {row}, of {sizes[0]} verbs "
+      f"and {sizes[1]} objects",
+    )
+  if len(np.unique(pairs, axis=0)) < len(pairs):
+    raise _wrong(path, "has an interaction twice")
+
+
+def _numbers(path: pathlib.Path, found: Any, size: int) -> list[int]:
+  if not isinstance(found, list) or not all(
+    type(x) is int and 0 <= x < size for x in found
+  ):
+    raise _wrong(path, f"has no list 'rare' of numbers from 0 to {size - 1}")
+  return found
+
+
+def _words(name: str) -> str:
+  return name.replace("_", " ")
+
+
+def _wrong(path: pathlib.Path, what: str) -> InputError:
+  return InputError(
+    f"{path} {what}", "docs/hico_det.md shows the form of classes.json"
+  )

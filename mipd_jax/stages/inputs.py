@@ -1,0 +1,206 @@
+"""What the cache is made of: the folder, its TFDS form, the encoders.
+
+Real ones are looked for; those of a small world are made where absent.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+import filelock
+import jax
+from absl import logging
+
+from input_pipeline import atomic, buckets, feature_cache, ov_swig, paths, swig
+from input_pipeline.errors import InputError
+from input_pipeline.small_world.config import WorldConfig
+from mipd_jax.config import Config
+
+_LOCK = ".preparing.lock"
+
+
+def make(config: Config) -> tuple[Config, ov_swig.PreparedSwig]:
+  """What the cache is made of, on this machine, made once.
+
+  Processes that are no run together (teacher.process_count) wait for each
+  other at a lock beside the data.
+  """
+  here = on_this_machine(config, need_cache=False)
+  check_sources(here, encoders=True)
+  parent = pathlib.Path(here.dataset.folder).parent
+  parent.mkdir(parents=True, exist_ok=True)
+  with _alone(parent):
+    found = dataset(here)
+    _make_encoders(here)
+  return here, found
+
+
+def on_this_machine(config: Config, *, need_cache: bool) -> Config:
+  """The config with what lies in buckets copied here (input_pipeline.buckets).
+
+  Raises:
+    InputError: a bucket cannot be read; several processes are to make one
+      cache in it.
+  """
+  folder, cache = config.dataset.folder, config.teacher.cache
+  if paths.is_remote(folder):
+    folder = str(buckets.fetch(folder))
+  if paths.is_remote(cache):
+    whole = (paths.path(cache) / feature_cache.MANIFEST).exists()
+    if need_cache or whole:
+      buckets.fetch(cache, last=feature_cache.MANIFEST)
+    elif max(jax.process_count(), config.teacher.process_count) > 1:
+      raise InputError(
+        f"several processes cannot make one cache in a bucket ({cache})",
+        "make it by one process, or in a folder that all of them share, and "
+        "copy it: gcloud storage cp -r",
+      )
+    cache = str(buckets.local(cache))
+  return dataclasses.replace(
+    config,
+    dataset=dataclasses.replace(config.dataset, folder=folder),
+    teacher=dataclasses.replace(config.teacher, cache=cache),
+  )
+
+
+def check_sources(config: Config, *, encoders: bool) -> None:
+  """Names all that is missing and cannot be made, in one message."""
+  missing, remedies = [], []
+  if config.dataset.world is None:
+    try:
+      swig.check_layout(config.dataset.folder)
+    except InputError as error:
+      missing.append(error.problem)
+      remedies.append(
+        "get SWiG's images_512.zip and SWiG_jsons from "
+        "https://github.com/allenai/swig"
+      )
+  if encoders and not config.teacher.foundation:
+    absent = [name for name in _encoders(config) if not _is_there(name)]
+    missing += [
+      f"{name}: a checkpoint in Hugging Face format (config.json, "
+      "model.safetensors, tokenizer.json)"
+      for name in absent
+    ]
+    remedies += [
+      f"`hf download {name}` (an id), or name a folder that has it"
+      for name in absent
+    ]
+  if missing:
+    raise InputError(
+      "missing:\n" + "\n".join(f"  - {line}" for line in missing),
+      "; ".join(remedies) + "; README, 'Real data', has the steps",
+    )
+
+
+def dataset(config: Config) -> ov_swig.PreparedSwig:
+  """The TFDS form of the folder, drawn first where it is a small world."""
+  settings = config.dataset
+  folder = pathlib.Path(settings.folder)
+  if settings.world is not None:
+    _draw_world(folder, settings.world)
+  found = ov_swig.prepare(
+    folder,
+    folder.parent / "tfds",
+    num_rare=settings.num_rare,
+    num_unseen=settings.num_unseen,
+    seed=settings.split_seed,
+    skip_broken=settings.skip_broken,
+  )
+  if broken := found.broken:
+    logging.warning(
+      "%d images are missing or broken and were left out: %s%s",
+      len(broken),
+      ", ".join(broken[:5]),
+      " ..." if len(broken) > 5 else "",
+    )
+  return found.with_mirrored_views() if settings.mirrored else found
+
+
+def text_encoder(config: Config) -> str:
+  """Folder or id of the model whose text tower embeds labels, rationales."""
+  return config.teacher.text_encoder or config.teacher.student_encoder
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time make things in a folder."""
+  if not os.access(folder, os.W_OK):  # then there is nothing to make
+    yield
+    return
+  lock = filelock.FileLock(folder / _LOCK)
+  try:
+    lock.acquire(timeout=1)
+  except filelock.Timeout:
+    logging.info("Another process prepares %s; waiting for it.", folder)
+    lock.acquire()
+  try:
+    yield
+  finally:
+    lock.release()
+
+
+def _is_there(encoder: str) -> bool:
+  """Whether a folder, or an id in the Hugging Face cache, is a checkpoint."""
+  from huggingface_hub import try_to_load_from_cache
+  from huggingface_hub.errors import HFValidationError
+
+  if (pathlib.Path(encoder) / "config.json").exists():
+    return True
+  try:
+    return isinstance(try_to_load_from_cache(encoder, "config.json"), str)
+  except HFValidationError:
+    return False
+
+
+def _encoders(config: Config) -> dict[str, None]:
+  """Folders or ids of the frozen models, each once."""
+  settings = config.teacher
+  names = (
+    settings.student_encoder,
+    settings.teacher_encoder,
+    text_encoder(config),
+    *filter(None, [settings.language_model]),
+  )
+  return dict.fromkeys(names)
+
+
+def _draw_world(folder: pathlib.Path, world: WorldConfig) -> None:
+  """Draws the world where there is none; another world is an error."""
+  from input_pipeline.small_world.folder import write_folder
+
+  note = folder / "world.json"
+  wanted = json.loads(json.dumps(dataclasses.asdict(world)))
+  if not folder.exists():
+    logging.info("Drawing the small world into %s.", folder)
+    write_folder(folder, world)
+    with atomic.replacing(note) as path:
+      path.write_text(json.dumps(wanted) + "\n")
+  elif note.exists() and (found := json.loads(note.read_text())) != wanted:
+    differ = sorted(k for k in wanted if found.get(k) != wanted[k])
+    raise InputError(
+      f"{folder} holds another small world: {', '.join(differ)} of "
+      "dataset.world differ",
+      "choose another dataset.folder, or delete this one",
+    )
+
+
+def _make_encoders(config: Config) -> None:
+  """Trains the small foundation models where they are asked for."""
+  if not config.teacher.foundation:
+    return
+  from mipd_jax.teachers import foundation
+
+  student = pathlib.Path(config.teacher.student_encoder)
+  settings = foundation.FoundationConfig()
+  if config.teacher.foundation == "debug":
+    settings = settings.debug()
+  models = foundation.STANDARD
+  if config.teacher.language_model:
+    models += (foundation.LANGUAGE_MODEL,)
+  foundation.train_foundation(
+    config.dataset.world, student.parent, settings, models
+  )
