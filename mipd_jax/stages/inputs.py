@@ -79,7 +79,7 @@ def check_sources(config: Config, *, encoders: bool) -> None:
         "https://github.com/allenai/swig"
       )
   if encoders and not config.teacher.foundation:
-    absent = [name for name in _encoders(config) if not _is_there(name)]
+    absent = [name for name in _encoders(config) if _folder(name) is None]
     missing += [
       f"{name}: a checkpoint in Hugging Face format (config.json, "
       "model.safetensors, tokenizer.json)"
@@ -125,6 +125,12 @@ def text_encoder(config: Config) -> str:
   return config.teacher.text_encoder or config.teacher.student_encoder
 
 
+def encoder_folders(config: Config) -> list[pathlib.Path]:
+  """Where the files of the frozen models lie, of those that are there."""
+  found = [_folder(name) for name in _encoders(config)]
+  return [folder for folder in found if folder is not None]
+
+
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
   """Lets one process at a time make things in a folder."""
@@ -143,17 +149,18 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     lock.release()
 
 
-def _is_there(encoder: str) -> bool:
-  """Whether a folder, or an id in the Hugging Face cache, is a checkpoint."""
+def _folder(encoder: str) -> pathlib.Path | None:
+  """Of a checkpoint: a folder, or an id in the Hugging Face cache."""
   from huggingface_hub import try_to_load_from_cache
   from huggingface_hub.errors import HFValidationError
 
   if (pathlib.Path(encoder) / "config.json").exists():
-    return True
+    return pathlib.Path(encoder)
   try:
-    return isinstance(try_to_load_from_cache(encoder, "config.json"), str)
+    found = try_to_load_from_cache(encoder, "config.json")
   except HFValidationError:
-    return False
+    return None
+  return pathlib.Path(found).parent if isinstance(found, str) else None
 
 
 def _encoders(config: Config) -> dict[str, None]:

@@ -19,7 +19,7 @@ from mipd_jax import distributed, precision, sharding
 from mipd_jax.config import Config
 from mipd_jax.losses import total as total_lib
 from mipd_jax.models.config import Sizes
-from mipd_jax.stages import inputs
+from mipd_jax.stages import inputs, made_from
 
 if TYPE_CHECKING:
   from mipd_jax.rationales.source import RationaleSource
@@ -72,7 +72,7 @@ def prepare(config: Config) -> Prepared | None:
   """
   plan = _precompute_config(config)
   here, dataset = distributed.agreed(lambda: inputs.make(config))
-  cache = _make_cache(here, dataset, plan)
+  cache = _cache(here, dataset, plan)
   if cache and here.teacher.cache != config.teacher.cache:
     buckets.upload(config.teacher.cache, last=feature_cache.MANIFEST)
   return Prepared(dataset, cache) if cache else None
@@ -113,6 +113,28 @@ def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
     dtype=settings.dtype,
     parts=_listed(settings.parts),
   )
+
+
+def _cache(
+  config: Config,
+  dataset: ov_swig.PreparedSwig,
+  plan: "cache_plan.PrecomputeConfig",
+) -> feature_cache.Cache | None:
+  """The cache, made if need be; None if teacher.only left some of it."""
+  folder = config.teacher.cache
+  facts = made_from.facts(config, dataset, inputs.encoder_folders(config))
+  if distributed.all_of(made_from.same(folder, facts) and _is_whole(folder)):
+    return feature_cache.open_cache(folder)
+  cache = _make_cache(config, dataset, plan)
+  if cache and distributed.is_first():
+    made_from.write(folder, facts)
+  return cache
+
+
+def _is_whole(folder: str) -> bool:
+  """Whether no file of a finished cache was lost or cut short since."""
+  plan = feature_cache.open_cache(folder).plan
+  return feature_cache.is_complete(folder, plan)
 
 
 def _make_cache(
