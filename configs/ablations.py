@@ -252,6 +252,16 @@ CANDIDATES = (
     **_OLD | {"gain": 2.0, "names": "all"},
   ),
   _kl(
+    "kl_gain_2_weight_0.1",
+    "twice, at a third of the weight",
+    **_OLD | {"gain": 2.0, "weight": 0.1},
+  ),
+  _kl(
+    "kl_gain_2_untrained_names",
+    "twice, untrained names alone",
+    **_OLD | {"gain": 2.0, "names": "untrained"},
+  ),
+  _kl(
     "kl_clip", "the student encoder's own logits", **_OLD | {"source": "clip"}
   ),
 )

@@ -73,12 +73,13 @@ def test_info_nce_leaves_out_same_verb_and_filler():
   np.testing.assert_allclose(got[0], -_log_softmax(logits / 0.5)[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("names", ["trained", "decoupled", "all"])
+@pytest.mark.parametrize("names", ["trained", "untrained", "decoupled", "all"])
 def test_verb_kl(names):
   teacher, student = RNG.normal(size=(2, 3, 6)).astype(np.float32)
   trained = np.array([True, True, True, True, False, False])
   groups = {
     "trained": (trained,),
+    "untrained": (~trained,),
     "decoupled": (trained, ~trained),
     "all": (np.ones(6, bool),),
   }[names]
@@ -97,6 +98,7 @@ def test_verb_kl(names):
   grad = np.asarray(jax.grad(lambda s: loss(s).sum())(student))
   assert np.isfinite(grad).all()
   assert grad[:, ~trained].any() == (names != "trained")
+  assert grad[:, trained].any() == (names != "untrained")
 
 
 def test_verb_kl_gain_sharpens_the_teacher_alone():

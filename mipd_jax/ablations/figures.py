@@ -13,6 +13,7 @@ Names are KIND/GROUP/SCORE or KIND/harmonic_mean. Kinds:
               without the former: what may choose
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ def of_report(
     "figures": result,
     "curve": calibration.curve(rivals, verb, trained),
   }
+
+
+def of_oracle(accuracy: Mapping[str, float]) -> Figures:
+  """Figures of expected verb accuracies, percent, by group."""
+  both = scores.harmonic_mean(accuracy["seen"], accuracy["unseen"])
+  return _named("raw", dict(accuracy) | {HARMONIC: both})
 
 
 def of_selection(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from input_pipeline import atomic
+from input_pipeline.small_world import draw_world, oracle
 from mipd_jax.ablations import figures, programs
 from mipd_jax.ablations.opened import Data, OpenWorld, first_batch
 from mipd_jax.ablations.plan import Run
@@ -78,7 +79,10 @@ def do(
 
 
 def zero_shot(world: OpenWorld, config: Config) -> dict[str, Result]:
-  """Figures of the frozen models' logits, by name of the model."""
+  """Figures of the frozen models' logits, by name of the model.
+
+  Of a small world also those of an oracle that reads every attribute.
+  """
   split = world.prepared.cache.plan.split(config.eval.split)
   result = {}
   for name, (part, key) in evaluate_stage.ZERO_SHOT.items():
@@ -87,6 +91,9 @@ def zero_shot(world: OpenWorld, config: Config) -> dict[str, Result]:
       step = programs.cached_scores(key, world.prepared.sizes.num_verbs)
       found = _evaluate(config, world, data, step, {}, {}, name)
       result[name] = figures.of_report(found, data.verbs, *_verbs(world))
+  if config.dataset.world is not None:
+    accuracy = oracle.verb_accuracy(draw_world(config.dataset.world))
+    result["oracle"] = {"figures": figures.of_oracle(accuracy)}
   return result
 
 

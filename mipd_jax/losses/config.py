@@ -5,7 +5,7 @@ import dataclasses
 _CHOICES = {
   "scene_distill_form": ("l1", "cosine"),
   "verb_names": ("trained", "all"),
-  "verb_kl_names": ("trained", "decoupled", "all"),
+  "verb_kl_names": ("trained", "untrained", "decoupled", "all"),
   "verb_kl_source": ("teacher", "clip"),
 }
 
@@ -40,7 +40,8 @@ class LossConfig:
   verb_kl_source: str = "teacher"
   verb_kl_temperature: float = 4.0
   verb_kl_gain: float = 1.0  # multiplies the logits that are distilled
-  # trained | decoupled | all; the last two use the *names* of unseen verbs.
+  # trained | untrained | decoupled | all; all but the first use the *names* of
+  # unseen verbs.
   verb_kl_names: str = "decoupled"
   # Share of the untrained names that the KL term gets to know.
   verb_kl_listed: float = 1.0

@@ -145,8 +145,9 @@ def verb_kl(
     trained: which verbs have training images.
     temperature: divides both logits.
     names: "trained": among trained names only. "decoupled": among trained
-      and among untrained names apart, never across the two. "all": among
-      all names at once. The last two use the names of unseen verbs.
+      and among untrained names apart, never across the two. "untrained": the
+      latter alone; trained names are left to the labels. "all": among all
+      names at once. All but the first use the names of unseen verbs.
     listed: share of the untrained names that take part.
     gain: multiplies the teacher's logits. A language model's log-likelihoods
       lie closer together than a CLIP's scaled similarities, and what the
@@ -165,13 +166,13 @@ def verb_kl(
     gap = jnp.where(chosen, jnp.exp(t) * (t - s), 0)
     return jnp.where(jnp.any(chosen), jnp.sum(gap, axis=-1), 0)
 
-  if names == "all":
-    kl = among(known)
-  else:
-    kl = among(trained)
-    if names == "decoupled":
-      kl += among(known & ~trained)
-  return temperature**2 * kl
+  groups = {
+    "all": (known,),
+    "trained": (trained,),
+    "untrained": (known & ~trained,),
+    "decoupled": (trained, known & ~trained),
+  }[names]
+  return temperature**2 * sum(among(group) for group in groups)
 
 
 def listed_names(trained: Bool[Array, "v"], share: float) -> Bool[Array, "v"]:
