@@ -252,6 +252,26 @@ CANDIDATES = (
     **_OLD | {"gain": 2.0, "names": "all"},
   ),
   _kl(
+    "kl_gain_2_temperature_1",
+    "twice, and a quarter as soft",
+    **_OLD | {"gain": 2.0, "temperature": 1.0},
+  ),
+  _kl(
+    "kl_gain_2_temperature_2_all_names",
+    "trained and untrained names at once",
+    **_OLD | {"gain": 2.0, "temperature": 2.0, "names": "all"},
+  ),
+  _kl(
+    "kl_gain_2_prior",
+    "twice, under the class prior",
+    **_OLD | {"gain": 2.0, "prior": True},
+  ),
+  _kl(
+    "kl_gain_2_temperature_2_prior",
+    "half as soft, under the class prior",
+    **_OLD | {"gain": 2.0, "temperature": 2.0, "prior": True},
+  ),
+  _kl(
     "kl_gain_2_weight_0.1",
     "twice, at a third of the weight",
     **_OLD | {"gain": 2.0, "weight": 0.1},

@@ -111,6 +111,30 @@ def test_verb_kl_gain_sharpens_the_teacher_alone():
   assert np.abs(sharp - same).min() > 1e-3
 
 
+def test_verb_kl_under_a_prior():
+  """By hand, among trained names; an even prior changes nothing."""
+  teacher, student = RNG.normal(size=(2, 3, 6)).astype(np.float32)
+  trained = np.array([True, True, True, True, False, False])
+  prior = np.log(np.array([0.5, 0.3, 0.1, 0.1, 0.1, 0.1], np.float32))
+
+  def kl(log_prior, names="trained"):
+    return terms.verb_kl(
+      *(teacher, student, trained, 2.0, names), log_prior=log_prior
+    )
+
+  for row, got in enumerate(kl(prior)):
+    t = _log_softmax(teacher[row, :4] / 2 + prior[:4])
+    s = _log_softmax(student[row, :4] / 2 + prior[:4])
+    want = 4 * (np.exp(t) * (t - s)).sum()
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+  even = np.full(6, -3.0, np.float32)
+  np.testing.assert_allclose(kl(even), kl(None), rtol=1e-4, atol=1e-6)
+  # Untrained names share one prior.
+  np.testing.assert_allclose(
+    kl(prior, "untrained"), kl(None, "untrained"), rtol=1e-4, atol=1e-6
+  )
+
+
 def test_verb_kl_without_untrained_verbs_is_finite():
   scores = RNG.normal(size=(2, 4)).astype(np.float32)
   everything = np.ones(4, bool)
@@ -128,7 +152,9 @@ def test_verb_kl_takes_the_logits_of_its_source(source, key):
   batch = batches.batch(rows)
   for name in (schema.VERB_LOGITS, schema.CLIP_LOGITS):
     batch[name] = RNG.normal(size=scores.shape).astype(np.float32)
-  config = LossConfig(verb_kl_source=source, verb_kl_gain=1.5)
+  config = LossConfig(
+    verb_kl_source=source, verb_kl_gain=1.5, verb_kl_prior=True
+  )
   banks = batches.banks()
   found = total_lib._verb_terms({out.VERB_SCORES: scores}, batch, banks, config)
   wanted = terms.verb_kl(
@@ -138,6 +164,7 @@ def test_verb_kl_takes_the_logits_of_its_source(source, key):
     config.verb_kl_temperature,
     config.verb_kl_names,
     gain=1.5,
+    log_prior=banks[total_lib.VERB_LOG_PRIOR],
   )
   np.testing.assert_allclose(found["verb_kl"], wanted)
 

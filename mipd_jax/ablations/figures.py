@@ -109,6 +109,8 @@ def of_selection(
     "held_out/rare/verb_top1": _percent(raw[rare]),
     "held_out/unseen/verb_top1": _percent(raw[of_held]),
     "held_out/among/verb_top1": _percent(rivals.untrained_right[of_held]),
+    "held_out/among_seen/verb_top1": _percent(rivals.trained_right[seen]),
+    "held_out/among_rare/verb_top1": _percent(rivals.trained_right[rare]),
     "held_out/calibrated_harmonic_mean": calibration.best_bias(curve)[1],
   }
   figures[f"held_out/{HARMONIC}"] = scores.harmonic_mean(

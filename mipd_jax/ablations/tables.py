@@ -45,6 +45,8 @@ SELECTION = {
   "held out": "held_out/unseen/verb_top1",
   "HM": "held_out/harmonic_mean",
   "best HM by bias": "held_out/calibrated_harmonic_mean",
+  "seen among trained": "held_out/among_seen/verb_top1",
+  "rare among trained": "held_out/among_rare/verb_top1",
   "held out among held out": "held_out/among/verb_top1",
 }
 _KINDS = """\

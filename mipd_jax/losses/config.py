@@ -40,6 +40,8 @@ class LossConfig:
   verb_kl_source: str = "teacher"
   verb_kl_temperature: float = 4.0
   verb_kl_gain: float = 1.0  # multiplies the logits that are distilled
+  # Both sides under the training images' class prior.
+  verb_kl_prior: bool = False
   # trained | untrained | decoupled | all; all but the first use the *names* of
   # unseen verbs.
   verb_kl_names: str = "decoupled"

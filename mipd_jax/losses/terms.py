@@ -134,6 +134,7 @@ def verb_kl(
   names: str,
   listed: float = 1.0,
   gain: float = 1.0,
+  log_prior: Float[Array, "v"] | None = None,
 ) -> Float[Array, "b"]:
   """KL(teacher || student) over names of verbs, at a temperature.
 
@@ -152,6 +153,8 @@ def verb_kl(
     gain: multiplies the teacher's logits. A language model's log-likelihoods
       lie closer together than a CLIP's scaled similarities, and what the
       student takes over of untrained names is their spread.
+    log_prior: added to both; names that are rare in training then weigh little
+      on the many images that are not theirs.
   """
   teacher = gain * teacher.astype(jnp.float32)
   known = trained | listed_names(trained, listed)
@@ -159,8 +162,11 @@ def verb_kl(
   def among(chosen):
     def log_probability(scores):
       # A large finite number: -inf would put NaN into the gradient.
-      scores = jnp.where(chosen, scores.astype(jnp.float32), -1e9)
-      return jax.nn.log_softmax(scores / temperature, axis=-1)
+      scores = scores.astype(jnp.float32) / temperature
+      if log_prior is not None:
+        scores = scores + log_prior
+      scores = jnp.where(chosen, scores, -1e9)
+      return jax.nn.log_softmax(scores, axis=-1)
 
     t, s = log_probability(teacher), log_probability(student)
     gap = jnp.where(chosen, jnp.exp(t) * (t - s), 0)

@@ -70,6 +70,7 @@ def _verb_terms(outputs, batch, banks, config):
       config.verb_kl_names,
       config.verb_kl_listed,
       config.verb_kl_gain,
+      banks[VERB_LOG_PRIOR] if config.verb_kl_prior else None,
     )
   return found
 
