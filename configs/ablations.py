@@ -272,6 +272,11 @@ CANDIDATES = (
     **_OLD | {"gain": 2.0, "temperature": 2.0, "prior": True},
   ),
   _kl(
+    "kl_gain_2_temperature_2_all_names_prior",
+    "all names at once, under the class prior",
+    **_OLD | {"gain": 2.0, "temperature": 2.0, "names": "all", "prior": True},
+  ),
+  _kl(
     "kl_gain_2_weight_0.1",
     "twice, at a third of the weight",
     **_OLD | {"gain": 2.0, "weight": 0.1},

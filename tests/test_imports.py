@@ -43,6 +43,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   ),
   "mipd_jax.metrics": (
     *CONTRACT,
+    "input_pipeline.atomic",
+    "input_pipeline.hico_det",
     "input_pipeline.vocabulary",
     "mipd_jax.metrics",
     "mipd_jax.models.outputs",
@@ -140,7 +142,10 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "transformers": {"mipd_jax.teachers": INSIDE},
   "torch": {"mipd_jax.import_reference": INSIDE},
   "tensorflow": {"input_pipeline": INSIDE},
-  "tensorflow_datasets": {"input_pipeline.ov_swig": ANYWHERE},
+  "tensorflow_datasets": {
+    "input_pipeline.hico_det.builder": ANYWHERE,
+    "input_pipeline.ov_swig": ANYWHERE,
+  },
   "clu": {"mipd_jax.training.writers": ANYWHERE},
   "orbax": {
     "mipd_jax.training.checkpoints": ANYWHERE,

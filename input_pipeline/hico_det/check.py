@@ -1,0 +1,246 @@
+"""Checks a folder of HICO-DET and tells all that is wrong with it.
+
+  python -m input_pipeline.hico_det.check DIR
+
+The reader stops at the first problem; this goes on, so that a folder is
+mended in one round. Nothing is written but the report that is asked for.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import sys
+import time
+from concurrent import futures
+
+import numpy as np
+
+from input_pipeline import images, split_file
+from input_pipeline.check_report import Finding
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import annotations, folder, splits, vocabulary
+from input_pipeline.hico_det.folder import FORMS, SPLITS, Layout
+from input_pipeline.hico_det.records import ImageLabels
+from input_pipeline.hico_det.report import Report
+from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.progress import Progress
+from input_pipeline.swig_metadata import ImageDigest
+from input_pipeline.swig_record import RecordError
+
+_CHUNK = 64  # images a thread checks at a time
+_THREADS = 8  # they wait for the disk most of the time
+# So many boxes without a corner at 0 are a sign that they count from 1.
+_MANY_BOXES = 1000
+
+
+def run(
+  directory: str | pathlib.Path,
+  *,
+  form: str | None = None,
+  base: int | None = None,
+  read_images: bool = True,
+  report_path: str | pathlib.Path | None = None,
+) -> int:
+  """Prints what a folder holds and what is wrong with it; 0 if it is sound.
+
+  Args:
+    directory: DIR, see `folder`.
+    form: which annotations, see `folder.find`.
+    base: number of the first pixel, see `annotations.read`.
+    read_images: whether to read every image as well.
+    report_path: a JSON file to write everything to.
+
+  Raises:
+    InputError: files are missing, or classes or splits are wrong: without
+      them annotations mean nothing.
+  """
+  start = time.monotonic()
+  layout = folder.find(directory, form)
+  words = vocabulary.load(directory)
+  report = Report(layout, words)
+  found = {
+    split: _check_split(report, layout, split, words, base) for split in SPLITS
+  }
+  _check_overlap(report, found)
+  _add_zero_shot(report, found["train"], words)
+  records_seconds = time.monotonic() - start
+  if read_images:
+    for split in SPLITS:
+      _check_images(report, layout, split, found[split])
+  images_seconds = time.monotonic() - start - records_seconds
+  report.show(sys.stdout)
+  print(
+    f"annotations checked in {records_seconds:.1f} s, "
+    + (f"images in {images_seconds:.1f} s" if read_images else "no image read")
+  )
+  if report_path is not None:
+    split_file.write_text(pathlib.Path(report_path), report.as_json())
+  if report.problems:
+    print(f"{len(report.problems)} problems, see above")
+    return 1
+  print("images: all whole" if read_images else "annotations: all sound")
+  return 0
+
+
+def _check_split(
+  report: Report,
+  layout: Layout,
+  split: str,
+  words: Vocabulary,
+  base: int | None,
+) -> list[ImageLabels]:
+  """Reads a split, and counts what it holds."""
+  wrong: list[RecordError] = []
+  try:
+    found = folder.read_labels(
+      layout, split, words, base=base, report=wrong.append
+    )
+  except InputError as error:
+    report.problems += [Finding.of(x) for x in (*wrong, error)]
+    return []
+  report.problems += [Finding.of(error) for error in wrong]
+  there = layout.image_sizes(split)
+  names = {item.name for item in found}
+  file = layout.annotations[split].name
+  for name in sorted(names - there.keys()):
+    report.problems.append(
+      Finding("missing", f"{split}: image {name} is missing", file, name)
+    )
+  named = names | {error.image for error in wrong}
+  for name in sorted(there.keys() - named):
+    report.note("images without an entry", f"{split}: {name}", image=name)
+  report.count(split, found, words)
+  for item in found:
+    _note_labels(report, item)
+  corners = annotations.corners(found)
+  if len(corners) >= _MANY_BOXES and corners[:, :2].min() >= 1:
+    report.note(
+      "doubt about the first pixel",
+      f"{split}: none of {len(corners)} boxes touches the left or upper edge; "
+      "if the file counts pixels from 1, say --box-base=1",
+    )
+  return found
+
+
+def _note_labels(report: Report, item: ImageLabels) -> None:
+  rows = np.concatenate(
+    [item.human_boxes, item.object_boxes, item.interactions[:, None]], axis=1
+  )
+  repeated = len(rows) - len(np.unique(rows, axis=0))
+  if repeated:
+    report.note(
+      "labels given twice", f"{repeated} of them", item.place, item.name
+    )
+
+
+def _check_overlap(report: Report, found: dict[str, list[ImageLabels]]) -> None:
+  names = [{item.name for item in found[split]} for split in SPLITS]
+  for name in sorted(set.intersection(*names)):
+    report.problems.append(
+      Finding(
+        "overlap",
+        f"image {name} stands in the splits {' and '.join(SPLITS)}",
+        image=name,
+      )
+    )
+
+
+def _add_zero_shot(
+  report: Report, train: list[ImageLabels], words: Vocabulary
+) -> None:
+  """Training labels of unseen interactions, by split."""
+  counts = np.zeros(len(words), np.int64)
+  for item in train:
+    counts += np.bincount(item.interactions[item.visible], minlength=len(words))
+  directory = report.layout.folder
+  own = (directory / splits.SPLITS_FILE).exists()
+  if not own and words.sha256 != vocabulary.load().sha256:
+    report.note(
+      "no splits.json",
+      "classes.json is the folder's own, so the public splits do not apply",
+    )
+    return
+  for name in splits.names(directory)[1:]:
+    zero_shot = splits.load(name, words, directory)
+    report.splits[name] = {
+      "unseen": int(zero_shot.unseen.sum()),
+      "seen": int(zero_shot.seen.sum()),
+      "training_labels_unseen": int(counts[zero_shot.unseen].sum()),
+      "training_labels_seen": int(counts[zero_shot.seen].sum()),
+      "sha256": zero_shot.sha256,
+    }
+
+
+def _check_images(
+  report: Report, layout: Layout, split: str, found: list[ImageLabels]
+) -> None:
+  """Reads every image; adds problems, and a checksum of the split's images."""
+  there = layout.image_sizes(split)
+  found = [item for item in found if item.name in there]
+  chunks = [found[i : i + _CHUNK] for i in range(0, len(found), _CHUNK)]
+  digest = ImageDigest()
+  with (
+    Progress(f"check {split}", len(found), "images") as progress,
+    futures.ThreadPoolExecutor(_THREADS) as pool,
+  ):
+    for chunk, results in zip(
+      chunks, pool.map(_check_chunk, chunks), strict=True
+    ):
+      for item, result in zip(chunk, results, strict=True):
+        if isinstance(result, RecordError):
+          report.problems.append(Finding.of(result))
+        else:
+          digest.add(item.name, result)
+      progress.advance(len(chunk))
+  report.images[split] = digest.result()
+
+
+def _check_chunk(chunk: list[ImageLabels]) -> list[str | RecordError]:
+  """sha256 of each image, or what is wrong with it; runs on a thread."""
+  return [_check_image(item) for item in chunk]
+
+
+def _check_image(item: ImageLabels) -> str | RecordError:
+  try:
+    content = item.place.read_image(item.size)
+    if item.size is None:
+      # The file does not say how large the image is, so ask the image.
+      height, width = images.read_size(item.place.image_path)
+      annotations.check_inside(item, (height, width))
+    return hashlib.sha256(content).hexdigest()
+  except RecordError as error:
+    return error
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """The command line, see the top of this file."""
+  parser = argparse.ArgumentParser(
+    prog="python -m input_pipeline.hico_det.check", description=__doc__
+  )
+  parser.add_argument("folder", metavar="DIR")
+  parser.add_argument("--form", choices=FORMS, help="which annotations")
+  parser.add_argument(
+    "--box-base", type=int, choices=(0, 1), help="number of the first pixel"
+  )
+  parser.add_argument(
+    "--records-only", action="store_true", help="leave images unread"
+  )
+  parser.add_argument(
+    "--report", metavar="FILE", help="write everything found as JSON"
+  )
+  given = parser.parse_args(arguments)
+  try:
+    return run(
+      given.folder,
+      form=given.form,
+      base=given.box_base,
+      read_images=not given.records_only,
+      report_path=given.report,
+    )
+  except InputError as error:
+    print(f"problem: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,201 @@
+"""People and objects that a detector found, or the annotated boxes instead.
+
+  [{"detector": "facebook/detr-resnet-50, threshold 0.05"},
+   {"file_name": "HICO_test2015_00000001.jpg",
+    "boxes": [[x1, y1, x2, y2], ...],
+    "labels": ["person", "bicycle", ...], or numbers of classes.json
+    "scores": [0 to 1, ...]}, ...]
+
+Boxes are pixels from 0 with both corners inside, as everywhere here. The
+first entry names the detector; it is printed with every result, since figures
+compare only for one and the same. An image in which nothing was found has
+empty lists; one that is absent is an error.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import atomic
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import json_stream, parsing
+from input_pipeline.hico_det.records import Record
+from input_pipeline.hico_det.vocabulary import Vocabulary, shown
+
+ORACLE = "ground-truth boxes (oracle)"
+_FORM = "docs/hico_det.md shows the form of detections"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class ImageDetections:
+  """What was found in an image, D boxes, the best first.
+
+  Attributes:
+    boxes: float32 [D, 4] x1 y1 x2 y2 pixels from 0, corners inside.
+    objects: int32 [D] object numbers.
+    scores: float32 [D] in 0..1.
+  """
+
+  boxes: np.ndarray
+  objects: np.ndarray
+  scores: np.ndarray
+
+  @classmethod
+  def of(
+    cls, boxes: np.ndarray, objects: np.ndarray, scores: np.ndarray
+  ) -> "ImageDetections":
+    """Sorts by score; the earlier of equal ones stays first."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    return cls(
+      np.asarray(boxes, np.float32).reshape(-1, 4)[order],
+      np.asarray(objects, np.int32)[order],
+      np.asarray(scores, np.float32)[order],
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detections:
+  """What one detector found.
+
+  Attributes:
+    detector: its name, to be printed with every result.
+    images: by file name.
+    left_out: detections of objects that the vocabulary does not have.
+  """
+
+  detector: str
+  images: Mapping[str, ImageDetections]
+  left_out: int = 0
+
+
+def oracle(records: Iterable[Record]) -> Detections:
+  """The annotated boxes as if a perfect detector had found them.
+
+  Of a training record pass what `splits.without_unseen` leaves.
+  """
+  return Detections(
+    ORACLE,
+    {
+      r.name: ImageDetections.of(r.boxes, r.objects, np.ones(len(r.objects)))
+      for r in records
+    },
+  )
+
+
+def read(
+  path: str | pathlib.Path, words: Vocabulary, names: Iterable[str]
+) -> Detections:
+  """Reads a file of the form above.
+
+  Args:
+    path: the file.
+    words: the objects.
+    names: images of the dataset; those of the file have to be the same.
+
+  Raises:
+    InputError: the file is cut off or not of the form, a box, a label or a
+      score is of no use, an image is unknown, absent or there twice.
+  """
+  path = pathlib.Path(path)
+  expected = set(names)
+  entries = json_stream.entries(path)
+  detector = next(entries, {}).get("detector")
+  if not isinstance(detector, str) or not detector.strip():
+    raise InputError(
+      f"{path} does not begin with the name of its detector",
+      'make {"detector": NAME} its first entry',
+    )
+  found: dict[str, ImageDetections] = {}
+  for entry in entries:
+    where = parsing.place(path, path.parent, entry.get("file_name"))
+    name = where.image_path.name
+    if name not in expected:
+      raise InputError(
+        f"{path}: image {name} is not in the dataset",
+        "leave its images alone in the file, or give the dataset's own file",
+      )
+    if name in found:
+      raise InputError(
+        f"{path}: image {name} is there twice", "put its lists together"
+      )
+    found[name] = parse(entry, where, words)
+  missing = sorted(expected - found.keys())
+  if missing:
+    raise InputError(
+      f"{path} lacks {len(missing)} of {len(expected)} images: "
+      f"{shown(missing)}",
+      "run the detector on them; give empty lists where it finds nothing",
+    )
+  return Detections(detector, found)
+
+
+def parse(
+  entry: Mapping[str, Any], where: parsing.Place, words: Vocabulary
+) -> ImageDetections:
+  """One entry of a file; `RecordError` names what is wrong with it."""
+  boxes = parsing.boxes(where, entry.get("boxes"), "boxes", 0, None)
+  scores = parsing.numbers(where, entry.get("scores"), "scores")
+  labels = entry.get("labels")
+  if not isinstance(labels, list):
+    raise parsing.RecordError(where, "form", "has no list 'labels'", _FORM)
+  parsing.same_length(where, boxes=boxes, labels=labels, scores=scores)
+  outside = (scores < 0) | (scores > 1)
+  if outside.any():
+    row = int(outside.argmax())
+    raise parsing.RecordError(
+      where,
+      "labels",
+      f"scores {row} is {scores[row]}, not within 0 and 1",
+      "give probabilities, not logits",
+    )
+  objects = [_object(x, row, where, words) for row, x in enumerate(labels)]
+  return ImageDetections.of(boxes, np.array(objects, np.int32), scores)
+
+
+def write(path: str | pathlib.Path, found: Detections, words: Vocabulary):
+  """Writes the form above, whole or not at all."""
+  rows: list[dict[str, Any]] = [{"detector": found.detector}]
+  rows += [
+    {
+      "file_name": name,
+      "boxes": np.round(item.boxes.astype(np.float64), 2).tolist(),
+      "labels": [words.objects[i] for i in item.objects],
+      "scores": np.round(item.scores.astype(np.float64), 5).tolist(),
+    }
+    for name, item in found.images.items()
+  ]
+  try:
+    with (
+      atomic.replacing(path) as temporary,
+      temporary.open("w", encoding="utf-8") as file,
+    ):
+      for number, row in enumerate(rows):
+        file.write((",\n" if number else "[\n") + json.dumps(row))
+      file.write("\n]\n")
+  except OSError as error:
+    raise InputError(
+      f"cannot write {path}: {error.strerror}", "give another file"
+    ) from None
+
+
+def _object(
+  label: Any, row: int, where: parsing.Place, words: Vocabulary
+) -> int:
+  found = None
+  if isinstance(label, str):
+    found = words.object_number(label)
+  elif type(label) is int and 0 <= label < len(words.objects):
+    found = label
+  if found is None:
+    raise parsing.RecordError(
+      where,
+      "labels",
+      f"labels {row} is {label!r}, which is no object",
+      f"give a name of classes.json or a number from 0 to "
+      f"{len(words.objects) - 1}",
+    )
+  return found

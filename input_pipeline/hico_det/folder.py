@@ -1,0 +1,214 @@
+"""A folder of HICO-DET: which files hold what, and its records.
+
+  DIR/images/train2015/*.jpg, test2015/*.jpg     or under hico_20160224_det/
+  DIR/annotations/trainval_hico.json, test_hico.json               or in DIR
+  DIR/annotations/instances_train2015.json, instances_test2015.json  or in DIR
+  DIR/classes.json, splits.json                  yours; HICO-DET's if absent
+
+Both pairs of annotation files may be there; which is read is said then.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+from input_pipeline import images
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import annotations, records, splits, vocabulary
+from input_pipeline.hico_det.records import ImageLabels, Record
+from input_pipeline.hico_det.vocabulary import Vocabulary, shown
+from input_pipeline.swig_record import RecordError
+
+SPLITS = ("train", "test")
+_IMAGES = {"train": "train2015", "test": "test2015"}
+_FILES = {
+  annotations.QPIC: ("trainval_hico.json", "test_hico.json"),
+  annotations.UPT: ("instances_train2015.json", "instances_test2015.json"),
+}
+FORMS = tuple(_FILES)
+_HOMES = (".", "annotations")
+_IMAGE_HOMES = ("images", "hico_20160224_det/images", ".")
+_REMEDY = (
+  "get hico_20160224_det.tar.gz (linked at "
+  "https://umich-ywchao-hico.github.io) for the images, and the annotations "
+  "of either https://github.com/YueLiao/gen-vlkt or "
+  "https://github.com/fredzzhang/hicodet; docs/hico_det.md shows the layout"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """The files of a folder.
+
+  Attributes:
+    folder: DIR.
+    form: of its annotations, one of `FORMS`.
+    annotations: split -> file.
+    images: split -> folder.
+  """
+
+  folder: pathlib.Path
+  form: str
+  annotations: Mapping[str, pathlib.Path]
+  images: Mapping[str, pathlib.Path]
+
+  @property
+  def files(self) -> tuple[pathlib.Path, ...]:
+    """All that the dataset is made of but the images; some may be absent."""
+    own = (vocabulary.CLASSES_FILE, splits.SPLITS_FILE)
+    return (
+      *(self.annotations[split] for split in SPLITS),
+      *(self.folder / name for name in own),
+    )
+
+  def image_sizes(self, split: str) -> dict[str, int]:
+    """Bytes of every file in a folder of images, by name."""
+    with os.scandir(self.images[split]) as entries:
+      return {e.name: e.stat().st_size for e in entries if e.is_file()}
+
+  def checksums(self) -> dict[str, str]:
+    """sha256 of each file of `files` that is there, by its name."""
+    found = [path for path in self.files if path.exists()]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+
+  def fingerprint(self) -> str:
+    """sha256 over all `files` and the images' names and sizes."""
+    sizes = {split: sorted(self.image_sizes(split).items()) for split in SPLITS}
+    text = json.dumps([self.checksums(), sizes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(folder: str | pathlib.Path, form: str | None = None) -> Layout:
+  """The layout of a folder.
+
+  Args:
+    folder: DIR.
+    form: which annotations to read, one of `FORMS`; None: those that are
+      there.
+
+  Raises:
+    InputError: pieces are missing (all named at once), or both forms are
+      there and neither is chosen.
+  """
+  folder = pathlib.Path(folder)
+  if form is not None and form not in FORMS:
+    raise InputError(
+      f"there is no annotation form {form!r}", f"choose one of {list(FORMS)}"
+    )
+  found = {
+    name: [_first(folder, file) for file in files]
+    for name, files in _FILES.items()
+  }
+  form = form or _form(folder, found)
+  pictures = {split: _pictures(folder, _IMAGES[split]) for split in SPLITS}
+  missing = [
+    name
+    for name, path in zip(_FILES[form], found[form], strict=True)
+    if path is None
+  ]
+  missing += [
+    f"images/{_IMAGES[split]}/" for split in SPLITS if pictures[split] is None
+  ]
+  if missing:
+    raise InputError(
+      f"{folder} is no HICO-DET folder: it lacks {', '.join(missing)}", _REMEDY
+    )
+  return Layout(
+    folder, form, dict(zip(SPLITS, found[form], strict=True)), pictures
+  )
+
+
+def read_labels(
+  layout: Layout,
+  split: str,
+  words: Vocabulary,
+  *,
+  base: int | None = None,
+  report: Callable[[RecordError], None] = annotations.stop,
+) -> list[ImageLabels]:
+  """What the annotations of a split say; see `annotations.read`."""
+  return annotations.read(
+    layout.annotations[split],
+    words,
+    images=layout.images[split],
+    base=base,
+    report=report,
+  )
+
+
+def read_records(
+  layout: Layout, split: str, words: Vocabulary, *, base: int | None = None
+) -> list[Record]:
+  """Records of a split in the order of its file.
+
+  Images without labels are among them: they are part of the test, and
+  `splits.without_unseen` leaves them out of training.
+
+  Raises:
+    InputError: anything wrong with the annotations, or an image is missing.
+  """
+  found = read_labels(layout, split, words, base=base)
+  there = layout.image_sizes(split)
+  missing = [item.name for item in found if item.name not in there]
+  if missing:
+    raise InputError(
+      f"{layout.images[split]} lacks {len(missing)} of {len(found)} images of "
+      f"{layout.annotations[split].name}: {shown(missing)}",
+      "put them there, or take their entries out of the file",
+    )
+  return [to_record(item, words) for item in found]
+
+
+def to_record(found: ImageLabels, words: Vocabulary) -> Record:
+  """Labels as a record; the image's size is read where the file has none.
+
+  Raises:
+    InputError: the image cannot be read, or a box leaves it.
+  """
+  size = found.size
+  if size is None:
+    try:
+      size = images.read_size(found.place.image_path)
+    except InputError as error:
+      raise found.place.image_error(error) from None
+    annotations.check_inside(found, size)
+  return records.merge(found, size, words.object_of, words.person)
+
+
+def statistics(found: list[Record]) -> dict[str, int]:
+  """Numbers of images, boxes, pairs and labels."""
+  counts: collections.Counter[str] = collections.Counter(images=len(found))
+  for record in found:
+    counts["images_with_labels"] += bool(len(record.labels))
+    counts["boxes"] += len(record.boxes)
+    counts["pairs"] += len(record.pairs)
+    counts["labels"] += len(record.labels)
+  return dict(counts)
+
+
+def _first(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+  paths = [folder / home / name for home in _HOMES]
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _pictures(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+  paths = [folder / home / name for home in _IMAGE_HOMES]
+  return next((path for path in paths if path.is_dir()), None)
+
+
+def _form(
+  folder: pathlib.Path, found: Mapping[str, list[pathlib.Path | None]]
+) -> str:
+  whole = [form for form, paths in found.items() if all(paths)]
+  if len(whole) > 1:
+    raise InputError(
+      f"{folder} has annotations of two forms, {' and '.join(whole)}; their "
+      "pairs differ",
+      f"say which by --form={whole[0]} or --form={whole[1]}",
+    )
+  part = [form for form, paths in found.items() if any(paths)]
+  return (whole or part or [annotations.QPIC])[0]

@@ -1,0 +1,147 @@
+"""One annotated image of people and objects, whatever file it came from.
+
+Boxes are x1 y1 x2 y2 in pixels, zero-based, both corners inside the box: a
+box of one pixel has x1 == x2, and its width is x2 - x1 + 1.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from input_pipeline.swig_record import Place
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class ImageLabels:
+  """What a file says of an image: L labels, each with its own two boxes.
+
+  Attributes:
+    place: which file it comes from, where its image is.
+    size: (height, width) in pixels; None where the file does not say.
+    human_boxes, object_boxes: float64 [L, 4].
+    interactions: int32 [L].
+    visible: bool [L], False for what no metric asks for.
+    image_interactions: int32, those that the image as a whole is labelled
+      with; None where the file does not say.
+  """
+
+  place: Place
+  size: tuple[int, int] | None
+  human_boxes: np.ndarray
+  object_boxes: np.ndarray
+  interactions: np.ndarray
+  visible: np.ndarray
+  image_interactions: np.ndarray | None
+
+  @property
+  def name(self) -> str:
+    """File name of the image."""
+    return self.place.image_path.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Record:
+  """One image: N boxes, P pairs of them, L labels of pairs.
+
+  Attributes:
+    place: which file it comes from, where its image is.
+    height, width: of the image, pixels.
+    boxes: float32 [N, 4], each once.
+    objects: int32 [N], what is in the box.
+    pairs: int32 [P, 2], the box of a person and that of an object, each once.
+    labels: int32 [L, 2], a pair and one of its interactions.
+  """
+
+  place: Place
+  height: int
+  width: int
+  boxes: np.ndarray
+  objects: np.ndarray
+  pairs: np.ndarray
+  labels: np.ndarray
+
+  @property
+  def path(self) -> pathlib.Path:
+    """Where the image is."""
+    return self.place.image_path
+
+  @property
+  def name(self) -> str:
+    """File name of the image."""
+    return self.place.image_path.name
+
+  def read_image(self) -> bytes:
+    """Bytes of the image, checked as `Place.read_image` does."""
+    return self.place.read_image((self.height, self.width))
+
+  def keep(self, labels: np.ndarray) -> "Record":
+    """The record with some labels, and the pairs and boxes they need.
+
+    Args:
+      labels: bool [L].
+    """
+    kept = self.labels[labels]
+    used_pairs, pair_of = np.unique(kept[:, 0], return_inverse=True)
+    pairs = self.pairs[used_pairs]
+    used_boxes, box_of = np.unique(pairs, return_inverse=True)
+    return dataclasses.replace(
+      self,
+      boxes=self.boxes[used_boxes],
+      objects=self.objects[used_boxes],
+      pairs=box_of.reshape(-1, 2).astype(np.int32),
+      labels=np.stack([pair_of.ravel(), kept[:, 1]], axis=1).astype(np.int32),
+    )
+
+
+def merge(
+  found: ImageLabels,
+  size: tuple[int, int],
+  object_of: np.ndarray,
+  person: int,
+) -> Record:
+  """Puts equal boxes and pairs of an image together.
+
+  Boxes are equal where all four corners and the object are; two annotators'
+  boxes of one person stay two. Labels stay as they are, in their order;
+  boxes and pairs are in the order of their first label.
+
+  Args:
+    found: the labels; invisible ones are left out.
+    size: (height, width) in pixels; boxes are cut to it.
+    object_of: int32 [I], the object of each interaction.
+    person: the object that acts.
+  """
+  seen = found.visible
+  interactions = found.interactions[seen]
+  limit = np.array([size[1], size[0]] * 2) - 1
+  corners = np.concatenate([found.human_boxes[seen], found.object_boxes[seen]])
+  corners = np.clip(corners, 0, limit)
+  kinds = np.concatenate(
+    [np.full(len(interactions), person), object_of[interactions]]
+  )
+  # Person and object of a label side by side, so that order is by label.
+  rows = np.concatenate([corners, kinds[:, None]], axis=1)
+  rows = rows.reshape(2, -1, 5).transpose(1, 0, 2).reshape(-1, 5)
+  boxes, box_of = _once(rows)
+  pairs, pair_of = _once(box_of.reshape(-1, 2))
+  return Record(
+    place=found.place,
+    height=size[0],
+    width=size[1],
+    boxes=boxes[:, :4].astype(np.float32),
+    objects=boxes[:, 4].astype(np.int32),
+    pairs=pairs.astype(np.int32),
+    labels=np.stack([pair_of, interactions], axis=1).astype(np.int32),
+  )
+
+
+def _once(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Different rows in the order of their first, and which each row is."""
+  found, first, which = np.unique(
+    rows, axis=0, return_index=True, return_inverse=True
+  )
+  order = np.argsort(first)
+  place = np.empty_like(order)
+  place[order] = np.arange(len(order))
+  return found[order], place[which.ravel()]

@@ -1,0 +1,222 @@
+"""Scores any model's predictions on HICO-DET; needs numpy alone.
+
+  python -m mipd_jax.metrics.hico_det --predictions=P.json \\
+    --annotations=test_hico.json --split=UV
+
+Protocol (Chao et al., Learning to Detect Human-Object Interactions, WACV
+2018, and its Matlab code): detections of an interaction are pooled over all
+images and sorted by score; one is right where both boxes overlap those of its
+best annotated pair by half (IoU, the smaller of the two) and no better one
+took that pair. Average precision is the 11-point one, in percent.
+
+  full              mean over all interactions
+  rare, non_rare    over those with fewer than 10 training pairs, and the rest
+  unseen, seen, hm  over those of the split, and the harmonic mean of the two;
+                    all are scored together, so they compete
+  known_object      the same, where detections of an interaction count only in
+                    images that are labelled with its object
+
+Detections in images without any pair are wrong ones, as in the original;
+--skip-empty leaves them out, as UPT and its followers do.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import numpy as np
+
+from input_pipeline import atomic
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import splits, vocabulary
+from input_pipeline.hico_det.splits import ZeroShot
+from input_pipeline.hico_det.vocabulary import Vocabulary
+from mipd_jax.metrics import hico_det_files
+from mipd_jax.metrics.hico_det_matching import Detections, Truth
+from mipd_jax.metrics.hico_det_pool import Pool
+
+GROUPS = ("full", "rare", "non_rare", "seen", "unseen", "hm")
+
+
+def score(
+  found: Iterable[Detections],
+  truth: Truth,
+  words: Vocabulary,
+  split: ZeroShot,
+  *,
+  skip_empty: bool = False,
+) -> dict[str, Any]:
+  """All scores in percent, with the precision of each interaction.
+
+  Args:
+    found: detections image by image.
+    truth: the annotations.
+    words: the interactions.
+    split: which of them are unseen.
+    skip_empty: whether detections in images without pairs are left out.
+
+  Returns:
+    `GROUPS`, 'known_object' with the same, None where a group is empty;
+    'images', 'predicted_images', 'without_pairs': interactions that nothing
+    is annotated of, whose precision is 0; 'by_interaction': two lists.
+  """
+  pool = Pool(truth)
+  for item in found:
+    if not skip_empty or not len(item.image) or truth.has_pairs[item.image[0]]:
+      pool.add(item)
+  default, known = pool.average_precisions()
+  return {
+    **summary(default, words, split),
+    "known_object": summary(known, words, split),
+    "images": len(truth.names),
+    "predicted_images": pool.images,
+    "without_pairs": int((truth.counts == 0).sum()),
+    "by_interaction": {
+      "default": (100 * default).tolist(),
+      "known_object": (100 * known).tolist(),
+    },
+  }
+
+
+def summary(
+  precisions: np.ndarray, words: Vocabulary, split: ZeroShot
+) -> dict[str, float | None]:
+  """`GROUPS` in percent from precisions [I] in 0..1."""
+
+  def mean(rows: np.ndarray) -> float | None:
+    return float(100 * precisions[rows].mean()) if rows.any() else None
+
+  unseen, seen = mean(split.unseen), mean(split.seen)
+  found = {
+    "full": float(100 * precisions.mean()),
+    "rare": mean(words.rare),
+    "non_rare": mean(~words.rare),
+    "seen": seen,
+    "unseen": unseen,
+    "hm": harmonic_mean(unseen, seen),
+  }
+  number = split.unseen.sum()
+  parts = number * (unseen or 0) + (len(words) - number) * (seen or 0)
+  # A table that fails this has other classes than it says.
+  assert abs(found["full"] - parts / len(words)) < 1e-6, found
+  return found
+
+
+def harmonic_mean(unseen: float | None, seen: float | None) -> float | None:
+  """Of two means; None where there is but one, 0 where both are 0."""
+  if unseen is None or seen is None:
+    return None
+  return 2 * unseen * seen / (unseen + seen) if unseen + seen else 0.0
+
+
+def _print_table(found: dict[str, Any], out: TextIO) -> None:
+  """The same figures for people; the JSON line follows."""
+  print(f"{found['images']} images", file=out)
+  print(f"{'':14}" + "".join(f"{name:>10}" for name in GROUPS), file=out)
+  for name, part in (
+    ("default", found),
+    ("known object", found["known_object"]),
+  ):
+    cells = ("" if part[g] is None else f"{part[g]:.2f}" for g in GROUPS)
+    print(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells), file=out)
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Command line; returns the exit status."""
+  given = _parser().parse_args(arguments)
+  try:
+    words = vocabulary.load(given.classes)
+    split = splits.load(given.split, words, given.splits)
+    truth = hico_det_files.read_truth(given.annotations, words, given.box_base)
+    found = score(
+      hico_det_files.read_predictions(given.predictions, truth, words),
+      truth,
+      words,
+      split,
+      skip_empty=given.skip_empty,
+    )
+    by_interaction = found.pop("by_interaction")
+    if given.by_interaction:
+      _write(given.by_interaction, by_interaction, words, split, truth)
+  except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  _tell_what_is_odd(found, truth, given.skip_empty)
+  print(f"detector: {given.detector}; split {split.name}")
+  _print_table(found, sys.stdout)
+  print(json.dumps(found | {"split": split.name, "detector": given.detector}))
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m mipd_jax.metrics.hico_det",
+    description=f"{__doc__}\n{hico_det_files.__doc__}",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--predictions", required=True, help="JSON file")
+  add("--annotations", required=True, help="JSON file, any public form")
+  add("--split", default=splits.FULL, help="RF-UC, NF-UC, UO, UV, ...")
+  add("--detector", default="not told", help="printed with the result")
+  add("--skip-empty", action="store_true", help="leave empty images out")
+  add("--box-base", type=int, choices=(0, 1), help="of the annotations")
+  add("--classes", help="classes.json, if not HICO-DET's own")
+  add("--splits", help="splits.json, if not the public ones")
+  add("--by-interaction", metavar="FILE", help="write each one's precision")
+  return parser
+
+
+def _write(
+  path: str,
+  by_interaction: dict[str, list[float]],
+  words: Vocabulary,
+  split: ZeroShot,
+  truth: Truth,
+) -> None:
+  rows = [
+    {
+      "interaction": name,
+      "unseen": bool(split.unseen[row]),
+      "rare": bool(words.rare[row]),
+      "pairs": int(truth.counts[row]),
+      **{key: found[row] for key, found in by_interaction.items()},
+    }
+    for row, name in enumerate(words.names)
+  ]
+  try:
+    with atomic.replacing(pathlib.Path(path)) as temporary:
+      temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+  except OSError as error:
+    raise InputError(
+      f"cannot write {path}: {error.strerror}", "give another --by-interaction"
+    ) from None
+
+
+def _tell_what_is_odd(
+  found: dict[str, Any], truth: Truth, skip_empty: bool
+) -> None:
+  lacking = found["images"] - found["predicted_images"]
+  empty = int((~truth.has_pairs).sum())
+  if lacking and not skip_empty:
+    print(
+      f"note: {lacking} of {found['images']} annotated images have no entry "
+      "in the predictions",
+      file=sys.stderr,
+    )
+  if empty:
+    what = "left out" if skip_empty else "detections there count as wrong"
+    print(f"note: {empty} images have no pair; {what}", file=sys.stderr)
+  if found["without_pairs"]:
+    print(
+      f"note: {found['without_pairs']} interactions have no annotated pair; "
+      "their precision counts as 0, as in the original code",
+      file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+  sys.exit(main())
