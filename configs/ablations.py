@@ -55,6 +55,12 @@ STANDARD = (
     asks="what the names of unseen verbs are worth",
   ),
   Variant(
+    "kl_apart",
+    changes={"loss": {"verb_kl_names": "decoupled"}},
+    against=(_MIPD, _PLAIN),
+    asks="trained and untrained names apart: another balance",
+  ),
+  Variant(
     "kl_half_listed",
     changes={"loss": {"verb_kl_listed": 0.5}},
     against=(_MIPD, _PLAIN),
@@ -167,9 +173,9 @@ FURTHER = (
     asks="the learned logit scale of verbs",
   ),
   Variant(
-    "kl_all_names",
-    changes={"loss": {"verb_kl_names": "all"}},
-    asks="KL over all names at once",
+    "kl_untrained_names",
+    changes={"loss": {"verb_kl_names": "untrained"}},
+    asks="KL among untrained names alone",
   ),
   Variant(
     "kl_of_clip",
@@ -182,9 +188,14 @@ FURTHER = (
     asks="temperature of the KL",
   ),
   Variant(
-    "kl_temperature_2",
-    changes={"loss": {"verb_kl_temperature": 2.0}},
+    "kl_temperature_4",
+    changes={"loss": {"verb_kl_temperature": 4.0}},
     asks="temperature of the KL",
+  ),
+  Variant(
+    "kl_logits_as_they_are",
+    changes={"loss": {"verb_kl_gain": 1.0}},
+    asks="the teacher's log-likelihoods without the gain",
   ),
   Variant(
     "embedded_queries",
@@ -229,10 +240,16 @@ def _kl(name: str, asks: str, **changes) -> Variant:
 # Settings of the KL on the teacher's verb logits, to choose between by the
 # table "What may choose"; written down whole, so that none depends on the
 # preset that was chosen by it.
-_OLD = {"weight": 0.3, "temperature": 4.0, "gain": 1.0}
+_OLD = {
+  "weight": 0.3,
+  "temperature": 4.0,
+  "gain": 1.0,
+  "names": "decoupled",
+  "source": "teacher",
+}
 CANDIDATES = (
   Variant(_PLAIN, _PLAIN, against=()),
-  _kl("kl_none", "without the term", weight=0.0),
+  _kl("kl_none", "without the term", **_OLD | {"weight": 0.0}),
   _kl("kl_gain_1", "log-likelihoods as they are", **_OLD),
   _kl("kl_gain_2", "spread twice as wide", **_OLD | {"gain": 2.0}),
   _kl("kl_gain_3", "three times", **_OLD | {"gain": 3.0}),

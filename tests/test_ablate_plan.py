@@ -163,7 +163,7 @@ def test_variants_that_are_told_unseen_names_are_marked():
     for v in plan.variants
     if plan.run(v, plan.worlds[0], 0).uses_unseen_names
   }
-  assert {"mipd", "kl_alone", "kl_half_listed", "kl_all_names"} <= marked
+  assert {"mipd", "kl_alone", "kl_half_listed", "kl_apart"} <= marked
   unmarked = {"no_distillation", "reference", "no_kl", "kl_trained_names"}
   assert not unmarked & marked
   unlisted = Variant("v", changes={"loss": {"verb_kl_listed": 0.0}})
