@@ -125,15 +125,17 @@ def _write(plan: plan_lib.Plan) -> None:
       f"{plan.folder} has no results of this config", "run the study first"
     )
   folder = plan.folder
+  # What may choose does not overwrite what is reported.
+  stem = "ablations_choice" if _MODE.value == "select" else "ablations"
   drawn = {
-    "ablations.png": plots.differences,
-    "ablations_curves.png": plots.curves,
+    f"{stem}.png": plots.differences,
+    f"{stem}_curves.png": plots.curves,
   }
   pictures = [n for n, draw in drawn.items() if draw(found, folder / n)]
   text = tables.markdown(found, _command(), pictures)
   texts = {
-    "ablations_tables.md": text,
-    "ablations.json": json.dumps(jsonable(found), indent=1) + "\n",
+    f"{stem}_tables.md": text,
+    f"{stem}.json": json.dumps(jsonable(found), indent=1) + "\n",
   }
   for name, content in texts.items():
     with atomic.replacing(folder / name) as path:
