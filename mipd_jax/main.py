@@ -1,7 +1,8 @@
 """The command line: flags, logging, exit codes; the work is in `stages`.
 
 python -m mipd_jax.main --config=configs/synthetic.py
-  [--workdir=DIR] [--mode=all|prepare|train|eval]
+  [--workdir=DIR] [--mode=all|prepare|train|eval|predict]
+  [--images=GLOB --out=DIR [--vocabulary=words.yaml]]
   [--coordinator=HOST:PORT|auto] [--num_processes=N --process_id=I]
 """
 
@@ -20,7 +21,8 @@ from mipd_jax import command_line
 
 # Compiled programs, so that a second run starts at once.
 _COMPILED = "runs/compiled"
-MODES = ("all", "prepare", "train", "eval")
+PREDICT = "predict"
+MODES = ("all", "prepare", "train", "eval", PREDICT)
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -32,6 +34,17 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where checkpoints and results go; the config's if empty."
 )
 _MODE = flags.DEFINE_enum("mode", "all", MODES, "Which stages to run.")
+_IMAGES = flags.DEFINE_string(
+  "images", "", "With --mode=predict: a file, a folder, or a pattern in quotes."
+)
+_OUT = flags.DEFINE_string(
+  "out", "", "With --mode=predict: the folder that the results go to."
+)
+_VOCABULARY = flags.DEFINE_string(
+  "vocabulary",
+  "",
+  "With --mode=predict: words.yaml (docs/predict.md); training's if empty.",
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   "",
@@ -56,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
   from mipd_jax.training.divergence import DivergedError
 
   try:
+    _check_predict_flags()
     values = _config_values()
     config = config_lib.unpack(values)
     compilation.set_up(_COMPILED, quick=config.quick_compile)
@@ -65,11 +79,30 @@ def main(argv: Sequence[str]) -> int:
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
     distributed.check_equal("config", f"{config} {_MODE.value}")
-    stages.run(config, _MODE.value)
+    if _MODE.value == PREDICT:
+      from mipd_jax.stages import predict
+
+      flag_values = (_IMAGES.value, _OUT.value, _VOCABULARY.value)
+      predict.predict(config, predict.Request(*flag_values))
+    else:
+      stages.run(config, _MODE.value)
   except (InputError, DivergedError) as error:
     logging.error("%s", error)
     return 1 if isinstance(error, DivergedError) else 2
   return 0
+
+
+def _check_predict_flags() -> None:
+  """--images and --out belong to --mode=predict, and it needs both."""
+  given = {flag.name: flag.value for flag in (_IMAGES, _OUT, _VOCABULARY)}
+  if _MODE.value == PREDICT:
+    wrong = [name for name in ("images", "out") if not given[name]]
+    problem, remedy = "needs", "add it: --images='photos/*.jpg' --out=DIR"
+  else:
+    wrong = [name for name, value in given.items() if value]
+    problem, remedy = "does not take", "leave it out, or --mode=predict"
+  if wrong:
+    raise InputError(f"--mode={_MODE.value} {problem} --{wrong[0]}", remedy)
 
 
 def _config_values():

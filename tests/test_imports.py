@@ -62,9 +62,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.config": (
     *CONTRACT,
     "input_pipeline.small_world.config",
+    "input_pipeline.small_world.pair_config",
     "mipd_jax.losses.config",
     "mipd_jax.models.config",
     "mipd_jax.rationales.judging",
+    "mipd_jax.tasks.config",
   ),
   "mipd_jax.presets": ("mipd_jax.losses.config", "mipd_jax.models.config"),
   "mipd_jax.training": (
@@ -91,8 +93,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.reference",
     "mipd_jax.training",
   ),
-  # The top: may import all that is below, but not main.
-  "mipd_jax.stages": (
+  # What is learnt: put together by the stages.
+  "mipd_jax.tasks": (
     DATA,
     *SMALL,
     *STEP,
@@ -101,7 +103,39 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.feeding",
     "mipd_jax.rationales",
     "mipd_jax.report",
+    "mipd_jax.tasks",
+    "mipd_jax.teachers",
+    "mipd_jax.training",
+  ),
+  "mipd_jax.tasks.config": (
+    *CONTRACT,
+    "input_pipeline.small_world.pair_config",
+  ),
+  "mipd_jax.inference": (
+    DATA,
+    *SMALL,
+    "mipd_jax.config",
+    "mipd_jax.feeding.dequantise",
+    "mipd_jax.inference",
+    "mipd_jax.metrics.scores",
+    "mipd_jax.models",
+    "mipd_jax.rationales.wording",
+    "mipd_jax.teachers",
+    "mipd_jax.training",
+  ),
+  # The top: may import all that is below, but not main.
+  "mipd_jax.stages": (
+    DATA,
+    *SMALL,
+    *STEP,
+    "mipd_jax.config",
+    "mipd_jax.evaluation",
+    "mipd_jax.feeding",
+    "mipd_jax.inference",
+    "mipd_jax.rationales",
+    "mipd_jax.report",
     "mipd_jax.stages",
+    "mipd_jax.tasks",
     "mipd_jax.teachers",
     "mipd_jax.training",
   ),
@@ -151,6 +185,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
     "mipd_jax.training.checkpoints": ANYWHERE,
     "mipd_jax.import_reference": ANYWHERE,
   },
+  "yaml": {"mipd_jax.inference.words_file": ANYWHERE},
   "jax": {"mipd_jax": ANYWHERE, "benchmarks": ANYWHERE},
   "flax": {"mipd_jax": ANYWHERE, "benchmarks": ANYWHERE},
 }

@@ -52,14 +52,7 @@ class Checkpoints:
       self.workdir / "checkpoints",
       options=ocp.CheckpointManagerOptions(max_to_keep=keep),
     )
-    self._best = ocp.CheckpointManager(
-      self.workdir / "best",
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=1,
-        best_fn=lambda metrics: metrics["selection"],
-        best_mode="max",
-      ),
-    )
+    self._best = _best_manager(self.workdir)
 
   def save(self, state: TrainState) -> None:
     """Saves the state under its step, in the background."""
@@ -105,24 +98,7 @@ class Checkpoints:
       like: nested shapes with their shardings, such as the student's alone:
         evaluation needs no teacher branch, and none that fits the data.
     """
-    step = self.best_step()
-    target = jax.tree.map(
-      ocp.utils.to_shape_dtype_struct, {"params": dict(like)}
-    )
-    arguments = ocp.args.PyTreeRestore(
-      target,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-      partial_restore=True,
-    )
-    # The manager knows how to restore whole states only.
-    path = self.workdir / "best" / str(step) / "default"
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-      found = self._guarded(step, lambda: reader.restore(path, arguments))
-    # Orbax hands back the shape of what the checkpoint does not have.
-    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-      if isinstance(leaf, jax.ShapeDtypeStruct):
-        raise self._misfit(step, f"it lacks {jax.tree_util.keystr(path)}")
-    return found["params"]
+    return _read_params(self.workdir, self.best_step(), like)
 
   def wait(self) -> None:
     """Returns when everything is on disk."""
@@ -136,25 +112,8 @@ class Checkpoints:
   def _restore(self, manager, step, like) -> TrainState:
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     arguments = ocp.args.StandardRestore(target)
-    return self._guarded(step, lambda: manager.restore(step, args=arguments))
-
-  def _guarded(self, step, restore) -> Any:
-    """Restores, or says which checkpoint does not fit and what to do."""
-    if step is None:
-      raise InputError(
-        f"{self.workdir} has no checkpoint",
-        "train first: --mode=train or --mode=all",
-      )
-    try:
-      return restore()
-    except (ValueError, KeyError, FileNotFoundError) as error:
-      raise self._misfit(step, str(error)) from error
-
-  def _misfit(self, step: int, reason: str) -> InputError:
-    return InputError(
-      f"the checkpoint of step {step} in {self.workdir} does not fit the "
-      f"model of this config: {reason}",
-      _REMEDY,
+    return _guarded(
+      self.workdir, step, lambda: manager.restore(step, args=arguments)
     )
 
   def _check_identity(self, identity: Mapping[str, Any]) -> None:
@@ -174,6 +133,79 @@ class Checkpoints:
       return
     with atomic.replacing(path) as partial:
       partial.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
+
+
+def read_best(
+  workdir: str | os.PathLike[str], like: Mapping[str, Any]
+) -> tuple[dict[str, Any], int]:
+  """Parameters of the best checkpoint and its step; writes nothing.
+
+  Args:
+    workdir: of a run, whichever it was.
+    like: as of `Checkpoints.restore_best_params`.
+
+  Raises:
+    InputError: there is no checkpoint, or it does not fit.
+  """
+  workdir = paths.absolute(workdir)
+  step = None
+  if (workdir / "best").exists():
+    manager = _best_manager(workdir, read_only=True)
+    step = manager.best_step()
+    manager.close()
+  return _read_params(workdir, step, like), step
+
+
+def _best_manager(
+  workdir: paths.AnyPath, *, read_only: bool = False
+) -> ocp.CheckpointManager:
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=None if read_only else 1,
+    best_fn=lambda metrics: metrics["selection"],
+    best_mode="max",
+    read_only=read_only,
+  )
+  return ocp.CheckpointManager(workdir / "best", options=options)
+
+
+def _read_params(workdir, step, like) -> dict[str, Any]:
+  """Parameters of one of the best checkpoints, those that `like` names."""
+  target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"params": dict(like)})
+  arguments = ocp.args.PyTreeRestore(
+    target,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+    partial_restore=True,
+  )
+  # The manager knows how to restore whole states only.
+  path = workdir / "best" / str(step) / "default"
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    found = _guarded(workdir, step, lambda: reader.restore(path, arguments))
+  # Orbax hands back the shape of what the checkpoint does not have.
+  for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      reason = f"it lacks {jax.tree_util.keystr(path)}"
+      raise _misfit(workdir, step, reason)
+  return found["params"]
+
+
+def _guarded(workdir, step, restore) -> Any:
+  """Restores, or says which checkpoint does not fit and what to do."""
+  if step is None:
+    raise InputError(
+      f"{workdir} has no checkpoint", "train first: --mode=train or --mode=all"
+    )
+  try:
+    return restore()
+  except (ValueError, KeyError, FileNotFoundError) as error:
+    raise _misfit(workdir, step, str(error)) from error
+
+
+def _misfit(workdir, step, reason: str) -> InputError:
+  return InputError(
+    f"the checkpoint of step {step} in {workdir} does not fit the model of "
+    f"this config: {reason}",
+    _REMEDY,
+  )
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:

@@ -1,0 +1,244 @@
+"""Opens any image safely: upright, RGB, in bounded memory.
+
+What a photograph shows is what counts here, so orientation tags are obeyed
+and transparent parts are white. (The annotated datasets ignore the tags: their
+boxes were drawn on the stored pixels, see `input_pipeline.images`.)
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from input_pipeline import paths
+from input_pipeline.errors import InputError
+
+Source = str | os.PathLike[str] | Image.Image | np.ndarray
+
+# Formats that Pillow decodes by itself; others start programs or are vectors.
+FORMATS = (
+  *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"),
+  *("AVIF", "JPEG2000", "ICO", "TGA"),
+)
+# Above LARGE an image is brought to at least KEPT pixels on its longer side
+# before anything else, a JPEG while it is decoded. No encoder sees the
+# difference: their canvas has a few hundred pixels.
+LARGE = 16_000_000
+KEPT = 2048
+# What is not a JPEG has to be decoded whole first: 4 bytes a pixel.
+MOST_PIXELS = 150_000_000
+# EXIF orientation -> what undoes it; from 5 on width and height change places.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_BROKEN = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  EOFError,
+  MemoryError,
+  Image.DecompressionBombError,
+)
+# Filters of warnings are the whole process's.
+_opening = threading.Lock()
+# One large image in memory at a time, however many threads read.
+_large = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """An image as it is seen.
+
+  Attributes:
+    pixels: RGB, upright; smaller than the original where that is large.
+    width, height: of the upright original.
+    notes: what was done, for people.
+  """
+
+  pixels: Image.Image
+  width: int
+  height: int
+  notes: tuple[str, ...] = ()
+
+
+def name_of(source: Any, index: int) -> str:
+  """What messages and results call a source."""
+  if isinstance(source, (str, os.PathLike)):
+    return os.fspath(source)
+  return getattr(source, "filename", "") or f"image {index}"
+
+
+def open_image(source: Source, name: str) -> Picture:
+  """Opens a path, a Pillow image or an array.
+
+  Args:
+    source: an array is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8, or
+      floats from 0 to 1.
+    name: for messages.
+
+  Raises:
+    InputError: it is no image, is damaged or too large; the message names it.
+  """
+  if isinstance(source, (str, os.PathLike)):
+    return _open_path(source, name)
+  if isinstance(source, Image.Image):
+    with _naming(name):
+      source.load()
+      return _upright(source, name)
+  return _upright(Image.fromarray(_checked(source, name)), name)
+
+
+def _open_path(path: str | os.PathLike[str], name: str) -> Picture:
+  place = paths.path(path)
+  with _naming(name), place.open("rb") as file:
+    with _opening, warnings.catch_warnings():
+      # The size is checked below, by our own limits.
+      warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+      image = Image.open(file, formats=_formats())
+    with image:
+      frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+      if frames == 1:
+        return _upright(image, name)
+      image.seek(0)
+      return _upright(image, name, f"the first of {frames} frames")
+
+
+@functools.cache
+def _formats() -> list[str]:
+  """Those that this Pillow was built with."""
+  Image.init()
+  return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _upright(image: Image.Image, name: str, *notes: str) -> Picture:
+  """Shrinks what is large, turns upright, makes it RGB.
+
+  A Pillow image that a caller gave has been loaded and is left as it is.
+  """
+  stored, notes = image.size, list(notes)
+  if stored[0] * stored[1] > LARGE:
+    with _large:
+      pixels = _shrunk(image, name)
+    notes.append(f"seen at {pixels.width} x {pixels.height} pixels")
+  else:
+    pixels = image
+    image.load()
+  turn = _orientation(image)
+  if turn != 1:
+    pixels = pixels.transpose(_TURNS[turn])
+    notes.append("turned upright")
+  width, height = stored[::-1] if turn >= 5 else stored
+  return Picture(to_rgb(pixels), width, height, tuple(notes))
+
+
+def _orientation(image: Image.Image) -> int:
+  value = image.getexif().get(ExifTags.Base.Orientation, 1)
+  return value if value in range(1, 9) else 1
+
+
+def _shrunk(image: Image.Image, name: str) -> Image.Image:
+  """A large image at a size that is enough for everything here."""
+  scale = KEPT / max(image.size)
+  wanted = tuple(max(1, round(length * scale)) for length in image.size)
+  image.draft(None, wanted)  # JPEG alone; others do nothing
+  if image.width * image.height > MOST_PIXELS:
+    raise InputError(
+      f"{name}: {image.width} x {image.height} pixels are too many",
+      f"scale it down to {MOST_PIXELS // 10**6} megapixels or fewer, or save "
+      "it as JPEG, which is shrunk while it is read",
+    )
+  image.load()
+  factor = max(1, max(image.size) // KEPT)
+  if factor == 1:
+    return image
+  if image.mode not in ("RGB", "RGBA", "L", "LA", "CMYK"):
+    image = to_rgb(image)
+  # Of a thin strip both sides cannot shrink alike; a side keeps one pixel.
+  return image.reduce((min(factor, image.width), min(factor, image.height)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Any mode to RGB: transparent is white, 16 bits become 8."""
+  if image.mode == "RGB" and "transparency" not in image.info:
+    return image
+  if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    return _from_numbers(image).convert("RGB")
+  clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+  if not clear and "transparency" not in image.info:
+    return image.convert("RGB")
+  image = image.convert("RGBA")
+  ground = Image.new("RGBA", image.size, "white")
+  ground.alpha_composite(image)
+  return ground.convert("RGB")
+
+
+def _from_numbers(image: Image.Image) -> Image.Image:
+  """Grey values of more than 8 bits: Pillow would cut them at 255."""
+  values = np.asarray(image, np.float32)
+  if image.mode == "F":
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+  else:
+    low, high = 0.0, 65535.0 if values.max() > 255 else 255.0
+  share = (values - low) / max(high - low, 1e-12)
+  share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
+  return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _checked(values: Any, name: str) -> np.ndarray:
+  """uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+  try:
+    array = np.asarray(values)
+  except (TypeError, ValueError) as error:
+    raise _no_array(name, str(error)) from None
+  if array.ndim == 3 and array.shape[-1] == 1:
+    array = array[..., 0]
+  colours = array.ndim == 3 and array.shape[-1] in (3, 4)
+  if not array.size or not (array.ndim == 2 or colours):
+    raise _no_array(name, f"an array of {list(array.shape)}")
+  if array.shape[0] * array.shape[1] > MOST_PIXELS:
+    raise _no_array(name, f"{array.shape[1]} x {array.shape[0]} pixels")
+  if np.issubdtype(array.dtype, np.floating):
+    if not (array.min() >= 0 and array.max() <= 1):  # also where it is NaN
+      raise _no_array(name, f"floats from {array.min()} to {array.max()}")
+    array = (array * 255).round().astype(np.uint8)
+  if array.dtype != np.uint8:
+    raise _no_array(name, f"an array of {array.dtype}")
+  return np.ascontiguousarray(array)
+
+
+def _no_array(name: str, found: str) -> InputError:
+  return InputError(
+    f"{name}: {found} is no image",
+    "give [H, W, 3] of uint8 from 0 to 255, or of floats from 0 to 1, of "
+    f"{MOST_PIXELS // 10**6} megapixels at most",
+  )
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+  """Turns what Pillow and the file system raise into an InputError."""
+  try:
+    yield
+  except InputError:
+    raise
+  except _BROKEN as error:
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, Image.UnidentifiedImageError):
+      reason = "it is no image, or of a format that is not read"
+    raise InputError(
+      f"{name}: {reason}",
+      f"give an image file ({', '.join(FORMATS[:6])}, ...)",
+    ) from None

@@ -1,0 +1,142 @@
+"""The student as three pure functions: see, name the activity, fill the roles.
+
+Arrays in, arrays out, nothing else: these are what `Predictor` compiles and
+what an exported program is made of. Letters: B images, N tokens, S width of
+tokens, V verbs, E width of texts, R role slots, Q roles of the list, C noun
+classes of training, W nouns of the list, k guesses.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from input_pipeline import schema
+from mipd_jax.feeding.dequantise import dequantise
+from mipd_jax.metrics import scores
+from mipd_jax.models import outputs as out
+from mipd_jax.models.mipd import Mipd
+from mipd_jax.teachers import encoding
+from mipd_jax.teachers.clip import Clip
+
+# How nouns are scored: by all that the student has, for the list of training
+# or for a part of it; or against texts alone, for lists with other words.
+AS_EVALUATED, BY_TEXT = "as evaluated", "by text"
+NOUN_RULES = (AS_EVALUATED, BY_TEXT)
+_LEAST = jnp.finfo(jnp.float32).min
+
+Params = Any
+Banks = Mapping[str, Array]
+
+
+def see(clip: Clip, dtype: str) -> Callable:
+  """(CLIP's params, uint8 pixels [B, s, s, 3]) -> tokens as a cache has them.
+
+  They are rounded as the cache of training rounded them (`dtype`), and are
+  the same bits as long as this is a program of its own: within a larger one
+  compilers may skip the rounding.
+  """
+
+  def program(params: Params, pixels: Array) -> dict[str, Array]:
+    tokens = clip.image_tokens(params, pixels)
+    found = encoding.stored(schema.STUDENT_TOKENS, tokens, dtype)
+    found.pop(encoding.error_name(schema.STUDENT_TOKENS), None)
+    return found
+
+  return program
+
+
+def rank_verbs(model: Mipd, k: int) -> Callable:
+  """(params, tokens, banks, mask [V]) -> probability [B, k], verb [B, k].
+
+  Verbs where the mask is False are filler and come last.
+  """
+
+  def program(
+    params: Params, tokens: Mapping[str, Array], banks: Banks, mask: Array
+  ) -> dict[str, Array]:
+    batch = dict(tokens)
+    size = batch[schema.STUDENT_TOKENS].shape[0]
+    batch[schema.VERB] = jnp.zeros(size, jnp.int32)
+    batch[schema.ROLES] = jnp.full((size, schema.MAX_ROLES), -1, jnp.int32)
+    batch[schema.ROLE_MASK] = jnp.zeros((size, schema.MAX_ROLES), bool)
+    found = _predict(model, params, batch, banks)[out.VERB_SCORES]
+    found = jnp.where(mask, found.astype(jnp.float32), _LEAST)
+    probability, verb = _best(found, k)
+    return {"probability": probability, "verb": verb}
+
+  return program
+
+
+def fill_roles(model: Mipd, rule: str, k: int) -> Callable:
+  """Compares nouns and draws boxes for one frame an image.
+
+  Args:
+    model: the student.
+    rule: of NOUN_RULES.
+    k: guesses a role.
+
+  Returns:
+    (params, tokens, frames, banks, nouns) -> what follows. `frames`: verb
+    [B] and roles [B, R], rows of the banks, role_mask [B, R], image_size
+    [B, 2]. `nouns`: text [W, E], column [W] (class of training), mask [W].
+    Out come probability and noun [B, R, k], box [B, R, 4] (cx cy w h over
+    the canvas side, cut to the image), confidence [B, R], a logit.
+  """
+
+  def program(
+    params: Params,
+    tokens: Mapping[str, Array],
+    frames: Mapping[str, Array],
+    banks: Banks,
+    nouns: Mapping[str, Array],
+  ) -> dict[str, Array]:
+    outputs = _predict(model, params, {**tokens, **frames}, banks)
+    if rule == BY_TEXT:
+      found = _text_scores(model, params, {**tokens, **frames}, banks, nouns)
+    else:
+      found = outputs[out.NOUN_SCORES][..., nouns["column"]]
+    found = jnp.where(nouns["mask"], found.astype(jnp.float32), _LEAST)
+    probability, noun = _best(found, k)
+    box = scores.cut_to_image(outputs[out.BOX], frames[schema.IMAGE_SIZE])
+    return {
+      "probability": probability,
+      "noun": noun,
+      "box": box,
+      "confidence": outputs[out.BOX_CONFIDENCE],
+    }
+
+  return program
+
+
+def _best(logits, k):
+  """Probability and index of the k best; of equal ones the first come first.
+
+  Ordered by logits: as probabilities near ones may become equal.
+  """
+  best, index = jax.lax.top_k(logits, k)
+  total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+  return jnp.exp(best - total), index
+
+
+def _text_scores(model, params, batch, banks, nouns):
+  """Logits [B, R, W] of the text branch, for any list of nouns.
+
+  Head "sum" adds a classifier with a column for each noun of training, so
+  the same parameters are run as head "text", which has none.
+  """
+  head = model.config.noun_head
+  if head == "sum":
+    config = dataclasses.replace(model.config, noun_head="text")
+    model = model.clone(config=config)
+  banks = {**banks, "noun_text": nouns["text"]}
+  return _predict(model, params, batch, banks)[out.NOUN_TEXT]
+
+
+def _predict(model, params, batch, banks):
+  return model.apply(
+    {"params": params}, dequantise(batch), banks, method=model.predict
+  )

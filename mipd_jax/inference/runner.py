@@ -1,0 +1,206 @@
+"""Batches through the student's compiled programs, and back into words."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from input_pipeline import geometry, schema
+from mipd_jax import sharding
+from mipd_jax.inference import programs
+from mipd_jax.inference.lexicon import Lexicon
+from mipd_jax.inference.results import (
+  Box,
+  NounGuess,
+  Prediction,
+  RoleGuess,
+  VerbGuess,
+)
+from mipd_jax.inference.sentence import sentence
+from mipd_jax.inference.workdir import Opened
+
+BANKS = ("verb_text", "role_text", "noun_text")  # what the student reads
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+  """One decoded image.
+
+  Attributes:
+    name: of the image.
+    place: where it lies on the canvas.
+    pixels: uint8 [s, s, 3].
+    notes: for people.
+    verb: position of the verb that is given, None for the best one.
+  """
+
+  name: str
+  place: geometry.Letterbox
+  pixels: np.ndarray
+  notes: tuple[str, ...]
+  verb: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lists:
+  """A lexicon, and its arrays on the devices."""
+
+  lexicon: Lexicon
+  ranked: Mapping[str, jax.Array]  # banks that verbs are ranked with
+  verb_mask: jax.Array
+  banks: Mapping[str, jax.Array]  # banks that roles are filled with
+  nouns: Mapping[str, jax.Array]
+
+
+class Runner:
+  """Runs batches of one size.
+
+  A program is compiled at its first use, for each size of lists and of
+  `top_k` once.
+  """
+
+  def __init__(self, opened: Opened, mesh: Mesh, batch_size: int):
+    """`batch_size` is a multiple of the devices."""
+    self.batch_size = batch_size
+    self._model, self._params = opened.model, opened.params
+    self._mesh, self._whole = mesh, sharding.replicated(mesh)
+    self._clip_params = jax.device_put(opened.clip.params, self._whole)
+    self._see = jax.jit(programs.see(opened.clip, opened.token_dtype))
+    self._made: dict[tuple, Callable] = {}
+
+  def lists(self, lexicon: Lexicon) -> Lists:
+    """Puts a lexicon's arrays on the devices."""
+    banks = {name: lexicon.banks[name] for name in BANKS}
+    ranked = {**banks, "verb_text": lexicon.verb_text}
+    arrays = (ranked, lexicon.verb_mask, banks, dict(lexicon.nouns.arrays))
+    return Lists(lexicon, *jax.device_put(arrays, self._whole))
+
+  def run(
+    self, seen: Sequence[Seen], lists: Lists, top_k: int
+  ) -> list[Prediction]:
+    """Predicts for 1 to `batch_size` images."""
+    pixels = _padded([item.pixels for item in seen], self.batch_size)
+    tokens = self._see(self._clip_params, self._put(pixels=pixels)["pixels"])
+    verbs = self._verbs(tokens, lists, top_k)
+    chosen = [
+      int(verbs["verb"][row, 0]) if item.verb is None else item.verb
+      for row, item in enumerate(seen)
+    ]
+    frames = self._frames(seen, chosen, lists.lexicon)
+    roles = self._roles(tokens, frames, lists, top_k)
+    return [
+      prediction(
+        item,
+        chosen[row],
+        {key: value[row] for key, value in verbs.items()},
+        {key: value[row] for key, value in roles.items()},
+        lists.lexicon,
+      )
+      for row, item in enumerate(seen)
+    ]
+
+  def _verbs(self, tokens, lists: Lists, top_k: int) -> dict:
+    k = min(top_k, len(lists.verb_mask))
+    program = self._program(programs.rank_verbs, k)
+    return jax.device_get(
+      program(self._params, tokens, lists.ranked, lists.verb_mask)
+    )
+
+  def _roles(self, tokens, frames, lists: Lists, top_k: int) -> dict:
+    k, rule = min(top_k, len(lists.nouns["mask"])), lists.lexicon.nouns.rule
+    program = self._program(programs.fill_roles, rule, k)
+    return jax.device_get(
+      program(self._params, tokens, frames, lists.banks, lists.nouns)
+    )
+
+  def _program(self, make: Callable, *options: Any) -> Callable:
+    key = (make, *options)
+    if key not in self._made:
+      self._made[key] = jax.jit(make(self._model, *options))
+    return self._made[key]
+
+  def _frames(self, seen, chosen, lexicon: Lexicon) -> dict[str, jax.Array]:
+    """The verb and the roles that each image is asked for."""
+    size = self.batch_size
+    batch = {
+      schema.VERB: np.zeros(size, np.int32),
+      schema.ROLES: np.full((size, schema.MAX_ROLES), -1, np.int32),
+      schema.IMAGE_SIZE: np.ones((size, 2), np.int32),
+    }
+    for row, (item, verb) in enumerate(zip(seen, chosen, strict=True)):
+      roles = lexicon.frames[verb].rows
+      batch[schema.VERB][row] = lexicon.verb_rows[verb]
+      batch[schema.ROLES][row, : len(roles)] = roles
+      batch[schema.IMAGE_SIZE][row] = item.place.height, item.place.width
+    batch[schema.ROLE_MASK] = batch[schema.ROLES] >= 0
+    return self._put(**batch)
+
+  def _put(self, **batch: np.ndarray) -> dict[str, jax.Array]:
+    return sharding.put_batch(self._mesh, batch)
+
+
+def prediction(
+  item: Seen,
+  verb: int,
+  verbs: Mapping[str, np.ndarray],
+  roles: Mapping[str, np.ndarray],
+  lexicon: Lexicon,
+) -> Prediction:
+  """One image's rows of the programs' output, in words and pixels."""
+  name, frame = lexicon.verbs[verb], lexicon.frames[verb]
+  boxes = _boxes(item.place, roles["box"], roles["confidence"])
+  guesses = tuple(
+    RoleGuess(
+      role=role,
+      nouns=_nouns(roles["noun"][i], roles["probability"][i], lexicon),
+      box=boxes[i],
+      confidence=float(1 / (1 + np.exp(-roles["confidence"][i]))),
+    )
+    for i, role in enumerate(frame.roles)
+  )
+  best = {guess.role.lower(): guess.nouns[0].noun for guess in guesses}
+  return Prediction(
+    name=item.name,
+    width=item.place.width,
+    height=item.place.height,
+    verbs=tuple(
+      VerbGuess(lexicon.verbs[index], float(share))
+      for index, share in zip(verbs["verb"], verbs["probability"], strict=True)
+      if index < len(lexicon.verbs)
+    ),
+    verb=name,
+    roles=guesses,
+    sentence=sentence(name, best, frame.abstract),
+    notes=item.notes,
+  )
+
+
+def _nouns(indices, probabilities, lexicon: Lexicon) -> tuple[NounGuess, ...]:
+  nouns = lexicon.nouns
+  return tuple(
+    NounGuess(nouns.names[index], float(share), nouns.classes[index])
+    for index, share in zip(indices, probabilities, strict=True)
+    if index < len(nouns.names)
+  )
+
+
+def _boxes(
+  place: geometry.Letterbox, boxes: np.ndarray, confidence: np.ndarray
+) -> list[Box | None]:
+  """Original pixels; rounding may not take a corner out of the image."""
+  limits = np.array([place.width, place.height] * 2, np.float32)
+  pixels = np.clip(place.boxes_to_pixels(boxes), 0, limits)
+  return [
+    tuple(map(float, box)) if logit >= 0 else None
+    for box, logit in zip(pixels, confidence, strict=True)
+  ]
+
+
+def _padded(rows: Sequence[np.ndarray], size: int) -> np.ndarray:
+  """Filler is zero; nothing that is computed of it is looked at."""
+  batch = np.zeros((size, *rows[0].shape), rows[0].dtype)
+  batch[: len(rows)] = rows
+  return batch

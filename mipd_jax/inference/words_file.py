@@ -1,0 +1,142 @@
+"""Reads words.yaml: the words to choose from, with strict checks.
+
+    verbs:                      # or a plain list of names
+      juggling:
+        roles: [agent, item, place]
+        definition: keep several objects in the air
+        abstract: an AGENT juggles an ITEM at a PLACE
+      jumping:                  # known: its frame is the vocabulary's
+    nouns: [man, club, stage]   # or name: what it means
+
+Either part may be left out. Scalars stay the texts that were written ("no",
+"12"), whatever YAML takes them for.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import yaml
+
+from input_pipeline import paths
+from input_pipeline.errors import InputError
+from mipd_jax.inference import words
+
+_PARTS = ("verbs", "nouns")
+_MOST_BYTES = 16 * 2**20
+
+
+class _Names(dict):
+  """A mapping of the file that knows the line of each of its keys."""
+
+  lines: dict[str, int]
+
+
+class _List(list):
+  """A list of the file that knows the line of each of its items."""
+
+  lines: list[int]
+
+
+def read(path: str | os.PathLike[str]) -> words.Words:
+  """Reads and checks a file of words.
+
+  Raises:
+    InputError: it cannot be read or is no YAML, has a part or a field that
+      is not known, or a word that cannot be used; the message names the file
+      and, where there is one, the line.
+  """
+  content = _parse(path)
+  if not isinstance(content, _Names) or not content:
+    raise _error(path, None, "it has neither 'verbs' nor 'nouns' at the top")
+  for name in content:
+    if name not in _PARTS:
+      raise _error(path, content.lines[name], f"{name!r} is no part of it")
+  found = words.Words()
+  if "verbs" in content:
+    verbs = tuple(_each(path, content["verbs"], "verbs"))
+    found = dataclasses.replace(found, verbs=verbs)
+  if "nouns" in content:
+    nouns = tuple(_each(path, content["nouns"], "nouns"))
+    found = dataclasses.replace(found, nouns=nouns)
+  return found
+
+
+def _each(path, part: Any, name: str) -> list:
+  """Checks one word after the other, so that an error has its line."""
+  if part is not None and not isinstance(part, (_Names, _List)):
+    raise _error(path, None, f"{name!r} is {part!r}, not a list of words")
+  items = part or []
+  found, seen = [], {}
+  for place, key in enumerate(items):
+    named = isinstance(items, _Names)
+    line = items.lines[key] if named else items.lines[place]
+    value = {key: items[key]} if named else [key]
+    try:
+      if name == "verbs":
+        (word,) = words.Words.of(verbs=value).verbs
+      else:
+        (word,) = words.Words.of(nouns=value).nouns
+    except InputError as error:
+      raise _error(path, line, error.problem, error.remedy) from None
+    before = seen.setdefault(word.name.casefold(), line)
+    if before != line or len(found) >= len(seen):
+      problem = f"the word {word.name!r} stands in line {before} already"
+      raise _error(path, line, problem, "give each word once")
+    found.append(word)
+  if not found:
+    raise _error(path, None, f"{name!r} is empty")
+  return found
+
+
+def _parse(path: str | os.PathLike[str]) -> Any:
+  place = paths.path(path)
+  try:
+    if place.stat().st_size > _MOST_BYTES:
+      raise _error(path, None, f"it has more than {_MOST_BYTES} bytes")
+    text = place.read_text(encoding="utf-8")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise _error(path, None, reason, "name a file of words") from None
+  except UnicodeDecodeError as error:
+    raise _error(path, None, f"it is not UTF-8: {error}") from None
+  except yaml.YAMLError as error:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    line = mark.line + 1 if mark else None
+    raise _error(path, line, f"it is no YAML: {problem}") from None
+  return _plain(path, node)
+
+
+def _plain(path, node: yaml.Node | None, depth: int = 0) -> Any:
+  """Nodes to texts, lists and mappings; an empty value is None."""
+  if node is None:
+    return None
+  line = node.start_mark.line + 1
+  if depth > 6:  # also ends aliases that contain themselves
+    raise _error(path, line, "it goes too deep")
+  if isinstance(node, yaml.ScalarNode):
+    null = node.tag == "tag:yaml.org,2002:null" and not node.style
+    return None if null and node.value in ("", "~") else node.value
+  if isinstance(node, yaml.SequenceNode):
+    found = _List(_plain(path, item, depth + 1) for item in node.value)
+    found.lines = [item.start_mark.line + 1 for item in node.value]
+    return found
+  names = _Names()
+  names.lines = {}
+  for key, value in node.value:
+    line = key.start_mark.line + 1
+    if not isinstance(key, yaml.ScalarNode):
+      raise _error(path, line, "a name is no plain text")
+    if key.value in names:
+      problem = f"{key.value!r} stands in line {names.lines[key.value]} already"
+      raise _error(path, line, problem, "give each name once")
+    names[key.value] = _plain(path, value, depth + 1)
+    names.lines[key.value] = line
+  return names
+
+
+def _error(path, line, problem, remedy="docs/predict.md shows the form"):
+  where = os.fspath(path) if line is None else f"{path}, line {line}"
+  return InputError(f"{where}: {problem}", remedy)

@@ -1,0 +1,254 @@
+"""Opens what a run left: config, words, text banks, encoders, parameters.
+
+Of the cache only the manifest and the labels are read, of the dataset's folder
+only its JSONs: the images and features of training are not needed.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from input_pipeline import (
+  atomic,
+  buckets,
+  feature_cache,
+  paths,
+  schema,
+  vocabulary,
+)
+from input_pipeline.errors import InputError
+from input_pipeline.feature_cache.plan import FORMAT, CachePlan
+from mipd_jax import config as config_lib
+from mipd_jax import precision, sharding
+from mipd_jax.models.config import Sizes
+from mipd_jax.models.mipd import Mipd
+from mipd_jax.teachers import clip as clip_lib
+from mipd_jax.teachers import labels
+from mipd_jax.training import checkpoints
+from mipd_jax.training import state as state_lib
+
+_JSONS = "SWiG_jsons"
+_TRAIN_FIRST = "train first: --mode=all; --workdir names the folder"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+  """A trained student with all that it needs.
+
+  Attributes:
+    folder: the work directory.
+    config: of the run.
+    words: the vocabulary of training.
+    plan: of the cache of training.
+    banks: its text banks.
+    clip: the student's image encoder.
+    model, params: the student's, the latter on the mesh.
+    step: of the checkpoint.
+  """
+
+  folder: paths.AnyPath
+  config: config_lib.Config
+  words: vocabulary.Vocabulary
+  plan: CachePlan
+  banks: dict[str, np.ndarray]
+  clip: clip_lib.Clip
+  model: Mipd
+  params: Any
+  step: int
+
+  @property
+  def token_dtype(self) -> str:
+    """How the cache keeps the student's tokens."""
+    return self._field.dtype
+
+  @property
+  def text_encoder(self) -> str:
+    """The CLIP that embedded the labels."""
+    settings = self.config.teacher
+    return settings.text_encoder or settings.student_encoder
+
+  @property
+  def text_revision(self) -> str:
+    """Of that CLIP's weights, and of the prompts."""
+    name = self.plan_option("text_encoder").split(" ")[-1]
+    return f"{name} {self.plan_option('labels')}"
+
+  def load_text_encoder(self) -> clip_lib.Clip:
+    """Loads it, at the precision of the cache.
+
+    Raises:
+      InputError: it is not there, or not the one that embedded the labels.
+    """
+    expected = self.plan_option("text_encoder").split(" ")[-1]
+    found = self.clip
+    if self.text_encoder != self.config.teacher.student_encoder:
+      found = clip_lib.load(self.text_encoder, self.clip_dtype)
+    _check_revision(self.text_encoder, found.revision, expected)
+    return found
+
+  @property
+  def clip_dtype(self) -> str:
+    return self.plan_option("student_dtype")
+
+  def plan_option(self, name: str) -> str:
+    return dict(self.plan.options)[name]
+
+  @property
+  def _field(self) -> feature_cache.Field:
+    fields = {field.name: field for field in self.plan.fields}
+    return fields[schema.STUDENT_TOKENS]
+
+
+def open_workdir(
+  folder: str | os.PathLike[str],
+  mesh: Mesh,
+  config: config_lib.Config | None = None,
+) -> Opened:
+  """Opens the best checkpoint of a work directory.
+
+  Args:
+    folder: WORK.
+    mesh: where the parameters are laid.
+    config: for a folder without a config.json (an imported checkpoint).
+
+  Raises:
+    InputError: something is missing, or does not belong to the checkpoint;
+      the message says what.
+  """
+  place = paths.absolute(folder)
+  config = _config(place, config)
+  run = _run(place)
+  plan, banks = _cache(config.teacher.cache)
+  words = _words(config.dataset.folder)
+  _check_belong_together(place, config, run, plan, words)
+  name = config.teacher.student_encoder
+  dtype = dict(plan.options)["student_dtype"]
+  clip = clip_lib.load(name, dtype)
+  _check_revision(name, clip.revision, plan.student_revision)
+  sizes = Sizes(len(words.verbs), len(words.roles), len(words.nouns))
+  model = Mipd(config.model, sizes, precision.compute_dtype(config.train.dtype))
+  params, step = _params(place, model, plan, banks, mesh)
+  return Opened(*(place, config, words, plan, banks, clip, model, params, step))
+
+
+def _config(place, given: config_lib.Config | None) -> config_lib.Config:
+  path = place / "config.json"
+  if not path.exists():
+    if given is not None and (place / "run.json").exists():
+      return given
+    raise InputError(
+      f"{place} is no work directory: it has no config.json", _TRAIN_FIRST
+    )
+  return config_lib.unpack(_json(path))
+
+
+def _run(place) -> dict[str, Any]:
+  path = place / "run.json"
+  if not path.exists() or not (place / "best").exists():
+    raise InputError(f"{place} has no checkpoint", _TRAIN_FIRST)
+  return _json(path)
+
+
+def _json(path) -> dict[str, Any]:
+  try:
+    found = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise InputError(
+      f"{path} cannot be read: {error}", "copy the work directory again"
+    ) from error
+  if not isinstance(found, dict):
+    raise InputError(f"{path} is no object", "copy the work directory again")
+  return found
+
+
+def _cache(folder: str) -> tuple[CachePlan, dict[str, np.ndarray]]:
+  """The plan of a cache and its text banks."""
+  names = (feature_cache.LABELS, feature_cache.MANIFEST)
+  there, here = paths.path(folder), buckets.local(folder)
+  for name in names:
+    if not (there / name).exists():
+      raise InputError(
+        f"the cache {folder} has no {name}",
+        "run --mode=prepare, or copy that file of the cache of training; "
+        "folders in a config.json are seen from where the run was started",
+      )
+    if paths.is_remote(folder):
+      with atomic.replacing(here / name) as path:
+        atomic.copy(there / name, path)
+  manifest = _json(here / feature_cache.MANIFEST)
+  if manifest.get("format") != FORMAT:
+    raise InputError(
+      f"{there / feature_cache.MANIFEST} has format {manifest.get('format')}, "
+      f"not {FORMAT}",
+      "delete the cache folder and prepare it again",
+    )
+  plan = CachePlan.from_json(manifest["plan"])
+  return plan, feature_cache.load_arrays(here / feature_cache.LABELS)
+
+
+def _words(folder: str) -> vocabulary.Vocabulary:
+  if paths.is_remote(folder):
+    return vocabulary.load(buckets.fetch(f"{folder}/{_JSONS}"))
+  return vocabulary.load(folder)
+
+
+def _check_belong_together(place, config, run, plan, words) -> None:
+  """Raises InputError unless cache and words are those of the checkpoint."""
+  cache = config.teacher.cache
+  if run.get("cache") != plan.plan_hash:
+    raise InputError(
+      f"the checkpoint in {place} was trained on another cache than {cache} "
+      "is now: another vocabulary, other images or other encoders",
+      "name the work directory of that cache, or train anew",
+    )
+  if words.fingerprint != plan.vocabulary:
+    raise InputError(
+      f"{config.dataset.folder} has another vocabulary than the one that "
+      f"{place} was trained on",
+      f"put its {_JSONS} back, or train anew",
+    )
+  version = dict(plan.options)["labels"]
+  if version != labels.VERSION:
+    raise InputError(
+      f"the cache {cache} has labels of version {version}, new words would "
+      f"get those of {labels.VERSION}",
+      "prepare the cache again, and train anew",
+    )
+
+
+def _check_revision(name: str, found: str, expected: str) -> None:
+  if found != expected:
+    raise InputError(
+      f"{name} is not the encoder that the cache of training was made with "
+      f"(sha256 {found[:12]}, expected {expected[:12]})",
+      "put that encoder's weights back, or prepare and train anew",
+    )
+
+
+def _params(place, model, plan, banks, mesh) -> tuple[Any, int]:
+  """The student's parameters, on every device of the mesh, and their step."""
+  like = state_lib.student_shapes(
+    model, example_batch(plan), banks, sharding.replicated(mesh)
+  )
+  return checkpoints.read_best(place, like)
+
+
+def example_batch(plan: CachePlan) -> dict[str, jax.ShapeDtypeStruct]:
+  """A batch of one as `Mipd.predict` reads it."""
+  (tokens,) = (f for f in plan.fields if f.name == schema.STUDENT_TOKENS)
+  roles = (1, schema.MAX_ROLES)
+  shapes = {
+    schema.STUDENT_TOKENS: ((1, *tokens.shape), "bfloat16"),
+    schema.VERB: ((1,), "int32"),
+    schema.ROLES: (roles, "int32"),
+    schema.ROLE_MASK: (roles, "bool"),
+  }
+  return {
+    key: jax.ShapeDtypeStruct(shape, np.dtype(jax.numpy.dtype(dtype)))
+    for key, (shape, dtype) in shapes.items()
+  }

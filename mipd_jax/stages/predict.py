@@ -1,0 +1,204 @@
+"""Stage of its own: a trained student looks at any images, with any words.
+
+OUT/predictions.jsonl   one object an image, in the order of the file names
+OUT/pictures/*.jpg      each image with boxes, legend and sentence
+OUT/index.html          shows them all
+"""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import jax
+from absl import logging
+
+from input_pipeline import atomic, paths
+from input_pipeline.errors import InputError
+from input_pipeline.progress import Progress
+from mipd_jax.config import Config
+from mipd_jax.inference import Failure, Prediction, Predictor, Words, words_file
+from mipd_jax.inference import images as image_lib
+from mipd_jax.report import annotated, gallery
+
+PREDICTIONS, PICTURES, PAGE = "predictions.jsonl", "pictures", "index.html"
+_TOP_K = 5
+_SHOWN = 3  # guesses of these on the page; the JSON lines have all
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What the command line asks for.
+
+  Attributes:
+    images: a file, a folder, or a pattern with *, ? and **.
+    out: folder that the results go to.
+    vocabulary: words.yaml, "" for the workdir's own words.
+  """
+
+  images: str
+  out: str
+  vocabulary: str = ""
+
+
+def predict(config: Config, request: Request) -> None:
+  """Predicts for all images and writes the results.
+
+  Raises:
+    InputError: something is missing or wrong, before any work; or, when all
+      others are done, the images that could not be read.
+  """
+  if jax.process_count() > 1:
+    raise InputError(
+      "--mode=predict runs in one process", "leave --coordinator out"
+    )
+  files = find_images(request)
+  words = Words()
+  if request.vocabulary:
+    words = words_file.read(request.vocabulary)
+  predictor = Predictor.from_workdir(config.workdir, config=config)
+  out = paths.path(request.out)
+  results = predictor.predict_each(files, words, _TOP_K)
+  entries: list[gallery.Entry] = []
+  failed: list[tuple[str, str]] = []
+  with contextlib.ExitStack() as stack:
+    lines = stack.enter_context(atomic.replacing(out / PREDICTIONS))
+    file = stack.enter_context(lines.open("w", encoding="utf-8"))
+    progress = stack.enter_context(Progress("predict", len(files), "images"))
+    for number, result in enumerate(results, 1):
+      if isinstance(result, Prediction):
+        result = _drawn(result, number, out, entries)
+      if isinstance(result, Failure):
+        logging.warning("%s", result.error.problem)
+        failed.append((result.name, result.reason))
+      file.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+      progress.advance()
+  gallery.write_gallery(
+    out / PAGE,
+    entries,
+    title=f"{config.name}: {request.images}",
+    about=_about(predictor, len(entries), request),
+    failed=failed,
+  )
+  logging.info("%d images; the page is %s.", len(entries), out / PAGE)
+  if failed:
+    _complain(failed, len(files), out)
+
+
+def find_images(request: Request) -> list[str]:
+  """The files that the request names, sorted, without earlier results.
+
+  Raises:
+    InputError: there are none.
+  """
+  pattern = os.path.expanduser(request.images)
+  if paths.is_remote(pattern):
+    raise InputError(
+      f"--images={request.images} is in a bucket",
+      "copy the images to this machine first",
+    )
+  if os.path.isdir(pattern):
+    pattern = os.path.join(glob.escape(pattern), "*")
+  found = [pattern] if os.path.isfile(pattern) else []
+  found = found or glob.glob(pattern, recursive=True)
+  ours = pathlib.Path(request.out, PICTURES).absolute()
+  files = [
+    name
+    for name in sorted(found)
+    if os.path.isfile(name) and pathlib.Path(name).absolute().parent != ours
+  ]
+  if not files:
+    raise InputError(
+      f"--images={request.images} names no file",
+      "give a file, a folder, or a pattern in quotes: --images='photos/*.jpg'",
+    )
+  return files
+
+
+def _drawn(
+  result: Prediction,
+  number: int,
+  out: paths.AnyPath,
+  entries: list[gallery.Entry],
+) -> Prediction | Failure:
+  """Draws one picture and adds its entry to the page."""
+  try:
+    picture = image_lib.open_image(result.name, result.name)
+  except InputError as error:  # gone or changed since it was looked at
+    return Failure(result.name, error)
+  drawing = annotated.draw(as_annotated(result, picture))
+  name = f"{PICTURES}/{number:05d}-{_plain(result.name)}.jpg"
+  with atomic.replacing(out / name) as path:
+    drawing.image.save(path, quality=90, subsampling=0)
+  size = (drawing.image.width, drawing.picture_height)
+  entries.append(_entry(result, name, size))
+  return result
+
+
+def as_annotated(
+  result: Prediction, picture: image_lib.Picture
+) -> annotated.Annotated:
+  """What is drawn of a prediction."""
+  shares = {guess.verb: guess.probability for guess in result.verbs}
+  return annotated.Annotated(
+    image=picture.pixels,
+    width=result.width,
+    height=result.height,
+    verb=result.verb,
+    probability=shares.get(result.verb),
+    roles=[
+      annotated.Role(
+        role.role, role.nouns[0].noun, role.nouns[0].probability, role.box
+      )
+      for role in result.roles
+    ],
+    sentence=result.sentence,
+  )
+
+
+def _entry(
+  result: Prediction, picture: str, size: tuple[int, int]
+) -> gallery.Entry:
+  return gallery.Entry(
+    name=result.name,
+    picture=picture,
+    size=size,
+    sentence=result.sentence,
+    verbs=[(v.verb, v.probability) for v in result.verbs[:_SHOWN]],
+    roles=[
+      gallery.RoleRow(
+        role.role,
+        [(n.noun, n.probability) for n in role.nouns[:_SHOWN]],
+        role.box is not None,
+      )
+      for role in result.roles
+    ],
+    notes=result.notes,
+  )
+
+
+def _plain(name: str) -> str:
+  """A file name that every system and web server takes."""
+  stem = re.sub(r"[^A-Za-z0-9._-]+", "_", pathlib.Path(name).stem)
+  return stem.strip("._")[:60] or "image"
+
+
+def _about(predictor: Predictor, count: int, request: Request) -> str:
+  words = request.vocabulary or "the vocabulary of training"
+  return f"{count} images, checkpoint of step {predictor.step}, words: {words}"
+
+
+def _complain(
+  failed: Sequence[tuple[str, str]], total: int, out: paths.AnyPath
+) -> None:
+  lines = [f"\n  - {name}: {why}" for name, why in failed[:10]]
+  more = f"\n  - and {len(failed) - 10} more" if len(failed) > 10 else ""
+  raise InputError(
+    f"{len(failed)} of {total} images could not be read; the others are in "
+    f"{out}:{''.join(lines)}{more}",
+    f"mend these files or leave them out; {out / PREDICTIONS} names them all",
+  )

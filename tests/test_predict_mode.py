@@ -1,0 +1,297 @@
+"""`--mode=predict` and `Predictor.from_workdir` on the debug run."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline import buckets, feature_cache
+from input_pipeline.errors import InputError
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.inference import Predictor
+from mipd_jax.stages import evaluate as eval_stage
+from mipd_jax.stages import predict as predict_stage
+from mipd_jax.stages import prepare
+from mipd_jax.stages import train as train_stage
+from tests import fake_bucket, pipeline_fixture
+from tests.pipeline_fixture import pipeline  # noqa: F401
+
+WORDS = """
+verbs:
+  juggling:
+    roles: [agent, item, place]
+    abstract: an AGENT juggles an ITEM at a PLACE
+  yodeling:
+nouns: [man, dog, Fußball, moonlight]
+"""
+
+
+def _predict(pipeline, *arguments):  # noqa: F811
+  return pipeline_fixture.run(
+    pipeline_fixture.command(
+      pipeline.folder, pipeline.work, "--mode=predict", *arguments
+    )
+  )
+
+
+def _lines(out: pathlib.Path) -> list[dict]:
+  return [json.loads(x) for x in (out / "predictions.jsonl").open()]
+
+
+def _test_images(pipeline):  # noqa: F811
+  """The prepared run, and paths of its test images in the split's order."""
+  config = pipeline.config(pipeline.work)
+  prepared = prepare.open_prepared(config)
+  names = prepared.cache.split("test", ()).names
+  folder = pipeline.folder / "world" / "images_512"
+  return config, prepared, [folder / name for name in names]
+
+
+def _verb_scores(config, prepared):
+  """Of every test image, as the evaluation has them: float32 [n, V]."""
+  mesh = train_stage.make_mesh(config)
+  model = train_stage.make_model(config, prepared)
+  banks = jax.device_put(dict(prepared.banks))
+  params, _ = eval_stage._best_params(config, prepared, model, banks, mesh)
+  found = eval_lib.evaluate(
+    eval_lib.compile_eval_step(
+      train_stage.student_predict(model), prepared.sizes.num_verbs
+    ),
+    params,
+    train_stage.stored(prepared, "test", (feature_cache.STUDENT,)),
+    *(banks, mesh),
+    batch_size=config.eval.batch_size,
+  )
+  return found.verb_scores
+
+
+def test_the_command_on_a_folder_with_a_bad_image(pipeline, tmp_path):  # noqa: F811
+  config, prepared, paths = _test_images(pipeline)
+  images, out = tmp_path / "images", tmp_path / "out"
+  images.mkdir()
+  for i, path in enumerate(paths[:20]):
+    shutil.copy(path, images / f"{i:02d}.jpg")
+  (images / "05x.jpg").write_text("no picture")
+  with Image.open(paths[0]) as upright:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(images / "20 Füße.png", exif=exif.tobytes())
+    size = upright.size
+  before = pipeline_fixture.snapshot(pipeline.folder)
+  done = _predict(pipeline, f"--images={images}", f"--out={out}")
+  assert done.returncode == 2, done.stderr[-3000:]
+  assert "1 of 22 images could not be read" in done.stderr
+  assert "Traceback" not in done.stderr and "22/22 images" in done.stderr
+  changed = {
+    path
+    for path, mark in pipeline_fixture.snapshot(pipeline.folder).items()
+    if before.get(path) != mark
+  }
+  assert not changed
+
+  lines = _lines(out)
+  names = [pathlib.Path(line["image"]).name for line in lines]
+  assert names == sorted(p.name for p in images.iterdir())
+  bad = lines.pop(names.index("05x.jpg"))
+  assert set(bad) == {"image", "error"} and "no image" in bad["error"]
+  turned = lines.pop()
+  assert (turned["width"], turned["height"]) == size
+  assert turned["verb"] == lines[0]["verb"]
+  for a, b in zip(turned["roles"], lines[0]["roles"], strict=True):
+    if a["box"]:
+      np.testing.assert_allclose(a["box"], b["box"], atol=0.5)
+  logits = _verb_scores(config, prepared)
+  index = prepared.dataset.vocabulary.verb_index
+  for row, line in enumerate(lines):
+    verbs = [index[guess["verb"]] for guess in line["verbs"]]
+    assert len(set(verbs)) == 5 and line["verb"] == line["verbs"][0]["verb"]
+    best = np.sort(logits[row])[::-1][:5]
+    np.testing.assert_allclose(logits[row][verbs], best, atol=1e-4)
+
+  pictures = sorted((out / "pictures").iterdir())
+  assert len(pictures) == 21
+  assert pictures[0].name == "00001-00.jpg"
+  assert pictures[-1].name == "00022-20_F_e.jpg"
+  with Image.open(pictures[0]) as picture:
+    assert max(picture.size) >= 720
+  page = (out / "index.html").read_text()
+  assert all(f"pictures/{p.name}" in page for p in pictures)
+  assert "05x.jpg" in page and "turned upright" in page
+
+
+def test_words_of_a_file(pipeline, tmp_path):  # noqa: F811
+  _, _, paths = _test_images(pipeline)
+  words = tmp_path / "words.yaml"
+  words.write_text(WORDS, encoding="utf-8")
+  out = tmp_path / "out"
+  request = predict_stage.Request(str(paths[3]), str(out), str(words))
+  predict_stage.predict(pipeline.config(pipeline.work), request)
+  (line,) = _lines(out)
+  assert {v["verb"] for v in line["verbs"]} == {"juggling", "yodeling"}
+  assert sum(v["probability"] for v in line["verbs"]) == pytest.approx(1)
+  roles = [role["role"] for role in line["roles"]]
+  known = {
+    "juggling": ["agent", "item", "place"],
+    "yodeling": ["agent", "place"],
+  }
+  assert roles == known[line["verb"]]
+  for role in line["roles"]:
+    nouns = {noun["noun"] for noun in role["nouns"]}
+    assert nouns == {"man", "dog", "Fußball", "moonlight"}
+  assert "words.yaml" in (out / "index.html").read_text()
+  # Another look at the same place leaves the drawings out.
+  shutil.copy(paths[0], tmp_path / "other.jpg")
+  request = predict_stage.Request(f"{tmp_path}/**/*.jpg", str(out))
+  assert predict_stage.find_images(request) == [str(tmp_path / "other.jpg")]
+
+
+def test_wrong_requests_are_told_before_the_model_is_loaded(
+  tmp_path, monkeypatch
+):
+  def never(*_, **__):
+    raise AssertionError("the model was loaded")
+
+  monkeypatch.setattr(predict_stage.Predictor, "from_workdir", never)
+  (tmp_path / "a.png").write_bytes(b"")
+  words = tmp_path / "words.yaml"
+  words.write_text("nouns: []\n")
+  out = str(tmp_path / "out")
+  for request, said in (
+    ((f"{tmp_path}/*.jpg", out), "names no file"),
+    (("gs://bucket/*.jpg", out), "is in a bucket"),
+    ((str(tmp_path / "a.png"), out, str(words)), "'nouns' is empty"),
+  ):
+    with pytest.raises(InputError, match=said):
+      predict_stage.predict(None, predict_stage.Request(*request))
+  assert not pathlib.Path(out).exists()
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--mode=predict", "--out=o"], "--mode=predict needs --images"),
+    (["--mode=predict", "--images=i"], "--mode=predict needs --out"),
+    (["--mode=eval", "--images=i"], "--mode=eval does not take --images"),
+  ],
+)
+def test_flags_that_belong_together(arguments, said):
+  done = pipeline_fixture.run(
+    [
+      *(sys.executable, "-m", "mipd_jax.main"),
+      *("--config=configs/synthetic.py:debug", *arguments),
+    ]
+  )
+  assert done.returncode == 2
+  assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def copied(pipeline, tmp_path):  # noqa: F811
+  """A copy of the work directory that may be spoilt."""
+  work = tmp_path / "work"
+  shutil.copytree(pipeline.work, work)
+  return work
+
+
+def _refused(work, said, remedy):
+  with pytest.raises(InputError, match=said) as error:
+    Predictor.from_workdir(work)
+  assert remedy in error.value.remedy
+
+
+def _edit(path: pathlib.Path, change) -> None:
+  values = json.loads(path.read_text())
+  change(values)
+  path.write_text(json.dumps(values))
+
+
+def test_a_folder_that_is_no_work_directory(tmp_path):
+  _refused(tmp_path, "has no config.json", "train first")
+  _refused(tmp_path / "absent", "has no config.json", "train first")
+  assert not (tmp_path / "absent").exists()
+
+
+def test_a_work_directory_without_a_checkpoint(copied):
+  shutil.rmtree(copied / "best")
+  _refused(copied, "has no checkpoint", "train first")
+  (copied / "best").mkdir()
+  _refused(copied, "has no checkpoint", "train first")
+
+
+def test_a_checkpoint_of_another_cache(copied):
+  _edit(copied / "run.json", lambda run: run.update(cache="0" * 64))
+  _refused(copied, "trained on another cache .* another vocabulary", "anew")
+
+
+def test_a_checkpoint_of_another_vocabulary(copied, pipeline, tmp_path):  # noqa: F811
+  jsons = tmp_path / "world" / "SWiG_jsons"
+  shutil.copytree(pipeline.folder / "world" / "SWiG_jsons", jsons)
+  space = jsons / "imsitu_space.json"
+  _edit(space, lambda x: next(iter(x["verbs"].values())).update({"def": "new"}))
+  _edit(
+    copied / "config.json",
+    lambda config: config["dataset"].update(folder=str(tmp_path / "world")),
+  )
+  _refused(copied, "has another vocabulary", "SWiG_jsons back")
+
+
+def test_another_encoder_or_an_absent_cache(copied, pipeline, tmp_path):  # noqa: F811
+  foundation = pipeline.folder / "foundation"
+  shutil.copytree(foundation / "student_clip", tmp_path / "student")
+  weights = tmp_path / "student" / "model.safetensors"
+  content = bytearray(weights.read_bytes())
+  content[-1] ^= 1
+  weights.write_bytes(content)
+  config = copied / "config.json"
+  original = config.read_text()
+  _edit(
+    config,
+    lambda x: x["teacher"].update(student_encoder=str(tmp_path / "student")),
+  )
+  _refused(copied, "is not the encoder", "weights back")
+  config.write_text(original)
+  _edit(config, lambda x: x["teacher"].update(cache=str(tmp_path / "gone")))
+  _refused(copied, "gone has no labels.npz", "--mode=prepare")
+
+
+def test_words_and_labels_in_a_bucket(copied, pipeline, tmp_path, monkeypatch):  # noqa: F811
+  """Two files of the cache and the JSONs are fetched, no image, no feature."""
+  monkeypatch.setenv(buckets.PLACE, str(tmp_path / "local"))
+  fake_bucket.install(monkeypatch, tmp_path / "cloud")
+  there = tmp_path / "cloud" / "bucket"
+  shutil.copytree(
+    pipeline.folder / "world" / "SWiG_jsons", there / "world" / "SWiG_jsons"
+  )
+  (there / "cache").mkdir()
+  for name in ("labels.npz", "manifest.json"):
+    shutil.copy(pipeline.folder / "cache" / name, there / "cache" / name)
+
+  def change(config):
+    config["dataset"].update(folder="gs://bucket/world", world=None)
+    config["teacher"].update(cache="gs://bucket/cache", foundation="")
+
+  _edit(copied / "config.json", change)
+  assert Predictor.from_workdir(copied).vocabulary.verbs
+  (there / "cache" / "manifest.json").write_text('{"format": 1}')
+  _refused(copied, "gs://bucket/cache/manifest.json has format 1", "again")
+
+
+def test_an_imported_checkpoint_takes_the_config_that_is_given(
+  copied,
+  pipeline,  # noqa: F811
+):
+  (copied / "config.json").unlink()
+  _refused(copied, "has no config.json", "train first")
+  config = pipeline.config(copied)
+  assert Predictor.from_workdir(copied, config=config).config == config
+
+
+def test_a_checkpoint_that_does_not_fit_the_config(copied):
+  _edit(copied / "config.json", lambda x: x["model"].update(hidden=64))
+  _refused(copied, "does not fit the model", "workdir")
