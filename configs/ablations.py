@@ -7,8 +7,9 @@
 
 Words behind the colon, joined by commas: `full` adds every variant to the
 standard ones; `candidates` takes settings to choose the preset's from, with
---mode=select; `short` trains half as long; `debug` takes worlds that train in seconds, figures mean
-nothing; `ov_swig` takes configs/ov_swig.py's dataset in place of worlds.
+--mode=select; `short` trains half as long; `debug` takes worlds that train in
+seconds, figures mean nothing; `ov_swig` takes configs/ov_swig.py's dataset in
+place of worlds.
 World n is a world drawn with seed n, with encoders trained on it. Choose
 between variants on some worlds (--mode=select), report on others
 (--first_world).

@@ -137,6 +137,8 @@ def _write(plan: plan_lib.Plan) -> None:
     f"{stem}_tables.md": text,
     f"{stem}.json": json.dumps(jsonable(found), indent=1) + "\n",
   }
+  if _MODE.value != "select":
+    texts["ablations_main.md"] = tables.main_table(found)
   for name, content in texts.items():
     with atomic.replacing(folder / name) as path:
       path.write_text(content)

@@ -111,6 +111,19 @@ def test_a_difference_is_bold_where_its_interval_excludes_zero(plan):
   assert "**" not in cells[2 + columns.index("seen")]
 
 
+def test_the_short_table_has_presets_frozen_models_and_what_is_gained(plan):
+  study = collect.summary(plan)
+  text = tables.main_table(study)
+  assert "3 small worlds, 2 students each" in text
+  assert _row(text, "mipd †") and "70.0" in _row(text, "teacher zero-shot")
+  assert not _row(text, "never") and not _row(text, "plain")  # no preset
+  cells = _row(text, "mipd", "plain").split(" | ")
+  unseen = cells[2 + list(tables.DIFFERENCES).index("unseen")]
+  found = next(d for d in study["differences"] if d["figures"])
+  mean = found["figures"]["raw/unseen/verb_top1"]["mean"]
+  assert unseen.startswith(f"**{mean:+.1f} ± ")
+
+
 def test_a_study_that_only_chose_has_only_that_table(plan):
   for world in WORLDS:
     for variant in VARIANTS:

@@ -49,6 +49,8 @@ SELECTION = {
   "rare among trained": "held_out/among_rare/verb_top1",
   "held out among held out": "held_out/among/verb_top1",
 }
+# Of the short table for the README.
+_MAIN = ("no_distillation", "reference", "mipd", "no_kl")
 _KINDS = """\
 Verb top-1 in percent, mean over worlds ± half the interval. HM: harmonic mean
 of seen and unseen. *cal.*: after a bias off the trained verbs' scores, chosen
@@ -100,6 +102,33 @@ def markdown(
     parts.append(_difference_table(found, SELECTION))
   parts += [f"![{pathlib.Path(name).stem}]({name})" for name in pictures]
   parts += ["### The variants", _questions(variants)]
+  return "\n\n".join(parts) + "\n"
+
+
+def main_table(study: Mapping[str, Any]) -> str:
+  """The README's table: presets, frozen models, and what MIPD adds."""
+  variants = study["variants"]
+  rows = {
+    n: variants[n] for n in _MAIN if n in variants and variants[n]["runs"]
+  }
+  frozen = {n: {"figures": f} for n, f in study["zero_shot"].items()}
+  differences = [
+    d for d in study["differences"] if d["variant"] == "mipd" and d["figures"]
+  ]
+  worlds, seeds = len(study["worlds"]), study["seeds"]
+  parts = [
+    f"{worlds} small worlds, {seeds} students each, percent: verb top-1, and "
+    "value and grnd for the true verb's frame; ± is half of a 95 % interval "
+    "over worlds. HM: harmonic mean of seen and unseen; *cal.*: with a bias "
+    "between trained and untrained verbs that held-out seen verbs chose. "
+    "† was told the names of unseen verbs, never their images.",
+    _table(rows | frozen, DIFFERENCES),
+  ]
+  if differences:
+    parts += [
+      "Paired differences in points; bold where the interval excludes zero:",
+      _difference_table(differences, DIFFERENCES),
+    ]
   return "\n\n".join(parts) + "\n"
 
 
