@@ -12,7 +12,7 @@ help:
 	@echo "make test      the test suite (under 12 minutes on 2 cores)"
 	@echo "make test-all  the same and the slow tests"
 	@echo "make lint      ruff, shellcheck"
-	@echo "make bench     figures of the README, from several seeds"
+	@echo "make bench     figures of the README: demo and study (hours)"
 	@echo "make venv      $(VENV) with the pinned packages"
 
 $(INSTALLED): requirements.txt constraints.txt
@@ -49,7 +49,8 @@ format: venv
 
 bench: venv
 	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py
-	$(BIN)/python -m benchmarks.small_world
+	$(BIN)/python -m mipd_jax.ablate --config=configs/ablations.py \
+	  --first_world=2 --processes=2 --docs=docs
 	$(BIN)/python -m benchmarks.figures
 
 clean:

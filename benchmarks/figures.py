@@ -6,7 +6,7 @@ Copies the demo's tables and pictures to docs/, writes the demo's main table
 to docs/demo_table.md, and fills README.md and docs/*.md between their
 markers:
 
-  <!-- begin docs/small_world.md --> ... <!-- end docs/small_world.md -->
+  <!-- begin docs/demo_table.md --> ... <!-- end docs/demo_table.md -->
 """
 
 import argparse

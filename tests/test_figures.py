@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from benchmarks import figures, minute, small_world, teachers
+from benchmarks import figures, minute, teachers
 from input_pipeline import schema
+from mipd_jax.ablations import tables
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,12 @@ def test_stale_figures_are_noticed():
   assert figures.filled(stale) == readme
 
 
-def test_small_world_table_is_what_its_json_says():
+def test_tables_of_the_study_are_what_its_json_says():
   docs = figures.DOCS
-  found = json.loads((docs / "small_world.json").read_text())
-  table = small_world.markdown(found["table"], found["seeds"], found["command"])
-  assert (docs / "small_world.md").read_text() == table
+  found = json.loads((docs / "ablations.json").read_text())
+  assert (docs / "ablations_main.md").read_text() == tables.main_table(found)
+  whole = (docs / "ablations_tables.md").read_text()
+  assert tables.main_table(found).splitlines()[4].split(" | ")[1] in whole
 
 
 def test_the_minute_is_the_sum_of_what_was_compiled():

@@ -1,0 +1,1 @@
+"""A trained student as a folder that needs neither this project nor Flax."""

@@ -1,0 +1,185 @@
+"""The model card of an exported folder."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from input_pipeline.errors import InputError
+from mipd_jax.exporting import program
+from mipd_jax.inference import programs
+from mipd_jax.inference.lexicon import Lexicon
+from mipd_jax.inference.workdir import Opened
+from mipd_jax.report import tables
+
+if TYPE_CHECKING:
+  from mipd_jax.exporting.folder import Settings
+
+_PARTS = {
+  "baked.stablehlo": "the program with the words inside",
+  "passed.stablehlo": "the program that is given words.safetensors",
+  "weights.safetensors": "parameters of image encoder and student",
+  "words.safetensors": "embeddings and frames of the words",
+  "labels.json": "the words by name; inputs and outputs",
+  "load.py": "the program as a function of arrays; jax and numpy alone",
+  "predict.py": "the same in words and pixels; Pillow to read images",
+  "flatbuffers.zip": "Google's flatbuffers {version} (Apache 2.0), which "
+  "jax.export reads with; unused where it is installed",
+}
+_LICENCE = """\
+Unknown: nobody has stated one for these weights. They come from the encoder
+and the data named above, whose own terms hold for what is made of them; look
+them up before you pass this folder on. flatbuffers.zip is under Apache 2.0.
+"""
+_USE = """\
+```
+python predict.py photo.jpg
+```
+
+```python
+from predict import Student, letterbox
+
+student = Student()                     # or Student(folder, form="passed")
+pixels, size = letterbox(Image.open("photo.jpg"), student.labels["side"])
+print(student([pixels], [size]))        # as many images as you like
+```
+
+`load.py` has the program as a plain function, for those who make their own
+pixels. It is compiled at its first call, and for each number of images and of
+words anew. Newer versions of jax read this file for six months at least after
+{version} came out, by jax's own promise; a TPU and a GPU run it like a CPU.
+`predict.py` turns photographs upright by their EXIF tag; it does not shrink
+huge ones first nor put transparent ones on white as the predictor does.
+"""
+
+
+def card(
+  opened: Opened,
+  lexicon: Lexicon,
+  settings: "Settings",
+  params: Mapping[str, np.ndarray],
+  sizes: Mapping[str, int],
+) -> str:
+  """The text of README.md.
+
+  Args:
+    opened: the student.
+    lexicon: its words.
+    settings: of the export.
+    params: that were exported.
+    sizes: bytes of each file.
+  """
+  config, count = opened.config, sum(x.size for x in params.values())
+  words = "of training" if _own(opened, lexicon) else "given at export"
+  compare = lexicon.nouns.rule
+  lines = [
+    f"# {config.name}, step {opened.step}",
+    "",
+    "A student for grounded situation recognition: the activity in an image, "
+    "a noun and a box for each role of its frame. Exported with jax "
+    f"{jax.__version__} for {', '.join(program.PLATFORMS)}.",
+    "",
+    "| | |",
+    "|---|---|",
+    f"| Architecture | MIPD student, preset {config.preset}, "
+    f"{count / 1e6:.1f} M parameters with the image encoder |",
+    f"| Image encoder | {config.teacher.student_encoder} "
+    f"(sha256 {opened.clip.revision[:12]}), "
+    f"{opened.clip.image_size} x {opened.clip.image_size} pixels |",
+    f"| Text encoder of the words | {opened.text_encoder} |",
+    f"| Teacher | {config.teacher.teacher_encoder}; not needed here |",
+    f"| Data | {config.dataset.folder}{_drawn(opened)}, vocabulary "
+    f"{opened.words.fingerprint[:12]} |",
+    f"| Words | {len(lexicon.verbs)} verbs, {len(lexicon.nouns.names)} nouns, "
+    f"{words}; nouns compared {_RULES[compare]} |",
+    f"| Weights | stored as {settings.weights}; arithmetic in "
+    f"{np.dtype(opened.model.dtype).name}, encoder in {opened.clip_dtype} |",
+    "",
+    "## Use",
+    "",
+    _USE.format(version=jax.__version__).strip(),
+    "",
+    "## Files",
+    "",
+    *_files(sizes),
+    "",
+    "## In and out",
+    "",
+    *_signature(settings.top_k),
+    "",
+    "## Scores",
+    "",
+    *_scores(opened),
+    "",
+    "## Licence",
+    "",
+    _LICENCE.strip(),
+  ]
+  return "\n".join(lines) + "\n"
+
+
+_RULES = {
+  programs.AS_EVALUATED: "as the evaluation does",
+  programs.BY_TEXT: "by text alone, because some are new",
+}
+
+
+def _drawn(opened: Opened) -> str:
+  drawn = opened.config.dataset.world is not None
+  return ", a small world drawn by mipd_jax (no photographs)" if drawn else ""
+
+
+def _own(opened: Opened, lexicon: Lexicon) -> bool:
+  return (
+    lexicon.verbs == opened.words.verbs
+    and lexicon.nouns.classes == opened.words.nouns
+  )
+
+
+def _files(sizes: Mapping[str, int]) -> list[str]:
+  import flatbuffers
+
+  rows = ["| file | bytes | what |", "|---|--:|---|"]
+  for name, what in _PARTS.items():
+    if name in sizes:
+      what = what.format(version=flatbuffers.__version__)
+      rows.append(f"| {name} | {sizes[name]:,} | {what} |")
+  return rows
+
+
+def _signature(top_k: int) -> list[str]:
+  rows = ["The program takes weights, words if they are passed, then:", ""]
+  rows += [f"- `{name}`: {what}" for name, what in program.INPUTS.items()]
+  rows += ["", f"and gives, with k = {top_k}:", ""]
+  rows += [f"- `{name}`: {what}" for name, what in program.OUTPUTS.items()]
+  return rows
+
+
+def _scores(opened: Opened) -> list[str]:
+  """The tables of results.json, if they are of this checkpoint."""
+  path = opened.folder / "results.json"
+  if not path.exists():
+    return ["None: this run was not evaluated (no results.json)."]
+  try:
+    results: dict[str, Any] = json.loads(path.read_text())
+    blocks = [block for block in tables.blocks(results) if block.main]
+  except (ValueError, AttributeError, InputError) as error:
+    raise InputError(
+      f"{path} cannot be read: {error}", "evaluate again: --mode=eval"
+    ) from error
+  lines = [
+    f"On the {results.get('split')} split of {results.get('dataset')}, in "
+    "percent; measured with the vocabulary of training and float32 weights.",
+  ]
+  if results.get("step") != opened.step:
+    lines.append(
+      f"**They are of the checkpoint of step {results.get('step')}, not of "
+      "this one.**"
+    )
+  for block in blocks:
+    rows = [block.header, ["---"] * len(block.header), *block.rows]
+    lines += ["", f"{block.title}:", ""]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+  return lines

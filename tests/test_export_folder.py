@@ -1,0 +1,273 @@
+"""What an exported folder holds, and when there is none."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import zipimport
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from input_pipeline.errors import InputError
+from input_pipeline.geometry import letterbox_image
+from mipd_jax import export
+from mipd_jax.exporting import card, folder, weights
+from mipd_jax.exporting import words as words_lib
+from mipd_jax.inference import images as image_lib
+from mipd_jax.inference.words import Words
+from tests import export_fixture, predict_fixture
+
+
+def _params():
+  rng = np.random.default_rng(0)
+  return {
+    "clip": {"kernel": rng.normal(size=(5, 4, 3)).astype(np.float32)},
+    "student": {
+      "scale": np.float32(2.5),
+      "bias": rng.normal(size=3).astype(np.float32),
+      "zero": np.zeros((4, 2), np.float32),
+      "half": rng.normal(size=(2, 2)).astype(jnp.bfloat16),
+    },
+  }
+
+
+@pytest.mark.parametrize("dtype", weights.DTYPES)
+def test_weights_come_back_within_their_rounding(dtype):
+  arrays = weights.flat(_params())
+  dtypes = {name: array.dtype for name, array in arrays.items()}
+  stored = weights.stored(arrays, dtype)
+  found = weights.flat(weights.restored(stored, dtypes))
+  assert {name: x.dtype for name, x in found.items()} == dtypes
+  assert {name: x.shape for name, x in found.items()} == {
+    name: x.shape for name, x in arrays.items()
+  }
+  kernel, near = arrays["clip.kernel"], found["clip.kernel"]
+  step = {
+    "float32": 0.0,
+    "bfloat16": np.abs(kernel) / 2**8,
+    "int8": np.abs(kernel).max(axis=(0, 1)) / 127 / 2,
+  }[dtype]
+  assert (np.abs(near - kernel) <= step + 1e-7 * (dtype == "int8")).all()
+  assert (near != kernel).any() == (dtype != "float32")
+  assert not found["student.zero"].any()
+  assert found["student.scale"] == 2.5
+  size = stored["clip.kernel"].nbytes
+  assert size == kernel.size * {"float32": 4, "bfloat16": 2, "int8": 1}[dtype]
+
+
+@pytest.fixture(scope="module")
+def exported():
+  return export_fixture.exported()
+
+
+def test_the_loader_reads_safetensors(exported, tmp_path):
+  arrays = {
+    "a.b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "c": np.array([1.5, -2], jnp.bfloat16),
+    "d": np.array([[-3], [4]], np.int8),
+    "e": np.array([True, False, True]),
+    "f": np.array(7, np.int32),
+  }
+  save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "x"})
+  load = export_fixture.scripts(exported).load.__globals__
+  found = load["tensors"](tmp_path / "x.safetensors")
+  assert set(found) == set(arrays)
+  for name, array in arrays.items():
+    assert found[name].dtype == array.dtype and found[name].shape == array.shape
+    assert (found[name] == array).all()
+
+
+def test_the_letterbox_is_ours(exported, tmp_path):
+  scripts = export_fixture.scripts(exported)
+  for seed, size in enumerate([(40, 28), (9, 64), (200, 1), (1, 1)]):
+    image = predict_fixture.photograph(seed, *size)
+    pixels, (height, width) = scripts.letterbox(image, 48)
+    assert (width, height) == size
+    assert (pixels == letterbox_image(image, 48)).all()
+  path = tmp_path / "turned.jpg"
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  predict_fixture.photograph(5).save(path, exif=exif)
+  picture = image_lib.open_image(path, "turned.jpg")
+  pixels, size = scripts.letterbox(Image.open(path), 48)
+  assert size == (picture.height, picture.width) == (40, 28)
+  assert (pixels == letterbox_image(picture.pixels, 48)).all()
+
+
+def test_labels_are_the_words(exported):
+  labels = json.loads((exported / folder.LABELS).read_text())
+  words = predict_fixture.opened().words
+  assert labels["verbs"] == list(words.verbs)
+  assert labels["noun_classes"] == list(words.nouns)
+  assert labels["nouns"][:3] == ["", "dog", "man"]
+  assert labels["frames"] == [
+    list(words.frame_roles(i)) for i in range(len(words.verbs))
+  ]
+  assert labels["side"] == predict_fixture.SIDE and labels["top_k"] == 4
+
+
+def test_the_reader_is_whole(exported):
+  archive = zipimport.zipimporter(str(exported / folder.READER))
+  for name in ("builder", "table", "number_types", "compat", "util"):
+    assert archive.find_spec(f"flatbuffers/{name}") is not None
+  assert archive.find_spec("flatbuffers/absent") is None
+
+
+def test_the_card_says_what_is_known(tmp_path):
+  opened = predict_fixture.opened()
+  opened = dataclasses.replace(opened, folder=tmp_path)
+  lexicon = folder.resolve(opened, Words())
+
+  def text():
+    return card.card(opened, lexicon, folder.Settings(), {}, {"load.py": 1234})
+
+  said = text()
+  assert "was not evaluated" in said and "Unknown" in said
+  assert "| load.py | 1,234 |" in said and "5 verbs, 9 nouns" in said
+  scores = {"images": 7, "verb_top1": 43.21}
+  results = {
+    "dataset": "world",
+    "split": "test",
+    "step": opened.step,
+    "models": {"student": {"all": scores}},
+  }
+  (tmp_path / "results.json").write_text(json.dumps(results))
+  assert "43.21" in text() and "not of this one" not in text()
+  (tmp_path / "results.json").write_text(json.dumps({**results, "step": 3}))
+  assert "step 3, not of this one" in text()
+  (tmp_path / "results.json").write_text("{")
+  with pytest.raises(InputError, match=r"results\.json cannot be read"):
+    text()
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
+  def fail(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(card, "card", fail)
+  # Tracing is not what this is about.
+  monkeypatch.setattr(folder.program, "exported", lambda *_, **__: _Blob())
+  out = tmp_path / "out"
+  with pytest.raises(KeyboardInterrupt):
+    folder.write(predict_fixture.opened(), out)
+  assert not list(tmp_path.iterdir())
+  monkeypatch.setattr(card, "card", lambda *_: "card")
+  out.mkdir()
+  sizes = folder.write(predict_fixture.opened(), out)
+  assert {path.name for path in out.iterdir()} == {*sizes, folder.CARD}
+  assert [path.name for path in tmp_path.iterdir()] == ["out"]
+  with pytest.raises(InputError, match="not an empty folder"):
+    folder.write(predict_fixture.opened(), out)
+
+
+class _Blob:
+  def serialize(self):
+    return b"program"
+
+
+def test_one_form_leaves_the_other_out(tmp_path, monkeypatch):
+  monkeypatch.setattr(folder.program, "exported", lambda *_, **__: _Blob())
+  settings = folder.Settings(("baked",), "int8")
+  sizes = folder.write(predict_fixture.opened(), tmp_path / "x", None, settings)
+  assert "baked.stablehlo" in sizes and "passed.stablehlo" not in sizes
+  assert folder.WORDS not in sizes
+  labels = json.loads((tmp_path / "x" / folder.LABELS).read_text())
+  assert labels["forms"] == ["baked"] and labels["weights"] == "int8"
+
+
+def test_lists_shorter_than_the_guesses_get_filler():
+  opened = predict_fixture.opened()
+  lexicon = folder.resolve(opened, Words.of(["jumping"], ["dog", "man"]))
+  arrays = words_lib.arrays(lexicon, 5)
+  assert arrays["verb_mask"].tolist() == [True] + [False] * 4
+  assert arrays["noun_mask"].tolist() == [True, True] + [False] * 3
+  assert arrays["noun_text"].shape == (5, opened.banks["noun_text"].shape[1])
+  assert (arrays["roles"][0, :3] >= 0).all() and (arrays["roles"][1:] < 0).all()
+  assert arrays["by_text"].shape == () and not arrays["by_text"]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--out={}/taken"], "not an empty folder"),
+    (["--out=gs://bucket/x"], "is in a bucket"),
+    (["--out={}/x", "--top_k=0"], "top_k is 0"),
+    (["--out={}/x", "--vocabulary={}/none.yaml"], "none.yaml"),
+    (["--out={}/x"], "is no work directory"),
+  ],
+)
+def test_bad_input_is_told_before_any_work(tmp_path, capsys, arguments, said):
+  (tmp_path / "taken").mkdir()
+  (tmp_path / "taken" / "file").touch()
+  flags = [argument.format(tmp_path) for argument in arguments]
+  assert export.main([f"--workdir={tmp_path}/work", *flags]) == 2
+  assert said in capsys.readouterr().err
+  assert not (tmp_path / "x").exists()
+
+
+def _install(venv: pathlib.Path) -> pathlib.Path:
+  """A virtual environment with this jax and numpy and what they require."""
+  import jax
+
+  subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+  python = venv / "bin" / "python"
+  wanted = [f"jax=={jax.__version__}", f"numpy=={np.__version__}"]
+  done = subprocess.run(
+    [str(python), "-m", "pip", "install", "--quiet", *wanted],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  if done.returncode:
+    pytest.skip(f"pip cannot install jax here: {done.stderr[-200:]}")
+  return python
+
+
+_RUN = """
+import sys
+import numpy as np
+from predict import Student
+for form in ("baked", "passed"):
+  arrays = np.load(sys.argv[1])
+  found = Student(form=form)(arrays["pixels"], arrays["sizes"])
+  print(found[0]["verb"], found[0]["verbs"][0]["probability"])
+for name in ("flax", "mipd_jax", "safetensors", "PIL", "transformers"):
+  try:
+    __import__(name)
+  except ImportError:
+    continue
+  raise SystemExit(f"{name} is installed")
+import flatbuffers
+assert "flatbuffers.zip" in flatbuffers.__file__
+"""
+
+
+@pytest.mark.slow
+def test_the_loader_needs_jax_and_numpy_alone(exported, tmp_path):
+  image = predict_fixture.photograph(0)
+  np.savez(
+    tmp_path / "images.npz",
+    pixels=letterbox_image(image, predict_fixture.SIDE)[None],
+    sizes=[(image.height, image.width)],
+  )
+  python = _install(tmp_path / "venv")
+  done = subprocess.run(
+    [str(python), "-c", _RUN, str(tmp_path / "images.npz")],
+    env={"PYTHONPATH": str(exported), "JAX_PLATFORMS": "cpu"},
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  expected = predict_fixture.predictor().predict(image)
+  for line in done.stdout.splitlines():
+    verb, share = line.split()
+    assert verb == expected.verb
+    assert abs(float(share) - expected.verbs[0].probability) < 1e-4
+  assert len(done.stdout.splitlines()) == 2
