@@ -1,0 +1,210 @@
+"""Stage 4: the report, one web page of a run that has been evaluated."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from input_pipeline import feature_cache, paths, schema
+from input_pipeline.errors import InputError
+from mipd_jax import distributed, sharding
+from mipd_jax.config import Config
+from mipd_jax.metrics import calibration
+from mipd_jax.report import choice, html_report
+from mipd_jax.report.html_examples import ExampleView
+from mipd_jax.report.html_measures import Trade
+from mipd_jax.report.html_report import Report
+from mipd_jax.stages import report_examples, report_rows
+from mipd_jax.stages import train as train_stage
+from mipd_jax.stages.prepare import Prepared
+from mipd_jax.training import checkpoints, program
+from mipd_jax.training import state as state_lib
+
+PAGE = "report.html"
+# Images of each kind and group, on either side of teacher and student, and of
+# training; at most 40 KB each.
+_EACH, _DIFFERING, _TRAINING = 2, 3, 6
+_EVALUATE = "run --mode=eval first, or --mode=all, which does both"
+
+
+def report(config: Config, prepared: Prepared) -> None:
+  """Writes WORKDIR/report.html beside results.json, which it shows.
+
+  The images of a split are predicted once more, for what results.json does
+  not keep; pixels are read of those alone that are shown.
+
+  Raises:
+    InputError: the task has no report, or results.json is missing or of
+      another run, checkpoint, dataset or split.
+  """
+  if not fits(config):
+    raise InputError(
+      f"--mode=report is for situations; this config's task is {config.task}",
+      "see results.md and the pictures in the work directory",
+    )
+  workdir = paths.path(config.workdir)
+  results = distributed.agreed(lambda: _read_results(workdir))
+  runner = _Runner(config, prepared)
+  distributed.agreed(lambda: _check(results, config, prepared, runner.step))
+  split = config.eval.split
+  source = runner.source(split)
+  found = runner.run(source, f"{split}, report")
+  truth = prepared.cache.split(split, ()).annotations
+  rows = found.rows(truth)
+  chosen = choice.choose(rows, _EACH, _DIFFERING)
+  shown = chosen.all
+  own = runner.run_own(source, shown, found.values["verb"][shown])
+  training = _training(config, prepared, runner)
+  if not distributed.is_first():
+    return
+  viewer = report_examples.Viewer(prepared, split)
+  views = report_examples.split_views(
+    viewer, shown, found.values, own.values, rows.score
+  )
+  page = Report(
+    name=config.name,
+    results=results,
+    rows=rows,
+    verbs=prepared.dataset.vocabulary.verbs,
+    trade=_trade(found.rivals, truth[schema.VERB], prepared.train_images > 0),
+    examples={
+      cell: [views[i] for i in indices]
+      for cell, indices in chosen.examples.items()
+    },
+    student_ahead=[views[i] for i in chosen.student_ahead],
+    teacher_ahead=[views[i] for i in chosen.teacher_ahead],
+    training=training(),
+  )
+  html_report.write_report(workdir / PAGE, page)
+  logging.info("The report is %s.", workdir / PAGE)
+
+
+def _training(
+  config: Config, prepared: Prepared, runner: "_Runner"
+) -> Callable[[], list[ExampleView]]:
+  """Predicts some training images; what comes out shows them, at one place."""
+  truth = prepared.cache.split("train", ()).annotations
+  drawn = choice.choose_training(
+    truth[schema.VERB], truth[schema.GROUP], _TRAINING, config.seed
+  )
+  source = runner.source("train")
+  found = runner.run(report_rows.Chosen(source, drawn), "training images")
+  own = runner.run_own(source, drawn, found.values["verb"])
+  scores = found.rows({k: x[drawn] for k, x in truth.items()}).score
+
+  def views():
+    viewer = report_examples.Viewer(prepared, "train")
+    return report_examples.training_views(
+      viewer, prepared.cache, drawn, found.values, own.values, scores
+    )
+
+  return views
+
+
+def fits(config: Config) -> bool:
+  """Whether the task is one that there is a report of."""
+  return config.task == "situations"
+
+
+class _Runner:
+  """The best student, ready to run over any source of its cache."""
+
+  def __init__(self, config: Config, prepared: Prepared):
+    self._config, self._prepared = config, prepared
+    self._mesh = train_stage.make_mesh(config)
+    model = train_stage.make_model(config, prepared)
+    whole = sharding.replicated(self._mesh)
+    self._banks = jax.device_put(dict(prepared.banks), whole)
+    source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
+    like = state_lib.student_shapes(
+      model, program.example_batch(source), self._banks, whole
+    )
+    self._params, self.step = checkpoints.read_best(config.workdir, like)
+    predict = train_stage.student_predict(model)
+    self._step = report_rows.compile_step(predict)
+
+  def source(self, split: str) -> feature_cache.StoredSplit:
+    """The student's features, and the teacher's verbs where there are any."""
+    there = self._prepared.cache.plan.split(split).parts
+    wanted = (feature_cache.STUDENT, feature_cache.VERB_LOGITS)
+    parts = tuple(part for part in wanted if part in there)
+    return train_stage.stored(self._prepared, split, parts)
+
+  def run(self, source: Any, what: str) -> report_rows.Predicted:
+    return report_rows.predict_rows(
+      *(self._step, self._params, source, self._banks, self._mesh),
+      trained=self._prepared.train_images > 0,
+      batch_size=self._config.eval.batch_size,
+      what=what,
+    )
+
+  def run_own(
+    self, source: Any, indices: Sequence[int], verbs: np.ndarray
+  ) -> report_rows.Predicted:
+    """Some images, roles filled for given verbs: not to be scored."""
+    frames = _frames(self._prepared, verbs)
+    chosen = report_rows.Chosen(source, indices, frames)
+    return self.run(chosen, "the student's own frames")
+
+
+def _frames(prepared: Prepared, verbs: np.ndarray) -> dict[str, np.ndarray]:
+  """The frames of given verbs, as a batch has them."""
+  frames = prepared.dataset.vocabulary.frames
+  roles = np.full((len(verbs), schema.MAX_ROLES), -1, np.int32)
+  for row, verb in enumerate(verbs):
+    roles[row, : len(frames[verb])] = frames[verb]
+  return {
+    schema.VERB: np.asarray(verbs, np.int32),
+    schema.ROLES: roles,
+    schema.ROLE_MASK: roles >= 0,
+  }
+
+
+def _trade(
+  rivals: calibration.Rivals, verb: np.ndarray, trained: np.ndarray
+) -> Trade | None:
+  """None unless there are images of both kinds of verbs."""
+  if trained[verb].all() or not trained[verb].any():
+    return None
+  curve = calibration.curve(rivals, verb, trained)
+  known, new = curve[calibration.TRAINED], curve[calibration.UNTRAINED]
+  here = curve[calibration.BIAS].index(0.0)
+  points = list(zip(new, known, strict=True))
+  return Trade(points[::-1], points[here])
+
+
+def _read_results(workdir: paths.AnyPath) -> dict[str, Any]:
+  path = workdir / "results.json"
+  if not path.exists():
+    raise InputError(f"{path}: no such file", _EVALUATE)
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise InputError(f"{path} is no JSON: {error}", _EVALUATE) from error
+
+
+def _check(
+  results: Mapping[str, Any], config: Config, prepared: Prepared, step: int
+) -> None:
+  """results.json has to be of the checkpoint that is looked at."""
+  expected = {
+    "dataset": prepared.dataset.name,
+    "split": config.eval.split,
+    "preset": config.preset,
+    "seed": config.seed,
+    "step": step,
+  }
+  differ = [
+    f"{name} {results.get(name)!r} -> {value!r}"
+    for name, value in expected.items()
+    if results.get(name) != value
+  ]
+  if differ:
+    raise InputError(
+      f"{config.workdir}/results.json is of something else; these differ "
+      f"(there -> here): {'; '.join(differ)}",
+      _EVALUATE,
+    )

@@ -1,0 +1,166 @@
+"""The pass over a split that the report is made of: one row an image."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline import schema, stream
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.feeding.dequantise import dequantise
+from mipd_jax.losses import boxes as box_ops
+from mipd_jax.metrics import calibration, scores
+from mipd_jax.models import outputs as out
+from mipd_jax.report.findings import Guesses, Rows
+
+_TEACHER = "teacher_"
+_SCORES, _TRUE = "verb_scores", "true_verb"
+
+
+class Chosen:
+  """Some examples of a source, perhaps with the frames of other verbs.
+
+  Args:
+    source: where they are read.
+    indices: int [n], positions in it.
+    frames: arrays of `schema.VERB`, `ROLES` and `ROLE_MASK`, n rows, that
+      take the place of the true ones.
+  """
+
+  def __init__(
+    self,
+    source: stream.Source,
+    indices: Sequence[int],
+    frames: Mapping[str, np.ndarray] | None = None,
+  ):
+    self._source, self._frames = source, frames or {}
+    self._indices = np.asarray(indices, np.int64)
+    self.num_examples = len(self._indices)
+
+  def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = dict(self._source.read(self._indices[indices]))
+    return found | {key: x[indices] for key, x in self._frames.items()}
+
+
+def compile_step(predict: eval_lib.Predict) -> Callable:
+  """Jits (params, batch, banks) -> what `Predicted` holds, a row an image."""
+
+  def step(params, batch, banks):
+    batch = dequantise(batch)
+    outputs = predict(params, batch, banks)
+    box = scores.cut_to_image(outputs[out.BOX], batch[schema.IMAGE_SIZE])
+    outputs = {**outputs, out.BOX: box}
+    noun_right, box_right = scores.role_hits(outputs, batch)
+    iou, _ = box_ops.iou_and_union(
+      box_ops.to_corners(box), box_ops.to_corners(batch[schema.BOXES])
+    )
+    verb_scores = outputs[out.VERB_SCORES].astype(jnp.float32)
+    found = {
+      **_guess(verb_scores, batch[schema.VERB]),
+      _SCORES: verb_scores,
+      _TRUE: batch[schema.VERB],
+      "noun": jnp.argmax(outputs[out.NOUN_SCORES], axis=-1),
+      "box": box,
+      "confidence": jax.nn.sigmoid(outputs[out.BOX_CONFIDENCE]),
+      "present": outputs[out.BOX_CONFIDENCE] >= 0,
+      "noun_right": noun_right,
+      "box_right": box_right,
+      "overlapping": batch[schema.BOX_MASK] & (iou >= scores.IOU_THRESHOLD),
+    }
+    if schema.VERB_LOGITS in batch:
+      logits = batch[schema.VERB_LOGITS].astype(jnp.float32)
+      teacher = _guess(logits, batch[schema.VERB])
+      found |= {_TEACHER + name: value for name, value in teacher.items()}
+    return found
+
+  return jax.jit(step)
+
+
+def _guess(logits, true):
+  shares = jax.nn.softmax(logits)
+  at_true = jnp.take_along_axis(shares, true[:, None], axis=-1)[:, 0]
+  return {
+    "verb": jnp.argmax(logits, axis=-1).astype(jnp.int32),
+    "probability": jnp.max(shares, axis=-1),
+    "true_probability": at_true,
+  }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predicted:
+  """What the step said of each image, in the order of the source.
+
+  Attributes:
+    values: by name, arrays of n rows; the verb's scores are left out.
+    rivals: the best trained name against the best untrained one.
+  """
+
+  values: Mapping[str, np.ndarray]
+  rivals: calibration.Rivals
+
+  def rows(self, truth: Mapping[str, np.ndarray]) -> Rows:
+    """Beside the annotations of the same images."""
+    values = self.values
+    has_teacher = f"{_TEACHER}verb" in values
+    return Rows(
+      verb=truth[schema.VERB],
+      group=truth[schema.GROUP],
+      student=self._guesses(""),
+      teacher=self._guesses(_TEACHER) if has_teacher else None,
+      role_mask=truth[schema.ROLE_MASK],
+      box_mask=truth[schema.BOX_MASK],
+      **{
+        name: values[name]
+        for name in ("noun_right", "box_right", "overlapping", "confidence")
+      },
+    )
+
+  def _guesses(self, prefix: str) -> Guesses:
+    names = ("verb", "probability", "true_probability")
+    return Guesses(*(self.values[prefix + name] for name in names))
+
+
+def predict_rows(
+  step: Callable,
+  params: Any,
+  source: stream.Source,
+  banks: Mapping[str, jax.Array],
+  mesh: jax.sharding.Mesh,
+  *,
+  trained: np.ndarray,
+  batch_size: int,
+  what: str,
+) -> Predicted:
+  """Runs a step of `compile_step` over a source, each image once.
+
+  Of the scores of all verbs only the rivals are kept, so memory does not grow
+  with the vocabulary.
+
+  Args:
+    step, params, source, banks, mesh: as of `evaluation.evaluate`.
+    trained: bool [V], which verbs have training images.
+    batch_size: images a step over all devices.
+    what: for the progress line.
+  """
+  parts: list[dict[str, np.ndarray]] = []
+  rivals, places = [], []
+  for result, indices, mask in eval_lib.results(
+    *(step, params, source, banks, mesh), batch_size=batch_size, what=what
+  ):
+    part = {name: np.asarray(value)[mask] for name, value in result.items()}
+    verb_scores, verb = part.pop(_SCORES), part.pop(_TRUE)
+    rivals.append(calibration.rivals(verb_scores, verb, trained))
+    parts.append(part)
+    places.append(indices[mask])
+  order = np.argsort(np.concatenate(places))
+
+  def joined(arrays):
+    return np.concatenate(arrays)[order]
+
+  return Predicted(
+    {name: joined([part[name] for part in parts]) for name in parts[0]},
+    calibration.Rivals(*map(joined, zip(*rivals, strict=True))),
+  )
