@@ -10,6 +10,11 @@ drawings meet only here. Shapes are written with these letters:
   K  rationales (4, in the order of `RATIONALES`)     L  text tokens
   S, T, X  widths of student, teacher and text features
 
+and, where a dataset annotates pairs of a person and an object instead:
+
+  P  pairs               H  interactions of a pair, padded
+  (V are the interactions then)
+
 Boxes are (centre x, centre y, width, height), divided by the side of the
 square canvas on which `geometry.Letterbox` places an image; -1 marks a box
 that is absent.
@@ -38,6 +43,11 @@ NOUNS = "nouns"
 BOXES = "boxes"
 BOX_MASK = "box_mask"
 IMAGE_SIZE = "image_size"
+PAIR_MASK = "pair_mask"
+PAIR_BOXES = "pair_boxes"
+PAIR_OBJECT = "pair_object"
+PAIR_LABELS = "pair_labels"
+PAIR_DETECTION = "pair_detection"
 # Features: written by the frozen encoders, see `feature_cache`.
 STUDENT_TOKENS = "student_tokens"
 TEACHER_TOKENS = "teacher_tokens"
@@ -68,6 +78,21 @@ ANNOTATIONS: Mapping[str, Key] = {
   BOX_MASK: Key("B R", "bool", "True where the role has a box"),
   IMAGE_SIZE: Key("B 2", "int32", "height, width of the original, pixels"),
 }
+# The same of a dataset of interactions (`input_pipeline.hico_det`).
+PAIR_ANNOTATIONS: Mapping[str, Key] = {
+  EXAMPLE_MASK: ANNOTATIONS[EXAMPLE_MASK],
+  INDEX: ANNOTATIONS[INDEX],
+  PAIR_MASK: Key("B P", "bool", "True where there is a pair"),
+  PAIR_BOXES: Key(
+    "B P 8", "float32", "cx cy w h of the person, then of the object; -1 absent"
+  ),
+  PAIR_OBJECT: Key("B P", "int32", "what the object is; 0 absent"),
+  PAIR_LABELS: Key("B P H", "int32", "true interactions, -1 = padding"),
+  PAIR_DETECTION: Key(
+    "B P 2", "float32", "scores of the detected person and object; 0 absent"
+  ),
+  IMAGE_SIZE: ANNOTATIONS[IMAGE_SIZE],
+}
 FEATURES: Mapping[str, Key] = {
   STUDENT_TOKENS: Key("B N S", "bfloat16", "student encoder's image tokens"),
   TEACHER_TOKENS: Key("B M T", "bfloat16", "teacher's image tokens"),
@@ -81,6 +106,9 @@ CONTRACT: Mapping[str, Key] = {**ANNOTATIONS, **FEATURES}
 # What an evaluation step may read: no teacher, no rationale.
 STUDENT_KEYS = (*ANNOTATIONS, STUDENT_TOKENS)
 TRAIN_KEYS = tuple(CONTRACT)
+PAIR_STUDENT_KEYS = (*PAIR_ANNOTATIONS, STUDENT_TOKENS)
+PAIR_TRAIN_KEYS = (*PAIR_ANNOTATIONS, *FEATURES)
+_ALL_KEYS: Mapping[str, Key] = {**CONTRACT, **PAIR_ANNOTATIONS}
 
 
 def validate(
@@ -113,7 +141,7 @@ def validate(
 
 
 def _check_array(name: str, value: np.ndarray, sizes: dict[str, int]) -> None:
-  key = CONTRACT[name]
+  key = _ALL_KEYS[name]
   axes = key.axes.split()
   if str(value.dtype) != key.dtype or value.ndim != len(axes):
     raise InputError(

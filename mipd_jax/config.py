@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
+from input_pipeline.small_world.pair_config import PairWorldConfig
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.rationales.judging import JrgConfig
+from mipd_jax.tasks.config import TASKS, InteractionsConfig
 
 T = TypeVar("T")
 _VERB_SCORES = ("sum", "mean", "calibrated")  # as of teachers/image_teachers
@@ -211,7 +213,11 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One run."""
+  """One run.
+
+  `task` says what is learnt (mipd_jax/tasks); `interactions` has the settings
+  of the task of that name.
+  """
 
   name: str
   preset: str
@@ -225,12 +231,21 @@ class Config:
   mesh: MeshConfig = MeshConfig()
   seed: int = 0
   quick_compile: bool = False  # for runs so short that compiling is the work
+  task: str = "situations"
+  interactions: InteractionsConfig | None = None
 
   def __post_init__(self):
-    if self.teacher.foundation and self.dataset.world is None:
+    if self.task not in TASKS:
+      raise ValueError(f"task={self.task!r} is not one of {TASKS}")
+    if (self.task == "interactions") != (self.interactions is not None):
       raise ValueError(
-        "teacher.foundation is set but dataset.world, whose images it learns "
-        "from, is not"
+        f"task={self.task!r} does not go with interactions="
+        f"{'set' if self.interactions else 'None'}"
+      )
+    if self.teacher.foundation and self.world is None:
+      raise ValueError(
+        f"teacher.foundation is set but {self.world_field}, whose images it "
+        "learns from, is not"
       )
     needed = self.loss.teacher_terms
     if needed and not self.model.teacher_branch:
@@ -238,9 +253,26 @@ class Config:
         f"model.teacher_branch is off but loss.{needed[0]} is not 0"
       )
 
+  @property
+  def world(self) -> WorldConfig | PairWorldConfig | None:
+    """The small world that is drawn, if any."""
+    return (self.interactions or self.dataset).world
+
+  @property
+  def world_field(self) -> str:
+    """What sets it."""
+    return "interactions.world" if self.interactions else "dataset.world"
+
   def to_dict(self) -> dict[str, Any]:
-    """Plain nested values, as JSON takes them."""
-    return json.loads(json.dumps(dataclasses.asdict(self)))
+    """Plain nested values, as JSON takes them.
+
+    Without the fields of other tasks: a run's hash must not change where a
+    task is added.
+    """
+    values = json.loads(json.dumps(dataclasses.asdict(self)))
+    if self.interactions is None:
+      del values["task"], values["interactions"]
+    return values
 
   def hash(self) -> str:
     """Names the run in results files."""

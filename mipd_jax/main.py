@@ -1,7 +1,7 @@
 """The command line: flags, logging, exit codes; the work is in `stages`.
 
 python -m mipd_jax.main --config=configs/synthetic.py
-  [--workdir=DIR] [--mode=all|prepare|train|eval|predict]
+  [--workdir=DIR] [--mode=all|prepare|train|eval|report|predict]
   [--images=GLOB --out=DIR [--vocabulary=words.yaml]]
   [--coordinator=HOST:PORT|auto] [--num_processes=N --process_id=I]
 """
@@ -22,7 +22,7 @@ from mipd_jax import command_line
 # Compiled programs, so that a second run starts at once.
 _COMPILED = "runs/compiled"
 PREDICT = "predict"
-MODES = ("all", "prepare", "train", "eval", PREDICT)
+MODES = ("all", "prepare", "train", "eval", "report", PREDICT)
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",

@@ -36,9 +36,12 @@ RULES: Mapping[str, str | None] = {
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"noun_classifier/layer_1/dense/kernel$", ("mlp", "vocabulary")),
   (r"noun_classifier/layer_1/dense/bias$", ("vocabulary",)),
-  (r"(noun_classifier|verb_mlp)/layer_0/dense/kernel$", ("embed", "mlp")),
-  (r"(noun_classifier|verb_mlp)/layer_0/dense/bias$", ("mlp",)),
-  (r"verb_mlp/layer_1/dense/kernel$", ("mlp", "embed")),
+  (
+    r"(noun_classifier|verb_mlp|pair_query)/layer_0/dense/kernel$",
+    ("embed", "mlp"),
+  ),
+  (r"(noun_classifier|verb_mlp|pair_query)/layer_0/dense/bias$", ("mlp",)),
+  (r"(verb_mlp|pair_query)/layer_1/dense/kernel$", ("mlp", "embed")),
   (r"decoder/linear1/dense/kernel$", ("embed", "mlp")),
   (r"decoder/linear1/dense/bias$", ("mlp",)),
   (r"decoder/linear2/dense/kernel$", ("mlp", "embed")),

@@ -146,6 +146,27 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.rationales",
     "mipd_jax.teachers",
   ),
+  "mipd_jax.exporting": (
+    DATA,
+    *SMALL,
+    "mipd_jax.exporting",
+    "mipd_jax.inference",
+    "mipd_jax.report",
+    "mipd_jax.teachers",
+  ),
+  "mipd_jax.exporting.scripts": (),  # they run without this project
+  "mipd_jax.export": (
+    DATA,
+    *SMALL,
+    "mipd_jax.exporting",
+    "mipd_jax.inference",
+  ),
+  "mipd_jax.web_demo": (
+    DATA,
+    "mipd_jax.inference",
+    "mipd_jax.report",
+    "mipd_jax.stages.predict",
+  ),
   "mipd_jax.command_line": CONTRACT,
   "mipd_jax.ablations": (DATA, "mipd_jax"),
   "mipd_jax.ablate": (DATA, "mipd_jax"),
@@ -175,6 +196,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "absl.app": COMMANDS,
   "transformers": {"mipd_jax.teachers": INSIDE},
   "torch": {"mipd_jax.import_reference": INSIDE},
+  "gradio": {"mipd_jax.web_demo": INSIDE},
   "tensorflow": {"input_pipeline": INSIDE},
   "tensorflow_datasets": {
     "input_pipeline.hico_det.builder": ANYWHERE,

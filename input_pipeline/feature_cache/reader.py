@@ -24,7 +24,7 @@ LABELS = "labels.npz"
 ANNOTATIONS = "annotations.npz"
 RATIONALES = "rationales.jsonl"
 NAMES = "names"
-# The annotation columns on disk: all but the mask, which batching makes.
+# The annotation columns of situations: all but the mask, which batching makes.
 COLUMNS = tuple(key for key in schema.ANNOTATIONS if key != schema.EXAMPLE_MASK)
 
 
@@ -83,8 +83,10 @@ class CachedSplit:
     columns = load_arrays(cache.folder / name / ANNOTATIONS)
     self.names: tuple[str, ...] = tuple(columns.pop(NAMES).tolist())
     mask = np.ones(self.num_examples, bool)
-    # The columns of `schema.ANNOTATIONS`, a row per example.
+    # The columns of `schema.ANNOTATIONS`, or of `schema.PAIR_ANNOTATIONS`, a
+    # row per example.
     self.annotations = {schema.EXAMPLE_MASK: mask, **columns}
+    self._columns = tuple(columns)
     self._shards = {part: cache.plan.shards(name, part) for part in parts}
     # ArrayRecord's reader is thread-safe; one per file, made when needed.
     self._readers: dict[Path, object] = {}
@@ -97,7 +99,7 @@ class CachedSplit:
   @property
   def keys(self) -> tuple[str, ...]:
     """The keys of `read`."""
-    return COLUMNS + tuple(k for part in self.parts for k in PARTS[part])
+    return self._columns + tuple(k for part in self.parts for k in PARTS[part])
 
   def __len__(self) -> int:
     return self.num_examples
@@ -120,7 +122,7 @@ class CachedSplit:
       indices.min() >= 0 and indices.max() < self.num_examples
     ):
       raise IndexError(f"indices outside 0..{self.num_examples - 1}")
-    batch = {key: self.annotations[key][indices] for key in COLUMNS}
+    batch = {key: self.annotations[key][indices] for key in self._columns}
     for part in self.parts:
       fields = self._cache.plan.part_fields(part)
       batch.update(decode(fields, self._read_part(part, indices)))

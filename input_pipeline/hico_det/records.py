@@ -93,6 +93,19 @@ class Record:
       labels=np.stack([pair_of.ravel(), kept[:, 1]], axis=1).astype(np.int32),
     )
 
+  def as_labels(self) -> ImageLabels:
+    """The labels, each with its own two boxes again; all are visible."""
+    pairs = self.pairs[self.labels[:, 0]]
+    return ImageLabels(
+      place=self.place,
+      size=(self.height, self.width),
+      human_boxes=self.boxes[pairs[:, 0]].astype(np.float64),
+      object_boxes=self.boxes[pairs[:, 1]].astype(np.float64),
+      interactions=self.labels[:, 1],
+      visible=np.ones(len(self.labels), bool),
+      image_interactions=None,
+    )
+
 
 def merge(
   found: ImageLabels,

@@ -115,6 +115,11 @@ def caption(
   return " ".join(parts)
 
 
+def answer(scene: Scene) -> str:
+  """What goes on, as the teacher is asked for it."""
+  return scene.verb.name
+
+
 def _where(scene: Scene, centre: tuple[float, float]) -> str:
   x, y = centre[0] / scene.width, centre[1] / scene.height
   row = ("top", "middle", "bottom")[min(2, int(3 * y))]

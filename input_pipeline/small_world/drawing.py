@@ -32,22 +32,22 @@ def draw(scene: Scene) -> Image.Image:
     _draw_plinth(image, scene)
   for thing in scene.things:
     x1, y1, x2, y2 = (round(value) for value in thing.box)
-    _paste(image, sprites.thing(*thing.noun.look), x1, y1, x2 - x1, y2 - y1)
+    paste(image, sprites.thing(*thing.noun.look), x1, y1, x2 - x1, y2 - y1)
   if not any(thing.anchor == "actor" for thing in scene.things):
     _draw_cloud(image, scene)
   image = _light(image, looks.LIGHTS[scene.code[4]])
   pen = ImageDraw.Draw(image)
-  _draw_link(pen, scene, link)
-  _draw_actor(pen, scene, arms)
+  draw_link(pen, scene, link)
+  draw_actor(pen, scene, arms)
   shorter = min(size)
   side = round(_MARK_SIZE * shorter)
   for x, y in _MARK_AT:
     left, top = round(x * size[0] - side / 2), round(y * size[1] - side / 2)
-    _paste(image, sprites.mark(mark), left, top, side, side)
+    paste(image, sprites.mark(mark), left, top, side, side)
   return image
 
 
-def _paste(
+def paste(
   image: Image.Image, sprite: Image.Image, x: int, y: int, w: int, h: int
 ) -> None:
   sprite = sprite.resize((max(1, w), max(1, h)), Image.Resampling.BILINEAR)
@@ -80,7 +80,7 @@ def _draw_plinth(image: Image.Image, scene: Scene) -> None:
   pen.rectangle(box, (150, 150, 150), _INK, max(1, round(size * 0.05)))
 
 
-def _draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
+def draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
   if link == "loose":
     return
   (x1, y1), size = scene.actor
@@ -103,7 +103,7 @@ def _draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
       pen.ellipse(box, _INK, (255, 255, 255), max(1, round(radius * 0.35)))
 
 
-def _draw_actor(pen: ImageDraw.ImageDraw, scene: Scene, arms: str) -> None:
+def draw_actor(pen: ImageDraw.ImageDraw, scene: Scene, arms: str) -> None:
   """Eyes and arms show who acts."""
   (x, y), size = scene.actor
   width = max(2, round(size * 0.2))

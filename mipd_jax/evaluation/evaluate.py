@@ -1,7 +1,7 @@
 """Evaluation of any named predictor over a split, each image once."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -96,20 +96,18 @@ def evaluate(
     feed: gives the split's batches in that size; reads them if None.
   """
   sums = counts = 0
-  total = source.num_examples
   parts: list[dict[str, np.ndarray]] = []
   places: list[np.ndarray] = []
-  feed = feed or Streaming(source, batch_size, mesh)
-  with Progress(what, total, "images") as progress:
-    for number, batch in enumerate(feed.evaluate()):
-      result = step(params, batch, banks)
-      result = multihost_utils.process_allgather(result, tiled=True)
-      sums = sums + np.asarray(result["sums"], np.float64)
-      counts = counts + np.asarray(result["counts"], np.float64)
-      indices, mask = order.eval_indices(number, total, batch_size)
-      parts.append({name: np.asarray(result[name])[mask] for name in _ROWS})
-      places.append(indices[mask])
-      progress.advance(int(mask.sum()))
+  for result, indices, mask in results(
+    *(step, params, source, banks, mesh),
+    batch_size=batch_size,
+    what=what,
+    feed=feed,
+  ):
+    sums = sums + np.asarray(result["sums"], np.float64)
+    counts = counts + np.asarray(result["counts"], np.float64)
+    parts.append({name: np.asarray(result[name])[mask] for name in _ROWS})
+    places.append(indices[mask])
   names = scores.ALL_SCORES if sums.shape[-1] > 2 else scores.VERB_SCORES
   order_back = np.argsort(np.concatenate(places))
   rows = {
@@ -117,3 +115,31 @@ def evaluate(
     for name in _ROWS
   }
   return Evaluation(scores.VerbTotals(names, sums, counts), **rows)
+
+
+def results(
+  step: Callable,
+  params: Any,
+  source: stream.Source,
+  banks: Mapping[str, jax.Array],
+  mesh: jax.sharding.Mesh,
+  *,
+  batch_size: int,
+  what: str,
+  feed: Feed | None = None,
+) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]]:
+  """What a compiled step says of each batch of a split; see `evaluate`.
+
+  Yields:
+    The step's result, whole on every process; the examples of its rows, int
+    [B], and which rows are no filler, bool [B].
+  """
+  total = source.num_examples
+  feed = feed or Streaming(source, batch_size, mesh)
+  with Progress(what, total, "images") as progress:
+    for number, batch in enumerate(feed.evaluate()):
+      result = step(params, batch, banks)
+      result = multihost_utils.process_allgather(result, tiled=True)
+      indices, mask = order.eval_indices(number, total, batch_size)
+      yield result, indices, mask
+      progress.advance(int(mask.sum()))

@@ -122,6 +122,11 @@ def open_workdir(
   """
   place = paths.absolute(folder)
   config = _config(place, config)
+  if config.interactions is not None:
+    raise InputError(
+      f"{place} holds a student of interactions; only situations are predicted",
+      "see results.md and sheet.png there",
+    )
   run = _run(place)
   plan, banks = _cache(config.teacher.cache)
   words = _words(config.dataset.folder)

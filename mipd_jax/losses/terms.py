@@ -114,9 +114,23 @@ def info_nce(
   left out, as are those of filler examples; so is the negative where
   `with_negative` is False.
   """
+  other = (verb[:, None] != verb[None, :]) & example_mask[None, :]
+  return nce_among(
+    *(target, positive, negative, other, temperature, with_negative)
+  )
+
+
+def nce_among(
+  target: Float[Array, "b d"],
+  positive: Float[Array, "b d"],
+  negative: Float[Array, "b d"],
+  other: Bool[Array, "b b"],
+  temperature: float,
+  with_negative: bool = True,
+) -> Float[Array, "b"]:
+  """`info_nce` with the images whose positives compete given as `other`."""
   count = target.shape[0]
   own = jnp.eye(count, dtype=bool)
-  other = (verb[:, None] != verb[None, :]) & example_mask[None, :]
   similar = cosine_matrix(target, positive)
   against = cosine(target, negative)[:, None]
   logits = jnp.concatenate([similar, against], axis=-1) / temperature
@@ -158,6 +172,33 @@ def verb_kl(
   """
   teacher = gain * teacher.astype(jnp.float32)
   known = trained | listed_names(trained, listed)
+  groups = name_groups(trained, known, names)
+  return kl_among(teacher, student, groups, temperature, log_prior)
+
+
+def name_groups(
+  trained: Bool[Array, "*b v"], known: Bool[Array, "*b v"], names: str
+) -> tuple[Bool[Array, "*b v"], ...]:
+  """Which names are held against each other; `names` as of `verb_kl`."""
+  return {
+    "all": (known,),
+    "trained": (trained,),
+    "untrained": (known & ~trained,),
+    "decoupled": (trained, known & ~trained),
+  }[names]
+
+
+def kl_among(
+  teacher: Float[Array, "*b v"],
+  student: Float[Array, "*b v"],
+  groups: tuple[Bool[Array, "*b v"], ...],
+  temperature: float,
+  log_prior: Float[Array, "v"] | None = None,
+) -> Float[Array, "*b"]:
+  """KL(teacher || student) within each group of names, summed over groups.
+
+  A group without a name gives zero.
+  """
 
   def among(chosen):
     def log_probability(scores):
@@ -170,14 +211,8 @@ def verb_kl(
 
     t, s = log_probability(teacher), log_probability(student)
     gap = jnp.where(chosen, jnp.exp(t) * (t - s), 0)
-    return jnp.where(jnp.any(chosen), jnp.sum(gap, axis=-1), 0)
+    return jnp.where(jnp.any(chosen, axis=-1), jnp.sum(gap, axis=-1), 0)
 
-  groups = {
-    "all": (known,),
-    "trained": (trained,),
-    "untrained": (known & ~trained,),
-    "decoupled": (trained, known & ~trained),
-  }[names]
   return temperature**2 * sum(among(group) for group in groups)
 
 

@@ -16,7 +16,7 @@ from mipd_jax.models import outputs as out
 VERB_LOG_PRIOR = "verb_log_prior"  # [V] log share of training images
 VERB_TRAINED = "verb_trained"  # [V] whether the verb has any
 # What `LossConfig.verb_kl_source` distils.
-_KL_SOURCES = {"teacher": schema.VERB_LOGITS, "clip": schema.CLIP_LOGITS}
+KL_SOURCES = {"teacher": schema.VERB_LOGITS, "clip": schema.CLIP_LOGITS}
 
 
 def total_loss(
@@ -63,7 +63,7 @@ def _verb_terms(outputs, batch, banks, config):
   found = {"verb": _verb_cross_entropy(scores, batch, banks, config)}
   if config.verb_kl:
     found["verb_kl"] = terms.verb_kl(
-      batch[_KL_SOURCES[config.verb_kl_source]],
+      batch[KL_SOURCES[config.verb_kl_source]],
       scores,
       banks[VERB_TRAINED],
       config.verb_kl_temperature,

@@ -79,8 +79,8 @@ def match(truth: Truth, found: Detections) -> np.ndarray:
   detected = np.repeat(found.boxes[rows] + 1, number, axis=0)
   annotated = truth.boxes[candidate]
   overlap = np.minimum(
-    _iou(detected[:, :4], annotated[:, :4]),
-    _iou(detected[:, 4:], annotated[:, 4:]),
+    iou(detected[:, :4], annotated[:, :4]),
+    iou(detected[:, 4:], annotated[:, 4:]),
   )
   best = np.maximum.reduceat(overlap, start)
   # The first of equally good ones, as the original's comparison has it.
@@ -113,7 +113,7 @@ def average_precision(right: np.ndarray, pairs: int) -> float:
   return float(sum(points)) / len(RECALLS)
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   """[n] overlap of boxes [n, 4]; both corners belong to a box."""
   low = np.maximum(a[:, :2], b[:, :2])
   size = np.minimum(a[:, 2:], b[:, 2:]) - low + 1

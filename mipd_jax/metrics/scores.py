@@ -25,6 +25,8 @@ VERB_SCORES = ("verb_top1", "verb_top5")
 ALL_SCORES = VERB_SCORES + tuple(
   f"{score}_{condition}" for condition in _CONDITIONS for score in _FRAME_SCORES
 )
+# Of the dev scores, those that are worth a curve; all go into selection.
+_DEV_SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
 # The eight numbers of the reference's `mean_acc`.
 MEAN_ACC = VERB_SCORES + tuple(
   f"{score}_{condition}"
@@ -224,3 +226,16 @@ def selection_score(summary: Mapping[str, Mapping[str, float]]) -> float:
     if scores["images"]
   ]
   return float(np.mean(means)) if means else 0.0
+
+
+def dev_report(
+  summary: Mapping[str, Mapping[str, float]],
+) -> tuple[dict[str, float], float]:
+  """Scores that are worth a curve, by name, and the selection score."""
+  curves = {
+    f"dev/{group}/{name}": value
+    for group in schema.GROUPS
+    for name, value in summary[group].items()
+    if name in _DEV_SCORES
+  }
+  return curves, selection_score(summary)

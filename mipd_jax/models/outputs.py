@@ -14,6 +14,9 @@ NOUN_SCORES = "noun_scores"  # [B, R, C] logits that are evaluated
 ROLE_EMBEDDING = "role_embedding"  # [B, R, E], in text space
 BOX = "box"  # [B, R, 4] cx cy w h, shares of the canvas side
 BOX_CONFIDENCE = "box_confidence"  # [B, R] logit
+PAIR_EMBEDDING = "pair_embedding"  # [B, P, E], in text space
+PAIR_SCORES = "pair_scores"  # [B, P, V] logits, NEVER for other objects' verbs
+NEVER = -1e9
 # Teacher branch: training only.
 SCENE_TARGET = "scene_target"  # [B, E] teacher vision aligned with glimpse+
 SCENE_POSITIVE = "scene_positive"  # [B, E] glimpse+ in the same space
@@ -22,3 +25,4 @@ GAZE_TARGET = "gaze_target"  # [B, R, E] or [B, E] where the preset pools
 GAZE_NEGATIVE = "gaze_negative"  # the same shape
 TEACHER_VERB_SCORES = "teacher_verb_scores"  # [B, V] of SCENE_TARGET
 TEACHER_NOUN_SCORES = "teacher_noun_scores"  # [B, R, C] of GAZE_TARGET
+TEACHER_PAIR_SCORES = "teacher_pair_scores"  # [B, P, V] of GAZE_TARGET

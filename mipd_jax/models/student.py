@@ -57,28 +57,11 @@ class Student(nn.Module):
       banks: text embeddings of the vocabulary.
       train: whether dropout is on (RNG stream "dropout").
     """
-    dims = {name: x.shape[-1] for name, x in banks.items()}
-    text_width = dims["verb_text"]
-    tokens = layers.Linear(
-      self.config.hidden, self.dtype, frozen=True, name="project"
-    )(tokens_BxNxS)
-    tokens = nn.Dropout(self.config.dropout.student, deterministic=not train)(
-      tokens
-    )
-    memory = layers.NormedMemory(self.dtype, name="norm_memory")(tokens)
-    if not self.absorbed:
-      memory = Memory.of(memory.tokens())
-
+    text_width = banks["verb_text"].shape[-1]
+    tokens, memory = self._read(tokens_BxNxS, train)
     result = self._verb(tokens, memory, banks["verb_text"], train)
     queries = self._queries(verb_B, roles_BxR, banks)
-    roles = RoleDecoder(
-      self.config.heads,
-      self.config.feed_forward,
-      self.config.dropout.decoder,
-      self.dtype,
-      self.absorbed,
-      name="decoder",
-    )(queries, memory, role_mask_BxR, train=train)
+    roles = self._decode(queries, memory, role_mask_BxR, train)
     result |= self._nouns(roles, text_width, banks["noun_text"], train)
     result |= self._boxes(roles, train)
     return {
@@ -89,6 +72,30 @@ class Student(nn.Module):
         role_mask_BxR, result[outputs.BOX_CONFIDENCE], 0
       )
     }
+
+  def _read(self, tokens_BxNxS, train):
+    """Projected image tokens, and what attention reads of them."""
+    tokens = layers.Linear(
+      self.config.hidden, self.dtype, frozen=True, name="project"
+    )(tokens_BxNxS)
+    tokens = nn.Dropout(self.config.dropout.student, deterministic=not train)(
+      tokens
+    )
+    memory = layers.NormedMemory(self.dtype, name="norm_memory")(tokens)
+    if not self.absorbed:
+      memory = Memory.of(memory.tokens())
+    return tokens, memory
+
+  def _decode(self, queries, memory, mask, train):
+    """Queries [B, R, D] that looked at one another and at the image."""
+    return RoleDecoder(
+      self.config.heads,
+      self.config.feed_forward,
+      self.config.dropout.decoder,
+      self.dtype,
+      self.absorbed,
+      name="decoder",
+    )(queries, memory, mask, train=train)
 
   def _verb(self, tokens, memory, verb_text, train):
     """Verb embedding in text space and its similarity with every verb."""

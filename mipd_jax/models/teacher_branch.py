@@ -67,10 +67,34 @@ class TeacherBranch(nn.Module):
     )
     if self.config.gaze:
       result |= self._gaze_targets(instance, texts, masks, batch, banks)
-      result[outputs.TEACHER_NOUN_SCORES] = _scores(
-        self, "gaze_scale", result[outputs.GAZE_TARGET], banks["noun_text"]
-      )
+      result |= self._gaze_scores(result[outputs.GAZE_TARGET], batch, banks)
     return result
+
+  # What a slot is: here a role.
+
+  def _slot_text(self, batch, banks):
+    """Unit text embedding of what each slot asks for, [B, R, E]."""
+    role_text = layers.unit(banks["role_text"])
+    return role_text[jnp.maximum(batch[schema.ROLES], 0)]
+
+  def _prompted_boxes(self, batch):
+    """Corners [B, n, 4] of the boxes that get a prompt, and their mask."""
+    return _corners(batch[schema.BOXES]), batch[schema.BOX_MASK]
+
+  def _inside(self, batch: Mapping[str, Array]) -> Bool[Array, "b r m"]:
+    """Tokens a role may read: those in its box, all where it has none."""
+    grid = math.isqrt(batch[schema.TEACHER_TOKENS].shape[1] - 1)
+    cells = prompts.box_cells(_corners(batch[schema.BOXES]), grid)
+    inside = prompts.box_cell_mask(cells, grid)
+    inside = inside.reshape(*inside.shape[:2], grid * grid)
+    no_box = ~batch[schema.BOX_MASK][..., None]
+    return jnp.concatenate([no_box, inside | no_box], axis=-1)
+
+  def _gaze_scores(self, target, batch, banks):
+    """What the gaze targets [B, R, E] are taken for."""
+    del batch
+    scores = _scores(self, "gaze_scale", target, banks["noun_text"])
+    return {outputs.TEACHER_NOUN_SCORES: scores}
 
   # What both presets share.
 
@@ -111,9 +135,8 @@ class TeacherBranch(nn.Module):
       side = prompts.MAP_SIDE
       shape, small = (side, side, width), nn.initializers.normal(1e-5)
       base = self.param("instance_map", small, shape).astype(self.dtype)
-      weights = prompts.instance_weights(
-        _corners(batch[schema.BOXES]), batch[schema.BOX_MASK], grid, side
-      )
+      boxes, mask = self._prompted_boxes(batch)
+      weights = prompts.instance_weights(boxes, mask, grid, side)
       instance = instance.plus(
         _after_class(weights.astype(self.dtype)),
         base.reshape(side * side, width) @ kernel,
@@ -191,9 +214,8 @@ class TeacherBranch(nn.Module):
 
   def _gaze_targets(self, tokens, texts, masks, batch, banks):
     """Each role reads the gaze text, then the teacher inside its box."""
-    role_text = layers.unit(banks["role_text"])
-    roles = role_text[jnp.maximum(batch[schema.ROLES], 0)]
-    gain = jnp.sqrt(role_text.shape[-1]).astype(jnp.float32)
+    roles = self._slot_text(batch, banks)
+    gain = jnp.sqrt(roles.shape[-1]).astype(jnp.float32)
     query = layers.Linear(self.config.hidden, self.dtype, name="gaze_query")(
       (gain * roles).astype(self.dtype)
     )
@@ -212,15 +234,6 @@ class TeacherBranch(nn.Module):
       outputs.GAZE_TARGET: to_text_space(seen).astype(jnp.float32),
       outputs.GAZE_NEGATIVE: to_text_space(told(_GAZE_NEG)).astype(jnp.float32),
     }
-
-  def _inside(self, batch: Mapping[str, Array]) -> Bool[Array, "b r m"]:
-    """Tokens a role may read: those in its box, all where it has none."""
-    grid = math.isqrt(batch[schema.TEACHER_TOKENS].shape[1] - 1)
-    cells = prompts.box_cells(_corners(batch[schema.BOXES]), grid)
-    inside = prompts.box_cell_mask(cells, grid)
-    inside = inside.reshape(*inside.shape[:2], grid * grid)
-    no_box = ~batch[schema.BOX_MASK][..., None]
-    return jnp.concatenate([no_box, inside | no_box], axis=-1)
 
 
 def _after_class(x: Float[Array, "*b p d"]) -> Float[Array, "*b m d"]:

@@ -15,10 +15,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from input_pipeline import schema
 from input_pipeline.progress import Progress
@@ -26,6 +24,7 @@ from input_pipeline.vocabulary import Vocabulary
 from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import Jrg, JrgConfig, Texts, Writer
+from mipd_jax.rationales.situation_frames import Frames, SituationFrames
 from mipd_jax.rationales.store import Store
 
 if TYPE_CHECKING:
@@ -45,9 +44,11 @@ class JrgRationales:
     out: str | os.PathLike,
     config: JrgConfig | None = None,
     given: Mapping[str, Texts] | None = None,
+    frames: Callable[..., Frames] = SituationFrames,
   ):
     """Arguments as of `write_rationales`."""
     self._model, self._out, self._given = model, out, dict(given or {})
+    self._frames = frames
     self._config = config or JrgConfig()
     self.version = (
       f"{VERSION} {model.revision if model else 'no model'} "
@@ -63,6 +64,7 @@ class JrgRationales:
       self._out,
       self._config,
       given=self._given,
+      frames=self._frames,
     )
     return [texts[name] for name in split.names]
 
@@ -77,6 +79,7 @@ def write_rationales(
   given: Mapping[str, Texts] | None = None,
   allowed_verbs: Iterable[int] | None = None,
   records: Mapping[str, Mapping[str, Any]] | None = None,
+  frames: Callable[..., Frames] = SituationFrames,
 ) -> dict[str, Texts]:
   """Writes the rationales of a split, or continues, or finds them written.
 
@@ -90,6 +93,7 @@ def write_rationales(
     allowed_verbs: those that a text may name; those of the split if None,
       which are the seen and rare ones in training.
     records: what `out` is to hold of each image besides the texts.
+    frames: (split, vocabulary, config, allowed_verbs) -> what is written of.
 
   Returns:
     The four texts by image in the order of `schema.RATIONALES`.
@@ -99,7 +103,7 @@ def write_rationales(
       verbs; a prompt is too long for the model.
   """
   config = config or JrgConfig()
-  run = _Run(split, vocabulary, config, given or {}, allowed_verbs)
+  run = _Run(*(split, vocabulary, config, given or {}, allowed_verbs), frames)
   store = Store(out, run.settings(model, with_records=records is not None))
   if store.is_complete:
     store.clean()
@@ -151,27 +155,12 @@ class _Run:
     config: JrgConfig,
     given: Mapping[str, Texts],
     allowed_verbs: Iterable[int] | None,
+    frames: Callable[..., Frames] = SituationFrames,
   ):
     self._split, self._words, self._config = split, vocabulary, config
     self._given = given
-    self._columns = split.annotations()
-    verbs = self._columns[schema.VERB]
-    self._allowed = sorted(
-      {int(v) for v in (verbs if allowed_verbs is None else allowed_verbs)}
-    )
-    self._writer = templates.RationaleWriter(
-      vocabulary,
-      allowed_verbs=self._allowed,
-      noun_pools=templates.noun_pools(vocabulary, self._columns),
-      seed=config.seed,
-      definition_words=config.definition_words,
-    )
-    self.checks = rules.Rules(
-      vocabulary,
-      self._allowed,
-      prompts.STYLES[config.style],
-      config.max_words,
-    )
+    self._frames = frames(split, vocabulary, config, allowed_verbs)
+    self.checks = self._frames.rules
 
   def parts(self) -> list[tuple[int, range]]:
     size, total = self._config.images_per_part, len(self._split)
@@ -182,15 +171,7 @@ class _Run:
     ]
 
   def frames(self, rows: Sequence[int]) -> list[AnnotatedFrame]:
-    return [
-      self._writer.frame(
-        self._split.names[row],
-        int(self._columns[schema.VERB][row]),
-        self._columns[schema.NOUNS][row],
-        self._columns[schema.BOXES][row],
-      )
-      for row in rows
-    ]
+    return [self._frames.frame(row) for row in rows]
 
   def texts(self, rows: Sequence[int]) -> list[Texts]:
     """What is there already: the record's own, then what was given."""
@@ -213,17 +194,14 @@ class _Run:
     self, model: Writer | None, *, with_records: bool
   ) -> dict[str, Any]:
     """Everything that the output depends on."""
-    columns = hashlib.sha256()
-    for key in (schema.VERB, schema.NOUNS, schema.BOXES):
-      columns.update(np.ascontiguousarray(self._columns[key]).tobytes())
     return {
       "version": VERSION,
       "model": model.revision if model else None,
       **dataclasses.asdict(self._config),
       "vocabulary": self._words.fingerprint,
-      "allowed_verbs": _digest(self._allowed),
+      "allowed_verbs": _digest(self._frames.allowed),
       "images": _digest(list(self._split.names)),
-      "annotations": columns.hexdigest(),
+      "annotations": self._frames.digest(),
       "given": _digest(self._all_texts),
       "with_records": with_records,
     }

@@ -62,6 +62,10 @@ class Rules:
       if index not in allowed
     }
     self._names = _distinctive(vocabulary)
+    self._set_form(style, max_words)
+
+  def _set_form(self, style: prompts.PromptStyle, max_words: int) -> None:
+    """What any text must hold, whatever it is about."""
     self._echoes = {
       gram for text in style.instructions() for gram in _grams(text, _ECHO)
     }

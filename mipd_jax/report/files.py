@@ -15,7 +15,9 @@ from mipd_jax.report import tables
 
 
 def write_results(
-  folder: str | os.PathLike[str], results: Mapping[str, Any]
+  folder: str | os.PathLike[str],
+  results: Mapping[str, Any],
+  blocks_of: tables.Blocks | None = None,
 ) -> tuple[paths.AnyPath, paths.AnyPath]:
   """Writes `results.json` and `results.md`.
 
@@ -23,6 +25,7 @@ def write_results(
     folder: made when absent.
     results: the dict that `tables` describes; NumPy scalars and arrays are
       welcome, numbers that are not finite become null.
+    blocks_of: makes the tables, see `tables.markdown`.
 
   Returns:
     The paths of the JSON and of the Markdown file.
@@ -34,7 +37,7 @@ def write_results(
   folder = paths.path(folder)
   plain = jsonable(results)
   texts = {
-    folder / "results.md": tables.markdown(plain),
+    folder / "results.md": tables.markdown(plain, blocks_of),
     folder / "results.json": json.dumps(
       plain, indent=2, allow_nan=False, ensure_ascii=False
     )

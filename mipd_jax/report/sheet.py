@@ -49,8 +49,23 @@ def example_sheet(
       f"a sheet of {len(examples)} examples in {columns} columns",
       f"give at least one example and 1 to {MAX_COLUMNS} columns",
     )
-  width = (SHEET_WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
-  cards = [draw_card(example, width) for example in examples]
+  cards = [draw_card(example, card_width(columns)) for example in examples]
+  write_cards(cards, out_png, columns, title, note)
+
+
+def card_width(columns: int) -> int:
+  """Of each of so many cards side by side, pixels."""
+  return (SHEET_WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
+
+
+def write_cards(
+  cards: Sequence[Image.Image],
+  out_png: str | os.PathLike[str],
+  columns: int,
+  title: str = "",
+  note: str = "",
+) -> None:
+  """Lays cards of `card_width` out on one sheet and writes it."""
   rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
   sheet = _lay_out(rows, title, note)
   with atomic.replacing(out_png) as temporary:

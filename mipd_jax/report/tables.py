@@ -15,7 +15,7 @@ number that is missing, null or not finite is printed as a dash.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rich.box
@@ -47,11 +47,19 @@ class Block:
   main: bool = True
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-  """All tables as GitHub Markdown, ending in a newline."""
+Blocks = Callable[[Mapping[str, Any]], list[Block]]
+
+
+def markdown(
+  results: Mapping[str, Any], blocks_of: Blocks | None = None
+) -> str:
+  """All tables as GitHub Markdown, ending in a newline.
+
+  `blocks_of` makes the tables of the results; `blocks` if None.
+  """
   lines = [f"# Results on {_cell(results.get('dataset', DASH))}", ""]
   lines += [_cell(heading(results)) + ".", "", "All scores in percent.", ""]
-  for block in blocks(results):
+  for block in (blocks_of or blocks)(results):
     lines += [f"## {block.title}", ""]
     lines.append("| " + " | ".join(block.header) + " |")
     aligned = [":--"] * 2 + ["--:"] * (len(block.header) - 2)
@@ -62,7 +70,9 @@ def markdown(results: Mapping[str, Any]) -> str:
   return "\n".join(lines)
 
 
-def terminal_table(results: Mapping[str, Any]) -> rich.console.Group:
+def terminal_table(
+  results: Mapping[str, Any], blocks_of: Blocks | None = None
+) -> rich.console.Group:
   """The main tables as one rich renderable that fits 100 columns.
 
   The others (top-5, averages over verbs) are in results.md: six tables at
@@ -72,21 +82,23 @@ def terminal_table(results: Mapping[str, Any]) -> rich.console.Group:
     f"[bold]{rich.markup.escape(str(results.get('dataset', DASH)))}[/bold]",
     rich.markup.escape(heading(results)) + "; scores in percent",
   ]
-  for block in blocks(results):
+  for block in (blocks_of or blocks)(results):
     if block.main:
       parts += ["", _rich_table(block)]
   return rich.console.Group(*parts)
 
 
 def print_results(
-  results: Mapping[str, Any], console: rich.console.Console | None = None
+  results: Mapping[str, Any],
+  console: rich.console.Console | None = None,
+  blocks_of: Blocks | None = None,
 ) -> None:
   """Prints `terminal_table` on the console, standard output by default."""
   console = console or rich.console.Console()
   if not console.is_terminal and console.width < WIDTH:
     # A log file has no width of its own, and rich would cut numbers at 80.
     console.width = WIDTH
-  console.print(terminal_table(results))
+  console.print(terminal_table(results, blocks_of))
 
 
 def heading(results: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ def run(config: Config, mode: str) -> None:
 
   Args:
     config: the run.
-    mode: prepare, train, eval or all.
+    mode: prepare, train, eval, report or all.
   """
   from mipd_jax import distributed
-  from mipd_jax.stages import evaluate, prepare, train
+  from mipd_jax.stages import evaluate, prepare, report, train
 
   train.make_mesh(config)  # complains of sizes before anything long
   if config.teacher.only and mode != "prepare":
@@ -32,3 +32,5 @@ def run(config: Config, mode: str) -> None:
     complete = train.train(config, prepared)
   if mode == "eval" or (mode == "all" and complete):
     evaluate.evaluate(config, prepared)
+  if mode == "report" or (mode == "all" and complete and report.fits(config)):
+    report.report(config, prepared)

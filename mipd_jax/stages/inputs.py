@@ -5,7 +5,6 @@ Real ones are looked for; those of a small world are made where absent.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ import filelock
 import jax
 from absl import logging
 
-from input_pipeline import atomic, buckets, feature_cache, ov_swig, paths, swig
+from input_pipeline import buckets, feature_cache, ov_swig, paths
 from input_pipeline.errors import InputError
-from input_pipeline.small_world.config import WorldConfig
+from mipd_jax import tasks
 from mipd_jax.config import Config
 
 _LOCK = ".preparing.lock"
@@ -69,15 +68,12 @@ def on_this_machine(config: Config, *, need_cache: bool) -> Config:
 def check_sources(config: Config, *, encoders: bool) -> None:
   """Names all that is missing and cannot be made, in one message."""
   missing, remedies = [], []
-  if config.dataset.world is None:
+  if config.world is None:
     try:
-      swig.check_layout(config.dataset.folder)
+      tasks.of(config).check_folder(config.dataset.folder)
     except InputError as error:
       missing.append(error.problem)
-      remedies.append(
-        "get SWiG's images_512.zip and SWiG_jsons from "
-        "https://github.com/allenai/swig"
-      )
+      remedies.append(error.remedy)
   if encoders and not config.teacher.foundation:
     absent = [name for name in _encoders(config) if _folder(name) is None]
     missing += [
@@ -98,26 +94,7 @@ def check_sources(config: Config, *, encoders: bool) -> None:
 
 def dataset(config: Config) -> ov_swig.PreparedSwig:
   """The TFDS form of the folder, drawn first where it is a small world."""
-  settings = config.dataset
-  folder = pathlib.Path(settings.folder)
-  if settings.world is not None:
-    _draw_world(folder, settings.world)
-  found = ov_swig.prepare(
-    folder,
-    folder.parent / "tfds",
-    num_rare=settings.num_rare,
-    num_unseen=settings.num_unseen,
-    seed=settings.split_seed,
-    skip_broken=settings.skip_broken,
-  )
-  if broken := found.broken:
-    logging.warning(
-      "%d images are missing or broken and were left out: %s%s",
-      len(broken),
-      ", ".join(broken[:5]),
-      " ..." if len(broken) > 5 else "",
-    )
-  return found.with_mirrored_views() if settings.mirrored else found
+  return tasks.of(config).dataset(config)
 
 
 def text_encoder(config: Config) -> str:
@@ -175,26 +152,6 @@ def _encoders(config: Config) -> dict[str, None]:
   return dict.fromkeys(names)
 
 
-def _draw_world(folder: pathlib.Path, world: WorldConfig) -> None:
-  """Draws the world where there is none; another world is an error."""
-  from input_pipeline.small_world.folder import write_folder
-
-  note = folder / "world.json"
-  wanted = json.loads(json.dumps(dataclasses.asdict(world)))
-  if not folder.exists():
-    logging.info("Drawing the small world into %s.", folder)
-    write_folder(folder, world)
-    with atomic.replacing(note) as path:
-      path.write_text(json.dumps(wanted) + "\n")
-  elif note.exists() and (found := json.loads(note.read_text())) != wanted:
-    differ = sorted(k for k in wanted if found.get(k) != wanted[k])
-    raise InputError(
-      f"{folder} holds another small world: {', '.join(differ)} of "
-      "dataset.world differ",
-      "choose another dataset.folder, or delete this one",
-    )
-
-
 def _make_encoders(config: Config) -> None:
   """Trains the small foundation models where they are asked for."""
   if not config.teacher.foundation:
@@ -208,6 +165,4 @@ def _make_encoders(config: Config) -> None:
   models = foundation.STANDARD
   if config.teacher.language_model:
     models += (foundation.LANGUAGE_MODEL,)
-  foundation.train_foundation(
-    config.dataset.world, student.parent, settings, models
-  )
+  foundation.train_foundation(config.world, student.parent, settings, models)

@@ -1,63 +1,19 @@
 """Stage 1: folder, dataset, frozen encoders, cache; each made when absent."""
 
-import dataclasses
-import functools
-import pathlib
 from typing import TYPE_CHECKING
 
 import jax
-import numpy as np
 
-from input_pipeline import (
-  buckets,
-  feature_cache,
-  ov_swig,
-  schema,
-)
+from input_pipeline import buckets, feature_cache, ov_swig
 from input_pipeline.errors import InputError
-from mipd_jax import distributed, precision, sharding
+from mipd_jax import distributed, precision, sharding, tasks
 from mipd_jax.config import Config
-from mipd_jax.losses import total as total_lib
-from mipd_jax.models.config import Sizes
 from mipd_jax.stages import inputs, made_from
+from mipd_jax.tasks.prepared import Prepared
 
 if TYPE_CHECKING:
   from mipd_jax.rationales.source import RationaleSource
   from mipd_jax.teachers import cache_plan
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-  """Everything that training and evaluation read."""
-
-  dataset: ov_swig.PreparedSwig
-  cache: feature_cache.Cache
-
-  @property
-  def sizes(self) -> Sizes:
-    words = self.dataset.vocabulary
-    return Sizes(len(words.verbs), len(words.roles), len(words.nouns))
-
-  @property
-  def groups(self) -> np.ndarray:
-    """Group of each verb, int [V]."""
-    return np.asarray(self.dataset.groups.groups)
-
-  @functools.cached_property
-  def train_images(self) -> np.ndarray:
-    """Training images of each verb, int [V]."""
-    verbs = self.cache.split("train", ()).annotations[schema.VERB]
-    return np.bincount(verbs, minlength=self.sizes.num_verbs)
-
-  @functools.cached_property
-  def banks(self) -> dict[str, np.ndarray]:
-    """Text embeddings, and what the losses know of the training verbs."""
-    count = self.train_images
-    share = np.maximum(count, 1) / max(1, count.sum())
-    return self.cache.labels() | {
-      total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
-      total_lib.VERB_TRAINED: count > 0,
-    }
 
 
 def prepare(config: Config) -> Prepared | None:
@@ -75,7 +31,7 @@ def prepare(config: Config) -> Prepared | None:
   cache = _cache(here, dataset, plan)
   if cache and here.teacher.cache != config.teacher.cache:
     buckets.upload(config.teacher.cache, last=feature_cache.MANIFEST)
-  return Prepared(dataset, cache) if cache else None
+  return tasks.of(config).prepared(dataset, cache) if cache else None
 
 
 def open_prepared(config: Config) -> Prepared:
@@ -98,7 +54,7 @@ def open_prepared(config: Config) -> Prepared:
         f"{config.dataset.folder}",
         "run --mode=prepare with another teacher.cache, or delete this one",
       )
-  return Prepared(dataset, cache)
+  return tasks.of(config).prepared(dataset, cache)
 
 
 def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
@@ -181,18 +137,14 @@ def _make_cache(
 
 
 def _rationales(config: Config) -> "RationaleSource":
-  """JRG with the language model, or templates where there is none."""
-  from mipd_jax.rationales.jrg import JrgRationales
-  from mipd_jax.rationales.source import TemplateRationales
+  """Of the task, by the language model where one is given."""
   from mipd_jax.teachers import language_model
 
-  settings = config.teacher
-  if not settings.language_model:
-    return TemplateRationales()
-  dtype = precision.compute_dtype(settings.compute_dtype)
-  model = language_model.load(settings.language_model, dtype)
-  out = pathlib.Path(f"{settings.cache}-rationales") / "train.json"
-  return JrgRationales(model, out, settings.jrg)
+  settings, model = config.teacher, None
+  if settings.language_model:
+    dtype = precision.compute_dtype(settings.compute_dtype)
+    model = language_model.load(settings.language_model, dtype)
+  return tasks.of(config).rationales(config, model)
 
 
 def _listed(names: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from absl import logging
 
 from input_pipeline import feature_cache, paths, schema
 from input_pipeline.errors import InputError
-from mipd_jax import distributed, sharding
+from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
 from mipd_jax.report import choice, html_report
@@ -42,7 +42,7 @@ def report(config: Config, prepared: Prepared) -> None:
   """
   if not fits(config):
     raise InputError(
-      f"--mode=report is for situations; this config's task is {config.task}",
+      f"there is no report of the task {config.task} yet",
       "see results.md and the pictures in the work directory",
     )
   workdir = paths.path(config.workdir)
@@ -106,7 +106,7 @@ def _training(
 
 def fits(config: Config) -> bool:
   """Whether the task is one that there is a report of."""
-  return config.task == "situations"
+  return tasks.of(config).has_report
 
 
 class _Runner:

@@ -4,17 +4,15 @@ import functools
 import json
 from typing import Any
 
+import flax.linen as nn
 import jax
 from absl import logging
 
 from input_pipeline import atomic, feature_cache, order, paths
-from input_pipeline.errors import InputError
-from mipd_jax import distributed, precision, sharding
+from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.feeding import residence, resident, shuffled
-from mipd_jax.metrics import scores
-from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
 from mipd_jax.training.checkpoints import Checkpoints
@@ -58,6 +56,8 @@ def train(config: Config, prepared: Prepared) -> bool:
     banks=prepared.banks,
     dev=_dev_scores(config, prepared, model, mesh),
     identity=identity(config, prepared),
+    dev_report=tasks.of(config).dev_report,
+    objective=tasks.of(config).objective(config),
   )
   logging.info(
     "Training %s: %d images, %d steps of %d, on %d x %s.",
@@ -82,26 +82,14 @@ def make_mesh(config: Config) -> jax.sharding.Mesh:
   return mesh
 
 
-def make_model(config: Config, prepared: Prepared) -> Mipd:
+def make_model(config: Config, prepared: Prepared) -> nn.Module:
   """The model at the sizes of the data.
 
   Raises:
     InputError: model.hidden has to be the width of the text embeddings, and
       is not.
   """
-  width = prepared.banks["verb_text"].shape[-1]
-  # Class-token targets stay in the hidden space; the losses compare them
-  # with embeddings of texts (METHOD, the reference's teacher branch).
-  alike = config.model.teacher_branch and config.model.teacher_pooling == "cls"
-  if alike and config.model.hidden != width:
-    raise InputError(
-      f"model.teacher_pooling='cls' (preset {config.preset}) compares teacher "
-      f"targets of width model.hidden={config.model.hidden} with text "
-      f"embeddings of width {width}",
-      f"set model.hidden={width}, or model.teacher_pooling='text'",
-    )
-  dtype = precision.compute_dtype(config.train.dtype)
-  return Mipd(config.model, prepared.sizes, dtype)
+  return tasks.of(config).model(config, prepared)
 
 
 def train_parts(config: Config) -> tuple[str, ...]:
@@ -126,6 +114,7 @@ def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
     "train": train_values,
     "cache": prepared.cache.plan.plan_hash,
     "data_order": order.NAME,
+    **tasks.of(config).identity(config),
   }
 
 
@@ -138,10 +127,9 @@ def stored(
 
 def _dev_scores(config, prepared, model, mesh):
   """Scores of a state on the dev split, student only."""
+  task = tasks.of(config)
   source = stored(prepared, "dev", (feature_cache.STUDENT,))
-  step = eval_lib.compile_eval_step(
-    student_predict(model), prepared.sizes.num_verbs
-  )
+  step = task.eval_step(config, prepared, student_predict(model))
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
   size = config.eval.batch_size
 
@@ -156,13 +144,12 @@ def _dev_scores(config, prepared, model, mesh):
       return ready()
 
   def dev(state):
-    found = eval_lib.evaluate(
-      *(step, state.params, source, banks, mesh),
-      batch_size=size,
+    found = task.evaluate(
+      *(config, prepared, "dev", step, state.params, source, banks, mesh),
       what="dev",
       feed=feed(),
     )
-    return scores.summarise(found.totals, prepared.groups)
+    return task.summary(config, prepared, "dev", found)
 
   return dev
 
@@ -172,7 +159,7 @@ def _dev_residence(config: Config) -> str:
   return "off" if config.train.resident == "off" else "auto"
 
 
-def student_predict(model: Mipd) -> eval_lib.Predict:
+def student_predict(model: nn.Module) -> eval_lib.Predict:
   """The student as a named predict function."""
 
   def predict(params, batch, banks):

@@ -30,9 +30,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from input_pipeline.errors import InputError
+from input_pipeline.small_world import lessons
 from input_pipeline.small_world.captions import CaptionConfig
 from input_pipeline.small_world.config import WorldConfig
-from input_pipeline.small_world.world import World, draw_world
+from input_pipeline.small_world.pair_config import PairWorldConfig
+from input_pipeline.small_world.pair_world import PairWorld
+from input_pipeline.small_world.world import World
 from mipd_jax.teachers import (
   clip,
   foundation_blip2,
@@ -128,7 +131,7 @@ class FoundationConfig:
 
 
 def train_foundation(
-  world_config: WorldConfig,
+  world_config: WorldConfig | PairWorldConfig,
   out: str | os.PathLike,
   config: FoundationConfig | None = None,
   models: Collection[str] = STANDARD,
@@ -155,7 +158,7 @@ def train_foundation(
   prints = {n: _fingerprint(world_config, config, n) for n in wanted}
   todo = [n for n in wanted if not _is_complete(folders[n], prints[n])]
   if todo:
-    trainer = _Trainer(draw_world(world_config), config, pathlib.Path(out))
+    trainer = _Trainer(lessons.draw(world_config), config, pathlib.Path(out))
     for name in todo:
       _make(folders[name], prints[name], trainer.writer(name))
   return folders
@@ -170,12 +173,17 @@ def zero_shot(folder: str | os.PathLike) -> dict[str, dict[str, float]]:
 class _Trainer:
   """Trains one model after the other on the same images."""
 
-  world: World
+  world: World | PairWorld
   config: FoundationConfig
   out: pathlib.Path
 
   def writer(self, name: str) -> Write:
     world, config = self.world, self.config
+    if name == LANGUAGE_MODEL and isinstance(world, PairWorld):
+      raise InputError(
+        "there is no small language model for a world of interactions",
+        "leave teacher.language_model empty: templates write the rationales",
+      )
     if name == LANGUAGE_MODEL:
       return lambda folder: foundation_language.write(
         world, config.language, config.seed, folder
@@ -209,7 +217,7 @@ def _settings(config: FoundationConfig, name: str) -> Any:
 
 
 def _fingerprint(
-  world: WorldConfig, config: FoundationConfig, name: str
+  world: WorldConfig | PairWorldConfig, config: FoundationConfig, name: str
 ) -> str:
   made_from = {
     "version": _VERSION,

@@ -19,7 +19,8 @@ import numpy as np
 import optax
 
 from input_pipeline.progress import Progress
-from input_pipeline.small_world.captions import CaptionConfig, all_words
+from input_pipeline.small_world import lessons
+from input_pipeline.small_world.captions import CaptionConfig
 from input_pipeline.small_world.world import World
 from mipd_jax.teachers import blip2, foundation_tower, tokenizer
 from mipd_jax.teachers import foundation_questions as questions
@@ -92,7 +93,7 @@ def write(
   Returns:
     Verb accuracy on held-out images by group, percent.
   """
-  words = sorted({*all_words(world), *questions.WORDS})
+  words = sorted({*lessons.of(world).all_words(world), *questions.WORDS})
   tokenizer.save_word_level(folder, words, 77, begin=False)
   config = _config(settings, clip, words)
   built, _ = blip2.build(config)
@@ -177,6 +178,7 @@ def _train(
       settings.captions,
       settings.batch_size,
       seed,
+      lessons.of(world),
     ),
     settings.steps,
     settings.learning_rate,

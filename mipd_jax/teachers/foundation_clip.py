@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from input_pipeline.small_world.captions import CaptionConfig, all_words
+from input_pipeline.small_world import lessons
+from input_pipeline.small_world.captions import CaptionConfig
 from input_pipeline.small_world.world import World
 from mipd_jax.teachers import clip, foundation_training, hf_weights, tokenizer
 
@@ -56,7 +57,7 @@ def write(
   Returns:
     Zero-shot verb accuracy on held-out images: prompt -> group -> percent.
   """
-  words = all_words(world)
+  words = lessons.of(world).all_words(world)
   tokenizer.save_word_level(folder, words, settings.max_text_length)
   config = _clip_config(settings, words)
   module, template = clip.build(config)

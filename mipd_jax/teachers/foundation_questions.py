@@ -1,10 +1,12 @@
 """Questions about small scenes with their answers, for a small BLIP-2."""
 
+import types
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from input_pipeline.small_world.captions import CaptionConfig, caption
+from input_pipeline.small_world import captions as captions_of_situations
+from input_pipeline.small_world.captions import CaptionConfig
 from input_pipeline.small_world.scenes import Scene
 from mipd_jax.teachers import blip2
 from mipd_jax.teachers.blip2 import language
@@ -25,6 +27,7 @@ def batches(
   captions: CaptionConfig,
   batch_size: int,
   seed: int,
+  told_by: types.ModuleType = captions_of_situations,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Endless (tokens, prompt ids, mask, targets); new questions every epoch.
 
@@ -35,6 +38,7 @@ def batches(
     captions: what a caption names; the verb question is asked as often.
     batch_size: B, images a step; each is asked three questions.
     seed: of questions and order.
+    told_by: has `caption` and `answer` for them, see `lessons.of`.
 
   Yields:
     [B, N, D], int32 [B, 3, P], bool [B, 3, P], int32 [B, 3, T]; targets have
@@ -43,7 +47,7 @@ def batches(
   rng = np.random.default_rng([seed, 5])
   count = len(scenes)
   while True:
-    asked = [_ask(s, captions, rng) for s in scenes]
+    asked = [_ask(s, told_by, captions, rng) for s in scenes]
     flat = [pair for pairs in asked for pair in pairs]
     ids, mask = model.tokenizer([q for q, _ in flat], _PROMPT_LENGTH)
     answers = model.tokenizer([a for _, a in flat], _ANSWER_LENGTH)
@@ -56,14 +60,17 @@ def batches(
 
 
 def _ask(
-  scene: Scene, config: CaptionConfig, rng: np.random.Generator
+  scene: Scene,
+  told_by: types.ModuleType,
+  config: CaptionConfig,
+  rng: np.random.Generator,
 ) -> list[tuple[str, str]]:
   """Questions about an image with their answers: a caption is always one."""
   often = config.verb * (config.unseen if scene.verb.group == "unseen" else 1)
-  told = caption(scene, config, rng)
+  told = told_by.caption(scene, config, rng)
   pairs = [(_CAPTION, told)]
   if rng.random() < often:
-    pairs.append((VERB, scene.verb.name))
+    pairs.append((VERB, told_by.answer(scene)))
   roles = [r for r, noun in scene.fillers.items() if noun is not None]
   while len(pairs) < _ASKED:
     if not roles:

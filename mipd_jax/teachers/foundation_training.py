@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,11 +12,7 @@ import optax
 
 from input_pipeline.progress import Progress
 from input_pipeline.schema import GROUPS
-from input_pipeline.small_world.captions import (
-  caption,
-  content_words,
-  draw_pool,
-)
+from input_pipeline.small_world import lessons
 from input_pipeline.small_world.scenes import Scene
 from input_pipeline.small_world.world import World
 from mipd_jax.teachers.clip import Clip, Params
@@ -43,6 +40,7 @@ def draw_images(
   world: World, num_images: int, eval_images: int, size: int
 ) -> Images:
   """Draws `num_images` to learn from, `eval_images` per verb to score on."""
+  draw_pool = lessons.of(world).draw_pool
   pixels, scenes = draw_pool(world, num_images, size, seed=0)
   held, held_scenes = draw_pool(
     world, eval_images * len(world.verbs), size, seed=1
@@ -134,7 +132,7 @@ def train(
   Returns:
     The trained parameters.
   """
-  words, _ = model.tokenize(content_words(world), 3)
+  words, _ = model.tokenize(lessons.of(world).content_words(world), 3)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, settings.learning_rate, max(1, settings.steps // 20), settings.steps
   )
@@ -151,7 +149,7 @@ def train(
     functools.partial(_step, model, optimizer, jnp.asarray(words)),
     donate_argnums=0,
   )
-  batches = _batches(model, settings, images, seed)
+  batches = _batches(model, settings, images, seed, lessons.of(world).caption)
   note = ""
   with Progress(model.name, settings.steps, "steps") as progress:
     for index in range(settings.steps):
@@ -162,7 +160,9 @@ def train(
   return state[0]
 
 
-def _batches(model: Clip, settings: Any, images: Images, seed: int):
+def _batches(
+  model: Clip, settings: Any, images: Images, seed: int, caption: Callable
+):
   """Endless (pixels, ids, mask, positions); captions are new every epoch."""
   rng = np.random.default_rng([seed, 4])
   size, count = settings.batch_size, len(images.scenes)
@@ -275,4 +275,5 @@ def by_group(
   return {
     name: round(100 * float(right[of == index].mean()), 1)
     for index, name in enumerate(GROUPS)
+    if (of == index).any()
   }

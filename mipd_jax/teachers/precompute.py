@@ -302,5 +302,5 @@ def _path(split: str, name: str) -> str:
 
 def _annotations(split: ImageSplit) -> dict[str, np.ndarray]:
   columns = split.annotations()
-  arrays = {key: columns[key] for key in feature_cache.COLUMNS}
+  arrays = {k: x for k, x in columns.items() if k != schema.EXAMPLE_MASK}
   return {feature_cache.NAMES: np.array(split.names), **arrays}

@@ -33,11 +33,10 @@ from mipd_jax.training.optimizer import learning_rate
 from mipd_jax.training.preemption import Preemption
 from mipd_jax.training.program import Program
 from mipd_jax.training.state import TrainState
+from mipd_jax.training.step import Objective
 from mipd_jax.training.writers import make_writer
 
 Summary = Mapping[str, Any]
-# Of the dev scores, those that are worth a curve; all go into selection.
-_DEV_SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
 # Steps after which processes look for each other's signals, if nothing else
 # brings them together.
 _AGREE_EVERY = 50
@@ -55,6 +54,9 @@ class TrainInputs:
     names: image name of each.
     banks: text embeddings, log prior and trained verbs, on the host.
     dev: evaluates a state on the dev split: scores by group.
+    dev_report: of these scores the curves, and what checkpoints are chosen
+      by, which unseen classes have no say in.
+    objective: what is minimised; that of situations if None.
     identity: what checkpoints must share with the run (see Checkpoints).
   """
 
@@ -63,6 +65,10 @@ class TrainInputs:
   banks: Mapping[str, np.ndarray]
   dev: Callable[[TrainState], Summary]
   identity: Mapping[str, Any]
+  dev_report: Callable[[Summary], tuple[dict[str, float], float]] = (
+    scores.dev_report
+  )
+  objective: Objective | None = None
 
 
 def total_steps(config: Config, num_examples: int) -> int:
@@ -108,7 +114,10 @@ def train(
   """
   steps = total_steps(config, inputs.source.num_examples)
   first = checkpoints.latest_step() or 0
-  program = Program(config, model, inputs.source, inputs.banks, mesh, steps)
+  program = Program(
+    *(config, model, inputs.source, inputs.banks, mesh, steps),
+    inputs.objective,
+  )
   if first >= steps:
     return checkpoints.restore_latest(program.state), True
   ours = list(
@@ -240,12 +249,6 @@ class _Run:
 
   def _evaluate(self, done, state):
     summary = self._inputs.dev(state)
-    selection = scores.selection_score(summary)
-    scalars = {
-      f"dev/{group}/{name}": value
-      for group in ("seen", "rare", "unseen")
-      for name, value in summary[group].items()
-      if name in _DEV_SCORES
-    }
+    scalars, selection = self._inputs.dev_report(summary)
     self._writer.write_scalars(done, scalars | {"dev/selection": selection})
     self._checkpoints.save_best(state, selection)

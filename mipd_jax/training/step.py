@@ -5,7 +5,7 @@ And several of them in one program.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,26 @@ from mipd_jax.training.state import TrainState
 Metrics = dict[str, Array]
 
 
+class Objective(NamedTuple):
+  """What is minimised.
+
+  Attributes:
+    settings: weights and forms of the terms.
+    total: (outputs, batch, banks, settings) -> the weighted sum of all terms,
+      and each term's mean by name.
+  """
+
+  settings: Any
+  total: Callable[..., tuple[Array, Metrics]] = total_loss
+
+
 def train_step(
   state: TrainState,
   batch: Mapping[str, Array],
   banks: Mapping[str, Array],
   *,
   model: Mipd,
-  losses: LossConfig,
+  losses: LossConfig | Objective,
   optimizer: optax.GradientTransformation,
   seed: int,
 ) -> tuple[TrainState, Metrics]:
@@ -40,12 +53,13 @@ def train_step(
   """
   rngs = {"dropout": randomness.key(seed, "dropout", state.step)}
   batch = dequantise(batch)
+  objective = losses if isinstance(losses, Objective) else Objective(losses)
 
   def loss_of(params):
     outputs = model.apply(
       {"params": params}, batch, banks, train=True, rngs=rngs
     )
-    return total_loss(outputs, batch, banks, losses)
+    return objective.total(outputs, batch, banks, objective.settings)
 
   (_, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -56,7 +70,7 @@ def train_step(
 
 def compile_step(
   model: Mipd,
-  losses: LossConfig,
+  losses: LossConfig | Objective,
   optimizer: optax.GradientTransformation,
   seed: int,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -114,7 +128,7 @@ def train_steps(
 
 def compile_steps(
   model: Mipd,
-  losses: LossConfig,
+  losses: LossConfig | Objective,
   optimizer: optax.GradientTransformation,
   seed: int,
   shardings: TrainState,

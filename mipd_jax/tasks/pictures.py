@@ -13,7 +13,7 @@ from mipd_jax.config import Config
 from mipd_jax.evaluation.evaluate import Evaluation, Predict
 from mipd_jax.models import outputs as out
 from mipd_jax.report import sheet
-from mipd_jax.stages.prepare import Prepared
+from mipd_jax.tasks.prepared import Prepared
 
 _NOTE = (
   "Chosen at random, evenly over groups and over right and wrong verbs; "

@@ -1,0 +1,114 @@
+"""MIPD on HICO-DET: unseen human-object interactions.
+
+  python -m mipd_jax.main --config=configs/hico_det.py
+  python -m mipd_jax.main --config=configs/hico_det.py:small_world
+  python -m mipd_jax.main --config=configs/hico_det.py:debug
+
+Variants, joined by commas: a preset (mipd, no_distillation), `small_world`
+(drawn on the spot, nothing downloaded), `debug` (the same, tiny: every stage
+in under a minute, figures mean nothing), `jrg` (at true sizes: a language
+model writes and judges the rationales, in a cache of its own).
+
+At true sizes it needs HICO-DET in `data/hico_det` (docs/hico_det.md) and the
+checkpoints named here, by their Hugging Face ids once `hf download ID` has
+fetched them, or as folders. Whatever is missing is named, with the way to get
+it, before anything runs. Boxes are the annotated ones, an oracle, unless
+--config.interactions.test_detections=FILE names a detector's.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import common
+from input_pipeline.errors import InputError
+from input_pipeline.small_world.pair_config import PairWorldConfig
+from mipd_jax.config import DatasetConfig, InteractionsConfig, TeacherConfig
+
+_SMALL_WORLD = "small_world"
+_QUESTION = "Question: what is the person in this picture doing? Answer:"
+# The small BLIP-2 is trained on this one.
+_SMALL_QUESTION = TeacherConfig("", "", "").question
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+  """True sizes, or those of the small world; the method is the preset's."""
+  given = [word for word in variant.split(",") if word]
+  small = _SMALL_WORLD in given
+  rest = ",".join(word for word in given if word != _SMALL_WORLD)
+  config, words = common.base("hico_det", rest)
+  debug, jrg = "debug" in words, "jrg" in words
+  config.name = "-".join(["hico_det", *given])
+  config.workdir = f"runs/{config.name}"
+  config.task = "interactions"
+  # Names of one object's untrained interactions are few, often one: they are
+  # taught with the trained ones, not apart.
+  config.loss.verb_kl_names = "all"
+  if small or debug:
+    if jrg:
+      raise InputError(
+        "configs/hico_det.py: the small world has no language model for jrg",
+        "leave jrg out, or take the true sizes",
+      )
+    _small(config, debug)
+    return config
+  config.dataset = dataclasses.asdict(DatasetConfig(folder="data/hico_det"))
+  config.interactions = dataclasses.asdict(InteractionsConfig())
+  config.teacher = dataclasses.asdict(
+    TeacherConfig(
+      student_encoder="openai/clip-vit-large-patch14-336",
+      teacher_encoder="Salesforce/blip2-flan-t5-xl",
+      text_encoder="openai/clip-vit-large-patch14",
+      cache="data/cache-hico-jrg" if jrg else "data/cache-hico",
+      language_model="google/flan-t5-xl" if jrg else "",
+      question=_QUESTION,
+    )
+  )
+  config.train.update(epochs=30, schedule="cosine", warmup_steps=500)
+  config.eval.batch_size = 64
+  return config
+
+
+def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
+  """Sizes and rates of the small world."""
+  data = "runs/data/hico_debug" if debug else "runs/data/hico_small_world"
+  config.dataset = dataclasses.asdict(DatasetConfig(folder=f"{data}/world"))
+  config.interactions = dataclasses.asdict(
+    InteractionsConfig(
+      world=PairWorldConfig.tiny() if debug else PairWorldConfig(),
+      slots=8 if debug else 12,
+      dev_share=0.15,
+      max_people=6,
+      max_objects=8,
+      train_detections=f"{data}/world/detections/train.json",
+      test_detections=f"{data}/world/detections/test.json",
+    )
+  )
+  config.teacher = dataclasses.asdict(
+    TeacherConfig(
+      student_encoder=f"{data}/foundation/student_clip",
+      teacher_encoder=f"{data}/foundation/teacher_blip2",
+      foundation="debug" if debug else "standard",
+      text_encoder=f"{data}/foundation/teacher_clip",
+      cache=f"{data}/cache",
+      text_length=56,
+      question=_SMALL_QUESTION,
+    )
+  )
+  hidden = 32 if debug else 128
+  config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
+  config.model.dropout.update(student=0.1, noun=0.1, box=0.0)
+  config.train.update(
+    steps=12 if debug else 1000,
+    batch_size=16 if debug else 64,
+    learning_rate=1e-3,
+    weight_decay=1e-2,
+    clip_norm=1.0,
+    schedule="cosine",
+    warmup_steps=2 if debug else 50,
+    log_every=4 if debug else 50,
+    eval_every=6 if debug else 250,
+    checkpoint_every=6 if debug else 250,
+  )
+  config.eval.sheet_examples = 9
+  config.eval.batch_size = 16 if debug else 128

@@ -1,0 +1,73 @@
+"""Sizes and rates of a small world of interactions."""
+
+import dataclasses
+
+from input_pipeline.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class PairWorldConfig:
+  """Everything that it is drawn from: same config, same bytes.
+
+  Attributes:
+    seed: draws codes, looks, the lists of interactions, the scenes.
+    num_verbs, num_objects: of pair_lexicon.json; persons are one more object.
+    objects_per_verb: objects that a verb goes with, fewest and most.
+    unseen_share: of the interactions (UC), verbs (UV) and objects (UO) that
+      are unseen in the split of that name.
+    rare_share: of the interactions with fewer than 10 training pairs.
+    train_images, test_images: numbers of images.
+    people: chances of 1, 2 and 3 persons in an image; each has an object.
+    idle: chance that a person has nothing to do with its object, which lies
+      in the image all the same.
+    side: longer side of an image, pixels.
+    jitter: of detected boxes, in shares of their size (standard deviation).
+    missed: chance that a box is not detected.
+    false_boxes: mean number of boxes detected where nothing is.
+    mistaken: chance that a detected object is taken for another one.
+    jpeg_quality: of the written images.
+  """
+
+  seed: int = 0
+  num_verbs: int = 24
+  num_objects: int = 12
+  objects_per_verb: tuple[int, int] = (3, 6)
+  unseen_share: float = 0.2
+  rare_share: float = 0.2
+  train_images: int = 2400
+  test_images: int = 800
+  people: tuple[float, float, float] = (0.5, 0.35, 0.15)
+  idle: float = 0.15
+  side: int = 128
+  jitter: float = 0.05
+  missed: float = 0.05
+  false_boxes: float = 0.5
+  mistaken: float = 0.05
+  jpeg_quality: int = 95
+
+  def __post_init__(self):
+    low, high = self.objects_per_verb
+    if not 1 <= low <= high <= self.num_objects:
+      raise InputError(
+        f"objects_per_verb={self.objects_per_verb} of {self.num_objects} "
+        "objects is not (fewest, most)",
+        "give two counts, the smaller first, within num_objects",
+      )
+    if min(self.train_images, self.test_images, self.num_verbs - 2) < 1:
+      raise InputError(
+        "a small world needs images for training and test, and three verbs",
+        "give train_images, test_images at least 1 and num_verbs at least 3",
+      )
+
+  @classmethod
+  def tiny(cls, seed: int = 0) -> "PairWorldConfig":
+    """8 verbs, 5 objects, 60 images: for tests."""
+    return cls(
+      seed=seed,
+      num_verbs=8,
+      num_objects=5,
+      objects_per_verb=(2, 3),
+      train_images=40,
+      test_images=20,
+      side=96,
+    )

@@ -1,0 +1,172 @@
+"""Rationales from annotated pairs, by template; `templates` of interactions.
+
+  glimpse_pos  the scene: who does what with what
+  glimpse_neg  the same objects with other interactions
+  gaze_pos     the instances: each person, what it does, where; each object
+  gaze_neg     the same people doing other things with other objects, left
+               and right exchanged
+
+Only interactions that training images are labelled with are named. All
+choices are functions of (seed, image name).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from input_pipeline.hico_det import pair_columns
+from mipd_jax.rationales import templates, wording
+from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
+from mipd_jax.rationales.interaction_rules import SEPARATOR, InteractionRules
+from mipd_jax.rationales.judging import JrgConfig
+from mipd_jax.rationales.source import Texts
+
+if TYPE_CHECKING:
+  from input_pipeline.hico_det.prepared import PairSplit
+  from input_pipeline.hico_det.records import Record
+  from input_pipeline.hico_det.vocabulary import Vocabulary
+  from input_pipeline.vocabulary import Vocabulary as Words
+
+VERSION = "interactions-1"
+_PHOTO = "a photo of "
+_PAIRS = 3  # of an image, the first: CLIP reads 77 tokens
+
+
+class InteractionFrames:
+  """What JRG writes about: see `situation_frames.Frames`.
+
+  Args:
+    words: verbs, objects and interactions.
+    split: of annotated pairs.
+    config: of JRG.
+  """
+
+  def __init__(
+    self, words: "Vocabulary", split: "PairSplit", config: JrgConfig
+  ):
+    self._records = split.records
+    self._source = InteractionRationales(words, config.seed)
+    numbers = np.concatenate([r.labels[:, 1] for r in split.records])
+    self._allowed = np.unique(numbers)
+    self.allowed = self._allowed.tolist()
+    self.rules = InteractionRules(words, self.allowed, config)
+
+  def frame(self, row: int) -> AnnotatedFrame:
+    return self._source.frame(self._records[row], self._allowed)
+
+  def digest(self) -> str:
+    found = hashlib.sha256()
+    for record in self._records:
+      for x in (record.boxes, record.objects, record.pairs, record.labels):
+        found.update(np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()
+
+
+class InteractionRationales:
+  """A source of rationales, see `source.RationaleSource`.
+
+  Args:
+    words: verbs, objects and interactions.
+    seed: of the choice of wrong interactions and objects.
+  """
+
+  def __init__(self, words: "Vocabulary", seed: int = 0):
+    self._words, self._seed = words, seed
+    self.version = f"{VERSION} seed={seed} pairs={_PAIRS}"
+
+  def write(self, split: "PairSplit", vocabulary: "Words") -> Texts:
+    """The four texts of every image of the split, in its order."""
+    del vocabulary
+    return [templates.texts(frame) for frame in self.frames(split)]
+
+  def frames(self, split: "PairSplit") -> list[AnnotatedFrame]:
+    """Every image's annotation in words, and a wrong one."""
+    numbers = [r.labels[:, 1] for r in split.records]
+    allowed = np.unique(np.concatenate(numbers))
+    return [self.frame(record, allowed) for record in split.records]
+
+  def frame(self, record: "Record", allowed: np.ndarray) -> AnnotatedFrame:
+    """One image's; a wrong one is drawn from the `allowed` interactions."""
+    pairs = np.unique(record.labels[:, 0])[:_PAIRS]
+    true = [self._labels(record, pair)[0] for pair in pairs]
+    there = set(record.labels[:, 1].tolist())
+    wrong = [
+      self._wrong(f"{record.name}/{i}", label, there, allowed)
+      for i, label in enumerate(true)
+    ]
+    others = [
+      self._other(f"{record.name}/{i} object", record, allowed)
+      for i in range(len(true))
+    ]
+    boxes = record.boxes[record.pairs[pairs]].reshape(-1, 8)
+    places = pair_columns.to_canvas(record, boxes).reshape(-1, 2, 4)
+    mirrored = [[wording.mirror(box) for box in pair] for pair in places]
+    return AnnotatedFrame(
+      image=record.name,
+      true=self._activity(
+        [x for pair in pairs for x in self._labels(record, pair)]
+      ),
+      wrong=self._activity(wrong),
+      instances=self._instances(true, places),
+      wrong_instances=self._instances(others, mirrored),
+    )
+
+  def _labels(self, record: "Record", pair: int) -> list[int]:
+    return record.labels[record.labels[:, 0] == pair, 1].tolist()
+
+  def _activity(self, labels: Sequence[int]) -> Activity:
+    words = self._words
+    labels = list(dict.fromkeys(labels))
+    verbs = [words.verbs[words.verb_of[x]].replace("_", " ") for x in labels]
+    things = [self._object(x) for x in labels]
+    return Activity(
+      verb=SEPARATOR.join(dict.fromkeys(verbs)),
+      meaning="",
+      abstract="",
+      parts=(("person", "person"), *(("object", name) for name in things)),
+      sentence=", ".join(words.texts[x].removeprefix(_PHOTO) for x in labels),
+    )
+
+  def _instances(
+    self, labels: Sequence[int], places: Sequence[Sequence[np.ndarray]]
+  ) -> tuple[Instance, ...]:
+    found = []
+    for label, (person, thing) in zip(labels, places, strict=True):
+      phrase = self._words.phrases[self._words.verb_of[label]]
+      name = self._object(label)
+      found += [
+        Instance(
+          "person", "person", phrase, wording.position(person), ("person",)
+        ),
+        Instance("object", name, "", wording.position(thing), (name,)),
+      ]
+    return tuple(found)
+
+  def _object(self, label: int) -> str:
+    words = self._words
+    return words.objects[words.object_of[label]].replace("_", " ")
+
+  def _wrong(
+    self, key: str, label: int, there: set[int], allowed: np.ndarray
+  ) -> int:
+    """An allowed interaction with the same object that the image has not.
+
+    One with another object where there is none.
+    """
+    free = np.array([x for x in allowed if x not in there])
+    same = self._words.object_of[free] == self._words.object_of[label]
+    pool = free[same] if same.any() else free
+    return int(pool[self._draw(key, len(pool))]) if len(pool) else label
+
+  def _other(self, key: str, record: "Record", allowed: np.ndarray) -> int:
+    """An allowed interaction with an object that the image has not."""
+    absent = ~np.isin(self._words.object_of[allowed], record.objects)
+    pool = allowed[absent] if absent.any() else allowed
+    return int(pool[self._draw(key, len(pool))])
+
+  def _draw(self, key: str, count: int) -> int:
+    """A number below `count`, from the seed and the image with a purpose."""
+    digest = hashlib.sha256(f"{self._seed}/{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") % count

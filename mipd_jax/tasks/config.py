@@ -1,0 +1,78 @@
+"""Settings of the task `interactions`; situations have none of their own."""
+
+import dataclasses
+
+from input_pipeline.small_world.pair_config import PairWorldConfig
+
+TASKS = ("situations", "interactions")
+DROPPING = ("pair", "label")  # as of input_pipeline/hico_det/splits
+
+
+@dataclasses.dataclass(frozen=True)
+class InteractionsConfig:
+  """HICO-DET: which pairs are looked at, learnt from and reported.
+
+  Attributes:
+    split: of zero-shot (UV, UO, RF-UC, NF-UC, ... or full).
+    dropping: how unseen labels leave training: "pair" or "label".
+    form: which annotations, where the folder has both; "" is those it has.
+    train_detections, test_detections: files of detected boxes
+      (docs/hico_det.md); "" is the annotated boxes, an oracle. Training on
+      detections has the annotated boxes besides.
+    dev_share: of the training images, by a hash of their names, that choose
+      the checkpoint; they have lost their unseen labels as the others have.
+    slots: pairs that the decoder sees together; of a training image the most
+      that are used. Evaluation takes all pairs, `slots` at a time.
+    max_people, max_objects, min_score: which detections make pairs.
+    world: draw this small world into `dataset.folder` when it is not there.
+    pair: weight of the interaction loss of pairs.
+    focal_alpha, focal_gamma: its form (losses/pairs.py).
+    detection_power: final score = sigmoid(logit) * (person's detection score
+      * object's) ** this.
+    nms: whether a pair that overlaps a better one of the same interaction by
+      more than nms_threshold is left out (metrics/pair_scores.py).
+    nms_threshold: of (IoU of persons) * (IoU of objects) ** 0.5.
+    top_k: best (pair, interaction) hypotheses of an image that are kept.
+    skip_empty: leave test images without pairs out of the score, as UPT does.
+  """
+
+  split: str = "UV"
+  dropping: str = "pair"
+  form: str = ""
+  train_detections: str = ""
+  test_detections: str = ""
+  dev_share: float = 0.05
+  slots: int = 32
+  max_people: int = 15
+  max_objects: int = 15
+  min_score: float = 0.2
+  world: PairWorldConfig | None = None
+  pair: float = 1.0
+  focal_alpha: float = 0.5
+  focal_gamma: float = 0.2
+  detection_power: float = 1.0
+  nms: bool = False
+  nms_threshold: float = 0.7
+  top_k: int = 100
+  skip_empty: bool = False
+
+  def __post_init__(self):
+    if self.dropping not in DROPPING:
+      raise ValueError(
+        f"interactions.dropping={self.dropping!r} is not one of {DROPPING}"
+      )
+    for name in ("slots", "max_people", "max_objects", "top_k"):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f"interactions.{name}={getattr(self, name)} is not positive"
+        )
+    for name in ("dev_share", "min_score", "focal_alpha", "nms_threshold"):
+      if not 0 <= getattr(self, name) <= 1:
+        raise ValueError(
+          f"interactions.{name}={getattr(self, name)} is not within 0 and 1"
+        )
+    for name in ("pair", "focal_gamma", "detection_power"):
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f"interactions.{name}={getattr(self, name)} is negative"
+        )

@@ -1,0 +1,271 @@
+"""Interactions: pairs of a person and an object, and what joins them."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from input_pipeline import feature_cache, paths, stream
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import folder as hico_folder
+from input_pipeline.hico_det import pair_columns, splits
+from input_pipeline.hico_det.prepared import PreparedPairs, Settings
+from mipd_jax import precision
+from mipd_jax.config import Config
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.evaluation import pairs as pair_eval
+from mipd_jax.feeding.feeds import Feed
+from mipd_jax.losses import pairs as pair_losses
+from mipd_jax.losses import total as total_lib
+from mipd_jax.metrics import hico_det, hico_det_files
+from mipd_jax.metrics.hico_det_matching import Detections, Truth
+from mipd_jax.models.pair_mipd import PairMipd
+from mipd_jax.models.pair_student import VERB_OBJECT
+from mipd_jax.rationales.interactions import (
+  InteractionFrames,
+  InteractionRationales,
+)
+from mipd_jax.rationales.jrg import JrgRationales
+from mipd_jax.rationales.source import RationaleSource
+from mipd_jax.report import files, interaction_tables, plots, tables
+from mipd_jax.tasks import pair_pictures, worlds
+from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.training.step import Objective
+
+# Of the scores those that are worth a curve; unseen ones are not in dev.
+_DEV_SCORES = ("full", "seen", "rare", "non_rare")
+
+
+class PreparedInteractions(Prepared):
+  """A dataset of pairs and its cache."""
+
+  dataset: PreparedPairs
+
+  @functools.cached_property
+  def train_images(self) -> np.ndarray:
+    """Training pairs of each interaction, int [V]."""
+    columns = self.cache.split("train", ()).annotations
+    return pair_columns.labelled(columns, self.sizes.num_verbs)
+
+  @functools.cached_property
+  def banks(self) -> dict[str, np.ndarray]:
+    """Text embeddings, objects of the interactions, which are trained.
+
+    Texts of interactions share most of their direction; it is taken off, as
+    of nouns (teachers/labels.py), and kept as `verb_center`.
+    """
+    from mipd_jax.teachers import labels
+
+    found = self.cache.labels()
+    found["verb_center"] = found["verb_text"].mean(axis=0)
+    found["verb_text"] = labels.center(found["verb_text"], found["verb_center"])
+    return found | {
+      VERB_OBJECT: self.dataset.words.object_of,
+      total_lib.VERB_TRAINED: self.train_images > 0,
+    }
+
+  def truth(self, split: str) -> Truth:
+    """What a split is scored against."""
+    return _truth(self.dataset, split)
+
+
+class Interactions:
+  """See `task.Task`."""
+
+  has_report = False
+
+  def check_folder(self, folder: str) -> None:
+    hico_folder.find(folder)
+
+  def dataset(self, config: Config) -> PreparedPairs:
+    from input_pipeline.hico_det import builder
+
+    settings = config.interactions
+    folder = pathlib.Path(config.dataset.folder)
+    if settings.world is not None:
+      from input_pipeline.small_world.pair_folder import write_folder
+
+      worlds.draw(folder, settings.world, write_folder, config.world_field)
+    hico = builder.prepare(
+      folder,
+      folder.parent / "tfds",
+      form=settings.form or None,
+      skip_broken=config.dataset.skip_broken,
+    )
+    if broken := hico.broken:
+      logging.warning("%d images cannot be used and are left out.", len(broken))
+    chosen = Settings(
+      dropping=settings.dropping,
+      dev_share=settings.dev_share,
+      slots=settings.slots,
+      selection=pair_columns.Selection(
+        settings.max_people, settings.max_objects, settings.min_score
+      ),
+      train_detections=settings.train_detections,
+      test_detections=settings.test_detections,
+    )
+    zero_shot = splits.load(settings.split, hico.words, hico.folder)
+    return PreparedPairs(hico, zero_shot, chosen)
+
+  def rationales(self, config: Config, writer: Any) -> RationaleSource:
+    words = self.dataset(config).words
+    if writer is None:
+      return InteractionRationales(words)
+
+    def frames(split, vocabulary, settings, allowed):
+      del vocabulary, allowed
+      return InteractionFrames(words, split, settings)
+
+    out = pathlib.Path(f"{config.teacher.cache}-rationales") / "train.json"
+    return JrgRationales(writer, out, config.teacher.jrg, frames=frames)
+
+  def prepared(
+    self, dataset: PreparedPairs, cache: feature_cache.Cache
+  ) -> PreparedInteractions:
+    return PreparedInteractions(dataset, cache)
+
+  def model(self, config: Config, prepared: Prepared) -> PairMipd:
+    if config.model.teacher_branch and config.model.teacher_pooling == "cls":
+      raise InputError(
+        f"model.teacher_pooling='cls' (preset {config.preset}) has no target "
+        "for a pair",
+        "choose another preset, or model.teacher_pooling='text'",
+      )
+    dtype = precision.compute_dtype(config.train.dtype)
+    return PairMipd(config.model, prepared.sizes, dtype)
+
+  def objective(self, config: Config) -> Objective:
+    settings = config.interactions
+    losses = pair_losses.PairLosses(
+      config.loss, settings.pair, settings.focal_alpha, settings.focal_gamma
+    )
+    return Objective(losses, pair_losses.total_loss)
+
+  def identity(self, config: Config) -> Mapping[str, Any]:
+    settings = config.interactions
+    names = ("split", "dropping", "pair", "focal_alpha", "focal_gamma")
+    return {
+      "task": config.task,
+      "interactions": {name: getattr(settings, name) for name in names},
+    }
+
+  def cached(self, key: str) -> eval_lib.Predict:
+    return pair_eval.cached_pair_logits(key)
+
+  def eval_step(
+    self, config: Config, prepared: Prepared, predict: eval_lib.Predict
+  ) -> Callable:
+    del prepared
+    settings = config.interactions
+    return pair_eval.compile_pair_step(
+      predict,
+      slots=settings.slots,
+      top_k=settings.top_k,
+      detection_power=settings.detection_power,
+    )
+
+  def evaluate(
+    self,
+    config: Config,
+    prepared: Prepared,
+    split: str,
+    step: Callable,
+    params: Any,
+    source: stream.Source,
+    banks: Mapping[str, jax.Array],
+    mesh: jax.sharding.Mesh,
+    what: str,
+    feed: Feed | None = None,
+  ) -> list[Detections]:
+    """The best hypotheses of every image."""
+    del prepared, split
+    settings, found = config.interactions, []
+    for result, images, mask in eval_lib.results(
+      *(step, params, source, banks, mesh),
+      batch_size=config.eval.batch_size,
+      what=what,
+      feed=feed,
+    ):
+      found += pair_eval.detections(
+        *(result, images, mask),
+        top_k=settings.top_k,
+        nms_threshold=settings.nms_threshold if settings.nms else None,
+      )
+    return found
+
+  def summary(
+    self,
+    config: Config,
+    prepared: PreparedInteractions,
+    split: str,
+    found: list[Detections],
+  ) -> dict:
+    dataset = prepared.dataset
+    return hico_det.score(
+      found,
+      prepared.truth(split),
+      dataset.words,
+      dataset.zero_shot,
+      skip_empty=config.interactions.skip_empty,
+    )
+
+  def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
+    curves = {
+      f"dev/{name}": summary[name]
+      for name in _DEV_SCORES
+      if summary[name] is not None
+    }
+    return curves, summary["seen"]
+
+  def details(
+    self,
+    config: Config,
+    prepared: PreparedInteractions,
+    found: list[Detections],
+  ) -> Mapping[str, Any]:
+    del found
+    dataset = prepared.dataset
+    return {
+      "zero_shot": dataset.zero_shot.name,
+      "dropping": config.interactions.dropping,
+      "detector": dataset.detector(config.eval.split),
+      "interactions": [
+        {
+          "interaction": name,
+          "unseen": bool(dataset.zero_shot.unseen[i]),
+          "rare": bool(dataset.words.rare[i]),
+          "train_pairs": int(prepared.train_images[i]),
+        }
+        for i, name in enumerate(dataset.words.names)
+      ],
+    }
+
+  def write(
+    self,
+    config: Config,
+    prepared: PreparedInteractions,
+    results: Mapping[str, Any],
+    found: list[Detections],
+    predict: eval_lib.Predict,
+    params: Any,
+  ) -> Iterable[str]:
+    del predict, params
+    workdir = paths.path(config.workdir)
+    files.write_results(workdir, results, interaction_tables.blocks)
+    tables.print_results(results, blocks_of=interaction_tables.blocks)
+    if (workdir / "metrics.jsonl").exists():
+      plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
+    pair_pictures.write_sheet(
+      config, prepared.dataset, found, workdir / "sheet.png"
+    )
+    return ("results", "loss curves", "pictures")
+
+
+@functools.lru_cache(maxsize=4)
+def _truth(dataset: PreparedPairs, split: str) -> Truth:
+  labels = [record.as_labels() for record in dataset.split(split).records]
+  return hico_det_files.make_truth(labels, dataset.words)

@@ -1,0 +1,44 @@
+"""Everything that training and evaluation read."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from input_pipeline import feature_cache, ov_swig, schema
+from mipd_jax.losses import total as total_lib
+from mipd_jax.models.config import Sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A dataset and its cache; what both tasks have."""
+
+  dataset: ov_swig.PreparedSwig
+  cache: feature_cache.Cache
+
+  @property
+  def sizes(self) -> Sizes:
+    words = self.dataset.vocabulary
+    return Sizes(len(words.verbs), len(words.roles), len(words.nouns))
+
+  @property
+  def groups(self) -> np.ndarray:
+    """Group of each verb, int [V]."""
+    return np.asarray(self.dataset.groups.groups)
+
+  @functools.cached_property
+  def train_images(self) -> np.ndarray:
+    """Training images of each verb, int [V]."""
+    verbs = self.cache.split("train", ()).annotations[schema.VERB]
+    return np.bincount(verbs, minlength=self.sizes.num_verbs)
+
+  @functools.cached_property
+  def banks(self) -> dict[str, np.ndarray]:
+    """Text embeddings, and what the losses know of the training verbs."""
+    count = self.train_images
+    share = np.maximum(count, 1) / max(1, count.sum())
+    return self.cache.labels() | {
+      total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
+      total_lib.VERB_TRAINED: count > 0,
+    }

@@ -1,0 +1,189 @@
+"""Situations: one verb an image, its frame of roles filled and grounded."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+from absl import logging
+
+from input_pipeline import feature_cache, ov_swig, paths, schema, stream, swig
+from input_pipeline.errors import InputError
+from mipd_jax import precision
+from mipd_jax.config import Config
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.feeding.feeds import Feed
+from mipd_jax.metrics import calibration, scores
+from mipd_jax.models.mipd import Mipd
+from mipd_jax.rationales.source import RationaleSource, TemplateRationales
+from mipd_jax.report import files, plots, tables
+from mipd_jax.tasks import pictures, worlds
+from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.training.step import Objective
+
+
+class Situations:
+  """See `task.Task`."""
+
+  has_report = True
+
+  def check_folder(self, folder: str) -> None:
+    try:
+      swig.check_layout(folder)
+    except InputError as error:
+      raise InputError(
+        error.problem,
+        "get SWiG's images_512.zip and SWiG_jsons from "
+        "https://github.com/allenai/swig",
+      ) from error
+
+  def dataset(self, config: Config) -> ov_swig.PreparedSwig:
+    settings = config.dataset
+    folder = pathlib.Path(settings.folder)
+    if settings.world is not None:
+      from input_pipeline.small_world.folder import write_folder
+
+      worlds.draw(folder, settings.world, write_folder, config.world_field)
+    found = ov_swig.prepare(
+      folder,
+      folder.parent / "tfds",
+      num_rare=settings.num_rare,
+      num_unseen=settings.num_unseen,
+      seed=settings.split_seed,
+      skip_broken=settings.skip_broken,
+    )
+    if broken := found.broken:
+      logging.warning(
+        "%d images are missing or broken and were left out: %s%s",
+        len(broken),
+        ", ".join(broken[:5]),
+        " ..." if len(broken) > 5 else "",
+      )
+    return found.with_mirrored_views() if settings.mirrored else found
+
+  def rationales(self, config: Config, writer: Any) -> RationaleSource:
+    from mipd_jax.rationales.jrg import JrgRationales
+
+    if writer is None:
+      return TemplateRationales()
+    out = pathlib.Path(f"{config.teacher.cache}-rationales") / "train.json"
+    return JrgRationales(writer, out, config.teacher.jrg)
+
+  def prepared(
+    self, dataset: ov_swig.PreparedSwig, cache: feature_cache.Cache
+  ) -> Prepared:
+    return Prepared(dataset, cache)
+
+  def model(self, config: Config, prepared: Prepared) -> Mipd:
+    width = prepared.banks["verb_text"].shape[-1]
+    # Class-token targets stay in the hidden space; the losses compare them
+    # with embeddings of texts (METHOD, the reference's teacher branch).
+    alike = (
+      config.model.teacher_branch and config.model.teacher_pooling == "cls"
+    )
+    if alike and config.model.hidden != width:
+      raise InputError(
+        f"model.teacher_pooling='cls' (preset {config.preset}) compares "
+        f"teacher targets of width model.hidden={config.model.hidden} with "
+        f"text embeddings of width {width}",
+        f"set model.hidden={width}, or model.teacher_pooling='text'",
+      )
+    dtype = precision.compute_dtype(config.train.dtype)
+    return Mipd(config.model, prepared.sizes, dtype)
+
+  def objective(self, config: Config) -> Objective:
+    return Objective(config.loss)
+
+  def identity(self, config: Config) -> Mapping[str, Any]:
+    del config
+    return {}
+
+  def cached(self, key: str) -> eval_lib.Predict:
+    return eval_lib.cached_logits(key)
+
+  def eval_step(
+    self, config: Config, prepared: Prepared, predict: eval_lib.Predict
+  ) -> Callable:
+    del config
+    return eval_lib.compile_eval_step(predict, prepared.sizes.num_verbs)
+
+  def evaluate(
+    self,
+    config: Config,
+    prepared: Prepared,
+    split: str,
+    step: Callable,
+    params: Any,
+    source: stream.Source,
+    banks: Mapping[str, jax.Array],
+    mesh: jax.sharding.Mesh,
+    what: str,
+    feed: Feed | None = None,
+  ) -> eval_lib.Evaluation:
+    del prepared, split
+    return eval_lib.evaluate(
+      *(step, params, source, banks, mesh),
+      batch_size=config.eval.batch_size,
+      what=what,
+      feed=feed,
+    )
+
+  def summary(
+    self,
+    config: Config,
+    prepared: Prepared,
+    split: str,
+    found: eval_lib.Evaluation,
+  ) -> dict:
+    """Scores by group, and verb top-1 among trained and untrained names."""
+    del config
+    truth = prepared.cache.split(split, ()).annotations
+    among = calibration.among_names(
+      found.verb_scores, truth[schema.VERB], prepared.train_images > 0
+    )
+    return scores.summarise(found.totals, prepared.groups) | {"among": among}
+
+  def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
+    return scores.dev_report(summary)
+
+  def details(
+    self, config: Config, prepared: Prepared, found: eval_lib.Evaluation
+  ) -> Mapping[str, Any]:
+    del config
+    return {"per_verb": _per_verb(prepared, found.totals)}
+
+  def write(
+    self,
+    config: Config,
+    prepared: Prepared,
+    results: Mapping[str, Any],
+    found: eval_lib.Evaluation,
+    predict: eval_lib.Predict,
+    params: Any,
+  ) -> Iterable[str]:
+    workdir = paths.path(config.workdir)
+    files.write_results(workdir, results)
+    tables.print_results(results)
+    if (workdir / "metrics.jsonl").exists():  # an imported run has none
+      plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
+    plots.accuracy_vs_frequency(results, workdir / "frequency.png")
+    pictures.write_sheet(
+      *(config, prepared, found, predict, params, prepared.banks),
+      workdir / "sheet.png",
+    )
+    return ("results", "plots", "pictures")
+
+
+def _per_verb(prepared: Prepared, totals: scores.VerbTotals) -> dict:
+  """Scores of each verb, with its group and its number of images."""
+  result = {}
+  for verb, name in enumerate(prepared.dataset.vocabulary.verbs):
+    count = totals.counts[verb]
+    values = totals.sums[verb] * 100 / count if count else []
+    result[name] = {
+      "group": schema.GROUPS[prepared.groups[verb]],
+      "train_images": int(prepared.train_images[verb]),
+      "test_images": int(count),
+      **dict(zip(totals.names, map(float, values), strict=False)),
+    }
+  return result

@@ -1,0 +1,124 @@
+"""What a task has to answer; everything else is the same for all."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+
+from input_pipeline import feature_cache, stream
+from mipd_jax.config import Config
+from mipd_jax.evaluation.evaluate import Predict
+from mipd_jax.feeding.feeds import Feed
+from mipd_jax.rationales.source import RationaleSource
+from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.training.step import Objective
+
+# What a split's evaluation gives; opaque to the stages.
+Found = Any
+STUDENT = "student"
+# What else is scored, where the cache has it: name -> part and key.
+ZERO_SHOT = {
+  "teacher zero-shot": (feature_cache.VERB_LOGITS, "verb_logits"),
+  "CLIP zero-shot": (feature_cache.CLIP_LOGITS, "clip_logits"),
+}
+
+
+class Task(Protocol):
+  """One way of annotating images, and what is learnt from it.
+
+  Attributes:
+    has_report: whether `--mode=report` can show it.
+  """
+
+  has_report: bool
+
+  # What the cache is made of.
+
+  def check_folder(self, folder: str) -> None:
+    """Raises InputError, with the way to get it, if data are missing."""
+    ...
+
+  def dataset(self, config: Config) -> Any:
+    """The dataset of config.dataset.folder, drawn first if it is a small
+    world's; has what `Prepared` and teachers/precompute read of
+    `ov_swig.PreparedSwig`."""
+    ...
+
+  def rationales(self, config: Config, writer: Any) -> RationaleSource:
+    """Writes the rationales; `writer` is a language model, or None."""
+    ...
+
+  def prepared(self, dataset: Any, cache: feature_cache.Cache) -> Prepared:
+    """Both, with the banks that the model and the losses read."""
+    ...
+
+  # Training.
+
+  def model(self, config: Config, prepared: Prepared) -> nn.Module:
+    """(batch, banks) -> outputs; its `predict` is the student alone."""
+    ...
+
+  def objective(self, config: Config) -> Objective:
+    """The losses."""
+    ...
+
+  def identity(self, config: Config) -> Mapping[str, Any]:
+    """What else a run shares with its checkpoints."""
+    ...
+
+  # Scores.
+
+  def cached(self, key: str) -> Predict:
+    """Predicts by an image's logits in the cache."""
+    ...
+
+  def eval_step(
+    self, config: Config, prepared: Prepared, predict: Predict
+  ) -> Callable:
+    """Jits (params, batch, banks) -> arrays that `evaluate` reads."""
+    ...
+
+  def evaluate(
+    self,
+    config: Config,
+    prepared: Prepared,
+    split: str,
+    step: Callable,
+    params: Any,
+    source: stream.Source,
+    banks: Mapping[str, jax.Array],
+    mesh: jax.sharding.Mesh,
+    what: str,
+    feed: Feed | None = None,
+  ) -> Found:
+    """Runs a step of `eval_step` over a split, each image once."""
+    ...
+
+  def summary(
+    self, config: Config, prepared: Prepared, split: str, found: Found
+  ) -> dict:
+    """The scores, for results.json."""
+    ...
+
+  def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
+    """Curves by name, and what checkpoints are chosen by: no unseen class."""
+    ...
+
+  def details(
+    self, config: Config, prepared: Prepared, found: Found
+  ) -> Mapping[str, Any]:
+    """What else results.json says, of the student."""
+    ...
+
+  def write(
+    self,
+    config: Config,
+    prepared: Prepared,
+    results: Mapping[str, Any],
+    found: Found,
+    predict: Predict,
+    params: Any,
+  ) -> Iterable[str]:
+    """Writes tables and pictures into the work directory; says which."""
+    ...

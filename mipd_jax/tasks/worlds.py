@@ -1,0 +1,42 @@
+"""Small worlds that are drawn where a config asks for them."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+
+from input_pipeline import atomic
+from input_pipeline.errors import InputError
+
+
+def draw(
+  folder: pathlib.Path,
+  world: Any,
+  write_folder: Callable[[pathlib.Path, Any], Any],
+  field: str,
+) -> None:
+  """Draws the world where there is none; another world is an error.
+
+  Args:
+    folder: where it is to be.
+    world: its settings, a dataclass.
+    write_folder: (folder, world), draws it.
+    field: what sets it, for messages.
+  """
+  note = folder / "world.json"
+  wanted = json.loads(json.dumps(dataclasses.asdict(world)))
+  if not folder.exists():
+    logging.info("Drawing the small world into %s.", folder)
+    write_folder(folder, world)
+    with atomic.replacing(note) as path:
+      path.write_text(json.dumps(wanted) + "\n")
+  elif note.exists() and (found := json.loads(note.read_text())) != wanted:
+    differ = sorted(k for k in wanted if found.get(k) != wanted[k])
+    raise InputError(
+      f"{folder} holds another small world: {', '.join(differ)} of "
+      f"{field} differ",
+      "choose another dataset.folder, or delete this one",
+    )

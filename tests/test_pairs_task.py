@@ -1,0 +1,148 @@
+"""One loop, one cache, one set of stages for both tasks."""
+
+import ast
+import json
+import pathlib
+
+import pytest
+
+from configs import hico_det, ov_swig, synthetic
+from input_pipeline.errors import InputError
+from mipd_jax import config as config_lib
+from mipd_jax import tasks
+from mipd_jax.inference import workdir
+from mipd_jax.tasks.interactions import Interactions
+from mipd_jax.tasks.situations import Situations
+from mipd_jax.tasks.task import Task
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The configuration refuses fields that do not go together.
+MAY_ASK = ("mipd_jax/config.py",)
+NAMES = ("situations", "interactions", "hico_det", "ov_swig", "swig")
+
+
+def questions(source: str) -> list[int]:
+  """Lines that ask which task or dataset a run has."""
+  found = []
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Match):
+      subject = [node.subject]
+    elif isinstance(node, ast.Compare):
+      subject = [node.left, *node.comparators]
+    else:
+      continue
+    asked = {x.attr for x in subject if isinstance(x, ast.Attribute)}
+    asked |= {x.id for x in subject if isinstance(x, ast.Name)}
+    told = {x.value for x in subject if isinstance(x, ast.Constant)}
+    is_none = isinstance(node, ast.Compare) and told <= {None}
+    if (asked & {"task", "dataset"} and not is_none) or told & set(NAMES):
+      found.append(node.lineno)
+  return found
+
+
+def test_nobody_asks_which_dataset_it_is():
+  """But the data and metric modules, and the tasks themselves."""
+  wrong = []
+  for path in sorted((ROOT / "mipd_jax").rglob("*.py")):
+    name = str(path.relative_to(ROOT))
+    if name.startswith("mipd_jax/metrics/") or name in MAY_ASK:
+      continue
+    wrong += [f"{name}:{line}" for line in questions(path.read_text("utf-8"))]
+  assert not wrong
+
+
+@pytest.mark.parametrize(
+  ("source", "asks"),
+  [
+    ("if config.task == 'interactions':\n  pass", True),
+    ("x = 1 if dataset != 'hico_det' else 2", True),
+    ("if 'interactions' in name:\n  pass", True),
+    ("match config.task:\n  case 'a':\n    pass", True),
+    ("if dataset is None:\n  pass", False),
+    ("if len(dataset) == 3:\n  pass", False),
+  ],
+)
+def test_the_scan_sees_a_question(source, asks):
+  assert bool(questions(source)) == asks
+
+
+def test_both_tasks_answer_everything():
+  wanted = {x for x in vars(Task) if not x.startswith("_")}
+  wanted |= set(Task.__annotations__)
+  for task in (Situations, Interactions):
+    assert wanted <= set(dir(task)), wanted - set(dir(task))
+
+
+def unpacked(values, **changes):
+  values.update_from_flattened_dict(changes)
+  return config_lib.unpack(values)
+
+
+@pytest.mark.parametrize(
+  "variant",
+  [
+    *("", "jrg", "no_distillation", "debug", "small_world"),
+    *("small_world,no_distillation", "debug,no_distillation"),
+  ],
+)
+def test_configs_name_the_task(variant):
+  config = unpacked(hico_det.get_config(variant))
+  assert isinstance(tasks.of(config), Interactions)
+  assert config.to_dict()["interactions"]["split"] == "UV"
+  words = set(variant.split(","))
+  assert bool(config.world) == bool(words & {"small_world", "debug"})
+  assert bool(config.teacher.language_model) == ("jrg" in words)
+  assert config.quick_compile == ("debug" in words)
+  assert config.model.teacher_branch == ("no_distillation" not in words)
+  assert config.workdir.endswith(
+    "-".join(["hico_det", *variant.split(",")]).strip("-")
+  )
+
+
+def test_the_small_world_has_no_language_model():
+  with pytest.raises(InputError, match="no language model"):
+    hico_det.get_config("small_world,jrg")
+
+
+def test_situations_know_nothing_of_it():
+  """Hashes of their runs have not changed since there was one task."""
+  for module in (ov_swig, synthetic):
+    config = unpacked(module.get_config(""))
+    assert isinstance(tasks.of(config), Situations)
+    assert not {"task", "interactions"} & set(config.to_dict())
+    assert config_lib.unpack(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+  ("changes", "told"),
+  [
+    ({"task": "situations"}, "interactions"),
+    ({"task": "detection"}, "detection"),
+    ({"interactions.slots": 0}, "slots"),
+    ({"interactions.dropping": "image"}, "dropping"),
+    ({"interactions.min_score": 1.5}, "min_score"),
+    ({"interactions.detection_power": -1.0}, "detection_power"),
+  ],
+)
+def test_wrong_settings_are_refused(changes, told):
+  with pytest.raises(InputError, match=told):
+    unpacked(hico_det.get_config("debug"), **changes)
+
+
+def test_preset_reference_has_no_pairs():
+  config = unpacked(hico_det.get_config("reference"))
+  with pytest.raises(InputError, match="teacher_pooling"):
+    tasks.of(config).model(config, None)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+  with pytest.raises(InputError, match="no HICO-DET folder") as error:
+    Interactions().check_folder(str(tmp_path))
+  assert "hico_20160224_det" in str(error.value)
+
+
+def test_the_predictor_refuses_a_student_of_pairs(tmp_path):
+  config = unpacked(hico_det.get_config("debug"), workdir=str(tmp_path))
+  (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+  with pytest.raises(InputError, match="student of interactions"):
+    workdir.open_workdir(tmp_path, None)
