@@ -185,7 +185,7 @@ quoted() { # the words as a shell reads them back
 
 run() {
   local begun followed='' created
-  begun=$(date -u +%Y%m%dT%H%M%S)
+  begun=$(date -u +%Y%m%dT%H%M%S)-$$  # two may start in one second
   pack
   while :; do
     ensure_tpu

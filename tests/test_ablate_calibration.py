@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.config import EvalConfig
 from mipd_jax.metrics import calibration, scores
-from mipd_jax.stages import evaluate
+from mipd_jax.tasks.situations import Situations
 from tests import ablation_fakes as fakes
 
 RNG = np.random.default_rng(0)
@@ -135,8 +134,7 @@ def test_results_of_the_normal_evaluation_have_it_too():
   counts = np.bincount(verb, minlength=len(GROUPS)).astype(float)
   totals = scores.VerbTotals(("verb_top1",), counts[:, None] / 2, counts)
   found = types.SimpleNamespace(verb_scores=verb_scores, totals=totals)
-  config = types.SimpleNamespace(eval=EvalConfig())
-  summary = evaluate._summary(config, prepared, found)
+  summary = Situations().summary(None, prepared, "test", found)
   assert summary["seen"]["verb_top1"] == 50
   unseen = GROUPS[verb] == 2
   guess = verb_scores[:, GROUPS == 2].argmax(-1) + np.sum(GROUPS != 2)

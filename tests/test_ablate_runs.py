@@ -152,7 +152,9 @@ def test_figures_of_a_run_and_of_frozen_models(tmp_path, prepared, monkeypatch):
                "raw/seen/grnd_gt", "held_out/harmonic_mean"):  # fmt: skip
     assert 0 <= figures[name]["mean"] <= 100, name
   assert figures["raw/seen/verb_top1"]["students"] == 2
-  assert list(found["zero_shot"]) == ["teacher zero-shot"]
+  assert list(found["zero_shot"]) == ["teacher zero-shot", "oracle"]
+  oracle = found["zero_shot"]["oracle"]["raw/unseen/verb_top1"]["mean"]
+  assert 80 < oracle < 100
   # The teacher's logits, by hand.
   split = prepared.cache.split("test", (feature_cache.VERB_LOGITS,))
   verb = split.annotations[schema.VERB]

@@ -206,7 +206,9 @@ def test_training_lowered_the_loss(model):
   config = foundation.FoundationConfig.debug()
   images = foundation_training.draw_images(world, config.num_images, 1, 48)
   settings = dataclasses.replace(config.student, batch_size=64)
-  batch = next(foundation_training._batches(model, settings, images, 0))
+  batch = next(
+    foundation_training._batches(model, settings, images, 0, captions.caption)
+  )
   words, _ = model.tokenize(content_words(world), 3)
   loss = jax.jit(foundation_training._loss, static_argnums=0)
   before = foundation_training.init_params(model.params, 0)
