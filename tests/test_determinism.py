@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+import pytest
+
 from tests import pipeline_fixture
 from tests.pipeline_fixture import pipeline  # noqa: F401
 
@@ -20,6 +22,7 @@ def _losses(workdir):
   return [json.loads(row) | {"time": 0} for row in rows]
 
 
+@pytest.mark.slow
 def test_two_runs_agree_bit_for_bit(pipeline, tmp_path):  # noqa: F811
   """World, encoders, cache, every logged number, every score."""
   other = pipeline_fixture.all_stages(tmp_path, tmp_path / "work")

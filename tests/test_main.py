@@ -108,6 +108,7 @@ def test_second_run_reuses_everything(pipeline):  # noqa: F811
   assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 def test_reference_preset_runs(pipeline, tmp_path):  # noqa: F811
   done = pipeline_fixture.run(
     pipeline_fixture.command(

@@ -189,6 +189,7 @@ def test_runs_are_equal_streamed_resident_and_resumed(tmp_path):
     assert _run(tmp_path / setting, resident=setting) == streamed
 
 
+@pytest.mark.slow
 def test_steps_in_one_go_are_the_same_steps(tmp_path):
   settings = {"log_every": 5, "resident": "on"}
   one = _run(tmp_path / "one", steps_per_dispatch=1, **settings)

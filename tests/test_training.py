@@ -28,6 +28,7 @@ def _losses(workdir):
   return {r["step"]: r["loss/total"] for r in rows if "loss/total" in r}
 
 
+@pytest.mark.slow  # make test has it as a run that is killed
 def test_four_steps_equal_two_and_two(tmp_path):
   """Resume is exact: every bit of the state, every batch, every loss."""
   source = batches.MemorySource()
@@ -92,9 +93,9 @@ def test_killed_and_terminated_runs_resume_bit_for_bit(tmp_path):
   ("preset", "data", "model", "fsdp"),
   [
     ("mipd", 8, 1, False),
-    # Compiling it takes most of a minute.
+    # Compiling these takes a minute each.
     pytest.param("reference", 2, 4, True, marks=pytest.mark.slow),
-    ("no_distillation", 4, 2, True),
+    pytest.param("no_distillation", 4, 2, True, marks=pytest.mark.slow),
   ],
 )
 def test_one_device_and_eight_agree(tmp_path, preset, data, model, fsdp):
