@@ -54,3 +54,39 @@ def base(
   config.eval = dataclasses.asdict(EvalConfig())
   config.mesh = dataclasses.asdict(MeshConfig())
   return config, frozenset(words)
+
+
+def set_small_student(
+  config: ml_collections.ConfigDict,
+  *,
+  steps: int,
+  eval_every: int,
+  debug: bool,
+) -> None:
+  """Sizes and schedule of a student of a small world.
+
+  Args:
+    config: changed in place.
+    steps: of training; `debug` takes 12.
+    eval_every: steps between dev scores and checkpoints; `debug` takes 6.
+    debug: a student that trains in seconds.
+  """
+  # Preset `reference` needs hidden to be the text encoder's joint width.
+  hidden = 32 if debug else 128
+  config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
+  # The paper's rates suit 75,702 images and width 512.
+  config.model.dropout.update(student=0.1, noun=0.1, box=0.0)
+  config.train.update(
+    steps=12 if debug else steps,
+    batch_size=16 if debug else 64,
+    learning_rate=1e-3,
+    weight_decay=1e-2,
+    clip_norm=1.0,
+    schedule="cosine",
+    warmup_steps=2 if debug else 50,
+    log_every=4 if debug else 50,
+    eval_every=6 if debug else eval_every,
+    checkpoint_every=6 if debug else eval_every,
+  )
+  config.eval.sheet_examples = 9
+  config.eval.batch_size = 16 if debug else 128

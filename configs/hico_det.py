@@ -95,20 +95,4 @@ def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
       question=_SMALL_QUESTION,
     )
   )
-  hidden = 32 if debug else 128
-  config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
-  config.model.dropout.update(student=0.1, noun=0.1, box=0.0)
-  config.train.update(
-    steps=12 if debug else 1000,
-    batch_size=16 if debug else 64,
-    learning_rate=1e-3,
-    weight_decay=1e-2,
-    clip_norm=1.0,
-    schedule="cosine",
-    warmup_steps=2 if debug else 50,
-    log_every=4 if debug else 50,
-    eval_every=6 if debug else 250,
-    checkpoint_every=6 if debug else 250,
-  )
-  config.eval.sheet_examples = 9
-  config.eval.batch_size = 16 if debug else 128
+  common.set_small_student(config, steps=1000, eval_every=250, debug=debug)

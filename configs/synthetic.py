@@ -41,23 +41,5 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       jrg=JrgConfig(style="terse", max_new_tokens=64),
     )
   )
-  # Preset `reference` needs hidden to be the text encoder's joint width.
-  hidden = 32 if debug else 128
-  config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
-  # The paper's rates suit 75,702 images and width 512.
-  config.model.dropout.update(student=0.1, noun=0.1, box=0.0)
-  config.train.update(
-    steps=12 if debug else 800,
-    batch_size=16 if debug else 64,
-    learning_rate=1e-3,
-    weight_decay=1e-2,
-    clip_norm=1.0,
-    schedule="cosine",
-    warmup_steps=2 if debug else 50,
-    log_every=4 if debug else 50,
-    eval_every=6 if debug else 200,
-    checkpoint_every=6 if debug else 200,
-  )
-  config.eval.sheet_examples = 9
-  config.eval.batch_size = 16 if debug else 128
+  common.set_small_student(config, steps=800, eval_every=200, debug=debug)
   return config

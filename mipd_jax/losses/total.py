@@ -68,9 +68,9 @@ def _verb_terms(outputs, batch, banks, config):
       banks[VERB_TRAINED],
       config.verb_kl_temperature,
       config.verb_kl_names,
-      config.verb_kl_listed,
-      config.verb_kl_gain,
-      banks[VERB_LOG_PRIOR] if config.verb_kl_prior else None,
+      listed=config.verb_kl_listed,
+      gain=config.verb_kl_gain,
+      log_prior=banks[VERB_LOG_PRIOR] if config.verb_kl_prior else None,
     )
   return found
 

@@ -8,8 +8,7 @@ A results dict has `models`: {name: {"full", "rare", "non_rare", "seen",
 from collections.abc import Mapping
 from typing import Any
 
-from input_pipeline.errors import InputError
-from mipd_jax.report.tables import Block, number
+from mipd_jax.report.tables import Block, models_of, number
 
 COLUMNS = (
   ("Full", "full"),
@@ -27,12 +26,7 @@ def blocks(results: Mapping[str, Any]) -> list[Block]:
   Raises:
     InputError: there is no dict of models.
   """
-  models = results.get("models")
-  if not isinstance(models, Mapping) or not models:
-    raise InputError(
-      "the results name no models",
-      "hand over the dict that mipd_jax/report/interaction_tables.py describes",
-    )
+  models = models_of(results, "mipd_jax/report/interaction_tables.py")
   zero_shot = str(results.get("zero_shot", ""))
   told = f"split {zero_shot}; boxes: {results.get('detector', 'not told')}"
   known = {name: x.get("known_object") or {} for name, x in models.items()}

@@ -116,8 +116,14 @@ def heading(results: Mapping[str, Any]) -> str:
   return ", ".join(parts) or "run unknown"
 
 
-def blocks(results: Mapping[str, Any]) -> list[Block]:
-  """The tables in reading order; those without any number are left out.
+def models_of(
+  results: Mapping[str, Any], described: str
+) -> Mapping[str, Mapping[str, Any]]:
+  """The scores by model.
+
+  Args:
+    results: the content of results.json.
+    described: the file that tells its form.
 
   Raises:
     InputError: there is no dict of models.
@@ -126,8 +132,18 @@ def blocks(results: Mapping[str, Any]) -> list[Block]:
   if not isinstance(models, Mapping) or not models:
     raise InputError(
       "the results name no models",
-      "hand over the dict that mipd_jax/report/tables.py describes",
+      f"hand over the dict that {described} describes",
     )
+  return models
+
+
+def blocks(results: Mapping[str, Any]) -> list[Block]:
+  """The tables in reading order; those without any number are left out.
+
+  Raises:
+    InputError: there is no dict of models.
+  """
+  models = models_of(results, "mipd_jax/report/tables.py")
   macro = {name: model.get("macro") or {} for name, model in models.items()}
   found = [
     dataclasses.replace(_scores(CRITERIA[c], models, c), main=c != "top5")

@@ -1,6 +1,6 @@
 """Stage 1: folder, dataset, frozen encoders, cache; each made when absent."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -130,13 +130,13 @@ def _make_cache(
     config=plan,
     mesh=mesh,
     text=clips[inputs.text_encoder(config)],
-    rationales=_rationales(config),
+    rationales=_rationales(config, dataset),
     only=_listed(settings.only),
     process=process,
   )
 
 
-def _rationales(config: Config) -> "RationaleSource":
+def _rationales(config: Config, dataset: Any) -> "RationaleSource":
   """Of the task, by the language model where one is given."""
   from mipd_jax.teachers import language_model
 
@@ -144,7 +144,7 @@ def _rationales(config: Config) -> "RationaleSource":
   if settings.language_model:
     dtype = precision.compute_dtype(settings.compute_dtype)
     model = language_model.load(settings.language_model, dtype)
-  return tasks.of(config).rationales(config, model)
+  return tasks.of(config).rationales(config, dataset, model)
 
 
 def _listed(names: str) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.report import files, interaction_tables, plots, tables
 from mipd_jax.tasks import pair_pictures, worlds
 from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.tasks.task import rationales_file
 from mipd_jax.training.step import Objective
 
 # Of the scores those that are worth a curve; unseen ones are not in dev.
@@ -111,8 +112,10 @@ class Interactions:
     zero_shot = splits.load(settings.split, hico.words, hico.folder)
     return PreparedPairs(hico, zero_shot, chosen)
 
-  def rationales(self, config: Config, writer: Any) -> RationaleSource:
-    words = self.dataset(config).words
+  def rationales(
+    self, config: Config, dataset: PreparedPairs, writer: Any
+  ) -> RationaleSource:
+    words = dataset.words
     if writer is None:
       return InteractionRationales(words)
 
@@ -120,7 +123,7 @@ class Interactions:
       del vocabulary, allowed
       return InteractionFrames(words, split, settings)
 
-    out = pathlib.Path(f"{config.teacher.cache}-rationales") / "train.json"
+    out = rationales_file(config)
     return JrgRationales(writer, out, config.teacher.jrg, frames=frames)
 
   def prepared(

@@ -19,6 +19,7 @@ from mipd_jax.rationales.source import RationaleSource, TemplateRationales
 from mipd_jax.report import files, plots, tables
 from mipd_jax.tasks import pictures, worlds
 from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.tasks.task import rationales_file
 from mipd_jax.training.step import Objective
 
 
@@ -61,12 +62,15 @@ class Situations:
       )
     return found.with_mirrored_views() if settings.mirrored else found
 
-  def rationales(self, config: Config, writer: Any) -> RationaleSource:
+  def rationales(
+    self, config: Config, dataset: ov_swig.PreparedSwig, writer: Any
+  ) -> RationaleSource:
+    del dataset
     from mipd_jax.rationales.jrg import JrgRationales
 
     if writer is None:
       return TemplateRationales()
-    out = pathlib.Path(f"{config.teacher.cache}-rationales") / "train.json"
+    out = rationales_file(config)
     return JrgRationales(writer, out, config.teacher.jrg)
 
   def prepared(

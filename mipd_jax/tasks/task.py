@@ -1,5 +1,6 @@
 """What a task has to answer; everything else is the same for all."""
 
+import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -24,6 +25,11 @@ ZERO_SHOT = {
 }
 
 
+def rationales_file(config: Config) -> pathlib.Path:
+  """Where a language model's rationales are kept, beside the cache."""
+  return pathlib.Path(f"{config.teacher.cache}-rationales") / "train.json"
+
+
 class Task(Protocol):
   """One way of annotating images, and what is learnt from it.
 
@@ -45,8 +51,11 @@ class Task(Protocol):
     `ov_swig.PreparedSwig`."""
     ...
 
-  def rationales(self, config: Config, writer: Any) -> RationaleSource:
-    """Writes the rationales; `writer` is a language model, or None."""
+  def rationales(
+    self, config: Config, dataset: Any, writer: Any
+  ) -> RationaleSource:
+    """Writes the rationales of `self.dataset(config)`; `writer` is a language
+    model, or None."""
     ...
 
   def prepared(self, dataset: Any, cache: feature_cache.Cache) -> Prepared:
