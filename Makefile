@@ -26,8 +26,11 @@ $(INSTALLED): requirements.txt constraints.txt
 
 venv: $(INSTALLED)
 
+# Without distillation first: the second table shows both.
 demo: venv
-	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py
+	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py:no_distillation
+	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py \
+	  --config.eval.beside=runs/synthetic-no_distillation
 
 debug: venv
 	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py:debug
@@ -47,8 +50,7 @@ format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: venv
-	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py
+bench: demo
 	$(BIN)/python -m mipd_jax.ablate --config=configs/ablations.py \
 	  --first_world=2 --processes=2 --docs=docs
 	$(BIN)/python -m benchmarks.figures

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -189,11 +190,23 @@ class EvalConfig:
     batch_size: images a step over all devices.
     split: which split is reported.
     sheet_examples: images on the picture sheet.
+    trained_bias: in units of verb scores; the student is scored once more
+      with this off the scores of verbs with training images, a row of its
+      own. 0 leaves it out. Choose it by held-out seen verbs
+      (docs/ablations.md), never by unseen ones.
+    beside: work directories of finished runs on the same data, joined by
+      commas; their students' rows are shown beside this one's.
   """
 
   batch_size: int = 256
   split: str = "test"
   sheet_examples: int = 12
+  trained_bias: float = 0.0
+  beside: str = ""
+
+  def __post_init__(self):
+    if not math.isfinite(self.trained_bias):
+      raise ValueError(f"eval.trained_bias={self.trained_bias} is no number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +254,11 @@ class Config:
       raise ValueError(
         f"task={self.task!r} does not go with interactions="
         f"{'set' if self.interactions else 'None'}"
+      )
+    if self.eval.trained_bias and self.task != "situations":
+      raise ValueError(
+        f"eval.trained_bias={self.eval.trained_bias} is a matter of verbs: "
+        f"task={self.task!r} has none"
       )
     if self.teacher.foundation and self.world is None:
       raise ValueError(

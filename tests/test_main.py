@@ -245,9 +245,13 @@ def test_modes_one_by_one_and_a_signal(pipeline, tmp_path):  # noqa: F811
   stopped = [int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*")]
   assert stopped == [_metrics(tmp_path)[-1]["step"]]
   steps = stopped[0] + 2
+  shown = (
+    "--config.eval.trained_bias=1000",
+    f"--config.eval.beside={pipeline.work}",
+  )
   for mode in ("train", "eval"):
     assert not (tmp_path / "results.json").exists()
-    arguments = (f"--mode={mode}", f"--config.train.steps={steps}")
+    arguments = (f"--mode={mode}", f"--config.train.steps={steps}", *shown)
     done = pipeline_fixture.run(
       _no_distillation(pipeline, tmp_path, *arguments)
     )
@@ -257,7 +261,17 @@ def test_modes_one_by_one_and_a_signal(pipeline, tmp_path):  # noqa: F811
   assert "loss/verb" in rows[0] and "loss/scene_distill" not in rows[0]
   results = _results(tmp_path)
   assert results["preset"] == "no_distillation" and results["step"] == steps
-  assert math.isfinite(results["models"]["student"]["all"]["value_gt"])
+  models = results["models"]
+  assert math.isfinite(models["student"]["all"]["value_gt"])
+  # So large a bias leaves nothing but untrained verbs.
+  biased = models["student, trained verbs -1000"]
+  assert biased["seen"]["verb_top1"] == biased["rare"]["verb_top1"] == 0
+  among = models["student"]["among"]["untrained"]
+  assert biased["unseen"]["verb_top1"] == pytest.approx(among)
+  assert biased["all"]["value_gt"] == models["student"]["all"]["value_gt"]
+  # The other run's row is its own.
+  assert models["mipd"] == _results(pipeline.work)["models"]["student"]
+  assert "| mipd | seen |" in (tmp_path / "results.md").read_text()
 
 
 def _terminate_at_a_step(command, metrics, step=3):

@@ -13,6 +13,7 @@ from input_pipeline import order, schema, stream
 from input_pipeline.progress import Progress
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.feeding.feeds import Feed, Streaming
+from mipd_jax.losses.total import VERB_TRAINED
 from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
 
@@ -40,6 +41,24 @@ def cached_logits(key: str) -> Predict:
     return {out.VERB_SCORES: batch[key]}
 
   return predict
+
+
+def less_trained(predict: Predict, bias: float) -> Predict:
+  """The same predictor with `bias` off the scores of trained verbs.
+
+  A classifier scores the names of verbs without training images too low
+  (calibrated stacking; `metrics/calibration.py`).
+  """
+
+  def less(params: Any, batch: Mapping, banks: Mapping) -> dict:
+    found = dict(predict(params, batch, banks))
+    trained = banks[VERB_TRAINED].astype(jnp.float32)
+    found[out.VERB_SCORES] = (
+      found[out.VERB_SCORES].astype(jnp.float32) - bias * trained
+    )
+    return found
+
+  return less
 
 
 def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:

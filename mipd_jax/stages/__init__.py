@@ -12,9 +12,11 @@ def run(config: Config, mode: str) -> None:
     mode: prepare, train, eval, report or all.
   """
   from mipd_jax import distributed
-  from mipd_jax.stages import evaluate, prepare, report, train
+  from mipd_jax.stages import beside, evaluate, prepare, report, train
 
   train.make_mesh(config)  # complains of sizes before anything long
+  if mode in ("all", "eval"):
+    beside.read(config)  # of runs that are not there
   if config.teacher.only and mode != "prepare":
     raise InputError(
       f"teacher.only={config.teacher.only!r} asks for a part of the cache, "

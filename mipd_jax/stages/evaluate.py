@@ -6,6 +6,8 @@ from absl import logging
 from input_pipeline import feature_cache
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
+from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.stages import beside
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.tasks.task import STUDENT, ZERO_SHOT
@@ -23,6 +25,8 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     The content of results.json.
   """
   task, split = tasks.of(config), config.eval.split
+  bias = config.eval.trained_bias
+  others = beside.read(config)
   mesh = train_stage.make_mesh(config)
   model = train_stage.make_model(config, prepared)
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
@@ -38,6 +42,13 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   predict = train_stage.student_predict(model)
   student = run(predict, feature_cache.STUDENT, STUDENT)
   models = {STUDENT: task.summary(config, prepared, split, student)}
+  if bias:
+    name = f"{STUDENT}, trained verbs {-bias:+g}"
+    found = run(
+      eval_lib.less_trained(predict, bias), feature_cache.STUDENT, name
+    )
+    models[name] = task.summary(config, prepared, split, found)
+  models |= others
   there = prepared.cache.plan.split(split).parts
   for name, (part, key) in ZERO_SHOT.items():
     if part in there:
