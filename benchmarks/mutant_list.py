@@ -3,6 +3,8 @@
 (name, file, what stands there once, what to put in its place).
 """
 
+from benchmarks.mutant_pairs import PAIRS
+
 TERMS = "mipd_jax/losses/terms.py"
 TOTAL = "mipd_jax/losses/total.py"
 LOSS_BOXES = "mipd_jax/losses/boxes.py"
@@ -385,4 +387,5 @@ MUTANTS = {
   "network": NETWORK,
   "metrics": METRICS,
   "optimizer": OPTIMIZER,
+  "pairs": PAIRS,
 }

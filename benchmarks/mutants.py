@@ -3,7 +3,7 @@
   python -m benchmarks.mutants [--only=losses] [--out=docs/mutants.md]
 
 Each fault of `mutant_list` goes into a copy of the source; the tests of
-parity, losses, scores and evaluator run there until the first failure. A
+parity, losses, scores, evaluator and pairs run there until the first failure. A
 fault that no test notices "lives", and so does one that no longer applies:
 exit status 1. Takes some 15 seconds a fault on one core.
 """
@@ -45,7 +45,18 @@ _LIKELY = {
     "test_scores.py or swig or canvas or test_criterion",
   ),
   "optimizer": (_REFERENCE, "-k", "steps"),
+  "pairs": (
+    "tests/test_pairs_data.py",
+    "tests/test_pairs_evaluation.py",
+    "tests/test_hico_metric.py",
+  ),
 }
+_PAIRS = "pairs"
+_TESTS_OF_PAIRS = (
+  "tests/test_pairs_model.py",
+  "tests/test_pairs_rationales.py",
+  "tests/test_pairs_task.py",
+)
 _TESTS = (
   "tests/test_absorbed.py",
   "tests/test_losses.py",
@@ -97,11 +108,12 @@ def run(kind: str, mutant: tuple[str, str, str, str]) -> tuple[str, bool]:
   source = (ROOT / path).read_text()
   if source.count(old) != 1:
     return f"does not apply: found {source.count(old)} times", False
+  others = _TESTS_OF_PAIRS if kind == _PAIRS else _TESTS
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     copy_source(folder)
     (folder / path).write_text(source.replace(old, new))
-    test = judge(folder, _LIKELY[kind]) or judge(folder, _TESTS)
+    test = judge(folder, _LIKELY[kind]) or judge(folder, others)
   return (f"`{test}`", True) if test else ("no test", False)
 
 

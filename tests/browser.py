@@ -35,11 +35,8 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, width: int = 390) -> Iterator[Opened]:
-  """Opens a file in a window of that width; skips where there is no Chromium.
-
-  The network is off: what a page would load from it is a complaint.
-  """
+def launched() -> Iterator[Any]:
+  """Playwright's browser; skips where there is no Chromium."""
   executable = next(filter(None, map(shutil.which, _NAMES)), None)
   executable = os.environ.get("CHROMIUM", executable)
   if not executable:
@@ -51,18 +48,28 @@ def opened(path: pathlib.Path, width: int = 390) -> Iterator[Opened]:
       executable_path=executable, args=["--no-sandbox"]
     )
     try:
-      context = browser.new_context(
-        viewport={"width": width, "height": 844}, offline=True
-      )
-      page = context.new_page()
-      found = Opened(page, [], [])
-      page.on("console", lambda m: found.complaints.append(m.text))
-      page.on("pageerror", lambda e: found.complaints.append(str(e)))
-      page.on("request", lambda r: found.requests.append(r.url))
-      page.goto(path.as_uri())
-      yield found
+      yield browser
     finally:
       browser.close()
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path, width: int = 390) -> Iterator[Opened]:
+  """Opens a file in a window of that width; skips where there is no Chromium.
+
+  The network is off: what a page would load from it is a complaint.
+  """
+  with launched() as browser:
+    context = browser.new_context(
+      viewport={"width": width, "height": 844}, offline=True
+    )
+    page = context.new_page()
+    found = Opened(page, [], [])
+    page.on("console", lambda m: found.complaints.append(m.text))
+    page.on("pageerror", lambda e: found.complaints.append(str(e)))
+    page.on("request", lambda r: found.requests.append(r.url))
+    page.goto(path.as_uri())
+    yield found
 
 
 def main() -> None:

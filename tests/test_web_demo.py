@@ -1,6 +1,5 @@
 """The web demo: its words, what it shows, and the page in a browser."""
 
-import os
 import shutil
 import sys
 
@@ -8,9 +7,7 @@ import pytest
 
 from input_pipeline.errors import InputError
 from mipd_jax import web_demo
-from tests import predict_fixture
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+from tests import browser, predict_fixture
 
 
 def test_words_are_read_from_the_boxes():
@@ -85,20 +82,10 @@ def test_without_gradio_one_message(monkeypatch, capsys):
 @pytest.fixture
 def browser_page():
   pytest.importorskip("gradio", reason="requirements-demo.txt")
-  sync_api = pytest.importorskip("playwright.sync_api")
-  executable = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, _NAMES)), None
-  )
-  if not executable:
-    pytest.skip("no Chromium on this machine (CHROMIUM=path names one)")
-  with sync_api.sync_playwright() as playwright:
-    browser = playwright.chromium.launch(
-      executable_path=executable, args=["--no-sandbox"]
-    )
-    page = browser.new_page(viewport={"width": 1200, "height": 1100})
+  with browser.launched() as started:
+    page = started.new_page(viewport={"width": 1200, "height": 1100})
     page.set_default_timeout(60_000)
     yield page
-    browser.close()
 
 
 @pytest.mark.slow
