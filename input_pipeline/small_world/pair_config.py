@@ -36,7 +36,7 @@ class PairWorldConfig:
   rare_share: float = 0.2
   train_images: int = 2400
   test_images: int = 800
-  people: tuple[float, float, float] = (0.5, 0.35, 0.15)
+  people: tuple[float, float, float] = (0.6, 0.3, 0.1)
   idle: float = 0.15
   side: int = 128
   jitter: float = 0.05

@@ -159,9 +159,9 @@ def _make_encoders(config: Config) -> None:
   from mipd_jax.teachers import foundation
 
   student = pathlib.Path(config.teacher.student_encoder)
-  settings = foundation.FoundationConfig()
-  if config.teacher.foundation == "debug":
-    settings = settings.debug()
+  settings = foundation.FoundationConfig.of(
+    config.world, config.teacher.foundation
+  )
   models = foundation.STANDARD
   if config.teacher.language_model:
     models += (foundation.LANGUAGE_MODEL,)

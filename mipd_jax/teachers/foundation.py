@@ -109,6 +109,29 @@ class FoundationConfig:
   seed: int = 0
 
   @classmethod
+  def of(
+    cls, world: WorldConfig | PairWorldConfig, size: str
+  ) -> "FoundationConfig":
+    """The settings `size` ("standard" or "debug") of a world."""
+    if size == "debug":
+      return cls.debug()
+    return cls.pairs() if isinstance(world, PairWorldConfig) else cls()
+
+  @classmethod
+  def pairs(cls) -> "FoundationConfig":
+    """For interactions: a teacher that sees twice as sharply, and for longer.
+
+    Several pairs share an image, so what tells them apart is small: at 48
+    pixels a side the teacher knew interactions worse than the student.
+    """
+    teacher = dataclasses.replace(
+      _teacher(), image_size=96, patch_size=12, steps=1000
+    )
+    return cls(
+      teacher=teacher, blip2=Blip2Settings(steps=900), num_images=12288
+    )
+
+  @classmethod
   def debug(cls) -> "FoundationConfig":
     """20 steps of tiny models: runs, learns nothing."""
     tiny = ClipSettings(
