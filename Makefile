@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help venv demo debug test test-all lint format bench clean
 
 help:
-	@echo "make demo      small world, teachers, student, table, picture"
+	@echo "make demo      small world, teachers, students, table, picture"
 	@echo "make test      the test suite (under 12 minutes on 2 cores)"
 	@echo "make test-all  the same and the slow tests"
 	@echo "make lint      ruff, shellcheck"

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 
@@ -146,6 +147,9 @@ def main() -> None:
   parser.add_argument("--splits", nargs="+", default=["UV", "UC"])
   parser.add_argument("--out", default="docs/hico_small_world")
   given = parser.parse_args()
+  # Rows of one kind share their programs.
+  compiled = pathlib.Path("runs/compiled") / os.uname().nodename
+  jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
   by_split, detector = {}, ""
   for split in given.splits:
     found: Found = {}
