@@ -102,6 +102,12 @@ STANDARD = (
     against=(_MIPD, _PLAIN),
     asks="control: another image's rationales",
   ),
+  Variant(
+    "no_kl_shuffled_rationales",
+    changes={"loss": {"verb_kl": 0.0}, "train": {"shuffled": "rationales"}},
+    against=("no_kl", _PLAIN),
+    asks="control: the same where rationales are all there is to learn from",
+  ),
 )
 _NO_SCENE = {
   name: 0.0
