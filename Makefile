@@ -52,7 +52,10 @@ format: venv
 
 bench: demo
 	$(BIN)/python -m mipd_jax.ablate --config=configs/ablations.py \
-	  --first_world=2 --processes=2 --docs=docs
+	  --first_world=2 --docs=docs
+	$(BIN)/python -m mipd_jax.ablate --config=configs/ablations.py \
+	  --first_world=2 --worlds=6 --docs=docs/six_worlds \
+	  --only=no_distillation,reference,mipd,kl_alone,no_kl
 	$(BIN)/python -m benchmarks.figures
 
 clean:

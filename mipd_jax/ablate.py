@@ -143,8 +143,10 @@ def _write(plan: plan_lib.Plan) -> None:
     with atomic.replacing(folder / name) as path:
       path.write_text(content)
   if _DOCS.value:
+    docs = pathlib.Path(_DOCS.value)
+    docs.mkdir(parents=True, exist_ok=True)
     for name in (*texts, *pictures):
-      shutil.copyfile(folder / name, pathlib.Path(_DOCS.value) / name)
+      shutil.copyfile(folder / name, docs / name)
   print(text)
   logging.info("Tables and plots are in %s.", folder)
 

@@ -44,7 +44,6 @@ def test_what_makes_no_study_is_refused(tmp_path, arguments, message):
 @pytest.mark.slow
 def test_a_small_study_to_its_tables_and_on(tmp_path):
   docs = tmp_path / "docs"
-  docs.mkdir()
   grid = ("--only=no_distillation,mipd", "--worlds=1")
   done = _ablate(
     tmp_path, *grid, "--seeds=2", "--processes=2", f"--docs={docs}"

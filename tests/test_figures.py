@@ -5,14 +5,20 @@ import re
 
 import pytest
 
-from benchmarks import figures, minute, teachers
+from benchmarks import figures, hico_small_world, minute, teachers
 from input_pipeline import schema
 from mipd_jax.ablations import tables
 
 
 @pytest.mark.parametrize(
   ("name", "parts"),
-  [("README.md", 2), ("docs/teachers.md", 1), ("docs/performance.md", 3)],
+  [
+    ("README.md", 3),
+    ("docs/ablations.md", 3),
+    ("docs/hico_det.md", 1),
+    ("docs/performance.md", 3),
+    ("docs/teachers.md", 1),
+  ],
 )
 def test_documents_are_what_their_sources_say(name, parts):
   text = (figures.ROOT / name).read_text()
@@ -34,12 +40,27 @@ def test_stale_figures_are_noticed():
   assert figures.filled(stale) == readme
 
 
-def test_tables_of_the_study_are_what_its_json_says():
-  docs = figures.DOCS
+@pytest.mark.parametrize("folder", [".", "six_worlds"])
+def test_tables_of_the_study_are_what_its_json_says(folder):
+  docs = figures.DOCS / folder
   found = json.loads((docs / "ablations.json").read_text())
   assert (docs / "ablations_main.md").read_text() == tables.main_table(found)
   whole = (docs / "ablations_tables.md").read_text()
   assert tables.main_table(found).splitlines()[4].split(" | ")[1] in whole
+
+
+def test_the_choice_was_made_without_unseen_verbs():
+  found = json.loads((figures.DOCS / "ablations_choice.json").read_text())
+  for name, variant in found["variants"].items():
+    assert variant["figures"], name
+    assert all(figure.startswith("held_out/") for figure in variant["figures"])
+
+
+def test_the_table_of_interactions_is_what_its_json_says():
+  docs = figures.DOCS
+  found = json.loads((docs / "hico_small_world.json").read_text())
+  told = (docs / "hico_small_world.md").read_text()
+  assert told == hico_small_world.markdown(found)
 
 
 def test_the_minute_is_the_sum_of_what_was_compiled():
