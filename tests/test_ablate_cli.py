@@ -29,9 +29,7 @@ def _ablate(folder, *arguments):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (("--only=nothing",), "nothing"),
     (("--first_world=7",), "worlds 7 to 8 of 2"),
-    (("--share=2/2",), "give K/N"),
     (("--mode=tables",), "run the study first"),
   ],
 )
