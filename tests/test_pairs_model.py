@@ -204,6 +204,32 @@ def test_focal_term_is_the_sum_by_the_number_of_positives():
   np.testing.assert_allclose(means["pair"], total / positives, rtol=1e-5)
 
 
+@pytest.mark.parametrize("detached", [True, False])
+@pytest.mark.parametrize(
+  ("name", "target", "student"),
+  [
+    ("scene_distill", out.SCENE_TARGET, out.VERB_EMBEDDING),
+    ("gaze_distill", out.GAZE_TARGET, out.PAIR_EMBEDDING),
+  ],
+)
+def test_the_teacher_does_not_follow_the_student(
+  name, target, student, detached
+):
+  losses = pair_batches.make()[1]
+  shared = dataclasses.replace(losses.shared, detach_teacher=detached)
+  settings = dataclasses.replace(losses, shared=shared)
+  batch, banks = pair_batches.batch(), pair_batches.banks()
+  outputs = run(batch)[2]
+
+  def term(both):
+    found = {**outputs, target: both[0], student: both[1]}
+    return total_loss(found, batch, banks, settings)[1][name]
+
+  of_teacher, of_student = jax.grad(term)((outputs[target], outputs[student]))
+  assert bool(jnp.any(of_teacher != 0)) != detached
+  assert bool(jnp.any(of_student != 0))
+
+
 def test_cross_entropy_of_several_labels():
   logits = np.array([[1.0, 2.0, 0.5, 9.0], [0.0, 1.0, 2.0, 3.0]], np.float32)
   labels = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], bool)
