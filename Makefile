@@ -55,7 +55,7 @@ bench: demo
 	  --first_world=2 --docs=docs
 	$(BIN)/python -m mipd_jax.ablate --config=configs/ablations.py \
 	  --first_world=2 --worlds=6 --docs=docs/six_worlds \
-	  --only=no_distillation,reference,mipd,kl_alone,no_kl
+	  --only=no_distillation,reference,mipd,kl_alone,no_kl,kl_trained_names
 	$(BIN)/python -m benchmarks.figures
 
 clean:
