@@ -36,10 +36,11 @@ debug: venv
 	$(BIN)/python -m mipd_jax.main --config=configs/synthetic.py:debug
 
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	  -m "not slow"
 
 test-all: venv
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .

@@ -17,3 +17,26 @@ os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".pytest_cache" / "jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+# Files that take more than half a minute, the longest first. Workers take whole
+# files: one of these as the last would leave the other worker idle.
+_LONG = (
+  "test_two_processes.py",
+  "test_training.py",
+  "test_main.py",
+  "test_resident.py",
+  "test_notebook.py",
+  "test_pairs_pipeline.py",
+  "test_predict_mode.py",
+  "test_ablate_runs.py",
+)
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+  """Long files come first; the order is the same on all workers."""
+
+  def place(item) -> int:
+    name = item.path.name
+    return _LONG.index(name) if name in _LONG else len(_LONG)
+
+  items.sort(key=place)
