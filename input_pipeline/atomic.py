@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import contextlib
 import os
@@ -42,6 +42,28 @@ def _uploading(path: paths.AnyPath) -> Iterator[pathlib.Path]:
     yield temporary
     path.parent.mkdir(parents=True, exist_ok=True)
     copy(temporary, path)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary folder that takes the name `path` when all went well.
+
+  It lies beside `path`; parent folders are made. After an exception nothing
+  is left.
+
+  Raises:
+    OSError: it cannot be made, or there is something by that name.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = pathlib.Path(
+    tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+  )
+  try:
+    yield temporary
+    temporary.chmod(0o755)
+    temporary.rename(path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def copy(source: paths.AnyPath, target: paths.AnyPath) -> None:

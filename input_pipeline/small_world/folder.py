@@ -1,20 +1,17 @@
 """Writes a small world as a SWiG-layout folder (see docs/architecture.md)."""
 
 import io
-import json
 import os
 import pathlib
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from input_pipeline.errors import InputError
 from input_pipeline.schema import GROUPS
 from input_pipeline.small_world.config import WorldConfig
 from input_pipeline.small_world.drawing import draw
+from input_pipeline.small_world.new_folder import new_folder, write_json
 from input_pipeline.small_world.scenes import Scene, draw_scene
 from input_pipeline.small_world.world import (
   Verb,
@@ -49,36 +46,9 @@ def write_folder(
   Raises:
     InputError: the folder exists already, or cannot be written.
   """
-  out = pathlib.Path(out)
-  if out.exists():
-    raise InputError(
-      f"{out} exists already",
-      "give another folder, or delete this one first",
-    )
-  world = draw_world(config or WorldConfig())
-  try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(
-      tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent)
-    )
-  except OSError as error:
-    raise _cannot_write(out, error) from error
-  try:
-    _write(world, part)
-    part.chmod(0o755)
-    part.rename(out)
-  except OSError as error:
-    raise _cannot_write(out, error) from error
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
-  return out
-
-
-def _cannot_write(out: pathlib.Path, error: OSError) -> InputError:
-  return InputError(
-    f"{out}: cannot be written: {error.strerror or error}",
-    "give a folder on a disk with about 100 MB free that you may write to",
-  )
+  with new_folder(out) as part:
+    _write(draw_world(config or WorldConfig()), part)
+  return pathlib.Path(out)
 
 
 def images_per_verb(world: World, split: str) -> dict[str, int]:
@@ -159,13 +129,13 @@ def _write(world: World, folder: pathlib.Path) -> None:
     for name, scene in scenes(world, split):
       (images / name).write_bytes(_jpeg(scene, world.config.jpeg_quality))
       records[name] = _record(scene)
-    _write_json(jsons / f"{split}.json", records)
-  _write_json(jsons / "imsitu_space.json", space(world))
+    write_json(jsons / f"{split}.json", records)
+  write_json(jsons / "imsitu_space.json", space(world))
   groups = {
     group: [verb.name for verb in world.verbs if verb.group == group]
     for group in GROUPS
   }
-  _write_json(jsons / "ov_splits.json", {"version": 1, **groups})
+  write_json(jsons / "ov_splits.json", {"version": 1, **groups})
   roles = sorted({role for verb in world.verbs for role in verb.roles})
   classes = ["blank", *(noun.id for noun in world.nouns), "oov", "Pad"]
   _write_lines(jsons / "verb_indices.txt", [v.name for v in world.verbs])
@@ -190,10 +160,6 @@ def _jpeg(scene: Scene, quality: int) -> bytes:
   buffer = io.BytesIO()
   draw(scene).save(buffer, "JPEG", quality=quality, subsampling=0)
   return buffer.getvalue()
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-  path.write_text(json.dumps(content) + "\n")
 
 
 def _write_lines(path: pathlib.Path, lines: list[str]) -> None:

@@ -6,19 +6,16 @@ DIR/classes.json, splits.json            splits UC, UV and UO
 DIR/detections/train.json, test.json     an imagined detector's boxes
 """
 
-import json
 import os
 import pathlib
-import shutil
-import tempfile
 import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import detections, vocabulary
 from input_pipeline.hico_det.detections import Detections, ImageDetections
+from input_pipeline.small_world.new_folder import new_folder, write_json
 from input_pipeline.small_world.pair_config import PairWorldConfig
 from input_pipeline.small_world.pair_scenes import PairScene, draw, draw_scene
 from input_pipeline.small_world.pair_world import (
@@ -47,35 +44,9 @@ def write_folder(
   Raises:
     InputError: the folder exists already, or cannot be written.
   """
-  out = pathlib.Path(out)
-  if out.exists():
-    raise InputError(
-      f"{out} exists already", "give another folder, or delete this one first"
-    )
-  world = draw_world(config or PairWorldConfig())
-  try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(
-      tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent)
-    )
-  except OSError as error:
-    raise _cannot_write(out, error) from error
-  try:
-    _write(world, part)
-    part.chmod(0o755)
-    part.rename(out)
-  except OSError as error:
-    raise _cannot_write(out, error) from error
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
-  return out
-
-
-def _cannot_write(out: pathlib.Path, error: OSError) -> InputError:
-  return InputError(
-    f"{out}: cannot be written: {error.strerror or error}",
-    "give a folder on a disk with about 100 MB free that you may write to",
-  )
+  with new_folder(out) as part:
+    _write(draw_world(config or PairWorldConfig()), part)
+  return pathlib.Path(out)
 
 
 def scenes(world: PairWorld, split: str) -> dict[str, PairScene]:
@@ -132,12 +103,12 @@ def _labels(world: PairWorld, pair) -> list[int]:
 def _write(world: PairWorld, folder: pathlib.Path) -> None:
   drawn = {split: scenes(world, split) for split in SPLITS}
   content, place = classes(world, drawn["train"])
-  _write_json(folder / vocabulary.CLASSES_FILE, content)
+  write_json(folder / vocabulary.CLASSES_FILE, content)
   unseen = {
     name: {"unseen": sorted(int(place[i]) for i in numbers)}
     for name, numbers in world.unseen.items()
   }
-  _write_json(folder / "splits.json", {"source": _SOURCE, "splits": unseen})
+  write_json(folder / "splits.json", {"source": _SOURCE, "splits": unseen})
   (folder / "annotations").mkdir()
   (folder / DETECTIONS).mkdir()
   words = vocabulary.load(folder)
@@ -148,7 +119,7 @@ def _write(world: PairWorld, folder: pathlib.Path) -> None:
       draw(scene).save(
         images / name, "JPEG", quality=world.config.jpeg_quality, subsampling=0
       )
-    _write_json(
+    write_json(
       folder / "annotations" / f"instances_{split}2015.json",
       _instances(world, found, content, place),
     )
@@ -230,7 +201,3 @@ def _detect(world: PairWorld, image: str, scene: PairScene) -> ImageDetections:
   return ImageDetections.of(
     np.array(boxes), np.array(objects, np.int32), np.array(scores)
   )
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-  path.write_text(json.dumps(content) + "\n")

@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -188,16 +187,8 @@ def _pack_reader(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a temporary folder that takes the name `out` when all went well."""
-  out.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(
-    tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent)
-  )
-  try:
+  """`atomic.new_folder` whose files are on the disk before it has its name."""
+  with atomic.new_folder(out) as temporary:
     yield temporary
     for path in temporary.iterdir():
-      atomic.publish(path, path)  # on the disk before the folder has its name
-    temporary.chmod(0o755)
-    os.replace(temporary, out)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+      atomic.publish(path, path)
