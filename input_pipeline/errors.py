@@ -1,4 +1,11 @@
-"""The one exception that bad input raises."""
+"""The one exception that bad input raises, and the system's errors as one."""
+
+import errno
+import os
+
+_FULL = {errno.ENOSPC: "full", errno.EDQUOT: "over quota", errno.EFBIG: "full"}
+# Libraries that write from C++ report the system's words without the number.
+_FULL_WORDS = tuple(os.strerror(number) for number in _FULL)
 
 
 class InputError(ValueError):
@@ -12,3 +19,47 @@ class InputError(ValueError):
     super().__init__(f"{problem}\n  Remedy: {remedy}")
     self.problem = problem
     self.remedy = remedy
+
+
+def is_full(error: BaseException) -> bool:
+  """Whether an error of Python or of a C++ library means: no more space."""
+  if isinstance(error, OSError) and error.errno is not None:
+    return error.errno in _FULL
+  return any(words in str(error) for words in _FULL_WORDS)
+
+
+def of_system(error: BaseException) -> InputError | None:
+  """What a user can do about an error of the system; None if it is none.
+
+  Args:
+    error: any exception; its causes are looked at too, since libraries wrap
+      what the system said.
+  """
+  seen: list[BaseException] = []
+  while error is not None and error not in seen:
+    seen.append(error)
+    error = error.__cause__ or error.__context__
+  for one in seen:
+    if is_full(one):
+      return InputError(
+        f"no space left (or a file size limit reached) while writing"
+        f"{_place(one)}",
+        "free space there, or choose another folder; run the same command "
+        "again, what is finished is kept",
+      )
+  for one in seen:
+    if isinstance(one, OSError) and one.errno is not None:
+      return InputError(
+        f"{one.strerror or type(one).__name__}{_place(one)}",
+        "give a path that you may read and write, or mend its permissions",
+      )
+    if isinstance(one, MemoryError):
+      return InputError(
+        "out of memory", "use a smaller batch, or a machine with more memory"
+      )
+  return None
+
+
+def _place(error: BaseException) -> str:
+  name = getattr(error, "filename", None)
+  return "" if name is None else f": {os.fsdecode(name)}"

@@ -12,7 +12,6 @@ name them). Where any of them is there, they are the dataset and a `train.json`
 beside them is left alone: it holds training images of unseen verbs.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -21,6 +20,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 
 SPLITS = ("train", "dev", "test")
@@ -142,52 +142,23 @@ def training_file(jsons: pathlib.Path) -> pathlib.Path | None:
 
 def read_json(path: pathlib.Path) -> Any:
   """Parses a JSON file; `InputError` names file, line and column."""
-  try:
-    return json.loads(_read_text(path), object_pairs_hook=_no_repeats)
-  except json.JSONDecodeError as error:
-    raise InputError(
-      f"{path} is cut off or is not JSON: {error.msg} at line "
-      f"{error.lineno}, column {error.colno}",
-      "copy or download the file again",
-    ) from None
-  except _RepeatedKey as error:
-    raise InputError(
-      f"{path} has the key {error.args[0]!r} twice in one object",
-      "keep one of the two entries",
-    ) from None
+  _check_there(path)
+  return json_files.read(path)
 
 
 def read_lines(path: pathlib.Path) -> tuple[str, ...]:
-  """Lines of a text file without the empty ones; errors as `read_json`."""
-  lines = (line.strip() for line in _read_text(path).splitlines())
+  """Lines of a text file without the empty ones; errors as in `read_json`."""
+  _check_there(path)
+  lines = (line.strip() for line in json_files.read_text(path).splitlines())
   return tuple(line for line in lines if line)
 
 
-def _read_text(path: pathlib.Path) -> str:
-  try:
-    return path.read_text("utf-8")
-  except FileNotFoundError:
+def _check_there(path: pathlib.Path) -> None:
+  if not path.exists():
     raise InputError(
       f"{path} is missing",
       "put the file there; docs/own_data.md shows the folder's layout",
-    ) from None
-  except UnicodeDecodeError as error:
-    raise InputError(
-      f"{path} is not UTF-8 text: byte {error.start}",
-      "copy or download the file again",
-    ) from None
-
-
-class _RepeatedKey(Exception):
-  """A JSON object names a key twice; json would silently drop the first."""
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) < len(pairs):
-    counts = collections.Counter(key for key, _ in pairs)
-    raise _RepeatedKey(counts.most_common(1)[0][0])
-  return found
+    )
 
 
 def _patterns(
