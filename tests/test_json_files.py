@@ -11,8 +11,8 @@ DAMAGED = {
   "cut off": ('{"a": [1, 2', "is cut off or is not JSON"),
   "empty": ("", "is cut off or is not JSON"),
   "key twice": ('{"a": 1, "a": 2}', "has the key 'a' twice"),
-  "deep": ("[" * 100_000, "nested too deeply"),
-  "digits": ("1" * 5000, "whole number of more than 4300 digits"),
+  "deep": ("[" * 100_000, "is nested too deeply"),
+  "digits": ("1" * 5000, "has a whole number of more than 4300 digits"),
   "not UTF-8": (b'{"a": "\xff"}', "is not UTF-8 text: byte 7"),
 }
 
