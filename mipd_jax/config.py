@@ -13,8 +13,9 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from input_pipeline import ranges
 from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
 from input_pipeline.small_world.pair_config import PairWorldConfig
@@ -44,9 +45,9 @@ class DatasetConfig:
 
   folder: str
   world: WorldConfig | None = None
-  num_rare: int = 40
-  num_unseen: int = 54
-  split_seed: int = 0
+  num_rare: ranges.Whole = 40
+  num_unseen: ranges.Whole = 54
+  split_seed: ranges.Whole = 0
   mirrored: bool = False
   skip_broken: bool = False
 
@@ -92,10 +93,10 @@ class TeacherConfig:
   jrg: JrgConfig = dataclasses.field(default_factory=JrgConfig)
   parts: str = "student,teacher,text,verb_logits,clip_logits"
   only: str = ""
-  process_index: int = 0
-  process_count: int = 0
-  batch_size: int = 64
-  text_length: int = 77
+  process_index: ranges.Whole = 0
+  process_count: ranges.Whole = 0
+  batch_size: ranges.Count = 64
+  text_length: ranges.Count = 77
   dtype: str = "bfloat16"
   compute_dtype: str = "auto"
 
@@ -137,22 +138,22 @@ class TrainConfig:
       are another image's, a control (feeding/shuffled.py); "" is none.
   """
 
-  steps: int = 0
-  epochs: int = 10
-  batch_size: int = 64
-  learning_rate: float = 1e-4
-  weight_decay: float = 1e-4
-  clip_norm: float = 0.1
+  steps: ranges.Whole = 0
+  epochs: ranges.Count = 10
+  batch_size: ranges.Count = 64
+  learning_rate: ranges.Positive = 1e-4
+  weight_decay: ranges.Weight = 1e-4
+  clip_norm: ranges.Positive = 0.1
   schedule: str = "constant"
-  warmup_steps: int = 0
+  warmup_steps: ranges.Whole = 0
   dtype: str = "auto"
-  log_every: int = 50
-  eval_every: int = 500
-  checkpoint_every: int = 500
-  keep: int = 2
+  log_every: ranges.Whole = 50
+  eval_every: ranges.Whole = 500
+  checkpoint_every: ranges.Whole = 500
+  keep: ranges.Count = 2
   resident: str = "auto"
-  resident_gib: float = 0.0
-  steps_per_dispatch: int = 10
+  resident_gib: ranges.Weight = 0.0
+  steps_per_dispatch: ranges.Count = 10
   shuffled: str = ""
 
   def __post_init__(self):
@@ -164,9 +165,10 @@ class TrainConfig:
       raise ValueError(
         f"train.resident={self.resident!r} is not 'auto', 'on' or 'off'"
       )
-    if self.steps_per_dispatch < 1:
+    if self.steps and self.warmup_steps >= self.steps:
       raise ValueError(
-        f"train.steps_per_dispatch={self.steps_per_dispatch} is not positive"
+        f"train.warmup_steps={self.warmup_steps} leaves none of "
+        f"train.steps={self.steps}"
       )
     if self.schedule not in ("constant", "cosine"):
       raise ValueError(
@@ -198,15 +200,11 @@ class EvalConfig:
       commas; their students' rows are shown beside this one's.
   """
 
-  batch_size: int = 256
+  batch_size: ranges.Count = 256
   split: str = "test"
-  sheet_examples: int = 12
+  sheet_examples: ranges.Whole = 12
   trained_bias: float = 0.0
   beside: str = ""
-
-  def __post_init__(self):
-    if not math.isfinite(self.trained_bias):
-      raise ValueError(f"eval.trained_bias={self.trained_bias} is no number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +217,13 @@ class MeshConfig:
       devices.
   """
 
-  data: int = -1
-  model: int = 1
+  data: Annotated[int, ranges.Range(-1)] = -1
+  model: ranges.Count = 1
   fsdp: bool = False
+
+  def __post_init__(self):
+    if not self.data:
+      raise ValueError("mesh.data=0 is no number of devices; -1 takes all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +244,7 @@ class Config:
   train: TrainConfig
   eval: EvalConfig
   mesh: MeshConfig = MeshConfig()
-  seed: int = 0
+  seed: ranges.Whole = 0
   quick_compile: bool = False  # for runs so short that compiling is the work
   task: str = "situations"
   interactions: InteractionsConfig | None = None
@@ -324,7 +326,7 @@ def _unpack(cls: type[T], values: Mapping[str, Any], path: str) -> T:
         f"{path} has no field {name!r}",
         f"{hint}the fields are {sorted(fields)}",
       )
-  hints = typing.get_type_hints(cls)
+  hints = typing.get_type_hints(cls, include_extras=True)
   given = {
     name: _convert(hints[name], value, f"{path}.{name}")
     for name, value in values.items()
@@ -342,6 +344,12 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if value is None:
       return None
     kind = next(k for k in typing.get_args(kind) if k is not type(None))
+  if typing.get_origin(kind) is Annotated:
+    kind, allowed = typing.get_args(kind)
+    found = _convert(kind, value, path)
+    if found not in allowed:
+      raise _out_of_range(path, found, str(allowed))
+    return found
   if dataclasses.is_dataclass(kind):
     return _unpack(kind, value, path)
   if typing.get_origin(kind) is tuple:
@@ -353,12 +361,23 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
       for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
     )
   if kind is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
+    value = float(value) if abs(value) <= ranges.LARGEST else math.inf
   if not isinstance(value, kind) or (
     isinstance(value, bool) and kind is not bool
   ):
     raise _wrong_type(path, value, kind.__name__)
+  if kind is int and abs(value) > ranges.LARGEST:
+    raise _out_of_range(path, value, f"{ranges.LARGEST} at most")
+  if kind is float and not math.isfinite(value):
+    raise _out_of_range(path, value, "a finite number")
   return value
+
+
+def _out_of_range(path: str, value: Any, allowed: str) -> InputError:
+  return InputError(
+    f"{path}={value!r} is out of range: it has to be {allowed}",
+    f"correct the config file or the flag --{path}",
+  )
 
 
 def _wrong_type(path: str, value: Any, expected: str) -> InputError:

@@ -1,9 +1,12 @@
 """Config files, variants, overrides, and what is refused by name."""
 
+import dataclasses
 import importlib
 import pathlib
 import subprocess
 import sys
+import typing
+from typing import Annotated
 
 import pytest
 
@@ -113,7 +116,7 @@ def _unpack(changes):
     ),
     (
       {"dataset.world.num_rare": 0},
-      r"config\.dataset\.world: a small world needs.*give num_seen",
+      r"config\.dataset\.world\.num_rare=0 is out of range.*at least 1",
     ),
     ({"train.schedule": "cosin"}, r"train\.schedule='cosin' is not"),
     ({"loss.scene_distill_form": "l2"}, r"loss\.scene_distill_form='l2'"),
@@ -135,6 +138,67 @@ def test_what_is_wrong_is_named_by_its_path(changes, message):
   with pytest.raises(InputError, match=f"(?s){message}") as error:
     _unpack(changes)
   assert str(error.value).count("Remedy:") == 1
+
+
+# A field of each kind of range -> values outside it, and on its border inside.
+RANGES = {
+  "train.steps": ([-1, -(10**30), 2**31, 10**30], [0, 2**31 - 1]),
+  "train.epochs": ([0, -3], [1]),
+  "train.batch_size": ([0, -8], [1]),
+  "train.keep": ([0], [1]),
+  "train.log_every": ([-1], [0]),
+  "train.learning_rate": ([0, -1e-4, float("nan"), float("inf")], [1e-9]),
+  "train.weight_decay": ([-1e-4, float("nan"), 10**400], [0]),
+  "train.clip_norm": ([0.0], [1e-9]),
+  "eval.batch_size": ([0], [1]),
+  "eval.sheet_examples": ([-1], [0]),
+  "eval.trained_bias": ([float("nan"), float("-inf")], [-2.0]),
+  "mesh.data": ([-2, 0], [-1, 1]),
+  "mesh.model": ([0, -1], [1]),
+  "seed": ([-1, 2**32], [0]),
+  "teacher.batch_size": ([0], [1]),
+  "teacher.process_count": ([-1], [0]),
+  "teacher.jrg.judge": ([-0.1, 1.1], [0, 1]),
+  "model.heads": ([0, -8], [1]),
+  "model.dropout.student": ([-0.1, 1.0, 1.5], [0.0, 0.99]),
+  "loss.verb_kl": ([-0.3], [0.0]),
+  "loss.verb_kl_temperature": ([0.0, -1.0], [0.5]),
+  "loss.verb_smoothing": ([1.0], [0.0]),
+  "dataset.num_rare": ([-1], [0]),
+  "dataset.world.jpeg_quality": ([0, 101], [1, 100]),
+  "dataset.world.train_seen": ([(0, 5), (-1, 2)], [(1, 1)]),
+  "dataset.world.blank": ([-0.1, 1.5], [0.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_numbers_out_of_range_are_refused_by_their_flag(field):
+  outside, inside = RANGES[field]
+  for value in outside:
+    with pytest.raises(InputError) as error:
+      _unpack({field: value})
+    said = str(error.value)
+    assert field in said and said.count("Remedy:") == 1, said
+  for value in inside:
+    _unpack({field: value})
+
+
+def test_every_number_of_the_configuration_states_its_range():
+  """A new field without one would take a negative number in silence."""
+  free = {"eval.trained_bias"}
+
+  def numbers(cls, path=""):
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name, kind in hints.items():
+      inner = [kind, *typing.get_args(kind)]
+      for one in inner:
+        if isinstance(one, type) and dataclasses.is_dataclass(one):
+          yield from numbers(one, f"{path}{name}.")
+        elif one in (int, float) and typing.get_origin(kind) is not Annotated:
+          yield f"{path}{name}"
+
+  found = {n for n in numbers(config_lib.Config) if "interactions." not in n}
+  assert found == free
 
 
 def test_missing_field_is_named():

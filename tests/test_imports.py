@@ -17,7 +17,11 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("input_pipeline", "mipd_jax", "configs", "benchmarks")
 DATA = "input_pipeline"
-CONTRACT = ("input_pipeline.schema", "input_pipeline.errors")
+CONTRACT = (
+  "input_pipeline.schema",
+  "input_pipeline.errors",
+  "input_pipeline.ranges",
+)
 SMALL = (
   "mipd_jax.precision",
   "mipd_jax.randomness",

@@ -1,8 +1,13 @@
 """Sizes and rates of a small world."""
 
 import dataclasses
+from typing import Annotated
 
+from input_pipeline import ranges
 from input_pipeline.errors import InputError
+
+# Fewer pixels than this show nothing.
+_Side = Annotated[int, ranges.Range(16)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,24 +33,24 @@ class WorldConfig:
     jpeg_quality: of the written images.
   """
 
-  seed: int = 0
-  num_seen: int = 64
-  num_rare: int = 16
-  num_unseen: int = 16
-  num_nouns: int = 138
-  train_seen: tuple[int, int] = (16, 90)
-  train_rare: tuple[int, int] = (3, 6)
-  dev_images: tuple[int, int, int] = (5, 6, 10)
-  test_images: tuple[int, int, int] = (16, 20, 40)
-  longer_side: tuple[int, int] = (96, 128)
-  aspect: tuple[float, float] = (0.8, 1.25)
-  attribute_noise: float = 0.04
-  preferred: float = 0.7
-  blank: float = 0.05
-  hidden: float = 0.05
-  slip: float = 0.12
-  skip: float = 0.04
-  jpeg_quality: int = 95
+  seed: ranges.Whole = 0
+  num_seen: ranges.Count = 64
+  num_rare: ranges.Count = 16
+  num_unseen: ranges.Count = 16
+  num_nouns: ranges.Count = 138
+  train_seen: tuple[ranges.Count, ranges.Count] = (16, 90)
+  train_rare: tuple[ranges.Count, ranges.Count] = (3, 6)
+  dev_images: tuple[ranges.Whole, ranges.Whole, ranges.Whole] = (5, 6, 10)
+  test_images: tuple[ranges.Whole, ranges.Whole, ranges.Whole] = (16, 20, 40)
+  longer_side: tuple[_Side, _Side] = (96, 128)
+  aspect: tuple[ranges.Positive, ranges.Positive] = (0.8, 1.25)
+  attribute_noise: ranges.Share = 0.04
+  preferred: ranges.Share = 0.7
+  blank: ranges.Share = 0.05
+  hidden: ranges.Share = 0.05
+  slip: ranges.Share = 0.12
+  skip: ranges.Share = 0.04
+  jpeg_quality: Annotated[int, ranges.Range(1, 100)] = 95
 
   def __post_init__(self):
     if min(self.num_seen, self.num_rare, self.num_unseen) < 1:

@@ -1,7 +1,9 @@
 """Sizes and rates of a small world of interactions."""
 
 import dataclasses
+from typing import Annotated
 
+from input_pipeline import ranges
 from input_pipeline.errors import InputError
 
 
@@ -28,22 +30,22 @@ class PairWorldConfig:
     jpeg_quality: of the written images.
   """
 
-  seed: int = 0
-  num_verbs: int = 24
-  num_objects: int = 12
-  objects_per_verb: tuple[int, int] = (3, 6)
-  unseen_share: float = 0.2
-  rare_share: float = 0.2
-  train_images: int = 2400
-  test_images: int = 800
-  people: tuple[float, float, float] = (0.6, 0.3, 0.1)
-  idle: float = 0.15
-  side: int = 128
-  jitter: float = 0.05
-  missed: float = 0.05
-  false_boxes: float = 0.5
-  mistaken: float = 0.05
-  jpeg_quality: int = 95
+  seed: ranges.Whole = 0
+  num_verbs: ranges.Count = 24
+  num_objects: ranges.Count = 12
+  objects_per_verb: tuple[ranges.Count, ranges.Count] = (3, 6)
+  unseen_share: ranges.Share = 0.2
+  rare_share: ranges.Share = 0.2
+  train_images: ranges.Count = 2400
+  test_images: ranges.Count = 800
+  people: tuple[ranges.Share, ranges.Share, ranges.Share] = (0.6, 0.3, 0.1)
+  idle: ranges.Share = 0.15
+  side: Annotated[int, ranges.Range(16)] = 128
+  jitter: ranges.Weight = 0.05
+  missed: ranges.Share = 0.05
+  false_boxes: ranges.Weight = 0.5
+  mistaken: ranges.Share = 0.05
+  jpeg_quality: Annotated[int, ranges.Range(1, 100)] = 95
 
   def __post_init__(self):
     low, high = self.objects_per_verb

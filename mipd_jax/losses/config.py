@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from input_pipeline import ranges
+
 _CHOICES = {
   "scene_distill_form": ("l1", "cosine"),
   "verb_names": ("trained", "all"),
@@ -18,49 +20,53 @@ class LossConfig:
   """
 
   # Verb.
-  verb: float = 1.0
-  verb_smoothing: float = 0.1
+  verb: ranges.Weight = 1.0
+  verb_smoothing: ranges.Part = 0.1
   # Logits adjusted by the class prior; False in the reference.
   verb_prior: bool = True
   # Verbs that compete: those with training images, or all (reference), unseen
   # ones as negatives of every image.
   verb_names: str = "trained"
   # Scene distillation: student verb embedding -> scene target.
-  scene_distill: float = 1.0
+  scene_distill: ranges.Weight = 1.0
   scene_distill_form: str = "cosine"  # l1 (reference) | cosine
   detach_teacher: bool = True  # row 7: False in the reference
   # Scene target itself.
-  scene_contrast: float = 0.5  # hinge against the negative rationale
-  scene_align: float = 0.5  # InfoNCE against positive rationales
+  scene_contrast: ranges.Weight = 0.5  # hinge against the negative rationale
+  scene_align: ranges.Weight = 0.5  # InfoNCE against positive rationales
   align_negative: bool = True  # whether the negative one competes there too
-  align_temperature: float = 0.1
-  teacher_verb: float = 1.0  # cross entropy of the scene target
+  align_temperature: ranges.Positive = 0.1
+  teacher_verb: ranges.Weight = 1.0  # cross entropy of the scene target
   # Verb logits of the teacher, or the student encoder's own zero-shot ones.
-  verb_kl: float = 0.3
+  verb_kl: ranges.Weight = 0.3
   verb_kl_source: str = "teacher"
   # These three: docs/ablations.md, 'How the preset was chosen'.
-  verb_kl_temperature: float = 2.0
-  verb_kl_gain: float = 2.0  # multiplies the logits that are distilled
+  verb_kl_temperature: ranges.Positive = 2.0
+  verb_kl_gain: ranges.Positive = (
+    2.0  # multiplies the logits that are distilled
+  )
   # Both sides under the training images' class prior.
   verb_kl_prior: bool = False
   # trained | untrained | decoupled | all; all but the first use the *names* of
   # unseen verbs.
   verb_kl_names: str = "all"
   # Share of the untrained names that the KL term gets to know.
-  verb_kl_listed: float = 1.0
+  verb_kl_listed: ranges.Share = 1.0
   # Nouns.
-  noun_sum: float = 1.0  # on the scores that are evaluated, where summed
-  noun_closed: float = 0.0
-  noun_text: float = 0.0
-  noun_smoothing: float = 0.1
+  noun_sum: ranges.Weight = (
+    1.0  # on the scores that are evaluated, where summed
+  )
+  noun_closed: ranges.Weight = 0.0
+  noun_text: ranges.Weight = 0.0
+  noun_smoothing: ranges.Part = 0.1
   # Gaze distillation: role embedding -> gaze target.
-  gaze_distill: float = 1.0
-  gaze_contrast: float = 0.5
-  teacher_noun: float = 1.0
+  gaze_distill: ranges.Weight = 1.0
+  gaze_contrast: ranges.Weight = 0.5
+  teacher_noun: ranges.Weight = 1.0
   # Boxes.
-  box: float = 5.0
-  giou: float = 5.0
-  confidence: float = 5.0
+  box: ranges.Weight = 5.0
+  giou: ranges.Weight = 5.0
+  confidence: ranges.Weight = 5.0
 
   def __post_init__(self):
     for name, choices in _CHOICES.items():

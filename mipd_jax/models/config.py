@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from input_pipeline import ranges
+
 VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")
 NOUN_HEADS = ("closed", "text", "sum")
@@ -12,19 +14,19 @@ TEACHER_POOLINGS = ("cls", "mean", "class_query", "learned_query", "text")
 class Sizes:
   """What the data says: sizes of the label spaces."""
 
-  num_verbs: int
-  num_roles: int
-  num_nouns: int
+  num_verbs: ranges.Count
+  num_roles: ranges.Count
+  num_nouns: ranges.Count
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
   """Dropout rates; the defaults are the reference's."""
 
-  student: float = 0.5  # on the projected image tokens
-  decoder: float = 0.1  # attention weights, both attentions, FFN
-  noun: float = 0.3
-  box: float = 0.2  # box and confidence heads
+  student: ranges.Part = 0.5  # on the projected image tokens
+  decoder: ranges.Part = 0.1  # attention weights, both attentions, FFN
+  noun: ranges.Part = 0.3
+  box: ranges.Part = 0.2  # box and confidence heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +38,9 @@ class ModelConfig:
   reference's.
   """
 
-  hidden: int = 512
-  heads: int = 8
-  feed_forward: int = 2048
+  hidden: ranges.Count = 512
+  heads: ranges.Count = 8
+  feed_forward: ranges.Count = 2048
   dropout: Dropout = Dropout()
   # Student.
   verb_pooling: str = "attention"  # cls | attention

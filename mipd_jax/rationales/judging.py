@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from input_pipeline import schema
+from input_pipeline import ranges, schema
 from input_pipeline.errors import InputError
 from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
@@ -52,16 +52,16 @@ class JrgConfig:
     images_per_part: images in a part; a stopped run loses one at most.
   """
 
-  seed: int = 0
+  seed: ranges.Whole = 0
   style: str = "full"
-  attempts: int = 4
-  temperature: float = 0.7
-  max_new_tokens: int = 96
-  words: int = 50
-  max_words: int = 80
-  judge: float = 0.5
-  definition_words: int = 8
-  images_per_part: int = 512
+  attempts: ranges.Count = 4
+  temperature: ranges.Weight = 0.7
+  max_new_tokens: ranges.Count = 96
+  words: ranges.Count = 50
+  max_words: ranges.Count = 80
+  judge: ranges.Share = 0.5
+  definition_words: ranges.Whole = 8
+  images_per_part: ranges.Count = 512
 
   def __post_init__(self):
     if self.style not in prompts.STYLES:
