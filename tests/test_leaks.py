@@ -181,6 +181,69 @@ def test_not_by_label_banks(folder):
     assert not any(finder.find(text) for some in prompts for text in some)
 
 
+@pytest.mark.parametrize(
+  ("name", "text", "is_named"),
+  [
+    # Scripts without spaces: anywhere; beside other scripts as well.
+    ("跳高", "球员在球场跳高", True),
+    ("跳高", "跳过高墙", False),
+    ("跑步", "他在跑\n步。", True),
+    ("走る", "男の子が走る", True),
+    ("スケート", "少年がｽｹｰﾄをする", True),
+    ("กระโดด", "เด็กกระโดด", True),
+    ("กิน", "เขากำลังกินข้าว", True),
+    ("수영", "남자가 수영을 한다", True),
+    ("eating", "他在eating东西", True),
+    ("T字路", "XT字路", False),
+    # Marks belong to words, before or in their letter.
+    ("กิน", "กีน", False),
+    ("ก", "กิน", False),
+    ("खा", "वह खाना", False),
+    ("दौड़ना", "लड़का दौड़ना चाहता", True),
+    ("பேச", "பேசு", False),
+    ("café", "un cafe\u0301", True),
+    ("cafe\u0301", "UN CAFÉ", True),
+    ("cafe", "un café", False),
+    ("đi bộ", "Anh ấy đi b\u00f4\u0323.", True),
+    ("đi bộ", "Anh ấy ĐI BO\u0302\u0323.", True),
+    # Capitals of all languages, wide letters, what cannot be seen.
+    ("içmek", "İÇMEK", True),
+    ("ısırmak", "ISIRMAK", True),
+    ("ISIRMAK", "ısırmak", True),
+    ("straßenfegen", "STRASSENFEGEN", True),
+    ("τρέχων", "ΤΡΈΧΩΝ", True),
+    ("бег", "Бег!", True),
+    ("бег", "бега", False),
+    ("eating", "ｅａｔｉｎｇ ｂｒｅａｄ", True),
+    ("eating", "eat\u00ading\ufeff", True),
+    ("eating", "is\u200beating", True),
+    ("أكل", "أَكَلَ الولد", True),
+    ("high_jumping", "é high jumping", True),
+    ("eating", "é beating", False),
+    ("🏃", "he 🏃 now", True),
+  ],
+)
+def test_names_in_other_scripts(name, text, is_named):
+  assert leaks.NameFinder([name]).find(text) == [name] * is_named
+
+
+def test_names_that_differ_in_their_way_of_writing_alone_are_both_found():
+  finder = leaks.NameFinder(["Eating", "eating"])
+  assert finder.find("ｅating") == ["Eating", "eating"]
+
+
+def test_rationale_without_spaces_is_withheld(folder, tmp_path):
+  """A verb named in Chinese, from the folder to what training reads."""
+  for path in (folder / "SWiG_jsons").iterdir():
+    text = path.read_text().replace('"eating"', '"吃饭"')
+    path.write_text(text.replace("eating\n", "吃饭\n"))
+  _say(folder, "jumping_train_0.jpg", RATIONALE_KEYS[3], "他正在吃饭。")
+  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  split = dataset.split("train")
+  assert split.rationales(split.names.index("jumping_train_0.jpg")) is None
+  assert dataset.builder.info.metadata["withheld"] == 1
+
+
 def test_name_finder():
   finder = leaks.NameFinder(["eating", "playing tennis", "x-raying"])
   assert finder.find("Eating. EATING, beating") == ["eating"]
