@@ -75,7 +75,7 @@ def set_small_student(
   hidden = 32 if debug else 128
   config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
   # The paper's rates suit 75,702 images and width 512.
-  config.model.dropout.update(student=0.1, noun=0.1, box=0.0)
+  config.model.dropout.student = 0.1
   config.train.update(
     steps=12 if debug else steps,
     batch_size=16 if debug else 64,

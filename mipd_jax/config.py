@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -19,10 +20,11 @@ from input_pipeline import ranges
 from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
 from input_pipeline.small_world.pair_config import PairWorldConfig
+from mipd_jax import presets
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.rationales.judging import JrgConfig
-from mipd_jax.tasks.config import TASKS, InteractionsConfig
+from mipd_jax.tasks.config import TASKS, InteractionsConfig, idle_fields
 
 T = TypeVar("T")
 _VERB_SCORES = ("sum", "mean", "calibrated")  # as of teachers/image_teachers
@@ -257,11 +259,6 @@ class Config:
         f"task={self.task!r} does not go with interactions="
         f"{'set' if self.interactions else 'None'}"
       )
-    if self.eval.trained_bias and self.task != "situations":
-      raise ValueError(
-        f"eval.trained_bias={self.eval.trained_bias} is a matter of verbs: "
-        f"task={self.task!r} has none"
-      )
     if self.teacher.foundation and self.world is None:
       raise ValueError(
         f"teacher.foundation is set but {self.world_field}, whose images it "
@@ -272,6 +269,32 @@ class Config:
       raise ValueError(
         f"model.teacher_branch is off but loss.{needed[0]} is not 0"
       )
+    self._refuse_idle()
+
+  def _refuse_idle(self) -> None:
+    """A field that does nothing has its default, or its preset's value."""
+    usual = [(ModelConfig(), LossConfig())]
+    if self.preset in presets.PRESETS:
+      usual.append(presets.preset_defaults(self.preset))
+    allowed = [
+      types.SimpleNamespace(
+        dataset=DatasetConfig(""),
+        teacher=TeacherConfig("", "", ""),
+        model=model,
+        loss=loss,
+        eval=EvalConfig(),
+        interactions=InteractionsConfig(),
+      )
+      for model, loss in usual
+    ]
+    for name, why in idle_fields(self):
+      value = operator.attrgetter(name)
+      values = [value(one) for one in allowed]
+      if value(self) not in values:
+        raise InputError(
+          f"{name}={value(self)!r} does nothing with {why}",
+          f"leave it out, or at {values[-1]!r}",
+        )
 
   @property
   def world(self) -> WorldConfig | PairWorldConfig | None:

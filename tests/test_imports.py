@@ -69,6 +69,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "input_pipeline.small_world.pair_config",
     "mipd_jax.losses.config",
     "mipd_jax.models.config",
+    "mipd_jax.presets",
     "mipd_jax.rationales.judging",
     "mipd_jax.tasks.config",
   ),

@@ -1,9 +1,14 @@
 """One loop, one cache, one set of stages for both tasks."""
 
 import ast
+import dataclasses
 import json
+import operator
 import pathlib
+import re
+import types
 
+import jax
 import pytest
 
 from configs import hico_det, ov_swig, synthetic
@@ -11,14 +16,20 @@ from input_pipeline.errors import InputError
 from mipd_jax import config as config_lib
 from mipd_jax import tasks
 from mipd_jax.inference import workdir
+from mipd_jax.losses.config import LossConfig
+from mipd_jax.models.mipd import Mipd
+from mipd_jax.models.pair_mipd import PairMipd
+from mipd_jax.tasks.config import NOT_READ, InteractionsConfig
 from mipd_jax.tasks.interactions import Interactions
 from mipd_jax.tasks.situations import Situations
 from mipd_jax.tasks.task import Task
+from tests import batches, models, pair_batches
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The configuration refuses fields that do not go together.
 MAY_ASK = ("mipd_jax/config.py",)
 NAMES = ("situations", "interactions", "hico_det", "ov_swig", "swig")
+TEACHER_TERMS = tuple(f"loss.{name}" for name in LossConfig().teacher_terms)
 
 
 def questions(source: str) -> list[int]:
@@ -122,11 +133,129 @@ def test_situations_know_nothing_of_it():
     ({"interactions.dropping": "image"}, "dropping"),
     ({"interactions.min_score": 1.5}, "min_score"),
     ({"interactions.detection_power": -1.0}, "detection_power"),
+    ({"interactions.nms_threshold": 0.5}, "nothing with interactions.nms"),
+    (
+      {"interactions.split": "full", "interactions.dropping": "label"},
+      "dropping='label' does nothing with interactions.split='full'",
+    ),
+    (
+      {
+        "interactions.train_detections": "",
+        "interactions.test_detections": "",
+        "interactions.min_score": 0.5,
+      },
+      "min_score=0.5 does nothing with annotated boxes",
+    ),
+    (
+      {
+        "model.teacher_branch": False,
+        **dict.fromkeys(TEACHER_TERMS, 0.0),
+        "model.gaze": False,
+      },
+      "model.gaze=False does nothing with model.teacher_branch",
+    ),
+    *(
+      ({name: value}, rf"{name}=.* does nothing with task='interactions'")
+      for name, value in (
+        ("dataset.num_rare", 3),
+        ("dataset.mirrored", True),
+        ("teacher.jrg.definition_words", 3),
+        ("model.noun_head", "text"),
+        ("model.dropout.box", 0.5),
+        ("loss.scene_distill_form", "l1"),
+        ("loss.verb_smoothing", 0.2),
+        ("loss.noun_sum", 0.0),
+        ("loss.box", 1.0),
+        ("eval.trained_bias", 1.0),
+      )
+    ),
   ],
 )
 def test_wrong_settings_are_refused(changes, told):
   with pytest.raises(InputError, match=told):
     unpacked(hico_det.get_config("debug"), **changes)
+
+
+# A value of each field that is not the preset's; numbers are added to.
+_OTHER = {
+  "verb_names": "all",
+  "scene_distill_form": "l1",
+  "verb_kl_source": "clip",
+  "verb_kl_names": "trained",
+  "verb_kl_listed": 0.5,
+  "verb_pooling": "cls",
+  "role_queries": "embedding",
+  "noun_head": "text",
+  "teacher_pooling": "mean",
+  "hidden": 64,
+  "heads": 2,
+  "teacher_branch": False,
+}
+
+
+def _changed(config, name):
+  *parents, last = name.split(".")
+  inner = operator.attrgetter(".".join(parents))(config) if parents else config
+  value = getattr(inner, last)
+  other = not value if isinstance(value, bool) else _OTHER.get(last)
+  other = value + 0.25 if other is None and isinstance(value, float) else other
+  other = value + 8 if other is None else other
+  changed = dataclasses.replace(inner, **{last: other})
+  if parents:
+    changed = dataclasses.replace(config, **{parents[0]: changed})
+  return changed
+
+
+def _leaves(config, prefix=""):
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from _leaves(value, f"{prefix}{field.name}.")
+    else:
+      yield prefix + field.name
+
+
+@pytest.mark.parametrize("task", [Situations(), Interactions()])
+def test_what_a_task_does_not_read_changes_nothing(task):
+  """And every other field of model and loss changes the training step."""
+  situations = isinstance(task, Situations)
+  fixture = batches if situations else pair_batches
+  module = Mipd if situations else PairMipd
+  data = (fixture.batch(), fixture.banks())
+  config, losses = models.configs("mipd")
+  key = jax.random.key(0)
+
+  def outputs_of(config):
+    model = module(config, fixture.SIZES)
+    return lambda key, *data: model.init_with_output(
+      {"params": key, "dropout": key}, *data, train=True
+    )[0]
+
+  outputs = jax.eval_shape(outputs_of(config), key, *data)
+
+  def total(losses):
+    objective = task.objective(
+      types.SimpleNamespace(loss=losses, interactions=InteractionsConfig())
+    )
+    return lambda *given: objective.total(*given, objective.settings)
+
+  def program(function, argument):
+    text = str(jax.make_jaxpr(function)(argument, *data))
+    return re.sub(r"0x[0-9a-f]+", "", text)
+
+  idle = set()
+  for part, whole, of, argument in (
+    ("model", config, outputs_of, key),
+    ("loss", losses, total, outputs),
+  ):
+    usual = program(of(whole), argument)
+    idle |= {
+      f"{part}.{name}"
+      for name in _leaves(whole)
+      if program(of(_changed(whole, name)), argument) == usual
+    }
+  told = NOT_READ["situations" if situations else "interactions"]
+  assert idle == {x for x in told if x.startswith(("model.", "loss."))}
 
 
 def test_preset_reference_has_no_pairs():

@@ -1,11 +1,57 @@
-"""Settings of the task `interactions`; situations have none of their own."""
+"""Settings of the task `interactions`, and which settings a task ignores."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 from input_pipeline.small_world.pair_config import PairWorldConfig
 
 TASKS = ("situations", "interactions")
 DROPPING = ("pair", "label")  # as of input_pipeline/hico_det/splits
+# Fields of a config that a task never reads, by dotted names.
+NOT_READ: dict[str, tuple[str, ...]] = {
+  "situations": (),
+  "interactions": (
+    *("dataset.world", "dataset.num_rare", "dataset.num_unseen"),
+    *("dataset.split_seed", "dataset.mirrored"),
+    "teacher.jrg.definition_words",
+    *("model.role_queries", "model.noun_head"),
+    *("model.dropout.noun", "model.dropout.box"),
+    *("loss.verb_smoothing", "loss.verb_prior", "loss.verb_names"),
+    *("loss.scene_distill_form", "loss.verb_kl_prior"),
+    *("loss.noun_sum", "loss.noun_closed", "loss.noun_text"),
+    *("loss.noun_smoothing", "loss.box", "loss.giou", "loss.confidence"),
+    "eval.trained_bias",
+  ),
+}
+_TEACHER_BRANCH = (
+  *("model.scene_prompt", "model.instance_prompt", "model.teacher_pooling"),
+  *("model.gaze", "model.mask_padding"),
+)
+
+
+def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
+  """Yields the fields that do nothing in a run, and why, for messages.
+
+  Args:
+    config: a `mipd_jax.config.Config`.
+  """
+  for name in NOT_READ[config.task]:
+    yield name, f"task={config.task!r}"
+  if not config.model.teacher_branch:
+    for name in _TEACHER_BRANCH:
+      yield name, "model.teacher_branch=False"
+  pairs = config.interactions
+  if pairs is None:
+    return
+  if not pairs.nms:
+    yield "interactions.nms_threshold", "interactions.nms=False"
+  if pairs.split == "full":
+    yield "interactions.dropping", "interactions.split='full'"
+  if not (pairs.train_detections or pairs.test_detections):
+    # Annotated boxes have the score 1.
+    for name in ("min_score", "detection_power"):
+      yield f"interactions.{name}", "annotated boxes (no detections)"
 
 
 @dataclasses.dataclass(frozen=True)
