@@ -124,6 +124,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.inference",
     "mipd_jax.metrics.scores",
     "mipd_jax.models",
+    "mipd_jax.rationales.placeholders",
     "mipd_jax.rationales.wording",
     "mipd_jax.teachers",
     "mipd_jax.training",

@@ -178,3 +178,22 @@ def test_prompts_tell_what_is_needed():
 
 def test_tidy():
   assert tidy('Answer: "A dog\n jumps."\n\nNext: more') == "A dog jumps."
+
+
+@pytest.mark.parametrize(
+  ("text", "phrase", "there"),
+  [
+    ("el niño salta", "niño", True),
+    ("el nin\u0303o salta", "niño", True),
+    ("el niñote salta", "niño", False),
+    ("男孩在操场跳绳", "男孩", True),
+    ("男孩在操场跳绳", "女孩", False),
+    ("소년이 공원에서", "공원", True),
+    ("лошади бегут", "лошади", True),
+    ("लड़की और लड़का", "लड़की", True),
+    ("लड़की और लड़का", "लड़", False),
+    ("A dog's 2 bones", "dogs", True),
+  ],
+)
+def test_words_of_any_script(text, phrase, there):
+  assert stems.contains(stems.stems(text), phrase) == there

@@ -5,6 +5,7 @@ import pytest
 
 from input_pipeline import schema, vocabulary
 from input_pipeline.errors import InputError
+from mipd_jax.inference.sentence import sentence
 from mipd_jax.rationales import templates, wording
 from tests import fakes
 
@@ -130,6 +131,180 @@ def test_short_definition():
   text = 'a member (of a club) that  barks; "the dog barked"'
   assert wording.short(text) == "a member that barks"
   assert wording.short(text, 2) == "a member"
+
+
+# Frame with nouns, abstract, the predictor's sentence, the rationale's.
+NAMES = [
+  (
+    {"agent": "man", "body_part": "nose"},
+    "an AGENT touches a BODY_PART",
+    "the man touches the nose",
+    "a man touches a nose",
+  ),
+  (
+    {"agent": "man", "body part": "nose"},
+    "an AGENT touches a BODY PART, BODYPART, BODY-PART or BODY_PART",
+    "the man touches the nose, the nose, the nose or the nose",
+    "a man touches a nose, a nose, a nose or a nose",
+  ),
+  (
+    {"agent": "man", "bodypart": "nose"},
+    "an AGENT touches a BODY-PART",
+    "the man touches the nose",
+    "a man touches a nose",
+  ),
+  (
+    {"agent": "man", "co-agent": "woman"},
+    "an AGENT dances with a CO-AGENT",
+    "the man dances with the woman",
+    "a man dances with a woman",
+  ),
+  (  # no role of this frame, and no place for a part of it
+    {"agent": "man"},
+    "an AGENT dances with a CO-AGENT on SUB_AGENTS",
+    "the man dances with a co-agent on sub agents",
+    "a man dances with a co-agent on sub agents",
+  ),
+  (
+    {"agent": "man", "to": "park", "o": "ball"},
+    "the AGENT goes to the TO with O, AGENTTO and TOO",
+    "the man goes to the park with the ball, agentto and too",
+    "a man goes to a park with a ball, agentto and too",
+  ),
+  (
+    {"agent": "man", "coagent": "boy", "bodypart": "head"},
+    "the AGENT shaves the COAGENT'sBODYPART",
+    "the man shaves the boy's head",
+    "a man shaves a boy's head",
+  ),
+  (
+    {"agent": "man", "coagent": "boy", "bodypart": "head"},
+    "an AGENT shaves a COAGENT's(when different than the AGENT)BODYPART",
+    "the man shaves the boy's head",
+    "a man shaves a boy's(when different than a man) head",
+  ),
+  (
+    {"agent": "bird", "agentpart": "wing", "part": "leg"},
+    "The AGENT's AGENTPARTs, its AGENT PART, a PART",
+    "the bird's wing, its bird the leg, the leg",
+    "a bird's wing, its bird a leg, a leg",
+  ),
+  (
+    {"agent": "man", "parachute": "sheet"},
+    "the AGENT PARACHUTEd using PARACHUTEs",
+    "the man parachuted using the sheet",
+    "a man parachuted using a sheet",
+  ),
+  (
+    {"item": "ball", "item1": "cup", "item2": "box"},
+    "ITEM1 and ITEM2 beside an ITEM and ITEM3",
+    "the cup and the box beside the ball and item3",
+    "a cup and a box beside a ball and item3",
+  ),
+  (
+    {"agent": "man", "victim": "boy"},
+    "AGENT/VICTIM or (AGENT-VICTIM)",
+    "the man/the boy or",
+    "a man/a boy or (a man-a boy)",
+  ),
+  (
+    {"agente": "niño", "obstáculo": "valla"},
+    "AGENTE salta OBSTÁCULO, OBSTACULO",
+    "the niño salta the valla, the valla",
+    "a niño salta a valla, a valla",
+  ),
+  (  # accents apart in the name, and apart in the abstract
+    {"agente": "niño", "obsta\u0301culo": "valla"},
+    "AGENTE salta OBSTÁCULO, OBSTA\u0301CULO",
+    "the niño salta the valla, the valla",
+    "a niño salta a valla, a valla",
+  ),
+  (
+    {"агент": "boy", "часть_тела": "hand", "к": "park"},
+    "АГЕНТ идёт К, ЧАСТЬ ТЕЛА, КТО",
+    "the boy идёт the park, the hand, кто",
+    "a boy идёт a park, a hand, кто",
+  ),
+  (
+    {"agent": "man", "item": "car"},
+    "the AGENT hits an ITEM, different from Agent, by Items and Itemize",
+    "the man hits the car, different from the man, by the car and Itemize",
+    "a man hits a car, different from a man, by a car and Itemize",
+  ),
+  ({"işçi": "man"}, "İŞÇİ çalışır", "the man çalışır", "a man çalışır"),
+  ({"straße": "road"}, "STRASSE", "the road", "a road"),
+  ({"όχημα": "car"}, "ΟΧΗΜΑ, ΌΧΗΜΑ", "the car, the car", "a car, a car"),
+  (
+    {"主体": "男孩", "地点": "操场"},
+    "主体在地点跳绳",
+    "男孩在操场跳绳",
+    "男孩在操场跳绳",
+  ),
+  (
+    {"agent": "boy", "place": "park"},
+    "AGENT在PLACE跳绳",
+    "the boy在the park跳绳",
+    "a boy在a park跳绳",
+  ),
+  (
+    {"주체": "소년", "장소": "공원"},
+    "주체가 장소에서 뛴다",
+    "소년가 공원에서 뛴다",
+    "소년가 공원에서 뛴다",
+  ),
+  (  # the second word only begins like the role
+    {"कर्ता": "लड़का"},
+    "कर्ता और कर्तापन",
+    "लड़का और कर्तापन",
+    "लड़का और कर्तापन",
+  ),
+]
+
+
+@pytest.mark.parametrize(("nouns", "abstract", "predicted", "told"), NAMES)
+def test_role_names_of_any_script(nouns, abstract, predicted, told):
+  assert sentence("x", nouns, abstract) == predicted
+  assert wording.sentence(tuple(nouns), nouns, abstract) == told
+
+
+@pytest.mark.parametrize(
+  ("verb", "nouns", "abstract", "predicted", "told"),
+  [
+    (
+      "跳绳",
+      {"主体": "boy", "绳": "rope"},
+      "",
+      "the boy is 跳绳 with the rope",
+      "a boy as 主体, a rope as 绳",
+    ),
+    (
+      "going",
+      {"agent": "man", "to": "park"},
+      "someone GOES there",  # names no role
+      "the man is going with the park",
+      "a man as agent, a park as to",
+    ),
+    ("x", {}, "something FALLS", "someone is x", "something falls"),
+  ],
+)
+def test_abstracts_without_roles(verb, nouns, abstract, predicted, told):
+  assert sentence(verb, nouns, abstract) == predicted
+  assert wording.sentence(tuple(nouns), nouns, abstract) == told
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no SWiG vocabulary here")
+def test_no_placeholder_survives_in_a_filled_frame_of_swig():
+  words = vocabulary.load(SHARED)
+  for verb, abstract in enumerate(words.verb_abstracts):
+    roles = words.frame_roles(verb)
+    nouns = {role: f"noun{i}" for i, role in enumerate(roles)}
+    for text in (
+      sentence(words.verbs[verb], nouns, abstract),
+      wording.sentence(roles, nouns, abstract),
+    ):
+      assert text == text.lower() or text[0] == "T", text
+      assert not any(f"{role.upper()}" in text for role in roles)
+      assert "the the" not in text and "a a " not in text
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no SWiG vocabulary here")

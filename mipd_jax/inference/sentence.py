@@ -8,9 +8,9 @@ ball at the field". Training's rationales fill abstracts in another way
 import re
 from collections.abc import Mapping
 
-from mipd_jax.rationales import wording
+from mipd_jax.rationales import placeholders, wording
+from mipd_jax.rationales.placeholders import Place
 
-_CURLY = "\N{RIGHT SINGLE QUOTATION MARK}"
 _REMARK = re.compile(r"\s*\([^)]*\)")
 # What leads to a role, and goes with it where nothing fills the role.
 _LEADS = (
@@ -20,9 +20,8 @@ _LEADS = (
 )
 # Places that take neither: "at the outdoors" is no English.
 _ADVERBS = ("indoors", "inside", "outdoors", "outside")
-_ROLE = re.compile(
-  rf"(?:\b(?P<lead>{_LEADS})\s+)?(?:\b(?:an?|the)\s+)?"
-  r"\b(?P<role>[A-Z]{3,}[0-9]*)(?:(?P<owner>s'|'s)|s)?(?!\w)"
+_BEFORE = re.compile(
+  rf"(?:\b(?P<lead>{_LEADS})\s+)?(?:\b(?:[Aa]n?|[Tt]he)\s+)?$"
 )
 
 
@@ -31,48 +30,63 @@ def sentence(verb: str, nouns: Mapping[str, str], abstract: str = "") -> str:
 
   A role that nothing fills is left out with its preposition, or becomes
   "someone" or "something" where the sentence needs it. Capitals that are no
-  role of the frame become ordinary words.
+  role of the frame become ordinary words. An abstract that names no role of
+  the frame is taken for none.
 
   Args:
     verb: its name, for a verb without an abstract: "the man is juggling".
     nouns: of each role of the frame, "" where nothing fills it.
     abstract: roles in capitals; "" where there is none.
   """
-  abstract = _REMARK.sub("", abstract).replace(_CURLY, "'")
-  if not _ROLE.search(abstract):
-    abstract = plain_abstract(verb, tuple(nouns))
+  abstract = _REMARK.sub("", abstract).replace("’", "'")
+  if not placeholders.names_any(abstract, tuple(nouns)):
+    return _tidy(_plain_sentence(verb, nouns))
   dropped = ""  # the preposition that the next "and" takes over
 
-  def put(match: re.Match) -> str:
+  def put(place: Place, before: str) -> tuple[str, str]:
     nonlocal dropped
-    lead, role = match["lead"] or "", match["role"].lower()
-    noun = nouns.get(role)
-    if noun is None:
-      return match[0].lower()
+    if place.role is None:
+      return before, placeholders.plain(place.text)
+    noun = nouns[place.role]
+    if not place.cased:  # no English, so no articles
+      return before, noun or wording.vague(place.role)
+    before = wording.apart(before, place)
+    match = _BEFORE.search(before)
+    rest, lead = before[: match.start()], match["lead"] or ""
     if not noun and lead:
       dropped = lead if lead != "and" else dropped
-      return ""
+      return rest, ""
     if lead and noun in _ADVERBS:
-      return noun
+      return rest, noun
     lead = dropped if lead == "and" and dropped else lead
     dropped = ""
-    owned = match.string[: match.start()].rstrip().endswith(("'s", "s'"))
-    words = f"the {noun}" if noun else wording.vague(role)
-    words = noun if owned and noun else words
-    return f"{lead} {words}".strip() + ("'s" if match["owner"] else "")
+    words = f"the {noun}" if noun else wording.vague(place.role)
+    words = noun if noun and place.owned and not lead else words
+    return rest, f"{lead} {words}{place.owner}".strip()
 
-  text = " ".join(_ROLE.sub(put, abstract).split())
-  return re.sub(r"\s+([,.])", r"\1", text).strip(" .,")
+  return _tidy(placeholders.replace(abstract, tuple(nouns), put))
 
 
-def plain_abstract(verb: str, roles: tuple[str, ...]) -> str:
-  """An abstract for a verb that has none, by its roles' names."""
-  others = [role for role in roles if role != "place"]
+def _tidy(text: str) -> str:
+  return re.sub(r"\s+([,.])", r"\1", " ".join(text.split())).strip(" .,")
+
+
+def _plain_sentence(verb: str, nouns: Mapping[str, str]) -> str:
+  """For a verb without an abstract: "the man is juggling with the ball"."""
+  others = [role for role in nouns if role != "place"]
   first = "agent" if "agent" in others or not others else others[0]
   if first in others:
-    parts = [f"the {first.upper()} is {verb}"]
+    noun = nouns[first]
+    parts = [f"the {noun}" if noun else wording.vague(first)]
   else:
-    parts = [f"{'it' if roles else 'someone'} is {verb}"]
-  parts += [f"with the {role.upper()}" for role in others if role != first]
-  parts += ["at the PLACE"] * ("place" in roles)
+    parts = ["it" if nouns else "someone"]
+  parts += ["is", verb]
+  parts += [_led("with", nouns[role]) for role in others if role != first]
+  parts += [_led("at", nouns.get("place", ""))]
   return " ".join(parts)
+
+
+def _led(lead: str, noun: str) -> str:
+  if not noun or noun in _ADVERBS:
+    return noun
+  return f"{lead} the {noun}"

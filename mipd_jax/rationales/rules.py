@@ -10,13 +10,14 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+from input_pipeline import leaks
 from input_pipeline.vocabulary import Vocabulary
-from mipd_jax.rationales import prompts, wording
+from mipd_jax.rationales import placeholders, prompts, wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
-from mipd_jax.rationales.stems import contains, content, stem, stems
+from mipd_jax.rationales.stems import contains, content, stem, stems, words
 
 # Part of what a run is made from: raise it when any rule changes.
-VERSION = "rules-1"
+VERSION = "rules-2"
 
 _LEAST_WORDS = 3
 _ECHO = 6  # words in a row of an instruction
@@ -61,6 +62,9 @@ class Rules:
       for index, verb in enumerate(vocabulary.verbs)
       if index not in allowed
     }
+    # Names of several words are looked for as such.
+    self._long = [v for v in self._forbidden.values() if len(words(v)) > 1]
+    self._unseen = leaks.NameFinder(self._forbidden.values())
     self._names = _distinctive(vocabulary)
     self._set_form(style, max_words)
 
@@ -73,10 +77,9 @@ class Rules:
 
   def without_leaks(self, frame: AnnotatedFrame) -> AnnotatedFrame:
     """Leaves out definitions that name an unseen verb."""
-    unseen = set(self._forbidden.values())
 
     def clean(text: str) -> str:
-      return "" if unseen & set(_plain(text)) else text
+      return "" if self._unseen.find(text) else text
 
     def instances(some: tuple[Instance, ...]) -> tuple[Instance, ...]:
       return tuple(
@@ -115,12 +118,12 @@ class Rules:
 
   def _form(self, text: str) -> list[Fault]:
     """Length, echoes, loops."""
-    words = stems(text)
-    if len(words) < _LEAST_WORDS:
-      return [Fault("empty", f"it has {len(words)} words")]
+    told = stems(text)
+    if len(told) < _LEAST_WORDS:
+      return [Fault("empty", f"it has {len(told)} words")]
     faults = []
-    if len(words) > self._max_words:
-      told = f"it has {len(words)} words, more than {self._max_words}"
+    if len(told) > self._max_words:
+      told = f"it has {len(told)} words, more than {self._max_words}"
       faults.append(Fault("too long", told))
     if _MARKS.search(text) or self._echoes & set(_grams(text, _ECHO)):
       faults.append(Fault("echo", "it repeats the instructions"))
@@ -134,11 +137,18 @@ class Rules:
     Words of the frame itself are no leak: a noun may sound like a verb ("a
     painting"), a definition may have another form of it ("fish", "fishing").
     """
-    told = {word for fact in _facts(frame) for word in _plain(fact)}
+    facts = _facts(frame)
+    told = {word for fact in facts for word in words(fact)}
     leaked = {
       self._forbidden[stem(word)]
-      for word in _plain(text)
+      for word in words(text)
       if stem(word) in self._forbidden and word not in told
+    }
+    leaked |= {
+      verb
+      for verb in self._long
+      if contains(stems(text), verb)
+      and not any(contains(stems(fact), verb) for fact in facts)
     }
     return [
       Fault("unseen verb", f"it names the activity {verb!r}")
@@ -147,7 +157,7 @@ class Rules:
 
   def _glimpse_pos(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
     faults = []
-    if not self._names[frame.true.verb] & _beside_nouns(text, frame):
+    if not self._has(_beside_nouns(text, frame), frame.true.verb):
       told = f"it does not name the activity {frame.true.verb!r}"
       faults.append(Fault("verb not named", told))
     for one in frame.instances[:1]:
@@ -158,26 +168,35 @@ class Rules:
 
   def _glimpse_neg(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
     faults = []
-    words = _beside_nouns(text, frame)
-    if self._names[frame.true.verb] & words:
-      told = f"it names the true activity {frame.true.verb!r}"
-      faults.append(Fault("true verb named", told))
-    if not self._names[frame.wrong.verb] & words:
-      told = f"it does not name the activity {frame.wrong.verb!r}"
-      faults.append(Fault("verb not named", told))
+    told = _beside_nouns(text, frame)
+    if self._has(told, frame.true.verb):
+      why = f"it names the true activity {frame.true.verb!r}"
+      faults.append(Fault("true verb named", why))
+    if not self._has(told, frame.wrong.verb):
+      why = f"it does not name the activity {frame.wrong.verb!r}"
+      faults.append(Fault("verb not named", why))
     return faults
+
+  def _has(self, told: Sequence[str], verb: str) -> bool:
+    """Whether stems name a verb."""
+    return bool(self._names[verb] & set(told)) or contains(told, verb)
 
 
 def _distinctive(vocabulary: Vocabulary) -> dict[str, frozenset[str]]:
   """Per verb, its stem and those that no other verb's texts have."""
   told = {}
-  for verb, abstract, definition in zip(
-    vocabulary.verbs,
-    vocabulary.verb_abstracts,
-    vocabulary.verb_definitions,
-    strict=True,
+  for number, (verb, abstract, definition) in enumerate(
+    zip(
+      vocabulary.verbs,
+      vocabulary.verb_abstracts,
+      vocabulary.verb_definitions,
+      strict=True,
+    )
   ):
-    plain = re.sub(r"\b[A-Z]{3,}[0-9]*\b", " ", abstract)  # roles
+    roles = vocabulary.frame_roles(number)
+    plain = placeholders.replace(
+      abstract, roles, lambda place, before: (before, " ")
+    )
     texts = f"{plain} {wording.short(definition)}"
     told[verb] = {stem(verb), *content(texts)}
   verbs = {stem(verb) for verb in told}
@@ -201,24 +220,20 @@ def _facts(frame: AnnotatedFrame) -> list[str]:
   return texts
 
 
-def _beside_nouns(text: str, frame: AnnotatedFrame) -> set[str]:
+def _beside_nouns(text: str, frame: AnnotatedFrame) -> list[str]:
   """Stems of a text without its nouns, which may sound like a verb."""
-  nouns = {w for i in frame.instances for n in i.nouns for w in _plain(n)}
+  nouns = {w for i in frame.instances for n in i.nouns for w in words(n)}
   nouns |= {f"{noun}s" for noun in nouns}
-  return {stem(word) for word in _plain(text) if word not in nouns}
+  return [stem(word) for word in words(text) if word not in nouns]
 
 
-def _named(words: Sequence[str], one: Instance) -> bool:
-  return any(contains(words, noun) for noun in one.nouns)
-
-
-def _plain(text: str) -> list[str]:
-  return re.findall(r"[a-z0-9]+", text.lower())
+def _named(told: Sequence[str], one: Instance) -> bool:
+  return any(contains(told, noun) for noun in one.nouns)
 
 
 def _grams(text: str, size: int) -> list[tuple[str, ...]]:
-  words = _plain(text)
-  return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+  told = words(text)
+  return [tuple(told[i : i + size]) for i in range(len(told) - size + 1)]
 
 
 def _loops(text: str) -> bool:
@@ -226,14 +241,14 @@ def _loops(text: str) -> bool:
   grams = collections.Counter(_grams(text, 4))
   if grams and max(grams.values()) >= _LOOP:
     return True
-  sentences = [tuple(_plain(part)) for part in re.split(r"[.!?;\n]", text)]
+  sentences = [tuple(words(part)) for part in re.split(r"[.!?;\n]", text)]
   counts = collections.Counter(s for s in sentences if len(s) > 2)
   return bool(counts) and max(counts.values()) > 1
 
 
 def _gaze_pos(text: str, frame: AnnotatedFrame) -> list[Fault]:
-  words = stems(text)
-  missing = [one.noun for one in frame.instances if not _named(words, one)]
+  found = stems(text)
+  missing = [one.noun for one in frame.instances if not _named(found, one)]
   if not missing:
     return []
   told = f"it does not name {', '.join(missing)}"
@@ -242,12 +257,12 @@ def _gaze_pos(text: str, frame: AnnotatedFrame) -> list[Fault]:
 
 def _gaze_neg(text: str, frame: AnnotatedFrame) -> list[Fault]:
   """Some role must have another noun, and not its own."""
-  words = stems(text)
+  found = stems(text)
   pairs = zip(frame.instances, frame.wrong_instances, strict=True)
   for right, wrong in pairs:
-    if contains(words, wrong.noun) and not _named(words, right):
+    if contains(found, wrong.noun) and not _named(found, right):
       return []
-  named = [one.noun for one in frame.instances if _named(words, one)]
+  named = [one.noun for one in frame.instances if _named(found, one)]
   told = (
     f"it still names {', '.join(named)}"
     if named

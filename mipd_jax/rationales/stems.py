@@ -4,7 +4,9 @@ import functools
 import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"[a-z0-9]+")
+from mipd_jax.rationales import placeholders
+
+_PLAIN = re.compile(r"[a-z0-9]+")
 _FUNCTION_WORDS = """
 a an and any are as at be been being by can do does etc for from have has he
 her him his if in into is it its of off on onto one or other over out s she so
@@ -86,20 +88,43 @@ def _is_stem(rest: str, ending: str) -> bool:
   return any(letter in "aeiouy" for letter in rest)
 
 
+def words(text: str) -> list[str]:
+  """The words of a text, in order, without capitals.
+
+  Of scripts that put no spaces between words, and of Hangul, each character
+  is one, so that a name is found as a row of them.
+  """
+  text = placeholders.normal(text.lower())
+  if text.isascii():
+    return _PLAIN.findall(text)
+  found, before = [], ""
+  for letter in text:
+    if placeholders.is_mark(letter) and found and before:
+      found[-1] += letter
+      continue
+    if letter.isalnum():
+      if before.isalnum() and not placeholders.is_joined(before + letter):
+        found[-1] += letter
+      else:
+        found.append(letter)
+    before = letter if letter.isalnum() else ""
+  return found
+
+
 def stems(text: str) -> list[str]:
   """The stems of a text, in order."""
-  return [stem(word) for word in _WORD.findall(text.lower())]
+  return [stem(word) for word in words(text)]
 
 
 def content(text: str) -> list[str]:
   """Stems of a text without function words."""
-  return [stem(w) for w in _WORD.findall(text.lower()) if w not in _STOP]
+  return [stem(word) for word in words(text) if word not in _STOP]
 
 
-def contains(words: Sequence[str], phrase: str) -> bool:
-  """Whether the stems of a phrase stand in `words`, in a row."""
+def contains(told: Sequence[str], phrase: str) -> bool:
+  """Whether the stems of a phrase stand in those of a text, in a row."""
   wanted = stems(phrase)
   size = len(wanted)
   return size > 0 and any(
-    list(words[i : i + size]) == wanted for i in range(len(words) - size + 1)
+    list(told[i : i + size]) == wanted for i in range(len(told) - size + 1)
   )

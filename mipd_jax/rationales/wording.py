@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mipd_jax.rationales import placeholders
+
 # Centre of a box -> words, by thirds of the canvas.
 _COLUMNS = ("left", "", "right")
 _ROWS = ("top", "", "bottom")
 _SMALL, _LARGE = 0.03, 0.35  # shares of the canvas
-_ROLE = re.compile(r"\b(?:(?:an?|the) )?(?P<role>[A-Z]{3,}[0-9]*)\b")
+_ARTICLE = re.compile(r"\b(?:[Aa]n?|[Tt]he) $")
 _UNNAMED = {"agent": "someone", "place": "somewhere"}
 
 
@@ -37,10 +39,12 @@ def sentence(
   roles: Sequence[str], nouns: Mapping[str, str], abstract: str
 ) -> str:
   """A filled abstract, or who is what where there is no abstract."""
-  filled = fill(abstract, roles, nouns)
+  filled = ""
+  if placeholders.names_any(abstract, roles):
+    filled = fill(abstract, roles, nouns)
   if not filled:
     parts = [f"{with_article(nouns[r])} as {r}" for r in roles if r in nouns]
-    filled = ", ".join(parts)
+    filled = ", ".join(parts) or fill(abstract, roles, nouns)
   return filled.rstrip(" .")
 
 
@@ -50,23 +54,30 @@ def vague(role: str) -> str:
 
 
 def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
-  """Puts nouns for the capitals of an abstract, with their articles.
+  """Puts nouns for the roles of an abstract, with their articles.
 
   Capitals that are no role of the frame (some abstracts have them) become
   ordinary words.
   """
 
-  def replace(match: re.Match) -> str:
-    role = match["role"].lower()
-    if role in nouns:
-      return with_article(nouns[role])
-    if role in roles:
-      return vague(role)
-    return match[0].lower()
+  def put(place: placeholders.Place, before: str) -> tuple[str, str]:
+    if place.role is None:
+      return before, placeholders.plain(place.text)
+    noun = nouns.get(place.role)
+    if not place.cased:  # no English, so no articles
+      return before, noun or vague(place.role)
+    words = noun or vague(place.role)
+    if noun and not place.owned:
+      words = with_article(noun)
+    return _ARTICLE.sub("", apart(before, place)), words + place.owner
 
-  return re.sub(
-    r"\b(?:(?:an?|the) )?(?P<role>[A-Z]{3,}[0-9]*)\b", replace, abstract
-  )
+  return placeholders.replace(abstract, roles, put)
+
+
+def apart(before: str, place: placeholders.Place) -> str:
+  """What stands before a placeholder, with the space that it needs."""
+  touching = place.start and (before[-1:] in ("", ")") or place.owned)
+  return before if not touching or before[-1:] == " " else f"{before} "
 
 
 def instance(role: str, noun: str, looks: str, place: str) -> str:

@@ -1,0 +1,307 @@
+"""Where an abstract names the roles of its frame.
+
+imSitu writes them in capitals: "an AGENT shaves a COAGENT's BODYPART". What
+counts is the frame's own names, in whatever script and however their parts
+are joined: the role body_part is BODY_PART, BODY-PART, BODY PART or BODYPART.
+A name in a script without capitals stands for itself.
+"""
+
+import dataclasses
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+
+_BETWEEN = re.compile(r"[\s_-]+")
+# Letters that an abstract may write in other capitals than Python's.
+_CAPITALS = {"i": ("I", "İ"), "ı": ("I",), "ß": ("SS", "ẞ"), "ς": ("Σ",)}
+_ENDING = re.compile(r"[sS]['’]|['’][sS]|[sS]")
+_OWNER = re.compile(r"(?:[sS]['’]|['’][sS])$")
+_OWNED = re.compile(
+  r"(?:[sS]['’]|['’][sS]|\b(?:its|his|her|their))\s*(?:\([^)]*\)\s*)?$"
+)
+_OTHER = re.compile(r"[^\W_]+(?:[_-][^\W_]+)*")
+_LEAST = 3  # capitals of a word that is taken for a role of some frame
+# Scripts that put no spaces between words, and Hangul, whose particles are
+# written to the word.
+_JOINED = (
+  ("\u0e00", "\u0eff"),  # Thai, Lao
+  ("\u1000", "\u109f"),  # Myanmar
+  ("\u1780", "\u17ff"),  # Khmer
+  ("\u3005", "\u30ff"),  # kana
+  ("\u3400", "\u9fff"),  # Han
+  ("\uac00", "\ud7a3"),  # Hangul
+  ("\uf900", "\ufaff"),
+  ("\U00020000", "\U0003ffff"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """One place of an abstract.
+
+  Attributes:
+    role: as the frame calls it; None for capitals that are no role of it.
+    text: what stands there, with its ending.
+    start, end: of it in the abstract.
+    owner: "'s" as it is written, or "" where nothing belongs to the role.
+    owned: whether it belongs to what stands before: "the man's HAND".
+    cased: whether the role's name has capitals at all.
+  """
+
+  role: str | None
+  text: str
+  start: int
+  end: int
+  owner: str
+  owned: bool
+  cased: bool
+
+
+def replace(
+  abstract: str,
+  roles: Sequence[str],
+  put: Callable[[Place, str], tuple[str, str]],
+) -> str:
+  """The abstract with other words for its placeholders.
+
+  Args:
+    abstract: of a verb.
+    roles: of its frame.
+    put: (place, all that stands before it since the last one) -> what takes
+      the place of both.
+  """
+  abstract = normal(abstract)
+  parts, done = [], 0
+  for place in places(abstract, roles):
+    parts += put(place, abstract[done : place.start])
+    done = place.end
+  return "".join([*parts, abstract[done:]])
+
+
+def names_any(abstract: str, roles: Sequence[str]) -> bool:
+  """Whether an abstract has a placeholder of one of the roles."""
+  found = places(normal(abstract), roles)
+  return any(place.role is not None for place in found)
+
+
+def plain(text: str) -> str:
+  """Capitals that are no role of the frame, as ordinary words."""
+  return text.lower().replace("_", " ")
+
+
+def normal(text: str) -> str:
+  """A letter and its accents as one character, where there is one."""
+  return unicodedata.normalize("NFC", text)
+
+
+def places(abstract: str, roles: Sequence[str]) -> tuple[Place, ...]:
+  """The placeholders of an abstract that is `normal`, in its order."""
+  return _places(abstract, tuple(roles))
+
+
+@functools.lru_cache(maxsize=4096)  # asked for once an image
+def _places(abstract: str, roles: tuple[str, ...]) -> tuple[Place, ...]:
+  names, found, position = _names(roles), [], 0
+  while position < len(abstract):
+    place = _role_at(abstract, position, names)
+    if place is None and _begins(abstract, position):
+      place = _other_at(abstract, position, names)
+    position += 1
+    if place is not None:
+      found.append(place)
+      position = place.end
+  return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+  role: str
+  own: re.Pattern[str]  # parts joined in any way
+  split: re.Pattern[str]  # and divided where the name is not
+  title: re.Pattern[str]  # one capital: "(if different from Agent)"
+  cased: bool
+
+
+def _names(roles: tuple[str, ...]) -> tuple[_Name, ...]:
+  """What to look for, the longest first; as it is spelt before others."""
+  found = []
+  for role in roles:
+    parts = [part for part in _BETWEEN.split(normal(role)) if part]
+    if not parts:
+      continue
+    letters = [[_capital(letter) for letter in part] for part in parts]
+    cased = any(_is_cased(letter) for letter in role)
+    within = r"[ _-]?" if cased else ""
+    found.append(
+      _Name(
+        role,
+        re.compile(r"[\s_-]*".join("".join(part) for part in letters)),
+        re.compile(r"[\s_-]*".join(within.join(part) for part in letters)),
+        re.compile(letters[0][0] + re.escape(normal(role)[1:])),
+        cased,
+      )
+    )
+  return tuple(sorted(found, key=lambda name: -len(name.role)))
+
+
+def _capital(letter: str) -> str:
+  """A pattern of a letter's capital, with its accents or without them."""
+  forms = [*_CAPITALS.get(letter.lower(), ()), normal(letter.upper())]
+  forms += ["".join(filter(_is_no_mark, _apart(form))) for form in forms]
+  forms = [form for form in dict.fromkeys(forms) if form] or [letter]
+  return "(?:" + "|".join(map(re.escape, forms)) + ")"
+
+
+def _role_at(abstract: str, start: int, names: Sequence[_Name]) -> Place | None:
+  """The longest role that is named from a position on."""
+  best: Place | None = None
+  for name in names:
+    for match in _matches(abstract, start, name, names):
+      place = _whole(abstract, start, match.end(), name, names)
+      if place is not None:
+        if best is None or place.end > best.end:
+          best = place
+        break
+  return best
+
+
+def _matches(
+  abstract: str, start: int, name: _Name, names: Sequence[_Name]
+) -> Iterator[re.Match[str]]:
+  """The ways in which a role may be written there, the usual one first."""
+  if match := name.own.match(abstract, start):
+    yield match
+  match = name.split.match(abstract, start)
+  if match and not _are_roles(match, names):
+    yield match
+  # A sentence may begin with any word.
+  match = name.title.match(abstract, start)
+  if match and start and len(name.role) >= _LEAST:
+    yield match
+
+
+def _are_roles(match: re.Match[str], names: Sequence[_Name]) -> bool:
+  """Whether it is several roles beside each other: "AGENT PART"."""
+  parts = _BETWEEN.split(match[0])
+  return len(parts) > 1 and all(
+    any(name.own.fullmatch(part) for name in names) for part in parts
+  )
+
+
+def _whole(
+  abstract: str, start: int, end: int, name: _Name, names: Sequence[_Name]
+) -> Place | None:
+  """None where it is part of another word."""
+  if not name.cased:
+    alone = is_joined(abstract[start:end]) or not (
+      _in_word(abstract[start - 1 : start]) or _in_word(abstract[end : end + 1])
+    )
+    text = abstract[start:end]
+    return (
+      Place(name.role, text, start, end, "", False, False) if alone else None
+    )
+  if not _begins(abstract, start, names):
+    return None
+  ending = _ENDING.match(abstract, end)
+  for stop in (ending.end(), end) if ending else (end,):
+    mark = abstract[end:stop].strip("sS")
+    if _ends(abstract, stop, bool(mark), names):
+      owner, text = mark and mark + "s", abstract[start:stop]
+      owned = bool(_OWNED.search(abstract[:start]))
+      return Place(name.role, text, start, stop, owner, owned, True)
+  return None
+
+
+def _begins(
+  abstract: str, start: int, names: Sequence[_Name] | None = None
+) -> bool:
+  """Whether a word in capitals may begin there."""
+  before = abstract[:start]
+  if _OWNER.search(before):
+    return True  # "the COAGENT'sBODYPART"
+  if before[-1:] == "-" and names is not None:
+    return not _is_capital(before[-2:-1]) or _role_ends(before[:-1], names)
+  last = before[-1:]
+  return not (_is_cased(last) or last.isdigit() or is_mark(last)) and (
+    last != "_" or (names is not None and _role_ends(before[:-1], names))
+  )
+
+
+def _ends(abstract: str, end: int, owner: bool, names: Sequence[_Name]) -> bool:
+  """Whether a word in capitals may end there."""
+  following = abstract[end : end + 1]
+  if following in ("-", "_") and following:
+    after = abstract[end + 1 : end + 2]
+    joined = _is_capital(after) or after.isdigit() or following == "_"
+    return not joined or any(
+      name.own.match(abstract, end + 1) for name in names if name.cased
+    )
+  if owner and _is_capital(following):
+    return True
+  return not (_is_cased(following) or following.isdigit() or is_mark(following))
+
+
+def _role_ends(before: str, names: Sequence[_Name]) -> bool:
+  """Whether a text ends in a role: "AGENT" of "AGENT-VICTIM"."""
+  last = re.split(r"[\W_]", before)[-1]
+  return any(name.own.fullmatch(last) for name in names)
+
+
+def _other_at(
+  abstract: str, start: int, names: Sequence[_Name]
+) -> Place | None:
+  """Three and more capitals that are no role of this frame."""
+  match = _OTHER.match(abstract, start)
+  if match is None or not _shouts(match[0]):
+    return None
+  end = match.end()
+  for inner in range(start + 1, end):  # a role of a script without capitals
+    if not _is_cased(abstract[inner]) and _role_at(abstract, inner, names):
+      end = inner
+      break
+  return Place(None, abstract[start:end], start, end, "", False, True)
+
+
+def _shouts(word: str) -> bool:
+  capitals = 0
+  for letter in word:
+    if _is_capital(letter):
+      capitals += 1
+    elif letter not in "_-":
+      break
+  return capitals >= _LEAST
+
+
+def _is_cased(letter: str) -> bool:
+  return letter.lower() != letter.upper()
+
+
+def _is_capital(letter: str) -> bool:
+  return letter.isupper()
+
+
+def is_mark(letter: str) -> bool:
+  """Whether it is an accent or vowel sign that belongs to another letter."""
+  return bool(letter) and unicodedata.category(letter).startswith("M")
+
+
+def _is_no_mark(letter: str) -> bool:
+  return not is_mark(letter)
+
+
+def _apart(text: str) -> str:
+  return unicodedata.normalize("NFD", text) if _has_case(text) else text
+
+
+def _has_case(text: str) -> bool:
+  return any(map(_is_cased, text))
+
+
+def _in_word(letter: str) -> bool:
+  return bool(letter) and (letter.isalnum() or is_mark(letter))
+
+
+def is_joined(text: str) -> bool:
+  """Whether a letter of it is of a script without spaces between words."""
+  return any(a <= letter <= b for letter in text for a, b in _JOINED)
