@@ -1,0 +1,1 @@
+"""Kills and damage at random: does a run end right, or say what is wrong?"""

@@ -1,0 +1,184 @@
+"""Kills runs and damages their files at random; writes what came of it.
+
+  python -m benchmarks.hardening [--kills=100] [--corruptions=300] [--seed=0]
+  python -m benchmarks.hardening --only=c31,k7
+
+Every case is a pure function of seed and name; results are appended as they
+come, so the same command goes on where it was stopped. Two workers; half an
+hour on two cores. Writes docs/reliability.md and .json. The last line is one
+JSON object: how many cases ended in which way. Exit code 1 where a case ended
+in a traceback, silently wrong, or with something lost.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Sequence
+
+from benchmarks.hardening import process
+
+process.prepare_environment()  # before anything imports numpy or jax
+
+from benchmarks.hardening import cases, judge, table  # noqa: E402
+from benchmarks.hardening.states import States  # noqa: E402
+from input_pipeline import commands  # noqa: E402
+
+_BAD = ("traceback", "silent", "lost")
+_SOURCE = ("mipd_jax", "input_pipeline", "configs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Command line; returns the exit code."""
+  given = _parser().parse_args(arguments)
+  plan = cases.plan(given.seed, given.kills, given.corruptions)
+  if given.only:
+    plan = [cases.of(name, given.seed) for name in given.only.split(",")]
+  folder = (pathlib.Path(given.folder) / _version()).absolute()
+  folder.mkdir(parents=True, exist_ok=True)
+  results = folder / f"results-{given.seed}.jsonl"
+  found = {} if given.only else _read(results)
+  todo = [case for case in plan if case.name not in found]
+  print(
+    f"{len(todo)} of {len(plan)} cases are to be run, in {folder}", flush=True
+  )
+  if todo:
+    _work(todo, folder, results, given)
+  found = _read(results)
+  rows = [found[case.name] for case in plan if case.name in found]
+  if given.only:
+    for row in rows:
+      print(json.dumps(row, indent=1))
+      print(f"its folder: {folder / 'kept' / row['case']}")
+  elif given.docs:
+    command = (
+      f"python -m benchmarks.hardening --kills={given.kills} "
+      f"--corruptions={given.corruptions} --seed={given.seed}"
+    )
+    table.write(pathlib.Path(given.docs), rows, command)
+  counts = collections.Counter(row["outcome"] for row in rows)
+  print(json.dumps({name: counts[name] for name in judge.OUTCOMES}))
+  return int(any(counts[name] for name in _BAD))
+
+
+def _work(
+  todo: list[cases.Case],
+  folder: pathlib.Path,
+  results: pathlib.Path,
+  given: argparse.Namespace,
+) -> None:
+  """Runs cases in workers, and tells of each as it ends."""
+  process.import_libraries()
+  states = States(folder)
+  for name in dict.fromkeys(case.state for case in todo):
+    states.place(name)
+  queue_read, queue_write = os.pipe()
+  done_read, done_write = os.pipe()
+  # Numbers of cases; a pipe holds tens of thousands of them.
+  os.write(queue_write, b"".join(i.to_bytes(4) for i in range(len(todo))))
+  os.close(queue_write)
+  workers = []
+  for _ in range(min(given.workers, len(todo))):
+    worker = os.fork()
+    if not worker:
+      code = 1
+      try:
+        os.close(done_read)
+        while number := os.read(queue_read, 4):
+          _one(todo[int.from_bytes(number)], states, folder, results, given)
+          os.write(done_write, number)
+        code = 0
+      except KeyboardInterrupt:
+        code = 130
+      except BaseException:
+        import traceback
+
+        traceback.print_exc()
+      finally:
+        os._exit(code)
+    workers.append(worker)
+  os.close(done_write)
+  _tell(done_read, todo, results)
+  codes = [os.waitstatus_to_exitcode(os.waitpid(x, 0)[1]) for x in workers]
+  if any(codes):
+    raise SystemExit(f"workers ended with {codes}; the same command goes on")
+
+
+def _one(case, states, folder, results, given) -> None:
+  """One case; its line is appended in one write."""
+  place = folder / "cases" / case.name
+  begun = time.monotonic()
+  row = judge.run(case, states, place)
+  row["seconds"] = round(time.monotonic() - begun, 1)
+  line = json.dumps(row) + "\n"
+  with results.open("ab", buffering=0) as file:
+    file.write(line.encode())
+  if given.only or (given.keep and row["outcome"] in _BAD):
+    judge.keep(place, folder / "kept" / case.name)
+  else:
+    shutil.rmtree(place)
+
+
+def _tell(done: int, todo: Sequence, results: pathlib.Path) -> None:
+  """A line for each case, with the time left."""
+  begun, count = time.monotonic(), 0
+  while number := os.read(done, 4):
+    count += 1
+    row = _read(results)[todo[int.from_bytes(number)].name]
+    left = (time.monotonic() - begun) / count * (len(todo) - count)
+    print(
+      f"{count}/{len(todo)} {row['case']:5} {row['outcome']:9} "
+      f"{row['kind']}: {row['damage']}; {row['command']} from {row['state']}, "
+      f"{row['seconds']:.0f} s; {left / 60:.0f} min left"
+      + (f"; {row['why']}" if row["why"] else ""),
+      flush=True,
+    )
+
+
+def _read(results: pathlib.Path) -> dict[str, dict]:
+  """Rows by case; the last of each counts, a half line does not."""
+  found = {}
+  if results.exists():
+    for line in results.read_text().splitlines():
+      try:
+        row = json.loads(line)
+      except ValueError:
+        continue
+      found[row["case"]] = row
+  return found
+
+
+def _version() -> str:
+  """Of the code under test: results of other code are not these."""
+  digest = hashlib.sha256()
+  for name in _SOURCE:
+    for path in sorted((process.ROOT / name).rglob("*.py")):
+      digest.update(str(path.relative_to(process.ROOT)).encode())
+      digest.update(path.read_bytes())
+  return digest.hexdigest()[:12]
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m benchmarks.hardening",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add("--kills", type=int, default=100, help="default %(default)s")
+  add("--corruptions", type=int, default=300, help="default %(default)s")
+  add("--seed", type=int, default=0, help="default %(default)s")
+  add("--only", default="", help="names of cases, such as c31,k7")
+  add("--folder", default="runs/hardening", help="default %(default)s")
+  add("--workers", type=int, default=2, help="default %(default)s")
+  add("--docs", default="docs", help="folder of the table; '' writes none")
+  add("--keep", action="store_true", help="keep the folders of bad cases")
+  return parser
+
+
+if __name__ == "__main__":
+  commands.start(main)

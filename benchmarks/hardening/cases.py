@@ -1,0 +1,319 @@
+"""What is done in which case: a pure function of (seed, name).
+
+'k7' is the seventh kill, 'c31' the thirty-first corruption.
+"""
+
+import dataclasses
+import math
+import random
+import signal
+from collections.abc import Sequence
+
+from benchmarks.hardening import damage
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# (state of the folder that the command begins with, command, how often).
+# `nothing` has no file at all, `bare` the drawn world, `world` the encoders as
+# well, `made` the dataset, `cached` the cache, `mid` a run that was stopped
+# half-way, `whole` everything.
+KILLED = (
+  ("nothing", "all", 1),
+  ("bare", "prepare", 2),
+  ("world", "prepare", 3),
+  ("made", "all", 3),
+  ("cached", "all", 4),
+  ("mid", "all", 3),
+  ("whole", "eval", 2),
+  ("whole", "report", 1),
+  ("whole", "predict", 1),
+  ("whole", "export", 1),
+)
+# Kills of a process of its own, imports included; the others are forked from
+# one that has imported the libraries.
+_OWN_PROCESS_EVERY = 8
+FULL_DISK = "full disk"
+FOLDER = "folder lost"
+_FULL = (
+  ("bare", "prepare"),
+  ("world", "prepare"),
+  ("made", "prepare"),
+  ("cached", "train"),
+  ("cached", "all"),
+  ("mid", "all"),
+  ("whole", "eval"),
+  ("whole", "report"),
+  ("whole", "predict"),
+  ("whole", "export"),
+)
+_READ = (("mid", "all"), ("whole", "eval"), ("whole", "all"))
+_USED = (("whole", "predict"), ("whole", "export"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of file.
+
+  Attributes:
+    patterns: of the files, below the folder.
+    known: (state, command) where the run has known the content since it was
+      whole: any damage.
+    fresh: (state, command) that meet it for the first time: only what shows in
+      the file itself.
+    hostile: whether hostile contents are written as well.
+    weight: how often, less than others or more.
+  """
+
+  patterns: tuple[str, ...]
+  known: tuple[tuple[str, str], ...] = ()
+  fresh: tuple[tuple[str, str], ...] = ()
+  hostile: bool = False
+  weight: int = 1
+
+
+_WORLD = "world/SWiG_jsons/"
+KINDS: dict[str, Kind] = {
+  "cache shards": Kind(
+    ("cache/*/*.array_record",),
+    (*_READ, ("cached", "train"), ("whole", "report"), ("whole", "prepare")),
+    weight=3,
+  ),
+  "cache rationales": Kind(
+    ("cache/train/rationales.jsonl",),
+    (("cached", "train"), ("whole", "report"), ("whole", "prepare")),
+    hostile=True,
+  ),
+  "cache annotations": Kind(
+    ("cache/*/annotations.npz",), (*_READ, ("cached", "train")), weight=2
+  ),
+  "cache labels": Kind(("cache/labels.npz",), (*_READ, *_USED)),
+  "cache manifest": Kind(
+    ("cache/manifest.json",), (*_READ, *_USED), hostile=True
+  ),
+  "cache made_from": Kind(
+    ("cache/made_from.json",), (("whole", "all"), ("mid", "all")), hostile=True
+  ),
+  "dataset shards": Kind(
+    ("tfds/*/*/*/*.array_record*",),
+    (("made", "prepare"), ("whole", "all"), ("whole", "report")),
+    weight=2,
+  ),
+  "dataset JSON": Kind(
+    ("tfds/*/*/*/*.json",),
+    (("made", "prepare"), ("whole", "all"), ("whole", "eval")),
+    hostile=True,
+    weight=2,
+  ),
+  "checkpoints": Kind(
+    ("work/checkpoints/**",),
+    (("mid", "all"), ("mid", "train"), ("whole", "all")),
+    weight=4,
+  ),
+  "best checkpoint": Kind(
+    ("work/best/**",),
+    (("whole", "all"), ("whole", "eval"), ("whole", "report"), *_USED),
+    weight=4,
+  ),
+  "run.json": Kind(
+    ("work/run.json",), (("mid", "all"), ("whole", "eval")), hostile=True
+  ),
+  "config.json": Kind(
+    ("work/config.json",),
+    (("whole", "all"), ("whole", "report"), *_USED),
+    hostile=True,
+  ),
+  "results.json": Kind(
+    ("work/results.json",),
+    (("whole", "report"), ("whole", "all")),
+    hostile=True,
+  ),
+  "metrics.jsonl": Kind(
+    ("work/metrics.jsonl",),
+    (("mid", "all"), ("whole", "report")),
+    hostile=True,
+  ),
+  "ov_splits, world.json": Kind(
+    (f"{_WORLD}ov_splits.json", "world/world.json"),
+    (("whole", "all"), ("whole", "eval")),
+    (("world", "prepare"), ("world", "check")),
+    hostile=True,
+  ),
+  "imsitu_space": Kind(
+    (f"{_WORLD}imsitu_space.json",),
+    (("whole", "all"), ("whole", "eval"), ("whole", "report")),
+    (("world", "prepare"), ("world", "check")),
+    hostile=True,
+  ),
+  "index files": Kind(
+    (f"{_WORLD}*.txt", f"{_WORLD}*.csv"),
+    (("whole", "all"), ("whole", "eval"), ("made", "prepare")),
+  ),
+  "train, dev, test JSON": Kind(
+    tuple(f"{_WORLD}{split}.json" for split in ("train", "dev", "test")),
+    (("whole", "all"), ("whole", "eval"), ("made", "prepare")),
+    (("world", "prepare"), ("world", "check")),
+    hostile=True,
+    weight=2,
+  ),
+  "images": Kind(
+    ("world/images_512/*.jpg",),
+    (("whole", "all"), ("whole", "report"), ("made", "prepare")),
+    (("world", "prepare"), ("world", "check")),
+    weight=2,
+  ),
+  "encoder JSON": Kind(
+    ("foundation/*/*.json",),
+    (("whole", "all"), *_USED),
+    (("made", "prepare"),),
+    hostile=True,
+    weight=2,
+  ),
+  "encoder weights": Kind(
+    ("foundation/*/*.safetensors",),
+    (("whole", "all"), *_USED),
+    (("made", "prepare"),),
+    hostile=True,
+    weight=2,
+  ),
+  "pytorch_model.bin": Kind(
+    ("foundation/*/pytorch_model.bin",),
+    fresh=(("made", "prepare"), ("whole", "predict")),
+    hostile=True,
+  ),
+  "preprocessor_config.json": Kind(
+    ("foundation/*/preprocessor_config.json",),
+    fresh=(("made", "prepare"), ("whole", "predict")),
+    hostile=True,
+  ),
+  "photographs": Kind(("photos/*.jpg",), fresh=(("whole", "predict"),)),
+  "words.yaml": Kind(
+    ("words.yaml",), fresh=(("whole", "words"),), hostile=True
+  ),
+  "predictions to score": Kind(
+    ("scored/predictions.json",),
+    fresh=(("whole", "metrics.swig"),),
+    hostile=True,
+  ),
+  "pairs to score": Kind(
+    ("scored/pairs.json", "scored/test_hico.json"),
+    fresh=(("whole", "metrics.hico_det"),),
+    hostile=True,
+  ),
+  "exported student": Kind(("exported/*",), (("whole", "exported"),)),
+  "compiled programs": Kind(
+    ("compiled/*",), (("whole", "eval"), ("cached", "train"))
+  ),
+  FOLDER: Kind(
+    (
+      *("cache/train", "cache/test", "cache", "work/best", "work/best/*"),
+      *("work/checkpoints", "work/checkpoints/*", "work/best/*/default"),
+      *("foundation/student_clip", "foundation", "tfds", "tfds/*/*/*"),
+      *("world/images_512", "world/SWiG_jsons", "world"),
+    ),
+    (*_READ, ("whole", "report"), *_USED),
+    weight=2,
+  ),
+  FULL_DISK: Kind((), _FULL, weight=5),
+}
+# Files that are written where they are absent.
+NEW = ("pytorch_model.bin", "preprocessor_config.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One case.
+
+  Attributes:
+    name: 'k7' or 'c31'.
+    kind: of the file, or of the signal.
+    state: of the folder that it begins with.
+    command: a key of `commands.COMMANDS`.
+    number: of the signal; 0 of a corruption.
+    share: where in the work a signal comes, of the whole's CPU time.
+    own_process: whether it starts an interpreter of its own.
+    how: a name of `damage.apply`; drawn later where it depends on the file.
+    known: whether the run has known the file's content.
+    keep_time: whether the file keeps its time of change.
+    file_size: limit in bytes that a full disk is made by; 0: none.
+    seed: of what is drawn from the file itself.
+  """
+
+  name: str
+  kind: str
+  state: str
+  command: str
+  number: int = 0
+  share: float = 0.0
+  own_process: bool = False
+  how: str = ""
+  known: bool = True
+  keep_time: bool = False
+  file_size: int = 0
+  seed: str = ""
+
+
+def kill(seed: int, index: int) -> Case:
+  """The kill of an index; signals take turns."""
+  rng = random.Random(f"{seed} kill {index}")
+  number = SIGNALS[index % len(SIGNALS)]
+  state, command, _ = rng.choices(KILLED, [weight for *_, weight in KILLED])[0]
+  return Case(
+    *(f"k{index}", number.name, state, command),
+    number=int(number),
+    share=rng.uniform(0.0, 1.0),
+    own_process=index % _OWN_PROCESS_EVERY == _OWN_PROCESS_EVERY - 1,
+  )
+
+
+def corruption(seed: int, index: int) -> Case:
+  """The corruption of an index; kinds of files take turns by weight."""
+  turns = [name for name, kind in KINDS.items() for _ in range(kind.weight)]
+  # One round has every kind; its order is drawn anew each time.
+  order = random.Random(f"{seed} round {index // len(turns)}")
+  order.shuffle(turns)
+  name = turns[index % len(turns)]
+  kind = KINDS[name]
+  rng = random.Random(f"{seed} corruption {index}")
+  places = [(*place, True) for place in kind.known]
+  places += [(*place, False) for place in kind.fresh]
+  state, command, known = rng.choice(places)
+  if name == FULL_DISK:
+    size = int(math.exp(rng.uniform(math.log(20), math.log(600_000))))
+    how = ""
+  else:
+    size, how = 0, _how(name, kind, known, rng)
+  return Case(
+    *(f"c{index}", name, state, command),
+    how=how,
+    known=known,
+    keep_time=rng.random() < 0.4,
+    file_size=size,
+    seed=f"{seed} {index}",
+  )
+
+
+def _how(name: str, kind: Kind, known: bool, rng: random.Random) -> str:
+  """Which damage; 'hostile' gets its content when the file is known."""
+  if name == FOLDER:
+    return "folder"
+  if name in NEW:
+    return "hostile"
+  if kind.hostile and rng.random() < 0.4:
+    return "hostile"
+  return rng.choice(damage.ANY if known else damage.PLAIN)
+
+
+def of(name: str, seed: int) -> Case:
+  """The case of a name."""
+  make = {"k": kill, "c": corruption}[name[0]]
+  return make(seed, int(name[1:]))
+
+
+def plan(seed: int, kills: int, corruptions: int) -> list[Case]:
+  """All cases, kills between corruptions: a stop leaves some of each."""
+  found: Sequence[tuple[float, Case]] = [
+    *((i / max(kills, 1), kill(seed, i)) for i in range(kills)),
+    *(
+      (i / max(corruptions, 1), corruption(seed, i)) for i in range(corruptions)
+    ),
+  ]
+  return [case for _, case in sorted(found, key=lambda pair: pair[0])]

@@ -1,0 +1,171 @@
+"""Folders that cases begin with, and what undisturbed commands make of them."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+
+import filelock
+
+from benchmarks.hardening import commands, process
+from benchmarks.hardening.process import COMPILED, ROOT
+from input_pipeline import atomic
+
+STATES = ("nothing", "bare", "world", "made", "cached", "mid", "whole")
+# What each state lacks of the finished run.
+_LACKS = {
+  "bare": ("foundation", "tfds", "cache", "work"),
+  "world": ("tfds", "cache", "work"),
+  "made": ("cache", "work"),
+  "cached": ("work",),
+  "whole": (),
+}
+_TRIES = 20
+
+
+class States:
+  """States below a folder, made when asked for."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder.absolute()
+    self._folder.mkdir(parents=True, exist_ok=True)
+
+  def place(self, state: str) -> pathlib.Path:
+    """The folder of a state; not to be changed."""
+    place = self._folder / "states" / state
+    if not place.exists():
+      with filelock.FileLock(self._folder / "states.lock"):
+        if not place.exists():
+          self._make(state, place)
+    return place
+
+  def copy(self, state: str, target: pathlib.Path) -> None:
+    """A state to be changed; compiled programs are links to one file."""
+    _copy(self.place(state), target)
+
+  def undisturbed(self, state: str, command: str) -> dict:
+    """What a command makes of a state: 'products', 'cpu_seconds'.
+
+    Raises:
+      RuntimeError: it fails.
+    """
+    path = self._folder / "undisturbed" / f"{state} {command}.json"
+    if path.exists():
+      return json.loads(path.read_text())
+    trial = self._folder / "trial" / f"{state} {command} {os.getpid()}"
+    self.copy(state, trial)
+    what = commands.COMMANDS[command]
+    ended = process.run(what, trial)
+    if ended.code:
+      raise RuntimeError(
+        f"{what.typed} in state {state} ends with {ended.code}:\n"
+        f"{ended.err[-3000:]}"
+      )
+    found = {
+      "products": process.in_fork(
+        lambda: commands.products(what, trial, ended.out)
+      ),
+      "cpu_seconds": ended.cpu_seconds,
+    }
+    shutil.rmtree(trial)
+    with atomic.replacing(path) as partial:
+      partial.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+  def _make(self, state: str, place: pathlib.Path) -> None:
+    if state == "nothing":
+      with atomic.new_folder(place) as folder:
+        _add_links(folder)
+      return
+    if state == "whole":
+      with atomic.new_folder(place) as folder:
+        _add_links(folder)
+        self._finish(folder)
+      return
+    whole = self._folder / "states" / "whole"
+    if not whole.exists():
+      self._make("whole", whole)
+    with atomic.new_folder(place) as folder:
+      if state == "mid":
+        self._stop_half_way(whole, folder)
+      else:
+        _fill(whole, folder, _LACKS[state])
+
+  def _finish(self, folder: pathlib.Path) -> None:
+    """Runs everything, and what other commands read."""
+    _checked(commands.COMMANDS["all"], folder)
+    commands.write_inputs(folder)
+    _checked(commands.COMMANDS["export"], folder)
+    (folder / "again").rename(folder / "exported")
+    for name in ("predict", "words", "exported"):  # fills `compiled`
+      _checked(commands.COMMANDS[name], folder)
+    for name in ("out", "out2"):
+      shutil.rmtree(folder / name)
+
+  def _stop_half_way(self, whole: pathlib.Path, folder: pathlib.Path) -> None:
+    """A run that a signal stopped after the first of its checkpoints."""
+    metrics = folder / "work" / "metrics.jsonl"
+
+    def due(_: float) -> bool:
+      return metrics.exists() and metrics.stat().st_size > 0
+
+    for _ in range(_TRIES):
+      _fill(whole, folder, ("work",))
+      process.run(
+        commands.COMMANDS["train"],
+        folder,
+        kill=process.Kill(signal.SIGTERM, due),
+      )
+      names = {x.name for x in folder.glob("work/checkpoints/*")}
+      if names and "12" not in names:
+        return
+      for name in os.listdir(folder):
+        _remove(folder / name)
+    raise RuntimeError("training was never stopped half-way")
+
+
+def _checked(command: commands.Command, folder: pathlib.Path) -> None:
+  ended = process.run(command, folder)
+  if ended.code:
+    raise RuntimeError(
+      f"{command.typed} ends with {ended.code}:\n{ended.err[-3000:]}"
+    )
+
+
+def _add_links(folder: pathlib.Path) -> None:
+  """What every folder has: configs, as in the repository's root."""
+  (folder / "configs").symlink_to(ROOT / "configs")
+  (folder / COMPILED).mkdir(exist_ok=True)
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+  target.mkdir(parents=True)
+  _fill(source, target, ())
+  # Of a state, not of the run: always those of all commands.
+  whole = source.parent / "whole" / COMPILED
+  if whole.exists():
+    shutil.rmtree(target / COMPILED, ignore_errors=True)
+    shutil.copytree(whole, target / COMPILED, copy_function=os.link)
+
+
+def _fill(
+  source: pathlib.Path, target: pathlib.Path, without: tuple[str, ...]
+) -> None:
+  """Copies all but some names; times of change are kept."""
+  for path in source.iterdir():
+    if path.name in without:
+      continue
+    if path.is_symlink():
+      (target / path.name).symlink_to(os.readlink(path))
+    elif path.is_dir():
+      shutil.copytree(path, target / path.name, symlinks=True)
+    else:
+      shutil.copy2(path, target / path.name)
+
+
+def _remove(path: pathlib.Path) -> None:
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path)
+  else:
+    path.unlink()
