@@ -212,6 +212,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "orbax": {
     "mipd_jax.training.checkpoints": ANYWHERE,
     "mipd_jax.import_reference": ANYWHERE,
+    "benchmarks.hardening.commands": INSIDE,
   },
   "yaml": {"mipd_jax.inference.words_file": ANYWHERE},
   "jax": {"mipd_jax": ANYWHERE, "benchmarks": ANYWHERE},
