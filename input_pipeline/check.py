@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent import futures
 
 from input_pipeline import (
@@ -21,6 +21,7 @@ from input_pipeline import (
   split_file,
   splits,
   vocabulary,
+  whole_files,
 )
 from input_pipeline.check_report import Finding, Report
 from input_pipeline.errors import InputError
@@ -99,10 +100,17 @@ def check_records(
   """
   report = Report(pathlib.Path(folder))
   files = layout.find(folder)
-  words = vocabulary.load(folder)
+  words = _vocabulary(folder)
   groups = _groups(report, files, words)
-  rows = {split: _read(report, files, split, words) for split in SPLITS}
+  rows, sound = {}, set()
+  for split in SPLITS:
+    told = len(report.problems)
+    rows[split] = _read(report, files, split, words)
+    if len(report.problems) == told:
+      sound.add(split)
   _check_overlap(report, rows)
+  _check_whole(report, files, rows, words, groups)
+  _check_images_of(report, files, rows, sound, words, groups)
   there = files.image_sizes()
   _check_there(report, rows, there)
   unseen = () if groups is None else leaks.unseen_names(words, groups)
@@ -164,12 +172,21 @@ def _groups(
     report.problems.append(Finding.of(error, "groups"))
     return None
   if groups is None:
+    _try_to_draw(report, files, words)
     report.note(
       "no split file",
       f"{layout.SPLITS_FILE} is absent: the first build draws one; to choose, "
       "python -m input_pipeline.split_maker DIR",
     )
   return groups
+
+
+def _vocabulary(folder: str | pathlib.Path) -> Vocabulary:
+  """Without classes from train.json where that cannot be read: told later."""
+  try:
+    return vocabulary.load(folder)
+  except InputError:
+    return vocabulary.load(folder, all_nouns=True)
 
 
 def _read(report: Report, files: Layout, split: str, words: Vocabulary) -> Rows:
@@ -196,6 +213,62 @@ def _check_overlap(report: Report, rows: Mapping[str, Rows]) -> None:
         )
 
 
+def _try_to_draw(report: Report, files: Layout, words: Vocabulary) -> None:
+  """Whether a first build could draw groups; files are told of elsewhere."""
+  try:
+    splits.default_draw(words, [0] * len(words.verbs))
+  except InputError as error:
+    report.problems.append(Finding.of(error, "groups"))
+
+
+def _check_whole(
+  report: Report,
+  files: Layout,
+  rows: Mapping[str, Rows],
+  words: Vocabulary,
+  groups: splits.VerbGroups | None,
+) -> None:
+  """What whole files and splits tell, see `whole_files`."""
+  unseen = () if groups is None else leaks.unseen_names(words, groups)
+  share = report.facts.setdefault("out_of_vocabulary", {})
+  for split, found in rows.items():
+    for path, error in whole_files.wrong_boxes(found):
+      report.problems.append(
+        Finding("boxes of a file", str(error), file=path.name)
+      )
+    for path in whole_files.corner_files(found):
+      text = f"{path.name}: {whole_files.CORNER}"
+      report.note("files whose boxes all lie in one quarter", text)
+    nouns = whole_files.nouns(found, words, unseen)
+    share[split] = {"nouns": nouns.total, "share": nouns.share}
+    error = whole_files.wrong_nouns(files, split, nouns, words)
+    if error is not None:
+      report.problems.append(Finding.of(error, "nouns"))
+    for noun, name in whole_files.differing(nouns.unlisted, words).items():
+      report.note(
+        f"nouns that differ from a class by capitals alone, {split}",
+        f"{noun} for {name}",
+      )
+
+
+def _check_images_of(
+  report: Report,
+  files: Layout,
+  rows: Mapping[str, Rows],
+  sound: Collection[str],
+  words: Vocabulary,
+  groups: splits.VerbGroups | None,
+) -> None:
+  """What splits lack, but for those of which a record could not be read."""
+  verbs_of = {
+    split: {name: row.entry["verb"] for name, row in found.items()}
+    for split, found in rows.items()
+    if split in sound
+  }
+  for error in whole_files.missing_images(files, verbs_of, words, groups):
+    report.problems.append(Finding.of(error, "split"))
+
+
 def _check_there(
   report: Report, rows: Mapping[str, Rows], there: Mapping[str, int]
 ) -> None:
@@ -204,9 +277,10 @@ def _check_there(
     used |= found.keys()
     for name, row in found.items():
       if name not in there:
-        report.problems.append(
-          Finding("missing", f"{split}: image {name} is missing", **row.where())
-        )
+        like = record_files.like_names([name], there).get(name)
+        also = f"; {like!r} is there" if like else ""
+        text = f"{split}: image {name} is missing{also}"
+        report.problems.append(Finding("missing", text, **row.where()))
   spare = sorted(there.keys() - used)
   for name in spare:
     report.note("images without a record", name)

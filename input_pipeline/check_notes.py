@@ -4,7 +4,15 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
-from input_pipeline import indices, known, layout, leaks, splits
+from input_pipeline import (
+  boxes,
+  indices,
+  known,
+  layout,
+  leaks,
+  splits,
+  whole_files,
+)
 from input_pipeline.check_report import Report
 from input_pipeline.layout import Layout
 from input_pipeline.record_files import Rows
@@ -30,6 +38,7 @@ def add(
   """
   _count(report, rows, words, groups)
   _notes_on_nouns(report, rows, words)
+  _notes_on_boxes(report, rows)
   if groups is not None:
     _notes_on_leaks(report, rows["train"], words, groups)
   _facts(report, files, words, groups, rows)
@@ -62,7 +71,7 @@ def _notes_on_nouns(
     for row in found.values():
       for frame in indices.objects(row.entry.get("frames")):
         for role, noun in frame.items():
-          if noun and isinstance(noun, str) and noun not in words.noun_index:
+          if isinstance(noun, str) and whole_files.is_unlisted(noun, words):
             report.note(
               f"nouns out of the vocabulary, {split}", noun, row, role
             )
@@ -72,6 +81,17 @@ def _notes_on_nouns(
             report.note(
               "roles an annotator left out", "taken as blank", row, role
             )
+
+
+def _notes_on_boxes(report: Report, rows: Mapping[str, Rows]) -> None:
+  for found in rows.values():
+    for row in found.values():
+      given = row.entry.get("bb")
+      for role, box in given.items() if isinstance(given, dict) else ():
+        if box and boxes.is_absent(box) and tuple(box) != boxes.ABSENT:
+          report.note(
+            "boxes whose first number is -1, taken as none", str(box), row, role
+          )
 
 
 def _notes_on_leaks(

@@ -117,11 +117,13 @@ class Report:
     lines = []
     for split, by_group in self.images.items():
       counts = [n for n in self.per_verb[split].values() if n]
-      span = f"; {len(counts)} verbs with {min(counts)} to {max(counts)}"
-      lines.append(
-        f"{split:<6} {sum(by_group.values())} images, {by_group}"
-        + (span if counts else "")
-      )
+      line = f"{split:<6} {sum(by_group.values())} images, {by_group}"
+      if counts:
+        line += f"; {len(counts)} verbs with {min(counts)} to {max(counts)}"
+      share = self.facts.get("out_of_vocabulary", {}).get(split, {})
+      if share.get("nouns"):
+        line += f"; {share['share']:.1%} of nouns out of the vocabulary"
+      lines.append(line)
     for split, found in self.facts.get("image_checksums", {}).items():
       lines.append(
         f"{split:<6} {found['images']} images read, sha256 of all "

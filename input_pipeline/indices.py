@@ -60,15 +60,18 @@ def derived_nouns(
   jsons: pathlib.Path,
   known: Collection[str],
   unseen: Collection[str] | None = None,
+  *,
+  all_nouns: bool = False,
 ) -> tuple[str, ...]:
   """Noun classes where there is no train_classes.csv: blank, ..., oov, Pad.
 
   Those between are all nouns of `known` in training records, sorted; records
   of `unseen` verbs (None: those that the split file names) do not count.
-  Without a training file: all of `known`.
+  Without a training file, or with `all_nouns`: all of `known`.
   """
+  known = set(known) - {BLANK, OOV, PAD}
   train = layout.training_file(jsons)
-  if train is None:
+  if train is None or all_nouns:
     return (BLANK, *sorted(known), OOV, PAD)
   records = read_json(train)
   unseen = _unseen_verbs(jsons) if unseen is None else unseen
@@ -80,7 +83,7 @@ def derived_nouns(
     for noun in frame.values()
     if isinstance(noun, str)
   }
-  return (BLANK, *sorted(used & set(known)), OOV, PAD)
+  return (BLANK, *sorted(used & known), OOV, PAD)
 
 
 def objects(value: Any) -> list[dict]:
@@ -119,6 +122,8 @@ def nouns(
   jsons: pathlib.Path,
   known: Mapping[str, Any],
   unseen: Collection[str] | None = None,
+  *,
+  all_nouns: bool = False,
 ) -> tuple[str, ...]:
   """Noun classes of train_classes.csv, or derived from the training frames.
 
@@ -126,6 +131,7 @@ def nouns(
     jsons: DIR/SWiG_jsons.
     known: the nouns of imsitu_space.json.
     unseen: verbs whose records do not count; None: the split file's.
+    all_nouns: whether derived classes are all of `known`.
 
   Raises:
     InputError: the file is not numbered in order, has no blank, oov and Pad
@@ -133,14 +139,15 @@ def nouns(
   """
   path = jsons / NOUN_FILE
   if not path.exists():
-    return derived_nouns(jsons, known, unseen)
-  rows = [line.rpartition(",") for line in layout.read_lines(path)]
-  names = tuple(name for name, _, _ in rows)
-  numbers = [number for _, _, number in rows]
+    return derived_nouns(jsons, known, unseen, all_nouns=all_nouns)
+  lines = layout.read_lines(path)
+  rows = [_cells(line) for line in lines]
+  names = tuple(name for name, _ in rows)
+  numbers = [number for _, number in rows]
   if numbers != [str(i) for i in range(len(rows))]:
     wrong = next(i for i, n in enumerate(numbers) if n != str(i))
     raise InputError(
-      f"{path} line {wrong + 1}: {''.join(rows[wrong])!r}",
+      f"{path} line {wrong + 1}: {lines[wrong]!r}",
       f"each line is 'noun,index' and the indices count 0, 1, 2; here {wrong}",
     )
   if names[:1] != (BLANK,) or names[-2:] != (OOV, PAD):
@@ -156,3 +163,12 @@ def nouns(
       f"add them to {SPACE_FILE} or take them out",
     )
   return names
+
+
+def _cells(line: str) -> tuple[str, str]:
+  """Name and number of a line; spreadsheets put a name in quotation marks."""
+  name, _, number = line.rpartition(",")
+  name = name.strip()
+  if len(name) > 1 and name[0] == name[-1] == '"':
+    name = name[1:-1].replace('""', '"')
+  return name, number.strip().strip('"')

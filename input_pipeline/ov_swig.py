@@ -151,6 +151,8 @@ class OvSwig(tfds.core.ShardBasedBuilder):
         withhold=self.builder_config.withhold,
         skip_broken=self.builder_config.skip_broken,
       )
+    for error in self.content.lacks():
+      raise error
     self.info.metadata.update(swig_metadata.metadata(self.content))
     if config.beam_runner is not None:
       super()._download_and_prepare(dl_manager, config)

@@ -72,7 +72,10 @@ def _tell(dataset: "PreparedSwig") -> None:
   about = info.metadata
   print(f"{dataset.builder.data_path}: {info.dataset_size}")
   for split, found in about["statistics"].items():
-    print(f"{split:<6} {found['images']} images, {found['by_group']}")
+    print(
+      f"{split:<6} {found['images']} images, {found['by_group']}, "
+      f"{found['out_of_vocabulary'] or 0:.1%} of nouns out of the vocabulary"
+    )
   print(
     f"verbs  {dataset.groups.counts}, sha256 {dataset.groups.sha256[:12]}; "
     f"{about['left_out']} training images of unseen verbs left out"
@@ -84,4 +87,8 @@ def _tell(dataset: "PreparedSwig") -> None:
   if dataset.broken:
     print(f"{len(dataset.broken)} broken images left out, see above")
   if about["wrong_boxes"]:
-    print(f"{len(about['wrong_boxes'])} boxes cut or dropped, see above")
+    lost = sum(row["lost"] for row in about["wrong_boxes"])
+    print(
+      f"{len(about['wrong_boxes'])} boxes cut or dropped ({lost} dropped), "
+      "see above"
+    )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from input_pipeline.errors import InputError
-from input_pipeline.layout import Layout, read_json
+from input_pipeline.layout import IMAGES_FOLDER, Layout, read_json
 from input_pipeline.record_parser import wrong_verb
 from input_pipeline.swig_record import Place, RecordError
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline.vocabulary import Vocabulary, folded
 
 _SHOWN = 5
 # What two files of one image have to agree on, as far as both have it.
@@ -52,8 +52,9 @@ def read(
     files: the folder.
     split: which split.
     words: the verbs that have a frame.
-    report: told of every record whose verb has no frame (it is left out) and
-      of every image on which two files disagree.
+    report: told of every record whose verb has no frame or whose name is no
+      file name (it is left out), and of every image on which two files
+      disagree.
 
   Raises:
     InputError: a file is no object of records; what `report` raises.
@@ -62,7 +63,7 @@ def read(
   for path in files.records[split]:
     for name, entry in read_file(path).items():
       place = Place(path, files.images / name)
-      wrong = wrong_verb(entry, place, words)
+      wrong = _wrong_name(name, place) or wrong_verb(entry, place, words)
       if wrong is None and name in rows:
         wrong = _disagreement(rows[name], entry, place)
       elif wrong is None:
@@ -133,14 +134,37 @@ def check_images(files: Layout, rows: Rows, there: Collection[str]) -> None:
   """Raises `InputError` if images of a split are not in the image folder."""
   missing = [name for name in rows if name not in there]
   if missing:
+    like = like_names(missing[:_SHOWN], there)
+    other = "".join(f"; {there_!r} is there" for there_ in like.values())
     names = (rows[name].place.json_path.name for name in missing)
     of = ", ".join(dict.fromkeys(names))
     raise InputError(
       f"{files.images} lacks {len(missing)} of {len(rows)} images of {of}: "
       f"{', '.join(missing[:_SHOWN])}"
-      f"{', ...' if len(missing) > _SHOWN else ''}",
-      f"put them there, or take their records out of {of}",
+      f"{', ...' if len(missing) > _SHOWN else ''}{other}",
+      f"put them there, or take their records out of {of}"
+      + (", or write their names as the files'" if like else ""),
     )
+
+
+def like_names(
+  missing: Collection[str], there: Collection[str]
+) -> dict[str, str]:
+  """Files that differ from missing ones by capitals or Unicode form alone."""
+  by_form = {folded(name): name for name in there}
+  return {n: by_form[folded(n)] for n in missing if folded(n) in by_form}
+
+
+def _wrong_name(name: str, place: Place) -> RecordError | None:
+  """An image is a file of the image folder: no path leads elsewhere."""
+  if name not in ("", ".", "..") and not {*name} & {"/", "\\", "\0"}:
+    return None
+  return RecordError(
+    place,
+    "name",
+    f"{name!r} is no name of a file in the image folder",
+    f"put all images into {IMAGES_FOLDER} itself, and name them alone",
+  )
 
 
 def _disagreement(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import images
+from input_pipeline import boxes, images
 from input_pipeline.errors import InputError
 from input_pipeline.schema import ANNOTATORS
 from input_pipeline.swig_record import (
@@ -17,9 +17,9 @@ from input_pipeline.swig_record import (
 )
 from input_pipeline.vocabulary import SPACE_FILE, Vocabulary
 
-_ABSENT = [-1, -1, -1, -1]
 # Annotated corners may lie this many pixels outside; they are clipped.
 _TOLERANCE = 2.0
+_MOST_PIXELS = 2**31 - 1  # of a side, as int32 holds them
 
 
 def parse(
@@ -71,11 +71,19 @@ def wrong_verb(
   verb = entry.get("verb") if isinstance(entry, dict) else None
   if isinstance(verb, str) and verb in words.verb_index:
     return None
+  remedy = f"add the verb to {SPACE_FILE}, or take the image out"
+  if isinstance(verb, str) and (like := words.verb_like(verb)):
+    remedy = f"write it {like!r}, as {SPACE_FILE} does"
+  if not isinstance(entry, dict):
+    problem = f"its record is {_short(entry)}, no object"
+    return RecordError(
+      place, "verb", problem, "see docs/own_data.md for the form of a record"
+    )
   return RecordError(
     place,
     "verb",
-    f"it has the verb {verb!r}, which has no frame",
-    f"add the verb to {SPACE_FILE}, or take the image out",
+    f"it has the verb {_short(verb)}, which has no frame",
+    remedy,
   )
 
 
@@ -94,6 +102,15 @@ def problems(
   return found
 
 
+def leaves(box: Sequence[float], height: int, width: int) -> bool:
+  """Whether a box leaves its image by more than the tolerance."""
+  return (
+    min(box[0], box[1]) < -_TOLERANCE
+    or box[2] > width + _TOLERANCE
+    or box[3] > height + _TOLERANCE
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Reader:
   """Reads one record; `report` raises, or collects and reading goes on."""
@@ -104,9 +121,15 @@ class _Reader:
   report: Callable[[RecordError], None]
 
   def _report(
-    self, kind: str, problem: str, remedy: str, role: str | None = None
+    self,
+    kind: str,
+    problem: str,
+    remedy: str,
+    role: str | None = None,
+    *,
+    lost: bool = False,
   ) -> None:
-    self.report(RecordError(self.place, kind, problem, remedy, role))
+    self.report(RecordError(self.place, kind, problem, remedy, role, lost))
 
   @property
   def roles(self) -> tuple[str, ...]:
@@ -130,11 +153,11 @@ class _Reader:
         self.report(self.place.image_error(error))
         return 0, 0
     size = (entry["height"], entry["width"])
-    if all(type(side) is int and side > 0 for side in size):
+    if all(type(side) is int and 0 < side <= _MOST_PIXELS for side in size):
       return size
     self._report(
       "size",
-      f"height and width are {size}",
+      f"height and width are {_short(size)}",
       "give both in pixels, or leave both out to take the image's own",
     )
     return 0, 0
@@ -185,44 +208,42 @@ class _Reader:
       )
       found = {}
     self._check_roles(found, roles, "bb")
-    boxes = np.full((len(roles), 4), -1.0, np.float32)
+    corners = np.full((len(roles), 4), -1.0, np.float32)
     for row, role in enumerate(roles):
-      box = found.get(role)
-      if box is not None and box != _ABSENT:
-        boxes[row] = self._box(box, role, size)
-    return boxes
+      if not boxes.is_absent(box := found.get(role)):
+        corners[row] = self._box(box, role, size)
+    return corners
 
   def _box(self, box: Any, role: str, size: tuple[int, int]) -> Sequence[float]:
-    if (
-      not isinstance(box, list)
-      or len(box) != 4
-      or not all(isinstance(v, (int, float)) for v in box)
-    ):
+    if not boxes.is_box(box):
       remedy = "give four numbers, x1 y1 x2 y2"
-      self._report("boxes", f"it has the box {box!r}", remedy, role)
-      return _ABSENT
+      problem = f"it has the box {_short(box)}, which is no four numbers"
+      self._report("boxes", problem, remedy, role, lost=True)
+      return boxes.ABSENT
     height, width = size
     if not height:  # Reported already: nothing to compare with.
-      return _ABSENT
-    inside = (
-      min(box[0], box[1]) >= -_TOLERANCE
-      and box[2] <= width + _TOLERANCE
-      and box[3] <= height + _TOLERANCE
-    )
-    x1, x2 = (min(max(x, 0), width) for x in box[::2])
-    y1, y2 = (min(max(y, 0), height) for y in box[1::2])
-    cut = (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else _ABSENT
-    if inside and cut is not _ABSENT:
-      return cut
+      return boxes.ABSENT
+    left = boxes.cut(box, [height, width]).astype(np.float32)
+    lost = bool(left[0] >= left[2] or left[1] >= left[3])
+    if boxes.is_flipped(box):
+      what = "is empty: its corners are the wrong way round"
+    elif max(box) <= 1 and any(x % 1 for x in box) and max(size) > 2:
+      what, lost = "lies within 0..1: a share of the image, not pixels", True
+    elif leaves(box, height, width):
+      what = "leaves the image" + (", nothing of it is inside" if lost else "")
+    elif lost:
+      what = "is empty"
+    else:
+      return left
     self._report(
       "boxes",
-      f"the box {box} {'is empty' if inside else 'leaves the image'} "
-      f"({width} wide, {height} high)",
+      f"the box {_short(box)} {what} ({width} wide, {height} high)",
       "correct it (x1 < x2 <= width, y1 < y2 <= height), or set it to "
       "[-1, -1, -1, -1] if the role is not grounded",
       role,
+      lost=lost,
     )
-    return cut
+    return boxes.ABSENT if lost else left
 
   def rationales(self) -> tuple[str, ...] | None:
     texts = tuple(self.entry.get(key) or "" for key in RATIONALE_KEYS)
@@ -250,3 +271,9 @@ class _Reader:
 
 def _text(noun: Any) -> str:
   return noun if isinstance(noun, str) else ""
+
+
+def _short(value: Any) -> str:
+  """A value for a message, which a long one would drown."""
+  text = repr(value)
+  return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,12 +1,22 @@
 """Reads the records of a folder, split by split; takes out what is broken."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 
-from input_pipeline import broken_images, record_files, record_parser
+from input_pipeline import (
+  broken_images,
+  leaks,
+  record_files,
+  record_parser,
+  whole_files,
+)
 from input_pipeline.layout import SPLITS, Layout
+from input_pipeline.splits import VerbGroups
 from input_pipeline.swig_record import Record, RecordError
 from input_pipeline.vocabulary import Vocabulary
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +46,31 @@ class SplitRecords:
 
 
 def read(
-  files: Layout, words: Vocabulary, *, skip_broken: bool
+  files: Layout,
+  words: Vocabulary,
+  groups: VerbGroups,
+  *,
+  skip_broken: bool,
 ) -> SplitRecords:
   """Reads all splits.
 
   Args:
     files: the folder.
     words: its vocabulary.
+    groups: of its verbs.
     skip_broken: whether to read every image and leave out those that are
       missing or cannot be decoded, and to cut or drop wrong boxes.
 
   Raises:
     InputError: anything missing, cut off or contradictory; the message names
-      file, image and role.
+      file, image and role. So are files whose boxes or nouns are of another
+      kind, before any image is read.
   """
+  unseen = set(leaks.unseen_names(words, groups))
+  if skip_broken:  # Reading images takes long: wrong files come first.
+    for split in SPLITS:
+      rows = record_files.read(files, split, words)
+      _check_files(files, split, rows, words, unseen)
   there = files.image_sizes()
   records, verbs_of = {}, {}
   broken: list[RecordError] = []
@@ -64,6 +85,7 @@ def read(
       broken += broken_images.take_out(rows, split)
     else:
       record_files.check_images(files, rows, there)
+      _check_files(files, split, rows, words, unseen)
     records[split] = [
       record_parser.parse(
         row.entry,
@@ -75,6 +97,30 @@ def read(
       for row in rows.values()
     ]
   return SplitRecords(records, verbs_of, tuple(broken), tuple(wrong_boxes))
+
+
+def _check_files(
+  files: Layout,
+  split: str,
+  rows: record_files.Rows,
+  words: Vocabulary,
+  unseen: Collection[str],
+) -> None:
+  """Raises `InputError` if boxes or nouns of a split are of another kind."""
+  for _, error in whole_files.wrong_boxes(rows):
+    raise error
+  nouns = whole_files.nouns(rows, words, unseen)
+  error = whole_files.wrong_nouns(files, split, nouns, words)
+  if error is not None:
+    raise error
+  for path in whole_files.corner_files(rows):
+    _log.warning("%s: %s", path, whole_files.CORNER)
+  if other := whole_files.differing(nouns.unlisted, words):
+    _log.warning(
+      "%s: %s",
+      files.jsons / f"{split}.json",
+      whole_files.told_differing(other),
+    )
 
 
 def _verbs(rows: Mapping[str, record_files.Row]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ from input_pipeline import (
   split_reader,
   splits,
   vocabulary,
+  whole_files,
 )
+from input_pipeline.errors import InputError
 from input_pipeline.layout import Layout
 from input_pipeline.schema import GROUPS
 from input_pipeline.swig_record import Record, RecordError
@@ -77,6 +79,17 @@ class SwigFolder:
     """Training images of each verb: int64 [V]."""
     verbs = [record.verb for record in self.splits["train"]]
     return np.bincount(verbs, minlength=len(self.vocabulary.verbs))
+
+  def lacks(self) -> Iterator[InputError]:
+    """See `whole_files.missing_images`: what a build refuses."""
+    verbs = self.vocabulary.verbs
+    verbs_of = {
+      split: {record.name: verbs[record.verb] for record in records}
+      for split, records in self.splits.items()
+    }
+    yield from whole_files.missing_images(
+      self.layout, verbs_of, self.vocabulary, self.groups
+    )
 
   def counts(self) -> dict[str, dict[str, int]]:
     """Number of images by split and group."""
@@ -128,7 +141,7 @@ def read_folder(
     unseen = leaks.unseen_names(words, groups)
     # Nouns that only unseen verbs have are no classes, where those are derived.
     words = vocabulary.load(folder, unseen=unseen)
-  found = split_reader.read(files, words, skip_broken=skip_broken)
+  found = split_reader.read(files, words, groups, skip_broken=skip_broken)
   lists = groups.lists(words)
   sets = split_file.image_sets(found.verbs_of, lists)
   if new:

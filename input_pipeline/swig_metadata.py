@@ -39,7 +39,8 @@ def metadata(content: SwigFolder) -> dict[str, Any]:
     split; 'checksums': sha256 of the files it was made from; 'source',
     'fingerprint'; 'left_out' and 'withheld' training images and rationales;
     'broken': file, image and problem of each image left out as broken;
-    'wrong_boxes': the same, and role, of each box that was cut or dropped.
+    'wrong_boxes': the same, role, and whether it was dropped ('lost'), of
+    each box that was cut or dropped.
   """
   words, groups = content.vocabulary, content.groups
   return {
@@ -60,7 +61,9 @@ def metadata(content: SwigFolder) -> dict[str, Any]:
     "left_out": content.dropped,
     "withheld": content.withheld,
     "broken": [_told(error) for error in content.broken],
-    "wrong_boxes": [_told(error) for error in content.wrong_boxes],
+    "wrong_boxes": [
+      _told(error) | {"lost": error.lost} for error in content.wrong_boxes
+    ],
   }
 
 

@@ -16,7 +16,16 @@ RATIONALE_KEYS = (
   "neg_attr_caption",
 )
 # What can be wrong with a record.
-KINDS = ("verb", "size", "frames", "roles", "boxes", "rationales", "image")
+KINDS = (
+  "name",
+  "verb",
+  "size",
+  "frames",
+  "roles",
+  "boxes",
+  "rationales",
+  "image",
+)
 
 
 class RecordError(InputError):
@@ -27,6 +36,7 @@ class RecordError(InputError):
     image: name of the image.
     role: name of the role, None where it is not about one.
     kind: one of `KINDS`.
+    lost: whether nothing is left of the box that it is about.
   """
 
   def __init__(
@@ -36,6 +46,7 @@ class RecordError(InputError):
     problem: str,
     remedy: str,
     role: str | None = None,
+    lost: bool = False,
   ):
     of_role = "" if role is None else f", role {role!r}"
     where = f"{place.json_path}: image {place.image_path.name}{of_role}"
@@ -44,6 +55,7 @@ class RecordError(InputError):
     self.image = place.image_path.name
     self.role = role
     self.kind = kind
+    self.lost = lost
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import pathlib
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,14 @@ class Vocabulary:
     return {name: i for i, name in enumerate(self.verbs)}
 
   @functools.cached_property
+  def _verb_of_form(self) -> dict[str, str]:
+    return {folded(name): name for name in self.verbs}
+
+  def verb_like(self, name: str) -> str | None:
+    """The verb that differs from a name by capitals or form alone, if any."""
+    return self._verb_of_form.get(folded(name))
+
+  @functools.cached_property
   def role_index(self) -> dict[str, int]:
     return {name: i for i, name in enumerate(self.roles)}
 
@@ -91,9 +100,14 @@ class Vocabulary:
     return hashlib.sha256(text.encode()).hexdigest()
 
   def noun_id(self, name: str) -> int:
-    """Class of an annotated noun: '' is blank, an unknown one is oov."""
+    """Class of an annotated noun: '' is blank, an unknown one is oov.
+
+    Padding is the class of roles that are not there; no annotator names it.
+    """
     if not name:
       return self.noun_index[BLANK]
+    if name == PAD:
+      return self.noun_index[OOV]
     return self.noun_index.get(name, self.noun_index[OOV])
 
   def frame_roles(self, verb: int) -> tuple[str, ...]:
@@ -102,7 +116,10 @@ class Vocabulary:
 
 
 def load(
-  folder: str | pathlib.Path, *, unseen: Collection[str] | None = None
+  folder: str | pathlib.Path,
+  *,
+  unseen: Collection[str] | None = None,
+  all_nouns: bool = False,
 ) -> Vocabulary:
   """Reads the vocabulary of a SWiG-layout folder.
 
@@ -110,6 +127,8 @@ def load(
     folder: DIR, or DIR/SWiG_jsons.
     unseen: verbs whose records add no nouns where there is no
       train_classes.csv; None: those of the split file.
+    all_nouns: whether all nouns are classes where there is no
+      train_classes.csv, so that train.json is not read.
 
   Raises:
     InputError: a file is missing or cut off, an index file disagrees with
@@ -121,7 +140,7 @@ def load(
   frames = _frames(space, folder / SPACE_FILE)
   verbs = indices.verbs(folder, frames)
   roles = indices.roles(folder, frames)
-  nouns = indices.nouns(folder, space["nouns"], unseen)
+  nouns = indices.nouns(folder, space["nouns"], unseen, all_nouns=all_nouns)
   role_number = {name: i for i, name in enumerate(roles)}
   entries = [space["verbs"][verb] for verb in verbs]
   return Vocabulary(
@@ -139,6 +158,11 @@ def load(
       space["nouns"].get(n, {}).get("def") or "" for n in nouns
     ),
   )
+
+
+def folded(name: str) -> str:
+  """A name without what makes two look alike: capitals, spaces, form."""
+  return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _frames(
