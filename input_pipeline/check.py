@@ -80,7 +80,8 @@ def run(
   if report_path is not None:
     split_file.write_text(pathlib.Path(report_path), report.as_json())
   if report.problems:
-    print(f"{len(report.problems)} problems, see above")
+    number = len(report.problems)
+    print(f"{number} problem{'s' if number > 1 else ''}, see above")
     return 1
   print("images: all whole" if read_images else "records: all sound")
   return 0
@@ -108,6 +109,8 @@ def check_records(
     rows[split] = _read(report, files, split, words)
     if len(report.problems) == told:
       sound.add(split)
+  if not rows["train"]:  # From no record, no noun class would follow.
+    words = vocabulary.load(folder, all_nouns=True)
   _check_overlap(report, rows)
   _check_whole(report, files, rows, words, groups)
   _check_images_of(report, files, rows, sound, words, groups)

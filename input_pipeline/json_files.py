@@ -6,14 +6,18 @@ expected) becomes an `InputError` that names the file and the place in it. The
 byte order mark that Windows editors write is not part of the text.
 """
 
+import codecs
 import collections
 import json
+import re
 import sys
 from typing import Any
 
 from input_pipeline import paths
 from input_pipeline.errors import InputError
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _AGAIN = "copy or download the file again"
 _NAMES = {
   dict: "an object",
@@ -38,7 +42,10 @@ def read_text(path: paths.AnyPath | str, remedy: str = _AGAIN) -> str:
   """
   path = paths.path(path)
   try:
-    return path.read_bytes().decode("utf-8-sig")
+    content = path.read_bytes()
+    if content[:2] in _UTF16 or b"\0" in content[:4]:
+      raise InputError(f"{path} is UTF-16 text, or no text", "save it as UTF-8")
+    return content.decode("utf-8-sig")
   except FileNotFoundError:
     raise InputError(f"{path} is missing", "put the file there") from None
   except IsADirectoryError:
@@ -95,6 +102,11 @@ def parse(
       f"{sys.get_int_max_str_digits()} digits",
       remedy,
     ) from None
+  if _SURROGATE.search(text) and _has_half(content):
+    raise InputError(
+      f"{where} has half a character, such as \\ud83d without its other half",
+      remedy,
+    )
   check(content, form, where, remedy)
   return content
 
@@ -166,6 +178,15 @@ def _shown(value: Any) -> str:
     return "missing"
   text = repr(value)
   return text if len(text) <= 60 else _NAMES[type(value)]
+
+
+def _has_half(content: Any) -> bool:
+  """Whether a text in parsed JSON cannot be written again."""
+  try:
+    json.dumps(content, ensure_ascii=False).encode()
+  except UnicodeEncodeError:
+    return True
+  return False
 
 
 class _RepeatedKey(Exception):

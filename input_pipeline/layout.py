@@ -78,7 +78,7 @@ class Layout:
   def image_sizes(self) -> dict[str, int]:
     """Bytes of every file in the image folder, by name."""
     with os.scandir(self.images) as entries:
-      return {e.name: e.stat().st_size for e in entries if e.is_file()}
+      return {e.name: e.stat().st_size for e in entries if _is_file(e)}
 
   def checksums(self) -> dict[str, str]:
     """sha256 of each file of `files` that is there, by its name."""
@@ -151,6 +151,13 @@ def read_lines(path: pathlib.Path) -> tuple[str, ...]:
   _check_there(path)
   lines = (line.strip() for line in json_files.read_text(path).splitlines())
   return tuple(line for line in lines if line)
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+  try:
+    return entry.is_file()
+  except OSError:  # a link to itself
+    return False
 
 
 def _check_there(path: pathlib.Path) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import split_draw, split_file
+from input_pipeline import json_files, split_draw, split_file
 from input_pipeline.errors import InputError
 from input_pipeline.layout import SPLITS_FILE, jsons_folder, read_json
 from input_pipeline.schema import GROUPS
 from input_pipeline.split_draw import Lists, draw
 from input_pipeline.vocabulary import Vocabulary
 
+_FORM = {group: [str] for group in GROUPS}
 _REMEDY = f"correct the file, or delete it to have {SPLITS_FILE} drawn anew"
 
 
@@ -138,6 +139,7 @@ def read(
   content = read_json(path)
   _check_form(path, content)
   lists = {group: content[group] for group in GROUPS}
+  json_files.check(content, _FORM, where=str(path), remedy=_REMEDY)
   claimed = content.get("sha256")
   if claimed is not None and claimed != split_file.digest(lists):
     raise InputError(

@@ -12,12 +12,12 @@ import json
 import pathlib
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import indices, layout
+from input_pipeline import indices, json_files, layout
 from input_pipeline.errors import InputError
 from input_pipeline.schema import MAX_ROLES
 
@@ -28,6 +28,17 @@ NOUN_FILE = layout.NOUN_FILE
 jsons_folder, read_json = layout.jsons_folder, layout.read_json
 # What the three classes that are no WordNet synset are called in words.
 _SPECIAL_GLOSSES = {BLANK: "nothing", OOV: "something else", PAD: "padding"}
+# What may be there or null, for `json_files.check`.
+_Fields = Mapping[str, Any]
+_OF_VERB: _Fields = {
+  "order": [str],
+  "def": str,
+  "abstract": str,
+  "roles": {str: {}},
+}
+_OF_ROLE: _Fields = {"def": str, "question": str}
+_OF_NOUN: _Fields = {"gloss": (str, [str]), "def": str}
+_REMEDY = "docs/own_data.md shows the form"
 # "n10287213", "10287213-n", ...: never a word that a text encoder knows.
 _WORDNET_ID = re.compile(r"[nvars]?-?\d{8}(-[nvars])?")
 
@@ -182,18 +193,70 @@ def _frames(
     if wrong:
       raise InputError(
         f"{path}: {part!r} is not an object of objects, see {wrong[0]!r}",
-        "docs/own_data.md shows the form",
+        _REMEDY,
       )
-  frames = {}
-  for verb, entry in space["verbs"].items():
-    order = tuple(entry.get("order") or ())
-    if not 1 <= len(order) <= MAX_ROLES or len(set(order)) < len(order):
+  _check_entries(space, path)
+  frames = {
+    verb: tuple(entry.get("order") or ())
+    for verb, entry in space["verbs"].items()
+  }
+  for verb, order in frames.items():
+    if not 1 <= len(order) <= MAX_ROLES:
       raise InputError(
         f"{path}: verb {verb!r} has {len(order)} roles, {list(order)}",
         f"give its 'order' 1 to {MAX_ROLES} different roles",
       )
-    frames[verb] = order
+    _check_names(path, f"the roles of verb {verb!r}", order, folded)
+  _check_names(path, "the verbs", tuple(frames), folded)
+  # "turkey" and "Turkey" are two nouns.
+  _check_names(path, "the nouns", tuple(space["nouns"]), _same_letters)
   return frames
+
+
+def _check_entries(space: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Raises `InputError` if a field of a verb, role or noun is of no use."""
+
+  def check(entry: Mapping[str, Any], fields: _Fields, place: str) -> None:
+    given = {key: entry[key] for key in fields.keys() & entry.keys()}
+    form = {key: (fields[key], type(None)) for key in given}
+    json_files.check(given, form, where=f"{path}: {place}", remedy=_REMEDY)
+
+  for verb, entry in space["verbs"].items():
+    check(entry, _OF_VERB, f"verb {verb!r}")
+    for role, texts in (entry.get("roles") or {}).items():
+      check(texts, _OF_ROLE, f"verb {verb!r}, role {role!r}")
+  for noun, entry in space["nouns"].items():
+    check(entry, _OF_NOUN, f"noun {noun!r}")
+
+
+def _check_names(
+  path: pathlib.Path,
+  what: str,
+  names: Sequence[str],
+  form: Callable[[str], str],
+) -> None:
+  """Raises `InputError` for an empty name and for two that look alike."""
+  first: dict[str, str] = {}
+  for name in names:
+    if not name.strip():
+      raise InputError(
+        f"{path}: among {what} is the name {name!r}", "give each a name"
+      )
+    other = first.setdefault(form(name), name)
+    if other is not name:
+      raise InputError(
+        f"{path}: {what} have {other!r} and {name!r}, which "
+        + (
+          "are one name"
+          if other == name
+          else "differ by capitals, spaces or the form of letters alone"
+        ),
+        "leave one of them, and use it in all records",
+      )
+
+
+def _same_letters(name: str) -> str:
+  return unicodedata.normalize("NFC", name)
 
 
 def _role_definitions(

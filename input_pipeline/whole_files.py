@@ -298,19 +298,18 @@ def missing_images(
   for split, verbs in verbs_of.items():
     names = " and ".join(path.name for path in files.records[split])
     found = {group_of[verb] for verb in verbs.values()}
-    if not verbs:
+    trained = {v for v in verbs.values() if group_of[v] != GROUPS[-1]}
+    if split == "train" and len(trained) < 2:
+      yield InputError(
+        f"{files.jsons}: {names} has images of {len(trained)} verbs that "
+        "are not unseen",
+        "add records of two verbs or more: training tells them apart",
+      )
+    elif not verbs:
       yield InputError(
         f"{files.jsons}: the split {split!r} has no images",
         f"add records to {names}",
       )
-    elif split == "train":
-      trained = {v for v in verbs.values() if group_of[v] != GROUPS[-1]}
-      if len(trained) < 2:
-        yield InputError(
-          f"{files.jsons}: {names} has images of {len(trained)} verbs that "
-          "are not unseen",
-          "training needs two verbs or more: it tells them apart",
-        )
     elif split == "dev" and found.isdisjoint({*SELECTING, None}):
       yield InputError(
         f"{files.jsons}: {names} has no image of a seen or rare verb, and "

@@ -13,6 +13,9 @@ DAMAGED = {
   "key twice": ('{"a": 1, "a": 2}', "has the key 'a' twice"),
   "deep": ("[" * 100_000, "is nested too deeply"),
   "digits": ("1" * 5000, "has a whole number of more than 4300 digits"),
+  "half a character": ('{"a": "\\ud83d"}', "has half a character"),
+  "UTF-16": ('{"a": 1}'.encode("utf-16"), "is UTF-16 text, or no text"),
+  "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), "is UTF-16 text"),
   "not UTF-8": (b'{"a": "\xff"}', "is not UTF-8 text: byte 7"),
 }
 
@@ -37,6 +40,10 @@ def test_the_mark_of_windows_editors_is_no_text(tmp_path):
   path = tmp_path / "some.json"
   path.write_bytes("\ufeff".encode() + json.dumps({"é": 1}).encode())
   assert json_files.read(path) == {"é": 1}
+
+
+def test_whole_pairs_of_halves_are_text():
+  assert json_files.parse('["\\ud83d\\ude00"]', "here") == ["😀"]
 
 
 FORM = {

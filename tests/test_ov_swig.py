@@ -342,15 +342,6 @@ def test_shards_are_cut_by_bytes_too(content, monkeypatch):
   assert swig_shards.cuts([]) == []
 
 
-def test_a_split_without_images(tmp_path):
-  folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  swig_fixture.dump(folder / "SWiG_jsons" / "test.json", {})
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
-  assert len(dataset.split("dev")) == 6
-  with pytest.raises(InputError, match="has no images"):
-    dataset.split("test")
-
-
 def test_with_beam(root, folder, prepared, monkeypatch):
   pytest.importorskip("apache_beam", reason="apache-beam is not installed")
   monkeypatch.setattr(swig_shards, "_IMAGES", 1)
