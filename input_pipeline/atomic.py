@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 
 from input_pipeline import paths
+from input_pipeline.errors import InputError
 
 _PIECE = 2**24
 
@@ -64,6 +65,30 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.rename(path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_target(path: str | os.PathLike[str], flag: str) -> None:
+  """Raises InputError if a file cannot be written; ask before long work.
+
+  Args:
+    path: of the file that is to be written later.
+    flag: that names it, for the message.
+  """
+  if paths.is_remote(path):
+    return
+  path = pathlib.Path(path)
+  remedy = f"give another {flag}"
+  if path.is_dir():
+    raise InputError(f"{path} is a folder, {flag} names a file", remedy)
+  parent = path.absolute().parent
+  while not parent.exists() and parent != parent.parent:
+    parent = parent.parent
+  if not parent.is_dir():
+    raise InputError(
+      f"cannot write {path}: {parent} is a file, not a folder", remedy
+    )
+  if not os.access(parent, os.W_OK | os.X_OK):
+    raise InputError(f"cannot write {path}: {parent} is not writable", remedy)
 
 
 def copy(source: paths.AnyPath, target: paths.AnyPath) -> None:

@@ -17,7 +17,7 @@ from input_pipeline import paths
 from input_pipeline.errors import InputError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _AGAIN = "copy or download the file again"
 _NAMES = {
   dict: "an object",
@@ -82,14 +82,14 @@ def parse(
 ) -> Any:
   """Parses a JSON text; `where` names it in messages. See `read`."""
   try:
-    content = json.loads(text, object_pairs_hook=_no_repeats)
+    content = json.loads(text, object_pairs_hook=no_repeats)
   except json.JSONDecodeError as error:
     raise InputError(
       f"{where} is cut off or is not JSON: {error.msg} at line "
       f"{error.lineno}, column {error.colno}",
       remedy,
     ) from None
-  except _RepeatedKey as error:
+  except RepeatedKey as error:
     raise InputError(
       f"{where} has the key {error.args[0]!r} twice in one object",
       "keep one of the two entries",
@@ -102,7 +102,7 @@ def parse(
       f"{sys.get_int_max_str_digits()} digits",
       remedy,
     ) from None
-  if _SURROGATE.search(text) and _has_half(content):
+  if SURROGATE.search(text) and has_half(content):
     raise InputError(
       f"{where} has half a character, such as \\ud83d without its other half",
       remedy,
@@ -180,7 +180,7 @@ def _shown(value: Any) -> str:
   return text if len(text) <= 60 else _NAMES[type(value)]
 
 
-def _has_half(content: Any) -> bool:
+def has_half(content: Any) -> bool:
   """Whether a text in parsed JSON cannot be written again."""
   try:
     json.dumps(content, ensure_ascii=False).encode()
@@ -189,13 +189,14 @@ def _has_half(content: Any) -> bool:
   return False
 
 
-class _RepeatedKey(Exception):
+class RepeatedKey(Exception):
   """A JSON object names a key twice; json would silently drop the first."""
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """`object_pairs_hook` of a JSON decoder; raises `RepeatedKey`."""
   found = dict(pairs)
   if len(found) < len(pairs):
     counts = collections.Counter(key for key, _ in pairs)
-    raise _RepeatedKey(counts.most_common(1)[0][0])
+    raise RepeatedKey(counts.most_common(1)[0][0])
   return found

@@ -79,5 +79,7 @@ def test_a_bias_that_means_nothing_is_refused():
     _config(**{"eval.trained_bias": float("nan")})
   values = hico_det.get_config("debug")
   values.eval.trained_bias = 1.0
-  with pytest.raises(InputError, match="trained_bias=1.0 does nothing with task"):
+  with pytest.raises(
+    InputError, match=r"trained_bias=1\.0 does nothing with task"
+  ):
     config_lib.unpack(values)

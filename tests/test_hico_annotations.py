@@ -219,7 +219,7 @@ BOX = [[1.0, 1.0, 5.0, 5.0]]
     ({"boxes_h": [[0.0, 1.0, 5.0, 5.0]]}, "count pixels from 1"),
     ({"boxes_h": [[1.0, 1.0, 900.0, 5.0]]}, "outside the image of 640 x 480"),
     ({"hoi": [600]}, "hoi 0 is 600, which does not exist"),
-    ({"hoi": ["ride"]}, "hoi 0 is 'ride', which does not exist"),
+    ({"hoi": ["ride"]}, "no interaction is called 'ride'"),
     ({"hoi": [True]}, "hoi 0 is True"),
     ({"hoi": [232, 232]}, "1 boxes_h, 1 boxes_o, 2 hoi"),
     ({"hoi": None}, "no list 'hoi'"),

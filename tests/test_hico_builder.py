@@ -130,7 +130,7 @@ def test_what_is_broken_can_be_left_out(tmp_path, capsys):
   cut, absent = (images / content[i]["file_name"] for i in (2, 3))
   cut.write_bytes(cut.read_bytes()[:400])
   absent.unlink()
-  assert builder.main([str(directory), "--form=qpic"]) == 1
+  assert builder.main([str(directory), "--form=qpic"]) == 2
   assert "object_id 9, there are" in capsys.readouterr().err
   assert builder.main([str(directory), "--skip-broken"]) == 0
   said = capsys.readouterr().out
@@ -145,12 +145,12 @@ def test_what_is_broken_can_be_left_out(tmp_path, capsys):
   assert len(found.split("test")) == 3
   out = tmp_path / "split.json"
   arguments = [str(directory), "--split=UO", f"--out={out}"]
-  assert split_files.main(arguments) == 1
+  assert split_files.main(arguments) == 2
   assert split_files.main([*arguments, "--skip-broken"]) == 0
   assert json.loads(out.read_text())["training"]["images"] == 1
   for path in images.iterdir():
     path.unlink()
-  assert builder.main([str(directory), "--skip-broken"]) == 1
+  assert builder.main([str(directory), "--skip-broken"]) == 2
   assert "none of 4 images of the split 'train'" in capsys.readouterr().err
 
 
@@ -159,13 +159,13 @@ def test_a_broken_image_leaves_nothing_built(tmp_path, capsys):
   name = "HICO_test2015_00000003.jpg"
   path = directory / "images" / "test2015" / name
   path.write_bytes(path.read_bytes()[:400])
-  assert builder.main([str(directory)]) == 1
+  assert builder.main([str(directory)]) == 2
   said = capsys.readouterr().err
   assert name in said
   assert "cannot be decoded" in said
   assert not list((tmp_path / "tfds").rglob("dataset_info.json"))
   path.unlink()
-  assert builder.main([str(directory)]) == 1
+  assert builder.main([str(directory)]) == 2
   assert f"lacks 1 of 3 images of instances_test2015.json: {name}" in (
     capsys.readouterr().err
   )

@@ -285,8 +285,10 @@ def test_the_import_command(tmp_path, capsys):
   assert all(x.objects.tolist() == [PERSON] for x in found.images.values())
   capsys.readouterr()
   arguments[3] = "--labels=coco80"
-  (upt / "HICO_test2015_00000002.json").write_text('{"labels": [90]}')
+  (upt / "HICO_test2015_00000002.json").write_text(
+    json.dumps({"boxes": [[1, 1, 9, 9]], "labels": [90], "scores": [0.5]})
+  )
   out.unlink()
-  assert detection_import.main(arguments) == 1
+  assert detection_import.main(arguments) == 2
   assert "labels 0 is 90" in capsys.readouterr().err
   assert not out.exists()

@@ -273,6 +273,6 @@ def test_split_files_tell_what_is_left(tmp_path, capsys):
   assert any(len(record.labels) > 1 for record in kept)
   assert split_files.labels_digest(kept) == by_label["sha256_of_labels"]
   out = tmp_path / "none.json"
-  assert split_files.main([str(directory), "--split=X", f"--out={out}"]) == 1
+  assert split_files.main([str(directory), "--split=X", f"--out={out}"]) == 2
   assert "no split 'X'" in capsys.readouterr().err
   assert not out.exists()

@@ -48,6 +48,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.metrics": (
     *CONTRACT,
     "input_pipeline.atomic",
+    "input_pipeline.commands",
     "input_pipeline.hico_det",
     "input_pipeline.vocabulary",
     "mipd_jax.metrics",

@@ -5,12 +5,14 @@
          (PPDM, QPIC, GEN-VLKT, HOICLIP)
   upt    instances_train2015.json,                 from 1
          instances_test2015.json (UPT, ADA-CM)
-  list   [{"file_name", "width", "height",         from 1
+  list   [{"file_name", "width", "height",         from 1, or --box-base=0
          "boxes_h", "boxes_o", "hoi"}, ...]
 
 HICO-DET's own file counts pixels from 1; `trainval_hico.json` is shifted and
 `test_hico.json` is not. What is read here always counts from 0. A file of the
-first form under another name does not tell, so its base has to be given.
+first form under another name does not tell, so its base has to be given; other
+files are taken to count from 1 unless --box-base=0 says otherwise. A shift of
+one pixel costs small boxes their overlap.
 """
 
 import pathlib
@@ -27,7 +29,12 @@ from input_pipeline.layout import read_json
 from input_pipeline.swig_record import RecordError
 
 QPIC, UPT, LIST = "qpic", "upt", "list"
-_QPIC_BASES = {"trainval_hico.json": 0, "test_hico.json": 1}
+_BASES = {
+  "trainval_hico.json": 0,
+  "test_hico.json": 1,
+  "instances_train2015.json": 1,
+  "instances_test2015.json": 1,
+}
 _HELP = "docs/hico_det.md shows the forms"
 
 
@@ -74,6 +81,13 @@ def read(
   else:
     found = pair_lists.read_list(content, path, images, words, base, report)
   _check_names(found, path)
+  boxes = corners(found)
+  if len(boxes) and boxes.max() + base <= 1:
+    raise InputError(
+      f"{path}: all {len(boxes)} boxes lie within 0 and 1, as shares of the "
+      "image do",
+      "give pixels of the original image",
+    )
   return found
 
 
@@ -86,12 +100,15 @@ def form_of(content: Any, path: pathlib.Path) -> str:
       return QPIC
     if "boxes_h" in content[0]:
       return LIST
+  first = content[0] if isinstance(content, list) and content else content
   what = type(content).__name__
   what += (
     " without entries" if isinstance(content, list) and not content else ""
   )
   raise InputError(
-    f"{path} holds a {what}, which is none of the forms of HICO-DET", _HELP
+    f"{path} holds a {what}, which is none of the forms of HICO-DET"
+    f"{parsing.looks_like(first)}",
+    _HELP,
   )
 
 
@@ -110,18 +127,23 @@ def corners(images: list[ImageLabels]) -> np.ndarray:
   return np.concatenate([np.zeros((0, 4)), *found])
 
 
+def is_published(path: str | pathlib.Path) -> bool:
+  """Whether a file's name tells what its boxes count from."""
+  return pathlib.Path(path).name in _BASES
+
+
 def _base(path: pathlib.Path, form: str, base: int | None) -> int:
   if base is not None:
     return base
   if form != QPIC:
     return 1
-  if path.name not in _QPIC_BASES:
+  if path.name not in _BASES:
     raise InputError(
       f"{path} does not tell whether its boxes count pixels from 0 (as "
-      "trainval_hico.json) or from 1 (as test_hico.json)",
+      "trainval_hico.json) or from 1 (as test_hico.json and instances_*.json)",
       "say which by --box-base=0 or --box-base=1, or keep the published name",
     )
-  return _QPIC_BASES[path.name]
+  return _BASES[path.name]
 
 
 def _check_names(found: list[ImageLabels], path: pathlib.Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline import building, swig_shards
+from input_pipeline import building, commands, swig_shards
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import broken, folder, vocabulary
 from input_pipeline.hico_det.folder import FORMS, SPLITS, Layout
@@ -303,17 +303,17 @@ def main(arguments: list[str] | None = None) -> int:
     help="leave out images and entries that cannot be used; all are named",
   )
   given = parser.parse_args(arguments)
+  return commands.guarded(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
   beside = pathlib.Path(given.folder).resolve().parent / "tfds"
-  try:
-    found = prepare(
-      given.folder,
-      given.data_dir or beside,
-      form=given.form,
-      skip_broken=given.skip_broken,
-    )
-  except InputError as error:
-    print(f"problem: {error}", file=sys.stderr)
-    return 1
+  found = prepare(
+    given.folder,
+    given.data_dir or beside,
+    form=given.form,
+    skip_broken=given.skip_broken,
+  )
   info = found.builder.info
   print(f"{found.builder.data_path}: {info.dataset_size}")
   for split, counts in info.metadata["statistics"].items():
@@ -327,4 +327,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

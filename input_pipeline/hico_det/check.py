@@ -15,7 +15,7 @@ from concurrent import futures
 
 import numpy as np
 
-from input_pipeline import images, split_file
+from input_pipeline import atomic, commands, images, split_file
 from input_pipeline.check_report import Finding
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import annotations, folder, splits, vocabulary
@@ -55,6 +55,8 @@ def run(
       them annotations mean nothing.
   """
   start = time.monotonic()
+  if report_path is not None:
+    atomic.check_target(report_path, "--report")
   layout = folder.find(directory, form)
   words = vocabulary.load(directory)
   report = Report(layout, words)
@@ -229,18 +231,16 @@ def main(arguments: list[str] | None = None) -> int:
     "--report", metavar="FILE", help="write everything found as JSON"
   )
   given = parser.parse_args(arguments)
-  try:
-    return run(
+  return commands.guarded(
+    lambda: run(
       given.folder,
       form=given.form,
       base=given.box_base,
       read_images=not given.records_only,
       report_path=given.report,
     )
-  except InputError as error:
-    print(f"problem: {error}", file=sys.stderr)
-    return 1
+  )
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

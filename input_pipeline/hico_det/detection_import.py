@@ -8,33 +8,50 @@
 Their boxes have edges, from 0 to the image's width; ours have pixels, from
 0 to the width less one. So one is taken off the right and lower edge, as UPT
 does before its own evaluation.
+
+The files do not tell how they number the objects: `alphabetical` (a person is
+49), `coco80` (0), `coco91` (COCO's ids: 1), or the first two counted from 1.
+The annotated boxes tell a wrong choice; `auto` takes what they tell.
 """
 
 import argparse
+import dataclasses
 import pathlib
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from input_pipeline import atomic, commands, json_files
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import (
+  box_readings,
   broken,
   detections,
   detector_boxes,
   folder,
+  label_numbers,
   parsing,
   vocabulary,
 )
-from input_pipeline.hico_det.detections import Detections, ImageDetections
+from input_pipeline.hico_det.detections import Detections
 from input_pipeline.hico_det.folder import FORMS, SPLITS
+from input_pipeline.hico_det.label_numbers import ORDERS, Agreement
+from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.layout import read_json
 from input_pipeline.progress import Progress
 
-# How a folder of detections numbers the objects.
-ALPHABETICAL = "alphabetical"  # by name from 0: a person is 49
-COCO_80 = "coco80"  # COCO's order from 0: a person is 0
-COCO_91 = "coco91"  # COCO's category ids: a person is 1
-ORDERS = (ALPHABETICAL, COCO_80, COCO_91)
+AUTO = "auto"  # the numbering that the annotated boxes tell
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class _Raw:
+  """A file as it is: boxes with edges, labels of a numbering not yet known."""
+
+  where: parsing.Place
+  boxes: np.ndarray
+  labels: Sequence[int]
+  scores: np.ndarray
+  named: bool  # the labels were names, and are objects of the vocabulary
 
 
 def from_upt(
@@ -44,24 +61,73 @@ def from_upt(
   *,
   labels: str,
   detector: str,
+  records: Sequence[Record] = (),
 ) -> Detections:
   """A folder with one {"boxes", "labels", "scores"} file per image.
 
   Files of boxes with edges, as fredzzhang/hicodet writes them by a detector
-  (its ground-truth files hold pixels from 1 instead: take `oracle`).
+  (its ground-truth files hold pixels from 1 instead: take `oracle`), or as
+  Hugging Face's `post_process_object_detection` returns them.
 
   Args:
     directory: with HICO_test2015_00000001.json and so on.
     images: (height, width) of each image of the dataset; each needs its file.
     words: the objects.
-    labels: how the files number objects, one of `ORDERS`.
+    labels: how the files number objects, one of `ORDERS`, or `AUTO`. Labels
+      that are names need none.
     detector: its name, for the results.
+    records: annotated boxes, which tell a wrong numbering and boxes that are
+      no pixels.
 
   Raises:
-    InputError: files are missing or of another form, a number is no object.
+    InputError: files are missing or of another form, a number is no object,
+      boxes or numbers do not fit the annotated ones.
   """
   directory = pathlib.Path(directory)
-  numbers = _order(labels, words)
+  if labels != AUTO:
+    label_numbers.order(labels, words)
+  raw = _read_all(directory, images, words)
+  readings = box_readings.Readings(str(directory))
+  agreement = Agreement(words)
+  annotated = {record.name: record for record in records}
+  for name, item in raw.items():
+    boxes = item.boxes - [0, 0, 1, 1]
+    record = annotated.get(name)
+    true = np.zeros((0, 4)) if record is None else record.boxes
+    readings.add(boxes, true.astype(np.float64), images[name])
+    if record is not None:
+      numbers = np.array(item.labels, np.int64)
+      agreement.add(boxes, numbers, item.scores, record.boxes, record.objects)
+  notes = [readings.check()]
+  if any(item.named for item in raw.values()):
+    numbers = {i: i for i in range(len(words.objects))}
+    notes.append(agreement.check_objects(str(directory)))
+  else:
+    labels = _numbering(labels, raw, agreement, directory)
+    numbers = label_numbers.order(labels, words)
+    _check_labels(raw, numbers, agreement)
+    notes.append(agreement.check(labels, str(directory)))
+  found, outside, total = {}, 0, 0
+  for name, item in raw.items():
+    found[name], _, out = detector_boxes.convert(
+      item.where,
+      item.boxes.tolist(),
+      [numbers[x] for x in item.labels],
+      item.scores.tolist(),
+      images[name],
+    )
+    outside, total = outside + out, total + len(item.boxes)
+  detector_boxes.check_cut(str(directory), outside, total)
+  return Detections(
+    detector, found, outside=outside, notes=tuple(filter(None, notes))
+  )
+
+
+def _read_all(
+  directory: pathlib.Path,
+  images: Mapping[str, tuple[int, int]],
+  words: Vocabulary,
+) -> dict[str, _Raw]:
   paths = {
     name: directory / f"{pathlib.Path(name).stem}.json" for name in images
   }
@@ -83,18 +149,18 @@ def from_upt(
   found = {}
   with Progress("import detections", len(paths), "images") as progress:
     for name, path in paths.items():
-      found[name] = _read_upt(path, name, images[name], numbers)
+      found[name] = _read_upt(path, name, words)
       progress.advance()
-  return Detections(detector, found)
+  if len({item.named for item in found.values() if len(item.labels)}) > 1:
+    raise InputError(
+      f"{directory}: some files have names as labels and some numbers",
+      "give the files of one detector",
+    )
+  return found
 
 
-def _read_upt(
-  path: pathlib.Path,
-  name: str,
-  size: tuple[int, int],
-  numbers: Mapping[int, int],
-) -> ImageDetections:
-  content = read_json(path)
+def _read_upt(path: pathlib.Path, name: str, words: Vocabulary) -> _Raw:
+  content = json_files.read(path)
   where = parsing.Place(path, path.parent / name)
   if not isinstance(content, dict):
     raise parsing.RecordError(
@@ -102,33 +168,66 @@ def _read_upt(
     )
   labels = content.get("labels")
   if not isinstance(labels, list):
-    raise parsing.RecordError(where, "form", "has no list 'labels'", "give one")
+    raise parsing.RecordError(
+      where,
+      "form",
+      f"has no list 'labels'{parsing.looks_like(content)}",
+      "give boxes, labels and scores",
+    )
+  boxes = parsing.boxes(where, content.get("boxes"), "boxes", 0, None)
+  scores = parsing.numbers(where, content.get("scores"), "scores")
+  parsing.same_length(where, boxes=boxes, labels=labels, scores=scores)
+  detections.check_scores(where, scores)
+  named = bool(labels) and all(isinstance(x, str) for x in labels)
+  if named:
+    labels = detections.objects(labels, where, words)
   for row, label in enumerate(labels):
-    if type(label) is not int or label not in numbers:
+    if type(label) is not int or abs(label) > 2**31:
       raise parsing.RecordError(
         where,
         "labels",
-        f"labels {row} is {label!r}, which does not exist in that numbering",
-        f"choose another --labels of {', '.join(ORDERS)}",
+        f"labels {row} is {parsing.shown(label)}, which is no number",
+        "give whole numbers of one numbering, or names throughout",
       )
-  objects = [numbers[label] for label in labels]
-  return detector_boxes.convert(
-    where, content.get("boxes"), objects, content.get("scores"), size
-  )[0]
+  return _Raw(where, boxes, labels, scores, named)
 
 
-def _order(labels: str, words: Vocabulary) -> dict[int, int]:
-  """Object numbers by the number in the files."""
-  if labels == ALPHABETICAL:
-    ranked = sorted(range(len(words.objects)), key=words.objects.__getitem__)
-    return dict(enumerate(ranked))
-  if labels == COCO_80:
-    return {i: i for i in range(len(words.objects))}
-  if labels == COCO_91:
-    return {int(x): i for i, x in enumerate(words.category_ids)}
-  raise InputError(
-    f"there is no numbering {labels!r}", f"choose one of {', '.join(ORDERS)}"
-  )
+def _numbering(
+  labels: str,
+  raw: Mapping[str, _Raw],
+  agreement: Agreement,
+  directory: pathlib.Path,
+) -> str:
+  """The numbering that was given, or the one that the annotations tell."""
+  if labels != AUTO:
+    return labels
+  fit = agreement.best({x for item in raw.values() for x in item.labels})
+  if len(fit) != 1:
+    told = " and ".join(fit) if fit else "none of them"
+    raise InputError(
+      f"{directory}: --labels=auto compared {agreement.compared} annotated "
+      f"boxes with the detected ones on them, and {told} fits",
+      f"say which of {', '.join(ORDERS)} it is",
+    )
+  print(f"labels: {fit[0]}, by {agreement.compared} annotated boxes")
+  return fit[0]
+
+
+def _check_labels(
+  raw: Mapping[str, _Raw], numbers: Mapping[int, int], agreement: Agreement
+) -> None:
+  for item in raw.values():
+    for row, label in enumerate(item.labels):
+      if label not in numbers:
+        fit = agreement.best({x for r in raw.values() for x in r.labels})
+        told = f"; the annotated boxes tell {' or '.join(fit)}" if fit else ""
+        raise parsing.RecordError(
+          item.where,
+          "labels",
+          f"labels {row} is {label}, which does not exist in that numbering"
+          f"{told}",
+          f"choose another --labels of {', '.join(ORDERS)}",
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,12 +239,12 @@ def main(arguments: list[str] | None = None) -> int:
   )
   add = parser.add_argument
   add("--upt", metavar="FOLDER", help="one JSON file per image")
-  add("--labels", choices=ORDERS, help="how those number the objects")
+  add("--labels", choices=(*ORDERS, AUTO), help="how those number the objects")
   add("--detector", help="its name, printed with every result")
   add("--oracle", action="store_true", help="annotated boxes instead")
   add("--folder", metavar="DIR", required=True, help="of the dataset")
   add("--form", choices=FORMS, help="which annotations")
-  add("--split", choices=SPLITS, default="test")
+  add("--split", choices=SPLITS, default="test", help="default: %(default)s")
   add("--skip-broken", action="store_true", help="leave out what is of no use")
   add("--out", metavar="FILE", required=True)
   given = parser.parse_args(arguments)
@@ -153,34 +252,40 @@ def main(arguments: list[str] | None = None) -> int:
     parser.error("give either --upt=FOLDER or --oracle")
   if given.upt and not (given.labels and given.detector):
     parser.error("--upt needs --labels and --detector")
-  try:
-    words = vocabulary.load(given.folder)
-    layout = folder.find(given.folder, given.form)
-    if given.skip_broken:
-      records, errors = broken.read_records(
-        layout, given.split, words, read_images=False
-      )
-      print(f"{len(errors)} images left out")
-    else:
-      records = folder.read_records(layout, given.split, words)
-    if given.oracle:
-      found = detections.oracle(records)
-    else:
-      found = from_upt(
-        given.upt,
-        {r.name: (r.height, r.width) for r in records},
-        words,
-        labels=given.labels,
-        detector=given.detector,
-      )
-    detections.write(given.out, found, words)
-  except InputError as error:
-    print(f"problem: {error}", file=sys.stderr)
-    return 1
+  return commands.guarded(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+  atomic.check_target(given.out, "--out")
+  words = vocabulary.load(given.folder)
+  layout = folder.find(given.folder, given.form)
+  if given.skip_broken:
+    records, errors = broken.read_records(
+      layout, given.split, words, read_images=False
+    )
+    print(f"{len(errors)} images left out")
+  else:
+    records = folder.read_records(layout, given.split, words)
+  if given.oracle:
+    found = detections.oracle(records)
+  else:
+    found = from_upt(
+      given.upt,
+      {r.name: (r.height, r.width) for r in records},
+      words,
+      labels=given.labels,
+      detector=given.detector,
+      records=records,
+    )
+  detections.write(given.out, found, words)
+  for note in found.notes:
+    print(f"note: {note}")
+  if found.outside:
+    print(f"note: {found.outside} boxes lay outside their image; left out")
   number = sum(len(item.scores) for item in found.images.values())
   print(f"{given.out}: {found.detector}, {number} boxes in {len(found.images)}")
   return 0
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

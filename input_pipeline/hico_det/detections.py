@@ -22,7 +22,12 @@ import numpy as np
 
 from input_pipeline import atomic
 from input_pipeline.errors import InputError
-from input_pipeline.hico_det import json_stream, parsing
+from input_pipeline.hico_det import (
+  box_readings,
+  json_stream,
+  label_numbers,
+  parsing,
+)
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary, shown
 
@@ -65,11 +70,15 @@ class Detections:
     detector: its name, to be printed with every result.
     images: by file name.
     left_out: detections of objects that the vocabulary does not have.
+    outside: detections that lay outside their image, left out as well.
+    notes: what is odd about them, or could not be checked.
   """
 
   detector: str
   images: Mapping[str, ImageDetections]
   left_out: int = 0
+  outside: int = 0
+  notes: tuple[str, ...] = ()
 
 
 def oracle(records: Iterable[Record]) -> Detections:
@@ -103,10 +112,12 @@ def read(
   path = pathlib.Path(path)
   expected = set(names)
   entries = json_stream.entries(path)
-  detector = next(entries, {}).get("detector")
+  first = next(entries, {})
+  detector = first.get("detector")
   if not isinstance(detector, str) or not detector.strip():
     raise InputError(
-      f"{path} does not begin with the name of its detector",
+      f"{path} does not begin with the name of its detector"
+      f"{parsing.looks_like(first)}",
       'make {"detector": NAME} its first entry',
     )
   found: dict[str, ImageDetections] = {}
@@ -141,8 +152,20 @@ def parse(
   scores = parsing.numbers(where, entry.get("scores"), "scores")
   labels = entry.get("labels")
   if not isinstance(labels, list):
-    raise parsing.RecordError(where, "form", "has no list 'labels'", _FORM)
+    raise parsing.RecordError(
+      where,
+      "form",
+      f"has no list 'labels'{parsing.looks_like(entry)}",
+      _FORM,
+    )
   parsing.same_length(where, boxes=boxes, labels=labels, scores=scores)
+  check_scores(where, scores)
+  numbers = objects(labels, where, words)
+  return ImageDetections.of(boxes, np.array(numbers, np.int32), scores)
+
+
+def check_scores(where: parsing.Place, scores: np.ndarray) -> None:
+  """`RecordError` names the first score [n] that is no probability."""
   outside = (scores < 0) | (scores > 1)
   if outside.any():
     row = int(outside.argmax())
@@ -152,8 +175,40 @@ def parse(
       f"scores {row} is {scores[row]}, not within 0 and 1",
       "give probabilities, not logits",
     )
-  objects = [_object(x, row, where, words) for row, x in enumerate(labels)]
-  return ImageDetections.of(boxes, np.array(objects, np.int32), scores)
+
+
+def objects(
+  labels: list[Any], where: parsing.Place, words: Vocabulary
+) -> list[int]:
+  """Objects of the vocabulary, by name or number; `RecordError` if unknown."""
+  return [_object(x, row, where, words) for row, x in enumerate(labels)]
+
+
+def compare(
+  found: Detections, records: Iterable[Record], words: Vocabulary, where: str
+) -> tuple[str, ...]:
+  """Holds detections against the annotated boxes of their images.
+
+  Returns:
+    What is odd, or could not be checked.
+
+  Raises:
+    InputError: the boxes are no pixels of their images, or the objects are
+      numbered as in another list; the kind is named.
+  """
+  readings = box_readings.Readings(where)
+  agreement = label_numbers.Agreement(words)
+  for record in records:
+    item = found.images.get(record.name)
+    if item is not None:
+      boxes = item.boxes.astype(np.float64)
+      size = (record.height, record.width)
+      readings.add(boxes, record.boxes.astype(np.float64), size)
+      agreement.add(
+        boxes, item.objects, item.scores, record.boxes, record.objects
+      )
+  odd = readings.check(), agreement.check_objects(where)
+  return tuple(note for note in odd if note)
 
 
 def write(path: str | pathlib.Path, found: Detections, words: Vocabulary):
@@ -191,10 +246,12 @@ def _object(
   elif type(label) is int and 0 <= label < len(words.objects):
     found = label
   if found is None:
+    near = words.near_object(label) if isinstance(label, str) else None
+    hint = f" (did you mean {near!r}?)" if near else ""
     raise parsing.RecordError(
       where,
       "labels",
-      f"labels {row} is {label!r}, which is no object",
+      f"labels {row} is {parsing.shown(label)}, which is no object{hint}",
       f"give a name of classes.json or a number from 0 to "
       f"{len(words.objects) - 1}",
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.hico_det import parsing
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import box_readings, parsing
 from input_pipeline.hico_det.detections import ImageDetections
 
 
@@ -33,18 +34,37 @@ def pixels(
   return np.concatenate([low, np.maximum(high, low)], axis=1)
 
 
+def check_cut(where: str, outside: int, number: int) -> None:
+  """Raises `InputError` where most boxes of a detector left their images."""
+  if 2 * outside > number:
+    raise InputError(
+      f"{where}: {outside} of {number} boxes lie outside their image, nothing "
+      "is left of them after the cut",
+      "give corners in pixels of the original image (not of a resized one, "
+      "not thousandths, not x y w h)",
+    )
+
+
 def convert(
   where: parsing.Place,
   boxes: Any,
   objects: Sequence[int | None],
   scores: Any,
   size: tuple[int, int] | None,
-) -> tuple[ImageDetections, int]:
-  """Checked detections, and how many were of no known object."""
+) -> tuple[ImageDetections, int, int]:
+  """Checked detections; how many were of no known object, and how many lay
+  outside the image. Both are left out."""
   found = parsing.boxes(where, boxes, "boxes", 0, None)
   chances = parsing.numbers(where, scores, "scores")
   parsing.same_length(where, boxes=found, labels=objects, scores=chances)
   known = np.array([x is not None for x in objects], bool)
-  numbers = np.array([x for x in objects if x is not None], np.int32)
-  kept = ImageDetections.of(pixels(found, size)[known], numbers, chances[known])
-  return kept, int((~known).sum())
+  numbers = np.array([-1 if x is None else x for x in objects], np.int32)
+  inside = np.ones(len(found), bool)
+  if size is not None:
+    inside = ~box_readings.empty_after_cut(found, size)
+  kept = known & inside
+  return (
+    ImageDetections.of(pixels(found, size)[kept], numbers[kept], chances[kept]),
+    int((~known).sum()),
+    int((~inside).sum()),
+  )

@@ -4,8 +4,15 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from input_pipeline.errors import InputError
-from input_pipeline.hico_det import detector_boxes, parsing, vocabulary
+from input_pipeline.hico_det import (
+  box_readings,
+  detector_boxes,
+  parsing,
+  vocabulary,
+)
 from input_pipeline.hico_det.detections import Detections
 from input_pipeline.hico_det.vocabulary import Vocabulary
 
@@ -49,15 +56,36 @@ def from_hugging_face(
   if id2label is not None:
     numbers = {int(i): words.object_number(x) for i, x in id2label.items()}
     _check_person(numbers.values(), words, detector)
-  images, left_out = {}, 0
+  images, left_out, outside, total = {}, 0, 0, 0
+  readings = box_readings.Readings(detector)
   for result, name, size in zip(results, names, sizes, strict=True):
     where = parsing.Place(pathlib.Path(detector), pathlib.Path(name))
-    objects = _objects(result, numbers, words, detector)
-    images[name], more = detector_boxes.convert(
-      where, _list(result["boxes"]), objects, _list(result["scores"]), size
+    objects = _objects(result, numbers, words, detector, where)
+    boxes = _list(_part(result, "boxes", where))
+    images[name], more, out = detector_boxes.convert(
+      where, boxes, objects, _list(_part(result, "scores", where)), size
     )
-    left_out += more
-  return Detections(detector, images, left_out)
+    left_out, outside, total = (
+      left_out + more,
+      outside + out,
+      total + len(boxes),
+    )
+    edges = np.array(boxes, np.float64).reshape(-1, 4)
+    readings.add(edges - [0, 0, 1, 1], np.zeros((0, 4)), size)
+  readings.check()
+  detector_boxes.check_cut(detector, outside, total)
+  return Detections(detector, images, left_out, outside)
+
+
+def _part(result: Mapping[str, Any], key: str, where: parsing.Place) -> Any:
+  if key not in result:
+    raise parsing.RecordError(
+      where,
+      "form",
+      f"has no {key!r}{parsing.looks_like(dict(result))}",
+      "give what post_process_object_detection returns",
+    )
+  return result[key]
 
 
 def _objects(
@@ -65,10 +93,21 @@ def _objects(
   numbers: Mapping[int, int | None] | None,
   words: Vocabulary,
   detector: str,
+  where: parsing.Place,
 ) -> list[int | None]:
   if numbers is not None:
-    return [numbers.get(int(x)) for x in _list(result["labels"])]
-  labels = result.get("text_labels", result.get("labels"))
+    labels = _list(_part(result, "labels", where))
+    unknown = [x for x in labels if int(x) not in numbers]
+    if unknown:
+      raise InputError(
+        f"{detector}: {where.image_path.name}: label {unknown[0]} is not in "
+        "id2label",
+        "give the id2label of the model that found it",
+      )
+    return [numbers[int(x)] for x in labels]
+  labels = result.get("text_labels")
+  if labels is None:
+    labels = _list(_part(result, "labels", where))
   if not all(isinstance(label, str) for label in labels):
     raise InputError(
       f"{detector}: its labels are numbers",

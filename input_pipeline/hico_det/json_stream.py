@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 
 _PIECE = 1 << 20  # characters read at a time
@@ -12,6 +14,16 @@ _PIECE = 1 << 20  # characters read at a time
 _TAIL = 4096
 _UNTERMINATED = "Unterminated string"
 _SPACE = " \t\n\r"
+# How files begin that hold the same for programs.
+_BINARY = (
+  (b"MATLAB", "a MATLAB file"),
+  (b"\x89HDF", "an HDF5 file (or MATLAB 7.3)"),
+  (b"PK\x03\x04", "a zip archive (PyTorch's or numpy's)"),
+  (b"\x80", "a Python pickle"),
+  (b"\x93NUMPY", "a numpy array"),
+  (b"\x1f\x8b", "a gzip file"),
+)
+_AGAIN = "copy or make the file again"
 
 
 def entries(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -23,7 +35,8 @@ def entries(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
     InputError: the file is missing, cut off, no JSON, or no list of objects.
   """
   try:
-    with open(path, encoding="utf-8") as file:
+    _refuse_binary(path)
+    with open(path, encoding="utf-8-sig") as file:
       yield from _Reader(path, file).entries()
   except FileNotFoundError:
     raise InputError(f"{path} is missing", "put the file there") from None
@@ -32,8 +45,24 @@ def entries(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
   except UnicodeDecodeError as error:
     raise InputError(
       f"{path} is not UTF-8 text: byte {error.start}",
-      "copy or make the file again",
+      _AGAIN,
     ) from None
+  except OSError as error:
+    raise InputError(
+      f"{path} cannot be read: {error.strerror or error}",
+      "make it readable, or give another file",
+    ) from None
+
+
+def _refuse_binary(path: str | pathlib.Path) -> None:
+  with open(path, "rb") as file:
+    first = file.read(8)
+  for start, what in _BINARY:
+    if first.startswith(start):
+      raise InputError(
+        f"{path} is {what}, not JSON",
+        "write its content as JSON; docs/hico_det.md shows the forms",
+      )
 
 
 class _Reader:
@@ -42,7 +71,9 @@ class _Reader:
   def __init__(self, path: str | pathlib.Path, file):
     self._path, self._file = path, file
     self._text, self._at = "", 0
-    self._decode = json.JSONDecoder().raw_decode
+    self._decode = json.JSONDecoder(
+      object_pairs_hook=json_files.no_repeats
+    ).raw_decode
     self._done = 0  # entries
 
   def entries(self) -> Iterator[dict[str, Any]]:
@@ -88,7 +119,17 @@ class _Reader:
   def _entry(self) -> dict[str, Any]:
     while True:
       try:
-        found, self._at = self._decode(self._text, self._at)
+        found, end = self._decode(self._text, self._at)
+        # Rare, so the search is by text first.
+        if json_files.SURROGATE.search(self._text, self._at, end) and (
+          json_files.has_half(found)
+        ):
+          raise InputError(
+            f"{self._path} has half a character, such as \\ud83d without its "
+            f"other half, after entry {self._done} (counted from 1)",
+            _AGAIN,
+          )
+        self._at = end
         return found
       except json.JSONDecodeError as error:
         near_end = error.pos >= len(self._text) - _TAIL
@@ -97,10 +138,23 @@ class _Reader:
           raise self._broken(error.msg) from None
       except RecursionError:
         raise self._broken("it is nested too deeply") from None
+      except json_files.RepeatedKey as error:
+        raise InputError(
+          f"{self._path} has the key {error.args[0]!r} twice in one object, "
+          f"after entry {self._done} (counted from 1)",
+          "keep one of the two",
+        ) from None
+      except ValueError:  # of int: more digits than Python converts
+        digits = sys.get_int_max_str_digits()
+        raise InputError(
+          f"{self._path} has a whole number of more than {digits} digits, "
+          f"after entry {self._done} (counted from 1)",
+          _AGAIN,
+        ) from None
 
   def _broken(self, what: str) -> InputError:
     return InputError(
       f"{self._path} is cut off or is not JSON: {what}, after entry "
       f"{self._done} (counted from 1)",
-      "copy or make the file again",
+      _AGAIN,
     )

@@ -1,5 +1,6 @@
 """What the numbers in an annotation file mean, by the names it lists."""
 
+import collections
 import dataclasses
 import pathlib
 from typing import Any
@@ -58,6 +59,11 @@ def read(
         f"{path}: 'correspondence' {number} is {row!r}",
         "give [hoi, object, verb], numbers from 0",
       )
+    if table[row[0]] >= 0:
+      raise InputError(
+        f"{path}: 'correspondence' has the interaction {row[0]} twice",
+        "leave one of the two",
+      )
     found = int(words.table[verbs[row[2]], objects[row[1]]])
     if found < 0:
       name = f"{lists[0][row[2]]} {lists[1][row[1]]}"
@@ -76,6 +82,12 @@ def _named(
   number = {name.replace("_", " "): i for i, name in enumerate(known)}
   plain = [str(name).replace("_", " ") for name in names]
   unknown = [name for name in plain if name not in number]
+  twice = [name for name, n in collections.Counter(plain).items() if n > 1]
+  if twice:
+    raise InputError(
+      f"{path}: {key!r} has {shown(map(repr, twice))} twice",
+      "leave each name once",
+    )
   if unknown:
     raise InputError(
       f"{path}: {key!r} has {shown(map(repr, unknown))}, which do not exist",

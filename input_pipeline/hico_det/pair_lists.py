@@ -5,10 +5,10 @@
    "filenames": [...], "size": [[width, height], ...], "empty": [...],
    "verbs": [...], "objects": [...], "correspondence": [[hoi, object, verb]]}
 
-One entry of each list is one label. Numbers count from 0. What they mean is
-in `verbs`, `objects` and `correspondence`: releases of the file number the
-objects by name (a person is 49) or as COCO does (a person is 0), so names
-decide where they are given.
+One entry of each list is one label. `hoi` has numbers from 0, or names such
+as "ride bicycle". What the numbers mean is in `verbs`, `objects` and
+`correspondence`: releases of the file number the objects by name (a person is
+49) or as COCO does (a person is 0), so names decide where they are given.
 
 Two fields are ours, for the parts of HICO-DET's own file that these leave
 out: `invis`, a bool per label (not asked for by the metric), and `image_hoi`,
@@ -118,7 +118,7 @@ def _image(
   given = {key: entry[key] for key in optional if key in entry}
   keys = ("boxes_h", "boxes_o", "hoi")
   parsing.same_length(where, **{k: entry[k] for k in keys}, **given)
-  interactions = _interactions(entry, "hoi", where, numbers)
+  interactions = _interactions(entry, "hoi", where, words, numbers)
   _check_parts(entry, where, interactions, words, numbers)
   invisible = given.get("invis", [False] * len(interactions))
   if not all(type(x) is bool for x in invisible):
@@ -127,7 +127,7 @@ def _image(
     )
   whole = None
   if "image_hoi" in entry:
-    whole = _interactions(entry, "image_hoi", where, numbers)
+    whole = _interactions(entry, "image_hoi", where, words, numbers)
   return ImageLabels(
     place=where,
     size=size,
@@ -139,10 +139,31 @@ def _image(
   )
 
 
+def _texts(found: Any) -> list[str]:
+  """A list of names; empty where it is none."""
+  named = isinstance(found, list) and all(isinstance(x, str) for x in found)
+  return found if named else []
+
+
+def _by_name(
+  names: list[str], key: str, where: Place, words: Vocabulary
+) -> np.ndarray:
+  try:
+    return words.interactions(names, key)
+  except InputError as error:
+    raise RecordError(where, "labels", error.problem, error.remedy) from None
+
+
 def _interactions(
-  entry: dict[str, Any], key: str, where: Place, numbers: Numbers
+  entry: dict[str, Any],
+  key: str,
+  where: Place,
+  words: Vocabulary,
+  numbers: Numbers,
 ) -> np.ndarray:
   size = len(numbers.interactions)
+  if named := _texts(entry[key]):
+    return _by_name(named, key, where, words)
   found = parsing.integers(where, entry[key], key, 0, size)
   mapped = numbers.interactions[found]
   if (mapped < 0).any():
@@ -164,14 +185,21 @@ def _check_parts(
   numbers: Numbers,
 ) -> None:
   """Verbs and objects have to be those of the interactions."""
-  for key, known, of in (
-    ("verb", numbers.verbs, words.verb_of),
-    ("object", numbers.objects, words.object_of),
+  for key, known, of, names in (
+    ("verb", numbers.verbs, words.verb_of, words.verbs),
+    ("object", numbers.objects, words.object_of, words.objects),
   ):
     if key not in entry:
       continue
-    told = known[parsing.integers(where, entry[key], key, 0, len(known))]
-    differ = told != of[interactions]
+    if named := _texts(entry[key]):
+      plain = [name.replace("_", " ") for name in names]
+      true = [plain[i] for i in of[interactions]]
+      differ = np.array(
+        [a.replace("_", " ") != b for a, b in zip(named, true, strict=True)]
+      )
+    else:
+      told = known[parsing.integers(where, entry[key], key, 0, len(known))]
+      differ = told != of[interactions]
     if differ.any():
       row = int(differ.argmax())
       raise RecordError(

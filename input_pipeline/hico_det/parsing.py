@@ -9,6 +9,21 @@ from input_pipeline.swig_record import Place, RecordError
 
 # Annotators' boxes may leave the image so far; they are cut then.
 SLACK = 2.0
+# Forms of data sets and tools, by the keys of an object.
+_FORMS = (
+  ({"images", "annotations"}, "COCO's form of annotations"),
+  ({"annotation", "filenames"}, "UPT's form of annotations"),
+  ({"file_name", "hoi_annotation"}, "QPIC's form of annotations"),
+  ({"boxes_h", "boxes_o"}, "a list of annotations"),
+  ({"human_boxes", "object_boxes"}, "our form of predictions"),
+  ({"hoi_prediction"}, "PPDM's and QPIC's form of predictions"),
+  ({"hoi_scores"}, "QPIC's and GEN-VLKT's output before it is written"),
+  ({"pairing"}, "UPT's and PViC's output"),
+  ({"bbox", "category_id", "score"}, "COCO's form of detections, x y w h"),
+  ({"boxes", "labels", "scores"}, "an object detector's output"),
+  ({"pred_logits", "pred_boxes"}, "DETR's output before post-processing"),
+)
+_SHOWN = 60  # characters of a value in a message
 _BOX = "give four numbers in pixels, x1 y1 x2 y2, with x1 <= x2 and y1 <= y2"
 
 
@@ -22,6 +37,13 @@ def place(path: pathlib.Path, images: pathlib.Path, name: Any) -> Place:
       "give the name of a file, without folders",
     )
   return Place(path, images / name)
+
+
+def looks_like(content: Any) -> str:
+  """ "; it looks like COCO's form ...", or nothing, for messages."""
+  keys = set(content) if isinstance(content, dict) else set()
+  told = next((name for x, name in _FORMS if x <= keys), "")
+  return f"; it looks like {told}" if told else ""
 
 
 def boxes(
@@ -44,17 +66,29 @@ def boxes(
   if wrong.any():
     row = int(wrong.argmax())
     raise RecordError(
-      where, "boxes", f"{what} {row} is {found[row]}, of negative size", _BOX
+      where,
+      "boxes",
+      f"{what} {row} is {shown(found[row])}, of negative size (x2 < x1 or "
+      "y2 < y1), as x y width height or cx cy w h may look",
+      _BOX,
     )
   array = array - base
   low = (array[:, :2] < 0).any(axis=1) if base else np.zeros(len(array), bool)
+  if low.any() and (array + base).max() <= 1:
+    raise RecordError(
+      where,
+      "boxes",
+      f"all of {what} lie within 0 and 1, the first is {shown(found[0])}: "
+      "shares of the image, not pixels",
+      _BOX,
+    )
   if low.any():
     row = int(low.argmax())
     raise RecordError(
       where,
       "boxes",
-      f"{what} {row} is {found[row]}, but boxes of this file are taken to "
-      "count pixels from 1",
+      f"{what} {row} is {shown(found[row])}, but boxes of this file are taken "
+      "to count pixels from 1",
       "say --box-base=0 if the file counts from 0",
     )
   if size is not None:
@@ -85,17 +119,45 @@ def numbers(
   """A list as float64 [n, *shape]; `RecordError` names the first wrong one."""
   if not isinstance(found, list):
     raise RecordError(where, "form", f"has no list {what!r}", "see the docs")
-  try:
-    array = np.array(found, np.float64).reshape(len(found), *shape)
-    if np.isfinite(array).all():
-      return array
-  except (TypeError, ValueError):
-    pass
-  row = next(i for i, x in enumerate(found) if not _is_finite(x, shape))
+  array = as_numbers(found, shape)
+  if array is not None:
+    return array
+  row = next(i for i, x in enumerate(found) if as_numbers([x], shape) is None)
   kind = f"{shape[0]} finite numbers" if shape else "a finite number"
   raise RecordError(
-    where, "boxes", f"{what} {row} is {found[row]!r}, not {kind}", _BOX
+    where,
+    "boxes",
+    f"{what} {row} is {shown(found[row])}, not {kind}",
+    _BOX if shape else "give one finite number each",
   )
+
+
+def as_numbers(found: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
+  """float64 [n, *shape]; None where something is no finite number.
+
+  Texts and true or false are none, though numpy would take them for numbers.
+  """
+  flat = [x for row in found for x in row] if shape and _rows(found) else found
+  if not all(type(x) is float or type(x) is int for x in flat):
+    return None
+  try:
+    array = np.array(found, np.float64)
+  except (ValueError, OverflowError):  # rows of two lengths, 400 digits
+    return None
+  if not found:
+    return np.zeros((0, *shape))
+  fits = array.shape == (len(found), *shape) and np.isfinite(array).all()
+  return array if fits else None
+
+
+def _rows(found: list[Any]) -> bool:
+  return all(isinstance(row, list) for row in found)
+
+
+def shown(value: Any) -> str:
+  """A value for messages, cut where it is long."""
+  text = repr(value)
+  return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def integers(
@@ -109,7 +171,7 @@ def integers(
       raise RecordError(
         where,
         "labels",
-        f"{what} {row} is {value!r}, which does not exist",
+        f"{what} {row} is {shown(value)}, which does not exist",
         f"give a whole number from {first} to {stop - 1}",
       )
   return np.array(found, np.int32) - first
@@ -123,11 +185,3 @@ def same_length(where: Place, **lists: Any) -> None:
     raise RecordError(
       where, "form", f"has {told}", "give one of each for every label"
     )
-
-
-def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
-  try:
-    array = np.array(value, np.float64)
-  except (TypeError, ValueError):
-    return False
-  return array.shape == shape and bool(np.isfinite(array).all())

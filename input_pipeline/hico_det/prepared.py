@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -25,6 +26,7 @@ from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.splits import ZeroShot
 
 SPLITS = ("train", "dev", "test")
+_log = logging.getLogger(__name__)
 _EVERYTHING = Selection(10**6, 10**6, 0.0)
 
 
@@ -177,11 +179,12 @@ class PreparedPairs:
     return settings.test_detections if is_test else settings.train_detections
 
   def _read_detections(self, split: str) -> Detections:
-    return detections.read(
-      self._detections_file(split),
-      self.words,
-      self._hico_split("test" if split == "test" else "train").names,
-    )
+    path = self._detections_file(split)
+    images = self._hico_split("test" if split == "test" else "train")
+    found = detections.read(path, self.words, images.names)
+    for note in detections.compare(found, images.records, self.words, path):
+      _log.warning("%s", note)
+    return found
 
   def _read_split(self, name: str) -> PairSplit:
     if name not in SPLITS:

@@ -12,12 +12,11 @@ import argparse
 import hashlib
 import json
 import pathlib
-import sys
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import split_file
+from input_pipeline import atomic, commands, split_file
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import broken, folder, splits, vocabulary
 from input_pipeline.hico_det.folder import FORMS
@@ -114,26 +113,27 @@ def main(arguments: list[str] | None = None) -> int:
   add("--skip-broken", action="store_true", help="leave out what is of no use")
   add("--out", metavar="FILE", required=True)
   given = parser.parse_args(arguments)
-  try:
-    words = vocabulary.load(given.folder)
-    split = splits.load(given.split, words, given.folder)
-    layout = folder.find(given.folder, given.form)
-    errors = []
-    if given.skip_broken:
-      records, errors = broken.read_records(
-        layout, "train", words, read_images=False
-      )
-    else:
-      records = folder.read_records(layout, "train", words)
-    content = describe(records, split, given.dropping, words)
-    content["files"] = layout.checksums()
-    content["broken"] = [error.problem for error in errors]
-    split_file.write_text(
-      pathlib.Path(given.out), json.dumps(content, indent=1) + "\n"
+  return commands.guarded(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+  atomic.check_target(given.out, "--out")
+  words = vocabulary.load(given.folder)
+  split = splits.load(given.split, words, given.folder)
+  layout = folder.find(given.folder, given.form)
+  errors = []
+  if given.skip_broken:
+    records, errors = broken.read_records(
+      layout, "train", words, read_images=False
     )
-  except InputError as error:
-    print(f"problem: {error}", file=sys.stderr)
-    return 1
+  else:
+    records = folder.read_records(layout, "train", words)
+  content = describe(records, split, given.dropping, words)
+  content["files"] = layout.checksums()
+  content["broken"] = [error.problem for error in errors]
+  split_file.write_text(
+    pathlib.Path(given.out), json.dumps(content, indent=1) + "\n"
+  )
   left = content["training"]
   for error in errors:
     print(f"left out: {error.problem}")
@@ -146,4 +146,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

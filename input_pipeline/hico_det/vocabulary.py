@@ -14,6 +14,7 @@ a verb that means no interaction is "and". One object is called "person".
 """
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import pathlib
@@ -41,6 +42,12 @@ _ALIASES = {
   "pottedplant": "potted plant",
   "diningtable": "dining table",
   "cellphone": "cell phone",
+  "mobile phone": "cell phone",
+  "doughnut": "donut",
+  "hairdrier": "hair drier",
+  "trafficlight": "traffic light",
+  "stopsign": "stop sign",
+  "firehydrant": "fire hydrant",
   "hairdryer": "hair drier",
   "hair dryer": "hair drier",
 }
@@ -122,8 +129,15 @@ class Vocabulary:
 
   def object_number(self, name: str) -> int | None:
     """Number of an object by its name in any spelling; None if unknown."""
-    words = _words(name).strip().lower()
+    words = " ".join(_words(name).replace("-", " ").lower().split())
     return self._object_numbers.get(_ALIASES.get(words, words))
+
+  def near_object(self, name: str) -> str | None:
+    """The object whose name is spelled most like one that is unknown."""
+    near = difflib.get_close_matches(
+      _words(name).lower(), map(_words, self.objects), 1
+    )
+    return near[0] if near else None
 
   def interactions(self, names: Iterable[str], where: str) -> np.ndarray:
     """int32 numbers of interactions by name, such as 'ride bicycle'.
@@ -143,7 +157,10 @@ class Vocabulary:
 
   @functools.cached_property
   def _object_numbers(self) -> dict[str, int]:
-    return {_words(name): i for i, name in enumerate(self.objects)}
+    return {
+      " ".join(_words(name).replace("-", " ").lower().split()): i
+      for i, name in enumerate(self.objects)
+    }
 
   @functools.cached_property
   def _interaction_numbers(self) -> dict[str, int]:
@@ -192,11 +209,13 @@ def _load(path: pathlib.Path) -> Vocabulary:
     _check_rows(path, key, content.get(key), types)
   verbs, phrases = zip(*content["verbs"], strict=True)
   objects, articles, ids = zip(*content["objects"], strict=True)
-  pairs = np.array(content["interactions"], np.int32)
   _check_names(path, verbs, objects)
-  _check_pairs(path, pairs, (len(verbs), len(objects)))
+  _check_pairs(path, content["interactions"], (len(verbs), len(objects)))
+  pairs = np.array(content["interactions"], np.int32)
   if len(set(ids)) < len(ids):
     raise _wrong(path, "gives two objects one COCO id")
+  if not all(0 <= number < 2**31 for number in ids):
+    raise _wrong(path, f"has COCO ids that are none, such as {max(ids)}")
   rare = np.zeros(len(pairs), bool)
   rare[_numbers(path, content.get("rare"), len(pairs))] = True
   return Vocabulary(
@@ -241,17 +260,16 @@ def _check_names(
 
 
 def _check_pairs(
-  path: pathlib.Path, pairs: np.ndarray, sizes: tuple[int, int]
+  path: pathlib.Path, pairs: list[list[int]], sizes: tuple[int, int]
 ) -> None:
-  outside = ((pairs < 0) | (pairs >= sizes)).any(axis=1)
-  if outside.any():
-    row = int(outside.argmax())
-    raise _wrong(
-      path,
-      f"has {pairs[row].tolist()} as interaction {row}, of {sizes[0]} verbs "
-      f"and {sizes[1]} objects",
-    )
-  if len(np.unique(pairs, axis=0)) < len(pairs):
+  for row, (verb, object_) in enumerate(pairs):
+    if not (0 <= verb < sizes[0] and 0 <= object_ < sizes[1]):
+      raise _wrong(
+        path,
+        f"has {pairs[row]} as interaction {row}, of {sizes[0]} verbs and "
+        f"{sizes[1]} objects",
+      )
+  if len(set(map(tuple, pairs))) < len(pairs):
     raise _wrong(path, "has an interaction twice")
 
 

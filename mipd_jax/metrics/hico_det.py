@@ -29,9 +29,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from input_pipeline import atomic
+from input_pipeline import atomic, commands
 from input_pipeline.errors import InputError
-from input_pipeline.hico_det import splits, vocabulary
+from input_pipeline.hico_det import annotations, splits, vocabulary
 from input_pipeline.hico_det.splits import ZeroShot
 from input_pipeline.hico_det.vocabulary import Vocabulary
 from mipd_jax.metrics import hico_det_files
@@ -127,23 +127,33 @@ def _print_table(found: dict[str, Any], out: TextIO) -> None:
 def main(arguments: list[str] | None = None) -> int:
   """Command line; returns the exit status."""
   given = _parser().parse_args(arguments)
-  try:
-    words = vocabulary.load(given.classes)
-    split = splits.load(given.split, words, given.splits)
-    truth = hico_det_files.read_truth(given.annotations, words, given.box_base)
-    found = score(
-      hico_det_files.read_predictions(given.predictions, truth, words),
-      truth,
-      words,
-      split,
-      skip_empty=given.skip_empty,
+  return commands.guarded(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+  if given.by_interaction:
+    atomic.check_target(given.by_interaction, "--by-interaction")
+  words = vocabulary.load(given.classes)
+  split = splits.load(given.split, words, given.splits)
+  truth = hico_det_files.read_truth(given.annotations, words, given.box_base)
+  notes = []
+  if given.box_base is None and not annotations.is_published(given.annotations):
+    notes.append(
+      f"the boxes of {given.annotations} are taken to count pixels from 1; "
+      "say --box-base=0 if they count from 0, or --box-base=1"
     )
-    by_interaction = found.pop("by_interaction")
-    if given.by_interaction:
-      _write(given.by_interaction, by_interaction, words, split, truth)
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+  found = score(
+    hico_det_files.read_predictions(given.predictions, truth, words, notes),
+    truth,
+    words,
+    split,
+    skip_empty=given.skip_empty,
+  )
+  by_interaction = found.pop("by_interaction")
+  if given.by_interaction:
+    _write(given.by_interaction, by_interaction, words, split, truth)
+  for note in notes:
+    print(f"note: {note}", file=sys.stderr)
   _tell_what_is_odd(found, truth, given.skip_empty)
   print(f"detector: {given.detector}; split {split.name}")
   _print_table(found, sys.stdout)
@@ -160,10 +170,20 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add("--predictions", required=True, help="JSON file")
   add("--annotations", required=True, help="JSON file, any public form")
-  add("--split", default=splits.FULL, help="RF-UC, NF-UC, UO, UV, ...")
+  add(
+    "--split",
+    default=splits.FULL,
+    help="RF-UC, NF-UC, UO, UV, ...; default: full",
+  )
   add("--detector", default="not told", help="printed with the result")
   add("--skip-empty", action="store_true", help="leave empty images out")
-  add("--box-base", type=int, choices=(0, 1), help="of the annotations")
+  add(
+    "--box-base",
+    type=int,
+    choices=(0, 1),
+    help="number of the first pixel in the annotations; a list is taken to "
+    "count from 1",
+  )
   add("--classes", help="classes.json, if not HICO-DET's own")
   add("--splits", help="splits.json, if not the public ones")
   add("--by-interaction", metavar="FILE", help="write each one's precision")
@@ -219,4 +239,4 @@ def _tell_what_is_odd(
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

@@ -9,7 +9,12 @@ Predictions, of any model; one entry of the last four lists is one detection:
 Boxes are pixels from 0 with both corners inside. An image without detections
 may be absent. Annotations are in any form that `input_pipeline.hico_det`
 reads: test_hico.json, instances_test2015.json, or a list of entries with
-"file_name", "boxes_h", "boxes_o", "hoi".
+"file_name", "boxes_h", "boxes_o", "hoi" (numbers or names).
+
+Boxes of these files count pixels from 1, as HICO-DET's own do, and so are
+those of a list taken to; --box-base=0 says that yours count from 0.
+trainval_hico.json counts from 0; a file of its form under another name needs
+--box-base.
 """
 
 import pathlib
@@ -19,11 +24,22 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, json_stream
+from input_pipeline.hico_det import (
+  annotations,
+  box_readings,
+  json_stream,
+  parsing,
+)
 from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from mipd_jax.metrics.hico_det_matching import Detections, Truth
+from mipd_jax.metrics.hico_det_matching import (
+  MIN_OVERLAP,
+  Detections,
+  Truth,
+)
 
+_PAIRS = 5000  # annotated pairs whose best detection is looked at
+_SHIFTED = 5  # of them so many say that interactions count from 1
 _FORM = "python -m mipd_jax.metrics.hico_det --help shows the form"
 _BOX = "give x1 y1 x2 y2, four finite numbers, with x1 <= x2 and y1 <= y2"
 
@@ -72,25 +88,41 @@ def make_truth(images: list[ImageLabels], words: Vocabulary) -> Truth:
     known=known,
     object_of=words.object_of,
     has_pairs=np.array(number, np.int64) > 0,
+    sizes=tuple(item.size for item in images),
   )
 
 
 def read_predictions(
-  path: str | pathlib.Path, truth: Truth, words: Vocabulary
+  path: str | pathlib.Path,
+  truth: Truth,
+  words: Vocabulary,
+  notes: list[str] | None = None,
 ) -> Iterator[Detections]:
   """Detections image by image, in the file's order; never all at once.
 
+  Args:
+    path: the predictions.
+    truth: the annotations.
+    words: the interactions.
+    notes: takes what is odd about the file as a whole, once it is read.
+
   Raises:
     InputError: the file cannot be read, an image is not annotated or there
-      twice, or one of its detections cannot be used; it is named.
+      twice, or one of its detections cannot be used; it is named. At the
+      end: the boxes are no pixels of their images, or interactions count
+      from 1.
   """
   place = {name: row for row, name in enumerate(truth.names)}
   read: set[int] = set()
+  whole = _Whole(str(path), truth)
   for number, entry in enumerate(json_stream.entries(path)):
     name = entry.get("file_name")
     where = f"{path}: image {name}"
     if not isinstance(name, str):
-      raise InputError(f"{path}: entry {number} has no 'file_name'", _FORM)
+      raise InputError(
+        f"{path}: entry {number} has no 'file_name'{parsing.looks_like(entry)}",
+        _FORM,
+      )
     if name not in place:
       raise InputError(
         f"{where} is not in the annotations",
@@ -99,7 +131,75 @@ def read_predictions(
     if place[name] in read:
       raise InputError(f"{where} is there twice", "put its lists together")
     read.add(place[name])
-    yield _detections(entry, place[name], where, words)
+    found = _detections(entry, place[name], where, words)
+    whole.add(place[name], found)
+    yield found
+  told = whole.check()
+  if notes is not None:
+    notes += told
+
+
+class _Whole:
+  """What only a whole file of predictions shows."""
+
+  def __init__(self, path: str, truth: Truth):
+    self._path, self._truth = path, truth
+    self._readings = box_readings.Readings(
+      path,
+      "give corners x1 y1 x2 y2 in pixels of the original image, counted from "
+      "0; if it is the annotations that count from 0, say --box-base=0",
+    )
+    self._scores = [np.inf, -np.inf]
+    # Annotated pairs whose best detection is right, or right less one.
+    self._pairs = self._right = self._less_one = 0
+
+  def add(self, image: int, found: Detections) -> None:
+    if not len(found.score):
+      return
+    low, high = found.score.min(), found.score.max()
+    self._scores = [min(self._scores[0], low), max(self._scores[1], high)]
+    truth, rows = self._truth, self._truth.of_image(image)
+    true = truth.boxes[rows] - 1
+    boxes = np.concatenate([found.boxes[:, :4], found.boxes[:, 4:]])
+    annotated = np.concatenate([true[:, :4], true[:, 4:]])
+    self._readings.add(boxes, annotated, truth.sizes[image])
+    if len(true) and self._pairs < _PAIRS:
+      self._count(truth.keys[rows] % len(truth.counts), true, found)
+
+  def _count(
+    self, labels: np.ndarray, true: np.ndarray, found: Detections
+  ) -> None:
+    on = np.minimum(
+      box_readings.iou(found.boxes[:, :4], true[:, :4]),
+      box_readings.iou(found.boxes[:, 4:], true[:, 4:]),
+    )
+    on = on >= MIN_OVERLAP
+    best = np.where(on, found.score[:, None], -np.inf).argmax(axis=0)
+    told = found.interaction[best]
+    for row in np.flatnonzero(on.any(axis=0)):
+      own = set(labels[(true == true[row]).all(axis=1)].tolist())
+      self._pairs += 1
+      self._right += int(told[row]) in own
+      self._less_one += int(told[row]) - 1 in own
+
+  def check(self) -> list[str]:
+    """What is odd; `InputError` where the file cannot be meant so."""
+    notes = [self._readings.check()]
+    many = self._less_one >= max(_SHIFTED, self._pairs / 2)
+    if many and self._less_one > 3 * self._right:
+      raise InputError(
+        f"{self._path}: of {self._pairs} annotated pairs with a detection, "
+        f"'hoi' of the best one is right in {self._right}; less one, in "
+        f"{self._less_one}: it counts from 1",
+        "give numbers from 0, or names",
+      )
+    low, high = self._scores
+    if low < 0 or high > 1:
+      notes.append(
+        f"{self._path}: scores go from {low:g} to {high:g}, so they are no "
+        "probabilities (logits?); only their order counts here"
+      )
+    return [note for note in notes if note]
 
 
 def _detections(
@@ -108,7 +208,9 @@ def _detections(
   lists = ("human_boxes", "object_boxes", "hoi", "scores")
   for key in lists:
     if not isinstance(entry.get(key), list):
-      raise InputError(f"{where} has no list {key!r}", _FORM)
+      raise InputError(
+        f"{where} has no list {key!r}{parsing.looks_like(entry)}", _FORM
+      )
   sizes = [len(entry[key]) for key in lists]
   if len(set(sizes)) > 1:
     told = ", ".join(f"{n} {key}" for key, n in zip(lists, sizes, strict=True))
@@ -131,7 +233,9 @@ def _boxes(found: list[Any], what: str, where: str) -> np.ndarray:
   if negative.any():
     row = int(negative.argmax())
     raise InputError(
-      f"{where}: {what} {row} is {found[row]}, of negative size", _BOX
+      f"{where}: {what} {row} is {parsing.shown(found[row])}, of negative size "
+      "(x2 < x1 or y2 < y1), as x y width height or cx cy w h may look",
+      _BOX,
     )
   return boxes
 
@@ -144,7 +248,8 @@ def _interactions(
   for row, value in enumerate(found):
     if type(value) is not int or not 0 <= value < len(words):
       raise InputError(
-        f"{where}: hoi {row} is {value!r}, which is no interaction",
+        f"{where}: hoi {row} is {parsing.shown(value)}, which is no "
+        "interaction",
         f"give numbers from 0 to {len(words) - 1}, or names throughout",
       )
   return np.array(found, np.int32)
@@ -165,7 +270,9 @@ def _numbers(
   except ValueError:  # rows of different lengths
     pass
   row = next(i for i, x in enumerate(found) if not _is_finite(x, shape))
-  raise InputError(f"{where}: {what} {row} is {found[row]!r}", remedy)
+  raise InputError(
+    f"{where}: {what} {row} is {parsing.shown(found[row])}", remedy
+  )
 
 
 def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:

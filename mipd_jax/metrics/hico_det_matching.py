@@ -30,6 +30,7 @@ class Truth:
     known: bool [N, O] whether an image is labelled with an object.
     object_of: int32 [I].
     has_pairs: bool [N].
+    sizes: (height, width) of each image in pixels, None where unknown.
   """
 
   names: tuple[str, ...]
@@ -39,6 +40,12 @@ class Truth:
   known: np.ndarray
   object_of: np.ndarray
   has_pairs: np.ndarray
+  sizes: tuple[tuple[int, int] | None, ...]
+
+  def of_image(self, row: int) -> slice:
+    """Where an image's pairs are in `keys` and `boxes`."""
+    edges = np.array([row, row + 1]) * len(self.counts)
+    return slice(*np.searchsorted(self.keys, edges).tolist())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

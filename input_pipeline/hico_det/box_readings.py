@@ -1,0 +1,186 @@
+"""Boxes that are no pixels of their images, told by the annotated ones.
+
+A file does not say what its boxes are. Taken as corners in pixels, shares of
+the image, thousandths, sizes instead of corners or boxes of a resized image
+overlap hardly anything that is annotated; read as what they are, they do.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+
+_OVERLAP = 0.7
+# Annotated boxes are compared in so many images; the first will do.
+_IMAGES = 500
+# A box may leave its image by so much: detectors are not exact.
+_SHARE, _PIXELS = 0.1, 2.0
+_SHORT, _LONG = 800, 1333  # of the images that DETR and others see
+_UNIT = 1.5  # shares of the image are below it, whatever is in them
+_REMEDY = (
+  "give corners x1 y1 x2 y2 in pixels of the original image, counted from 0"
+)
+
+
+def _swapped(boxes: np.ndarray) -> np.ndarray:
+  return boxes[:, [1, 0, 3, 2]]
+
+
+def _from_size(boxes: np.ndarray) -> np.ndarray:
+  return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - 1], 1)
+
+
+def _from_centre(boxes: np.ndarray) -> np.ndarray:
+  half = boxes[:, 2:] / 2
+  return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half - 1], 1)
+
+
+def _resized(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
+  scale = min(_SHORT / size.min(), _LONG / size.max())
+  return boxes / scale
+
+
+# What else four numbers may be; size is width, height, width, height.
+_ANYWHERE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+  "corners in pixels counted from 1": lambda boxes: boxes - 1,
+  "x y width height in pixels": _from_size,
+  "cx cy width height in pixels": _from_centre,
+  "y1 x1 y2 x2 in pixels": _swapped,
+}
+_BY_SIZE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+  "corners as shares of the image": lambda b, size: b * size - [0, 0, 1, 1],
+  "cx cy w h as shares of the image": lambda b, size: _from_centre(b * size),
+  "x y w h as shares of the image": lambda b, size: _from_size(b * size),
+  "corners in thousandths of the image": lambda b, size: b * size / 1000,
+  "y1 x1 y2 x2 in thousandths of the image": lambda b, size: (
+    _swapped(b) * size / 1000
+  ),
+  f"corners in an image resized to {_SHORT} pixels": _resized,
+}
+
+
+class Readings:
+  """Collects the boxes of a file image by image; `check` says what is odd.
+
+  Args:
+    where: the file, for messages.
+    remedy: what to do about boxes of another kind.
+  """
+
+  def __init__(self, where: str, remedy: str = _REMEDY):
+    self._where, self._remedy = where, remedy
+    self._images = 0
+    self._boxes = self._shares = self._leaving = self._sized = 0
+    self._annotated = self._right = 0
+    self._others: dict[str, int] = {}
+
+  def add(
+    self,
+    boxes: np.ndarray,
+    annotated: np.ndarray,
+    size: tuple[int, int] | None,
+  ) -> None:
+    """Takes an image.
+
+    Args:
+      boxes: [n, 4] as the file has them, taken for x1 y1 x2 y2 in pixels from
+        0, corners inside.
+      annotated: [m, 4] the same of the annotations.
+      size: (height, width); None: not known.
+    """
+    if not len(boxes):
+      return
+    self._boxes += len(boxes)
+    self._shares += int((np.abs(boxes) <= _UNIT).all(axis=1).sum())
+    whole = None if size is None else np.array([size[1], size[0]] * 2, float)
+    if whole is not None:
+      slack = _PIXELS + _SHARE * whole
+      out = (boxes < -slack) | (boxes > whole - 1 + slack)
+      self._leaving += int(out.any(axis=1).sum())
+      self._sized += len(boxes)
+    if not len(annotated) or self._images >= _IMAGES:
+      return
+    self._images += 1
+    annotated = np.unique(annotated, axis=0)
+    self._annotated += len(annotated)
+    self._right += _overlapped(boxes, annotated)
+    read = {name: of(boxes) for name, of in _ANYWHERE.items()}
+    if whole is not None:
+      read |= {name: of(boxes, whole) for name, of in _BY_SIZE.items()}
+    for name, found in read.items():
+      hits = _overlapped(found, annotated)
+      self._others[name] = self._others.get(name, 0) + hits
+
+  def check(self) -> str:
+    """What could not be checked or is odd, in words; "" if nothing is.
+
+    Raises:
+      InputError: the boxes are of another kind; it is named.
+    """
+    if not self._boxes:
+      return ""
+    best = max(self._others, key=self._others.__getitem__, default="")
+    hits = self._others.get(best, 0)
+    fits = hits >= 0.3 * self._annotated and hits >= 2 * self._right
+    if hits and fits:
+      raise InputError(
+        f"{self._where}: taken as corners in pixels from 0, its boxes overlap "
+        f"{self._right} of {self._annotated} annotated ones; taken as {best}, "
+        f"{hits}",
+        self._remedy,
+      )
+    if 2 * self._shares > self._boxes:
+      self._refuse("lie within 0 and 1, as shares of the image do", "shares")
+    if 2 * self._leaving > max(self._sized, 1):
+      self._refuse("leave their image", "leaving")
+    if not self._annotated:
+      return (
+        "no image with boxes has an annotated one: whether they are pixels "
+        "could not be checked"
+      )
+    if not self._right:
+      return (
+        f"none of {self._annotated} annotated boxes is overlapped by a box of "
+        f"the file ({_OVERLAP:g} or more): are they pixels of these images?"
+      )
+    return ""
+
+  def _refuse(self, what: str, which: str) -> None:
+    number = self._shares if which == "shares" else self._leaving
+    told = "all" if number == self._boxes else f"{number} of"
+    raise InputError(
+      f"{self._where}: {told} {self._boxes} boxes {what}", self._remedy
+    )
+
+
+def empty_after_cut(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Which boxes with edges [n, 4] have nothing inside the image: bool [n].
+
+  Args:
+    boxes: x1 y1 x2 y2, from 0 to the width and height.
+    size: (height, width).
+  """
+  limit = np.array([size[1], size[0]])
+  low = np.maximum(boxes[:, :2], 0)
+  high = np.minimum(boxes[:, 2:], limit)
+  return ((boxes[:, :2] >= limit) | (boxes[:, 2:] <= 0) | (high < low)).any(1)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """[n, m] overlap of boxes [n, 4] and [m, 4]; both corners belong to one."""
+  a, b = a[:, None], b[None]
+  low = np.maximum(a[..., :2], b[..., :2])
+  meet = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - low + 1, 0)
+  shared = meet[..., 0] * meet[..., 1]
+  union = _area(a) + _area(b) - shared
+  return np.where(union > 0, shared / np.where(union > 0, union, 1), 0)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+  size = np.maximum(boxes[..., 2:] - boxes[..., :2] + 1, 0)
+  return size[..., 0] * size[..., 1]
+
+
+def _overlapped(boxes: np.ndarray, annotated: np.ndarray) -> int:
+  return int((iou(boxes, annotated).max(axis=0) >= _OVERLAP).sum())
