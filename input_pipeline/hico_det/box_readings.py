@@ -13,7 +13,7 @@ from input_pipeline.errors import InputError
 
 _OVERLAP = 0.7
 # Annotated boxes are compared in so many images; the first will do.
-_IMAGES = 500
+_IMAGES = 200
 # A box may leave its image by so much: detectors are not exact.
 _SHARE, _PIXELS = 0.1, 2.0
 _SHORT, _LONG = 800, 1333  # of the images that DETR and others see

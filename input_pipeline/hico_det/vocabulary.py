@@ -135,7 +135,7 @@ class Vocabulary:
   def near_object(self, name: str) -> str | None:
     """The object whose name is spelled most like one that is unknown."""
     near = difflib.get_close_matches(
-      _words(name).lower(), map(_words, self.objects), 1
+      _words(name).lower(), map(_words, self.objects), 1, 0.75
     )
     return near[0] if near else None
 

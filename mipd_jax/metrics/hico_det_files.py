@@ -38,7 +38,7 @@ from mipd_jax.metrics.hico_det_matching import (
   Truth,
 )
 
-_PAIRS = 5000  # annotated pairs whose best detection is looked at
+_PAIRS = 1000  # annotated pairs whose best detection is looked at
 _SHIFTED = 5  # of them so many say that interactions count from 1
 _FORM = "python -m mipd_jax.metrics.hico_det --help shows the form"
 _BOX = "give x1 y1 x2 y2, four finite numbers, with x1 <= x2 and y1 <= y2"

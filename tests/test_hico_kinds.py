@@ -1,0 +1,579 @@
+"""Boxes, numbers and files of other kinds: read right or named, never scored.
+
+The annotated boxes of `hico_fixture` written as tools write them.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from input_pipeline.errors import InputError
+from input_pipeline.hico_det import (
+  annotations,
+  check,
+  detection_import,
+  detections,
+  folder,
+  hugging_face,
+  json_stream,
+  label_numbers,
+  numbering,
+  splits,
+  vocabulary,
+)
+from mipd_jax.metrics import hico_det
+from tests import hico_fixture
+from tests.hico_fixture import HEIGHT, IMAGES, WIDTH, WORDS, number
+
+IN_1000 = [1000 / WIDTH, 1000 / HEIGHT] * 2
+SHARES = [1 / WIDTH, 1 / HEIGHT] * 2
+# DETR sees the shorter side as 800 pixels, the longer one as 1333 at most.
+RESIZED = [min(800 / HEIGHT, 1333 / WIDTH)] * 4
+
+
+def scaled(by):
+  return lambda box: [x * y for x, y in zip(box, by, strict=True)]
+
+
+def with_size(box):
+  return [*box[:2], box[2] - box[0] + 1, box[3] - box[1] + 1]
+
+
+def centred(box):
+  low, high = np.array(box[:2]), np.array(box[2:])
+  return [*((low + high) / 2).tolist(), *(high - low).tolist()]
+
+
+# What is written of x1 y1 x2 y2 in pixels from 0, and what is said of it.
+BOXES = [
+  (lambda box: box, None),
+  (scaled(SHARES), "6 boxes lie within 0 and 1|as shares of the image"),
+  (lambda b: scaled(SHARES)(centred(b)), "x y width height or cx cy w h"),
+  (scaled(IN_1000), "thousandths of the image, 6"),
+  (scaled(RESIZED), "resized to 800 pixels, 6"),
+  (with_size, "as x y width height or cx cy w h may look"),
+  (lambda b: [b[2], b[3], b[0], b[1]], "of negative size"),
+  (lambda b: [b[1], b[0], b[3], b[2]], "y1 x1 y2 x2 in pixels, 6"),
+  (lambda b: [b[0] + 5000, b[1], b[2] + 5000, b[3]], "6 boxes leave"),
+]
+
+
+def predictions(write=lambda box: box, hoi=number, score=0.5):
+  return [
+    {
+      "file_name": name,
+      "human_boxes": [write(human) for human, _, _ in labels],
+      "object_boxes": [write(object_) for _, object_, _ in labels],
+      "hoi": [hoi(interaction) for *_, interaction in labels],
+      "scores": [score] * len(labels),
+    }
+    for name, labels in IMAGES["test"].items()
+  ]
+
+
+def plain_list(base=1, hoi=number):
+  return [
+    {
+      "file_name": x["file_name"],
+      "width": WIDTH,
+      "height": HEIGHT,
+      "boxes_h": [hico_fixture.shifted(b, base) for b in x["human_boxes"]],
+      "boxes_o": [hico_fixture.shifted(b, base) for b in x["object_boxes"]],
+      "hoi": x["hoi"],
+    }
+    for x in predictions(hoi=hoi)
+  ]
+
+
+def scored(tmp_path, capsys, true, predicted, *flags):
+  """(exit code, full AP or None, what was said)."""
+  paths = []
+  for name, content in (("true", true), ("predicted", predicted)):
+    paths.append(tmp_path / f"{name}.json")
+    text = content if isinstance(content, str) else json.dumps(content)
+    paths[-1].write_text(text, "utf-8")
+  code = hico_det.main(
+    [f"--annotations={paths[0]}", f"--predictions={paths[1]}", *flags]
+  )
+  said = capsys.readouterr()
+  assert "Traceback" not in said.err
+  found = json.loads(said.out.splitlines()[-1])["full"] if said.out else None
+  return code, found, said.err
+
+
+ALL_RIGHT = pytest.approx(300 / 600)  # three interactions at 100
+
+
+@pytest.mark.parametrize(("write", "words"), BOXES)
+def test_predicted_boxes_of_another_kind(tmp_path, capsys, write, words):
+  code, full, said = scored(
+    tmp_path, capsys, plain_list(), predictions(write), "--box-base=1"
+  )
+  if words is None:
+    assert (code, full) == (0, ALL_RIGHT)
+    return
+  assert (code, full) == (2, None)
+  assert any(part in said for part in words.split("|")), said
+
+
+def test_without_sizes_shares_and_a_total_miss_are_told(tmp_path, capsys):
+  """QPIC's file has no sizes: thousandths cannot be told from other boxes."""
+  for write, expected, words in (
+    (scaled(SHARES), 2, "lie within 0 and 1"),
+    (scaled(IN_1000), 0, "none of 6 annotated boxes is overlapped"),
+  ):
+    code, _, said = scored(
+      *(tmp_path, capsys, hico_fixture.qpic("test"), predictions(write)),
+      "--box-base=1",
+    )
+    assert code == expected
+    assert words in said
+
+
+def test_a_list_says_what_it_counts_from(tmp_path, capsys):
+  """Small boxes lose their overlap by one pixel."""
+  human, object_ = [10, 10, 14, 13], [20, 20, 22, 22]
+  true = [
+    {"file_name": "a", "boxes_h": [human], "boxes_o": [object_], "hoi": [5]}
+  ]
+  predicted = [
+    {"file_name": "a", "human_boxes": [human], "object_boxes": [object_]}
+    | {"hoi": [5], "scores": [0.9]}
+  ]
+  code, full, said = scored(tmp_path, capsys, true, predicted)
+  assert (code, full) == (2, None)
+  assert "counted from 1" in said and "--box-base=0" in said
+  for base, expected in ((0, 100 / 600), (1, None)):
+    flag = f"--box-base={base}"
+    code, full, _ = scored(tmp_path, capsys, true, predicted, flag)
+    assert full == pytest.approx(expected) if expected else code == 2
+  # Large boxes do not show it, so it is said what they are taken for.
+  code, full, said = scored(tmp_path, capsys, plain_list(), predictions())
+  assert (code, full) == (0, ALL_RIGHT)
+  assert "taken to count pixels from 1; say --box-base=0" in said
+  _, _, said = scored(
+    tmp_path, capsys, plain_list(), predictions(), "--box-base=1"
+  )
+  assert "box-base" not in said
+
+
+def test_interactions_by_name_in_both_files(tmp_path, capsys):
+  named = plain_list(hoi=str)
+  for item in named:
+    item["image_hoi"] = [*item["hoi"], "feed dog"]
+    item["object"] = [x.rsplit(" ", 1)[1] for x in item["hoi"]]
+  code, full, _ = scored(tmp_path, capsys, named, predictions(hoi=str))
+  assert (code, full) == (0, ALL_RIGHT)
+  named[0]["object"][0] = "dog"
+  code, _, said = scored(tmp_path, capsys, named, predictions())
+  assert code == 2 and "object 0 is dog, but hoi ride bicycle" in said
+  named[0]["hoi"][1] = "fly dog"
+  code, _, said = scored(tmp_path, capsys, named, predictions())
+  assert code == 2 and "no interaction is called 'fly dog'" in said
+
+
+def test_interactions_that_count_from_one(tmp_path, capsys):
+  names = [f"{i}.jpg" for i in range(6)]
+  true = [plain_list()[0] | {"file_name": name} for name in names]
+  one = predictions(hoi=lambda name: number(name) + 1)[0]
+  predicted = [one | {"file_name": name} for name in names]
+  code, _, said = scored(tmp_path, capsys, true, predicted)
+  assert code == 2
+  assert "less one, in 12: it counts from 1" in said
+
+
+def test_logits_as_scores_are_told(tmp_path, capsys):
+  code, full, said = scored(
+    tmp_path, capsys, plain_list(), predictions(score=-3.5)
+  )
+  assert (code, full) == (0, ALL_RIGHT)
+  assert "scores go from -3.5 to -3.5, so they are no probabilities" in said
+
+
+ONE = predictions()[0]
+
+
+@pytest.mark.parametrize(
+  ("content", "words"),
+  [
+    (
+      [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}],
+      "COCO's form of detections",
+    ),
+    (
+      [
+        {
+          "file_name": ONE["file_name"],
+          "predictions": [],
+          "hoi_prediction": [],
+        }
+      ],
+      "PPDM's and QPIC's form of predictions",
+    ),
+    ([{"boxes": [], "labels": [], "scores": []}], "object detector's output"),
+    (
+      [{"boxes": [], "pairing": [], "labels": [], "scores": []}],
+      "UPT's and PViC's output",
+    ),
+    ([{"pred_logits": [], "pred_boxes": []}], "before post-processing"),
+    (plain_list(), "a list of annotations"),
+    ({"images": [], "annotations": []}, "holds no list of entries"),
+    ("\ufeff" + json.dumps(predictions()), None),
+    ("MATLAB 5.0 MAT-file, Platform", "is a MATLAB file, not JSON"),
+    ("PK\x03\x04....", "is a zip archive"),
+    ("[" + json.dumps(ONE)[:-1] + ', "hoi": [1]}]', "the key 'hoi' twice"),
+    ('[{"file_name": ' + "[" * 100000, "nested too deeply|cut off"),
+    ('[{"hoi": [' + "1" * 5000 + "]}]", "whole number of more than"),
+    ([ONE | {"scores": [0.5, 10**400]}], "score 1 is 1000"),
+    ([ONE | {"human_boxes": [[0, 0, 1, 10**400]] * 2}], "human_boxes 0 is"),
+    ([ONE | {"hoi": {"a": 1}}], "no list 'hoi'"),
+    ([ONE | {"hoi": [10**400, 1]}], "hoi 0 is 1000"),
+    ([ONE, ONE], "is there twice"),
+    ([ONE | {"file_name": ["a"]}], "no 'file_name'"),
+    ([ONE | {"file_name": "other.jpg"}], "not in the annotations"),
+  ],
+)
+def test_predictions_in_other_forms(tmp_path, capsys, content, words):
+  code, full, said = scored(tmp_path, capsys, plain_list(), content)
+  if words is None:
+    assert (code, full) == (0, ALL_RIGHT)
+    return
+  assert (code, full) == (2, None)
+  assert any(part in said for part in words.split("|")), said
+  assert len(said) < 600
+
+
+def test_output_is_asked_for_before_the_work(tmp_path, capsys):
+  (tmp_path / "file").write_text("")
+  for target in ("file/by.json", "."):
+    flag = f"--by-interaction={tmp_path / target}"
+    # The annotations are of no use either, but that comes later.
+    code, _, said = scored(tmp_path, capsys, [], [], flag)
+    assert code == 2 and "--by-interaction" in said
+
+
+ENTRY = plain_list()[0]
+
+
+@pytest.mark.parametrize(
+  ("content", "words"),
+  [
+    ("\ufeff" + json.dumps(plain_list()), None),
+    ({"images": [], "annotations": [], "categories": []}, "COCO's form"),
+    (predictions(), "our form of predictions"),
+    (json.dumps([ENTRY])[:-2] + ', "hoi": []}]', "the key 'hoi' twice"),
+    ("[" * 100000, "nested too deeply"),
+    ('[{"hoi": [' + "1" * 5000 + "]}]", "whole number of more than"),
+    ([ENTRY, ENTRY], "has the image HICO_test2015_00000001.jpg twice"),
+    ([ENTRY | {"boxes_h": [["1", "1", "5", "5"]] * 2}], "not 4 finite numbers"),
+    ([ENTRY | {"boxes_h": [[True, 1, 5, 5]] * 2}], "not 4 finite numbers"),
+    ([ENTRY | {"boxes_h": [[1, 1, 5, 10**400]] * 2}], "not 4 finite numbers"),
+    ([ENTRY | {"boxes_h": [[[1, 1], [5, 5]]] * 2}], "not 4 finite numbers"),
+    ([ENTRY | {"boxes_h": [[0.1, 0.1, 0.5, 0.5]] * 2}], "within 0 and 1"),
+    ([ENTRY | {"boxes_o": [[100, 100, 700, 800]] * 2}], "outside the image"),
+    ([ENTRY | {"hoi": [10**300, 1]}], "hoi 0 is 1000"),
+    ([ENTRY | {"hoi": [1, "ride bicycle"]}], "hoi 1 is 'ride bicycle'"),
+    ([3], "none of the forms"),
+    ([ENTRY, 3], "entry 1"),
+  ],
+)
+def test_annotations_of_another_kind(tmp_path, capsys, content, words):
+  code, full, said = scored(tmp_path, capsys, content, predictions())
+  if words is None:
+    assert (code, full) == (0, ALL_RIGHT)
+    return
+  assert code == 2
+  assert words in said, said
+  assert len(said) < 700
+
+
+def test_shares_in_the_form_that_counts_from_0(tmp_path):
+  """A box at 0 is no sign there."""
+  content = hico_fixture.qpic("train")
+  for entry in content:
+    for box in entry["annotations"]:
+      box["bbox"] = scaled(SHARES)(box["bbox"])
+  path = tmp_path / "trainval_hico.json"
+  path.write_text(json.dumps(content))
+  with pytest.raises(InputError, match="boxes lie within 0 and 1"):
+    annotations.read(path, WORDS)
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (lambda c: c["correspondence"].append(c["correspondence"][0]), "twice"),
+    (
+      lambda c: c["verbs"].__setitem__(1, c["verbs"][0]),
+      "'verbs' has .* twice",
+    ),
+    (lambda c: c["correspondence"].__setitem__(0, [0, 10**300, 0]), "is .0, 1"),
+    (lambda c: c["correspondence"].__setitem__(0, {"hoi": 0}), "'hoi': 0"),
+  ],
+)
+def test_lists_of_names_that_contradict_themselves(change, words):
+  content = hico_fixture.upt("test")
+  change(content)
+  with pytest.raises(InputError, match=words):
+    numbering.read(content, pathlib.Path("instances.json"), WORDS)
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "words"),
+  [
+    ("interactions", [[0, 2**40]], "as interaction 0"),
+    ("interactions", [[0, 0], [0, 0]], "interaction twice"),
+    ("objects", [[str(i), "a", 2**40 + i] for i in range(80)], "'person'"),
+    (
+      "objects",
+      [["person", "a", 2**40], *([str(i), "a", i] for i in range(79))],
+      "COCO ids",
+    ),
+    ("rare", [10**300], "no list 'rare'"),
+  ],
+)
+def test_classes_with_huge_numbers(tmp_path, key, value, words):
+  content = json.loads(vocabulary.PACKAGED.read_text())
+  path = tmp_path / "classes.json"
+  path.write_text("\ufeff" + json.dumps(content), "utf-8")
+  assert len(vocabulary.load(path)) == 600
+  path.write_text(json.dumps(content | {key: value}))
+  with pytest.raises(InputError, match=words):
+    vocabulary.load(path)
+
+
+def test_splits_of_another_shape(tmp_path):
+  path = tmp_path / "splits.json"
+  for content in ([], {"splits": []}, {"splits": {"A": 3}}, 3):
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError):
+      splits.load("A", WORDS, path)
+
+
+# --check
+
+
+@pytest.mark.parametrize("broken", ["test", "train", "both"])
+def test_check_of_a_split_without_a_record(tmp_path, capsys, broken):
+  directory = hico_fixture.write(tmp_path / "hico", "upt")
+  for split in ("test", "train"):
+    if broken in (split, "both"):
+      path = directory / "annotations" / hico_fixture.UPT[split]
+      content = hico_fixture.upt(split)
+      for entry in content["annotation"]:
+        entry["hoi"] = "none"
+      path.write_text(json.dumps(content))
+  out = tmp_path / "report.json"
+  assert check.main([str(directory), f"--report={out}"]) == 1
+  said = capsys.readouterr().out
+  assert "has no list 'hoi'" in said and "no image that can be used" in said
+  assert json.loads(out.read_text())["problems"]
+  assert check.main([str(directory), f"--report={tmp_path}"]) == 2
+  assert "--report names a file" in capsys.readouterr().err
+
+
+# Detections
+
+
+def upt_folder(tmp_path, write=lambda box: box, labels="coco91", score=0.9):
+  """Detections as UPT's tools write them: right ones, edges, one numbering."""
+  target = tmp_path / "found"
+  target.mkdir()
+  numbers = labels
+  if isinstance(labels, str):
+    order = label_numbers.order(labels, WORDS)
+    numbers = {WORDS.objects[o]: n for n, o in order.items()}.__getitem__
+  for name, rows in IMAGES["test"].items():
+    boxes, kinds = [], []
+    for human, object_, interaction in rows:
+      kind = WORDS.objects[WORDS.object_of[number(interaction)]]
+      boxes += [human, object_]
+      kinds += ["person", kind]
+    content = {
+      "boxes": [write([*b[:2], b[2] + 1, b[3] + 1]) for b in boxes],
+      "labels": [numbers(kind) for kind in kinds],
+      "scores": [score] * len(boxes),
+    }
+    path = target / f"{pathlib.Path(name).stem}.json"
+    path.write_text(json.dumps(content))
+  return target
+
+
+def imported(tmp_path, capsys, target, labels):
+  """(exit code, objects of the first image, what was said)."""
+  directory = tmp_path / "hico"
+  if not directory.exists():
+    hico_fixture.write(directory, "upt")
+  out = tmp_path / "out.json"
+  arguments = [f"--folder={directory}", f"--upt={target}", f"--out={out}"]
+  code = detection_import.main(
+    [*arguments, f"--labels={labels}", "--detector=a detector"]
+  )
+  said = capsys.readouterr()
+  assert "Traceback" not in said.err
+  objects = None
+  if out.exists():
+    found = detections.read(out, WORDS, IMAGES["test"])
+    item = found.images[next(iter(IMAGES["test"]))]
+    objects = [WORDS.objects[i] for i in item.objects]
+  return code, objects, said.err + said.out
+
+
+RIGHT = ["person", "bicycle", "person", "dog"]
+
+
+@pytest.mark.parametrize("true", label_numbers.ORDERS)
+def test_numbers_of_another_list_are_named(tmp_path, capsys, true):
+  target = upt_folder(tmp_path, labels=true)
+  for labels in label_numbers.ORDERS:
+    code, objects, said = imported(tmp_path, capsys, target, labels)
+    if labels != true:
+      assert (code, objects) == (2, None)
+      told = f"the numbers fit {true}\n" in said
+      assert told or f"the annotated boxes tell {true}\n" in said
+    else:
+      assert (code, objects) == (0, RIGHT)
+      (tmp_path / "out.json").unlink()
+  assert imported(tmp_path, capsys, target, "auto")[:2] == (0, RIGHT)
+
+
+def test_labels_that_are_names(tmp_path, capsys):
+  spelled = {"person": "Person", "dog": "dog"}
+  target = upt_folder(tmp_path, labels=lambda x: spelled.get(x, x))
+  assert imported(tmp_path, capsys, target, "coco91")[:2] == (0, RIGHT)
+  path = next(target.glob("*1.json"))
+  content = json.loads(path.read_text())
+  for name, words in (
+    ("Hund", "'Hund', which is no object"),
+    ("bicycel", "did you mean 'bicycle'"),
+  ):
+    content["labels"][1] = name
+    path.write_text(json.dumps(content))
+    code, _, said = imported(tmp_path, capsys, target, "coco91")
+    assert code == 2 and words in said
+
+
+@pytest.mark.parametrize(("write", "words"), BOXES)
+def test_imported_boxes_of_another_kind(tmp_path, capsys, write, words):
+  target = upt_folder(tmp_path, write)
+  code, objects, said = imported(tmp_path, capsys, target, "coco91")
+  if words is None:
+    assert (code, objects) == (0, RIGHT)
+    return
+  assert (code, objects) == (2, None)
+  assert any(part in said for part in words.split("|")), said
+
+
+def test_boxes_that_a_cut_leaves_empty_are_counted(tmp_path, capsys):
+  target = upt_folder(tmp_path)
+  path = next(target.glob("*1.json"))
+  content = json.loads(path.read_text())
+  content["boxes"][1] = [70.0, 3.0, 72.0, 20.0]
+  path.write_text(json.dumps(content))
+  code, objects, said = imported(tmp_path, capsys, target, "coco91")
+  assert (code, objects) == (0, ["person", "person", "dog"])
+  assert "1 boxes lay outside their image; left out" in said
+
+
+def test_what_cannot_be_compared_is_said(tmp_path, capsys):
+  target = upt_folder(tmp_path, lambda box: [0, 44, 3, 48])
+  code, _, said = imported(tmp_path, capsys, target, "coco91")
+  assert code == 0
+  assert "the numbering of the objects could not be checked" in said
+
+
+def test_scores_of_a_folder_are_probabilities(tmp_path, capsys):
+  target = upt_folder(tmp_path, score=3.5)
+  code, _, said = imported(tmp_path, capsys, target, "coco91")
+  assert code == 2 and "give probabilities, not logits" in said
+
+
+@pytest.mark.parametrize("true", label_numbers.ORDERS)
+@pytest.mark.parametrize("wrong", label_numbers.ORDERS)
+def test_a_file_that_was_imported_by_another_list(tmp_path, true, wrong):
+  """What training reads: names or numbers that another list gave."""
+  directory = hico_fixture.write(tmp_path / "hico", "upt")
+  records = folder.read_records(folder.find(directory), "test", WORDS)
+  oracle = detections.oracle(records)
+  order = label_numbers.order(wrong, WORDS)
+  numbers = {o: n for n, o in label_numbers.order(true, WORDS).items()}
+
+  def mistaken(item):
+    objects = [order.get(numbers[int(o)], 5) for o in item.objects]
+    return detections.ImageDetections.of(item.boxes, objects, item.scores)
+
+  found = detections.Detections(
+    "x", {name: mistaken(item) for name, item in oracle.images.items()}
+  )
+  if true == wrong:
+    assert detections.compare(found, records, WORDS, "test.json") == ()
+    return
+  if 0 in numbers.values() and 0 not in order:
+    return  # such numbers do not exist there, so they are refused when read
+  with pytest.raises(InputError, match=f"fit .*{true}, read as {wrong}"):
+    detections.compare(found, records, WORDS, "test.json")
+
+
+def test_boxes_of_a_file_of_detections(tmp_path):
+  directory = hico_fixture.write(tmp_path / "hico", "upt")
+  records = folder.read_records(folder.find(directory), "test", WORDS)
+  oracle = detections.oracle(records)
+  for write, words in BOXES:
+    found = detections.Detections(
+      "x",
+      {
+        name: detections.ImageDetections.of(
+          np.array([write(b) for b in item.boxes.tolist()]).reshape(-1, 4),
+          item.objects,
+          item.scores,
+        )
+        for name, item in oracle.images.items()
+      },
+    )
+    if words is None:
+      assert detections.compare(found, records, WORDS, "test.json") == ()
+    elif not words.startswith(("as x y", "of negative")):  # refused by `read`
+      with pytest.raises(InputError):
+        detections.compare(found, records, WORDS, "test.json")
+
+
+@pytest.mark.parametrize(
+  ("first", "words"),
+  [
+    ({"boxes": [], "labels": [], "scores": []}, "object detector's output"),
+    (
+      {"image_id": 1, "bbox": [], "category_id": 1, "score": 1},
+      "COCO's form of detections, x y w h",
+    ),
+  ],
+)
+def test_detections_in_other_forms(tmp_path, first, words):
+  path = tmp_path / "test.json"
+  path.write_text(json.dumps([first]))
+  with pytest.raises(InputError, match=words):
+    detections.read(path, WORDS, [])
+  path.write_bytes(b"\x80\x04\x95")
+  with pytest.raises(InputError, match="is a Python pickle"):
+    list(json_stream.entries(path))
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    ({"boxes": [[0.1, 0.1, 0.5, 0.5], [0, 0, 1, 1]]}, "within 0 and 1"),
+    ({"boxes": [[100, 100, 300, 300]] * 2}, "boxes leave their image"),
+    ({"labels": [1, 77]}, "label 77 is not in id2label"),
+    ({"boxes": None}, "has no 'boxes'"),
+  ],
+)
+def test_hugging_face_output_of_another_kind(change, words):
+  result = {"boxes": [[0, 0, 9, 9]] * 2, "labels": [1, 1], "scores": [0.5] * 2}
+  result = {k: v for k, v in (result | change).items() if v is not None}
+  with pytest.raises(InputError, match=words):
+    hugging_face.from_hugging_face(
+      *([result], ["a.jpg"], [(48, 64)], WORDS),
+      detector="d",
+      id2label={1: "person"},
+    )
