@@ -233,6 +233,7 @@ ONE = predictions()[0]
     ([ONE, ONE], "is there twice"),
     ([ONE | {"file_name": ["a"]}], "no 'file_name'"),
     ([ONE | {"file_name": "other.jpg"}], "not in the annotations"),
+    ('[{"file_name": "\\ud83d.jpg"}]', "half a character"),
   ],
 )
 def test_predictions_in_other_forms(tmp_path, capsys, content, words):
