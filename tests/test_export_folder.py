@@ -89,14 +89,120 @@ def test_the_letterbox_is_ours(exported, tmp_path):
     pixels, (height, width) = scripts.letterbox(image, 48)
     assert (width, height) == size
     assert (pixels == letterbox_image(image, 48)).all()
-  path = tmp_path / "turned.jpg"
+
+
+def _grey16(low, high):
+  ramp = np.linspace(low, high, 30 * 20).reshape(20, 30)
+  return Image.fromarray(ramp.round().astype(np.uint16))
+
+
+def _floats(low, high, *odd):
+  ramp = np.linspace(low, high, 30 * 20, dtype=np.float32).reshape(20, 30)
+  ramp.flat[: len(odd)] = odd
+  return Image.fromarray(ramp)
+
+
+def _mode(mode, size=(30, 20)):
+  """A photograph in a mode, partly transparent where it can be."""
+  photo = predict_fixture.photograph(7, *size)
+  if mode in ("LAB", "La", "RGBa"):
+    given = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}[mode]
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    data = np.asarray(photo.convert(given))[..., :channels]
+    return Image.frombytes(mode, size, np.ascontiguousarray(data).tobytes())
+  if mode.endswith("A"):
+    photo = photo.convert("RGBA")
+    photo.putalpha(Image.linear_gradient("L").resize(size))
+  if mode == "PA":
+    return photo.convert("LA").convert("PA")
+  return photo.convert(mode)
+
+
+def _clear_palette():
+  image = _mode("P")
+  image.info["transparency"] = 3
+  return image
+
+
+def _written(path, image, **settings):
+  image.save(path, **settings)
+  return path
+
+
+def _tagged(path, turn, mode="RGB"):
   exif = Image.Exif()
-  exif[0x0112] = 6
-  predict_fixture.photograph(5).save(path, exif=exif)
-  picture = image_lib.open_image(path, "turned.jpg")
-  pixels, size = scripts.letterbox(Image.open(path), 48)
-  assert size == (picture.height, picture.width) == (40, 28)
+  exif[0x0112] = turn
+  return _written(path, _mode(mode), exif=exif)
+
+
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")
+_IMAGES = {
+  **{
+    mode: lambda _, mode=mode: _mode(mode)
+    for mode in (*_MODES, "HSV", "La", "RGBa")
+  },
+  "clear palette": lambda _: _clear_palette(),
+  "grey 16": lambda _: _grey16(1000, 60_000),
+  "dark grey 16": lambda _: _grey16(0, 200),
+  "grey 16 png": lambda at: _written(at / "a.png", _grey16(9, 65_000)),
+  "grey 16 tiff": lambda at: _written(at / "a.tif", _grey16(9, 65_000)),
+  "grey 32": lambda _: _grey16(0, 65_535).convert("I"),
+  "negative 32": lambda _: Image.new("I", (9, 9), -5),
+  "floats": lambda at: _written(at / "a.tif", _floats(0.1, 0.8)),
+  "large floats": lambda _: _floats(-900, 7e5),
+  "odd floats": lambda _: _floats(0.1, 0.8, np.nan, np.inf, -np.inf),
+  "no floats": lambda _: _floats(np.nan, np.nan),
+  "one float": lambda _: _floats(0.5, 0.5),
+  "turned 16": lambda at: _tagged(at / "a.png", 6, "I;16"),
+  "animated": lambda at: _written(
+    at / "a.gif",
+    _mode("P"),
+    save_all=True,
+    append_images=[Image.new("P", (30, 20))] * 2,
+  ),
+  "huge": lambda at: _written(at / "a.jpg", _mode("RGB", (8000, 2500))),
+  "huge palette": lambda at: _written(at / "a.png", _mode("P", (6000, 2700))),
+  "strip": lambda at: _written(at / "a.png", _mode("L", (30_000, 700))),
+  **{
+    f"turn {turn}": lambda at, turn=turn: _tagged(at / "a.jpg", turn)
+    for turn in range(1, 10)
+  },
+}
+
+
+@pytest.mark.parametrize("kind", _IMAGES)
+def test_the_script_sees_images_as_the_predictor_does(exported, tmp_path, kind):
+  source = _IMAGES[kind](tmp_path)
+  picture = image_lib.open_image(source, kind)
+  script = export_fixture.scripts(exported)
+  image = source if isinstance(source, Image.Image) else Image.open(source)
+  pixels, size = script.letterbox(image, 48)
+  assert size == (picture.height, picture.width)
   assert (pixels == letterbox_image(picture.pixels, 48)).all()
+
+
+@pytest.mark.parametrize("kind", ["grey 16", "floats", "odd floats"])
+def test_greys_of_many_bits_keep_their_tones(tmp_path, kind):
+  found = image_lib.open_image(_IMAGES[kind](tmp_path), kind).pixels
+  tones = np.asarray(found)[..., 0]
+  assert len(np.unique(tones)) > 100 and (np.diff(tones[1:].ravel()) >= 0).all()
+
+
+def test_the_script_names_what_it_cannot_read(exported, tmp_path, capsys):
+  good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+  predict_fixture.photograph(0).save(good)
+  bad.write_bytes(b"no image")
+  with pytest.MonkeyPatch.context() as patch:
+    script = export_fixture.scripts(exported)
+    student = export_fixture.student(exported, "baked")
+    patch.setattr(script, "Student", lambda: student)
+    assert script.main([str(bad), str(good)]) == 2
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["image"] == str(bad) and "identify" in first["error"]
+    assert second["image"] == str(good) and second["verb"]
+    assert script.main([str(good)]) == 0
+  assert script.main([]) == 2 and script.main(["--help"]) == 0
+  assert "photo.jpg" in capsys.readouterr().err
 
 
 def test_labels_are_the_words(exported):

@@ -50,8 +50,8 @@ print(student([pixels], [size]))        # as many images as you like
 pixels. It is compiled at its first call, and for each number of images and of
 words anew. Newer versions of jax read this file for six months at least after
 {version} came out, by jax's own promise; a TPU and a GPU run it like a CPU.
-`predict.py` turns photographs upright by their EXIF tag; it does not shrink
-huge ones first nor put transparent ones on white as the predictor does.
+`predict.py` sees an image as the predictor does: upright by its EXIF tag,
+transparent parts white, 16 bits and floats as 8, huge ones shrunk first.
 """
 
 

@@ -179,6 +179,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
   clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
   if not clear and "transparency" not in image.info:
     return image.convert("RGB")
+  if image.mode == "La":  # Pillow knows but this way out
+    image = image.convert("LA")
   image = image.convert("RGBA")
   ground = Image.new("RGBA", image.size, "white")
   ground.alpha_composite(image)
@@ -188,10 +190,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _from_numbers(image: Image.Image) -> Image.Image:
   """Grey values of more than 8 bits: Pillow would cut them at 255."""
   values = np.asarray(image, np.float32)
-  if image.mode == "F":
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-  else:
-    low, high = 0.0, 65535.0 if values.max() > 255 else 255.0
+  finite = values[np.isfinite(values)]
+  low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
+  if image.mode == "F" and finite.size:
+    low, high = float(finite.min()), float(finite.max())
   share = (values - low) / max(high - low, 1e-12)
   share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
   return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))

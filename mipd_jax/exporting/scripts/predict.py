@@ -1,6 +1,9 @@
 """The exported student in words and pixels; `letterbox` needs Pillow as well.
 
 python predict.py photo.jpg ...
+
+Prints a line of JSON for each image. One that cannot be read gets {"image",
+"error"}; the others go on, and the exit code is then 2.
 """
 
 import json
@@ -11,19 +14,80 @@ import numpy as np
 from load import HERE, load
 
 NO_VERB = -1  # the best verb's frame is filled
+# Above LARGE pixels an image is first brought to KEPT or more on its longer
+# side, a JPEG while it is decoded.
+LARGE, KEPT = 16_000_000, 2048
+# EXIF orientation -> Pillow's name of what undoes it; from 5 on width and
+# height change places.
+ORIENTATION = 0x0112
+TURNS = {
+  2: "FLIP_LEFT_RIGHT",
+  3: "ROTATE_180",
+  4: "FLIP_TOP_BOTTOM",
+  5: "TRANSPOSE",
+  6: "ROTATE_270",
+  7: "TRANSVERSE",
+  8: "ROTATE_90",
+}
 
 
 def letterbox(image, side):
   """Pillow image -> (uint8 [side, side, 3], (height, width)), as trained."""
-  from PIL import Image, ImageOps
+  from PIL import Image
 
-  image = ImageOps.exif_transpose(image).convert("RGB")
-  scale = 1 / max(image.size)
-  width, height = (max(1, round(x * scale * side)) for x in image.size)
-  small = image.resize((width, height), Image.Resampling.BICUBIC)
+  (width, height), seen = image.size, shrunk(image)
+  turn = image.getexif().get(ORIENTATION, 1)
+  if turn in TURNS:
+    seen = seen.transpose(Image.Transpose[TURNS[turn]])
+    if turn >= 5:
+      width, height = height, width
+  seen = to_rgb(seen)
+  scale = 1 / max(seen.size)
+  size = tuple(max(1, round(x * scale * side)) for x in seen.size)
+  small = seen.resize(size, Image.Resampling.BICUBIC)
   canvas = Image.new("RGB", (side, side), (123, 117, 104))
-  canvas.paste(small, ((side - width) // 2, (side - height) // 2))
-  return np.asarray(canvas), (image.height, image.width)
+  canvas.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
+  return np.asarray(canvas), (height, width)
+
+
+def shrunk(image):
+  """A large image at a size that is enough; others as they are."""
+  if image.width * image.height <= LARGE:
+    return image
+  scale = KEPT / max(image.size)
+  image.draft(None, tuple(max(1, round(x * scale)) for x in image.size))
+  image.load()
+  factor = max(1, max(image.size) // KEPT)
+  if factor == 1:
+    return image
+  if image.mode not in ("RGB", "RGBA", "L", "LA", "CMYK"):
+    image = to_rgb(image)
+  return image.reduce((min(factor, image.width), min(factor, image.height)))
+
+
+def to_rgb(image):
+  """Any mode to RGB: transparent is white, 16 bits and floats become 8."""
+  from PIL import Image
+
+  if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    values = np.asarray(image, np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
+    if image.mode == "F" and finite.size:
+      low, high = float(finite.min()), float(finite.max())
+    share = (values - low) / max(high - low, 1e-12)
+    share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
+    image = Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
+    return image.convert("RGB")
+  clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+  if not clear and "transparency" not in image.info:
+    return image.convert("RGB")
+  if image.mode == "La":  # Pillow knows but this way out
+    image = image.convert("LA")
+  image = image.convert("RGBA")
+  ground = Image.new("RGBA", image.size, "white")
+  ground.alpha_composite(image)
+  return ground.convert("RGB")
 
 
 class Student:
@@ -96,10 +160,26 @@ def to_pixels(boxes, height, width):
   return np.clip(corners * longer - (longer - limits) / 2, 0, limits)
 
 
-if __name__ == "__main__":
+def main(names):
+  """Command line; returns the exit code."""
   from PIL import Image
 
-  student = Student()
-  for name in sys.argv[1:]:
-    pixels, size = letterbox(Image.open(name), student.labels["side"])
-    print(json.dumps({"image": name, **student([pixels], [size])[0]}))
+  if not names or names[0] in ("-h", "--help"):
+    print(__doc__.strip(), file=sys.stderr)
+    return 0 if names else 2
+  student, code = Student(), 0
+  for name in names:
+    try:
+      with Image.open(name) as image:
+        pixels, size = letterbox(image, student.labels["side"])
+      found = student([pixels], [size])[0]
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+      found, code = {"error": str(error) or type(error).__name__}, 2
+    except Image.DecompressionBombError as error:
+      found, code = {"error": str(error)}, 2
+    print(json.dumps({"image": name, **found}), flush=True)
+  return code
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
