@@ -91,6 +91,40 @@ def check_target(path: str | os.PathLike[str], flag: str) -> None:
     raise InputError(f"cannot write {path}: {parent} is not writable", remedy)
 
 
+def check_folder(where: str | os.PathLike[str], flag: str) -> None:
+  """Raises InputError unless a folder is there, or can be made, to write in.
+
+  It is tried with a folder beside or in it that is removed at once, so that
+  long work does not end where its results cannot be kept. Of a bucket only
+  the form of the name is checked.
+
+  Args:
+    where: the folder.
+    flag: what the user called it, such as "--out".
+  """
+  path = paths.absolute(where)
+  if paths.is_remote(where):
+    return
+  there = path
+  try:
+    while not os.path.lexists(there):
+      there = there.parent
+    if not there.is_dir():
+      what = "a link to nothing" if there.is_symlink() else "a file"
+      raise InputError(
+        f"{flag}={os.fspath(where)}: {there} is {what}", "name another folder"
+      )
+    with tempfile.TemporaryDirectory(dir=there) as probe:
+      if there != path:  # also whether such names can be
+        pathlib.Path(probe, *path.relative_to(there).parts).mkdir(parents=True)
+  except OSError as error:
+    raise InputError(
+      f"{flag}={os.fspath(where)} cannot be written: "
+      f"{error.strerror or error} ({there})",
+      "name another folder, or make this one writable",
+    ) from error
+
+
 def copy(source: paths.AnyPath, target: paths.AnyPath) -> None:
   """Copies a file piece by piece, from or to a bucket as well."""
   with source.open("rb") as reader, target.open("wb") as writer:

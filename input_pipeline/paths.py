@@ -5,8 +5,10 @@ import pathlib
 
 from etils import epath
 
+from input_pipeline.errors import InputError
+
 AnyPath = pathlib.Path | epath.Path
-_SCHEME = "://"
+_SCHEME, _BUCKETS = "://", "gs://"
 
 
 def is_remote(where: str | os.PathLike[str]) -> bool:
@@ -24,5 +26,16 @@ def path(where: str | os.PathLike[str]) -> AnyPath:
 
   epath's has the same methods, but no locks, links or modes, and renaming a
   folder copies it. Write files with `atomic.replacing`, which knows both.
+
+  Raises:
+    InputError: it is a URL of another kind than gs://.
   """
-  return epath.Path(where) if is_remote(where) else pathlib.Path(where)
+  if not is_remote(where):
+    return pathlib.Path(where)
+  if not os.fspath(where).startswith(_BUCKETS):
+    raise InputError(
+      f"{os.fspath(where)} is neither on this machine nor in a {_BUCKETS} "
+      "bucket",
+      "copy it to this machine first",
+    )
+  return epath.Path(where)

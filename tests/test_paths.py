@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from input_pipeline import atomic, paths
+from input_pipeline.errors import InputError
 from tests import fake_bucket
 
 
@@ -42,3 +43,40 @@ def test_a_failed_write_leaves_what_was_there(bucket, where):
     raise KeyError
   assert path.read_text() == "first"
   assert [p.name for p in bucket.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+  ("name", "said"),
+  [
+    ("file", "is a file"),
+    ("file/below/it", "is a file"),
+    ("dangling", "is a link to nothing"),
+    ("dangling/below", "is a link to nothing"),
+    ("loop", "link"),
+    ("x" * 300, "too long"),
+    ("new/" + "y" * 300, "too long"),
+    ("/proc/mipd", "/proc"),
+    ("/proc", "/proc"),
+    ("s3://bucket/x", "copy it to this machine"),
+    ("https://example.org/x", "copy it to this machine"),
+  ],
+)
+def test_folders_that_cannot_be_written_are_told(tmp_path, name, said):
+  (tmp_path / "file").write_text("x")
+  (tmp_path / "dangling").symlink_to(tmp_path / "absent")
+  (tmp_path / "loop").symlink_to(tmp_path / "loop")
+  where = name if "://" in name else tmp_path / name
+  with pytest.raises(InputError, match=said) as error:
+    atomic.check_folder(where, "--out")
+  assert "://" in name or str(error.value).startswith(f"--out={where}")
+  assert {p.name for p in tmp_path.iterdir()} == {"file", "dangling", "loop"}
+
+
+def test_folders_that_can_be_written(tmp_path, monkeypatch):
+  (tmp_path / "there").mkdir()
+  (tmp_path / "link").symlink_to(tmp_path / "there")
+  monkeypatch.chdir(tmp_path)
+  for where in ("there", "link", "new", "a/b/c", ".", "link/new", "gs://b/x"):
+    atomic.check_folder(where, "--out")
+  assert {p.name for p in tmp_path.iterdir()} == {"there", "link"}
+  assert not list((tmp_path / "there").iterdir())

@@ -1,6 +1,7 @@
 """`--mode=predict` and `Predictor.from_workdir` on the debug run."""
 
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -18,7 +19,7 @@ from mipd_jax.stages import evaluate as eval_stage
 from mipd_jax.stages import predict as predict_stage
 from mipd_jax.stages import prepare
 from mipd_jax.stages import train as train_stage
-from tests import fake_bucket, pipeline_fixture
+from tests import fake_bucket, pipeline_fixture, predict_fixture
 from tests.pipeline_fixture import pipeline  # noqa: F401
 
 WORDS = """
@@ -149,6 +150,151 @@ def test_words_of_a_file(pipeline, tmp_path):  # noqa: F811
   shutil.copy(paths[0], tmp_path / "other.jpg")
   request = predict_stage.Request(f"{tmp_path}/**/*.jpg", str(out))
   assert predict_stage.find_images(request) == [str(tmp_path / "other.jpg")]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """Photographs, and a predictor that is there already."""
+  predictor = predict_fixture.predictor()
+  monkeypatch.setattr(
+    predict_stage.Predictor, "from_workdir", lambda *_, **__: predictor
+  )
+  images = tmp_path / "images"
+  images.mkdir()
+  for i in range(2):
+    predict_fixture.photograph(i).save(images / f"{i}.png")
+  return images
+
+
+def _request(folder, images=None):
+  config = predict_fixture.opened().config
+  request = predict_stage.Request(
+    str(images or folder), str(folder.parent / "out")
+  )
+  predict_stage.predict(config, request)
+  return folder.parent / "out"
+
+
+@pytest.mark.parametrize(
+  ("name", "escaped"),
+  [
+    (b"not \xff UTF-8.png", r"not \xff UTF-8.png"),
+    (b"two\nlines.png", r"two\nlines.png"),
+    (b"\x1b[31mred\t\r.png", r"\x1b[31mred\t\r.png"),
+    (b"\"quoted\" 'too' <b>&.png", None),
+    (b"-rf $(id) `id`.png", None),
+    (b"[a]*?.png", None),
+    (b"x" * 251 + b".png", None),
+    ("nai\u0308ve \u202e.png".encode(), None),
+  ],
+)
+def test_odd_file_names_lose_nothing(folder, name, escaped):
+  path = os.path.join(os.fsencode(folder), name)
+  shutil.copy(folder / "0.png", path)
+  out = _request(folder)
+  lines = _lines(out)
+  assert path in [os.fsencode(line["image"]) for line in lines]
+  assert len(lines) == 3 and all("verb" in line for line in lines)
+  assert len(list((out / "pictures").iterdir())) == 3
+  page = (out / "index.html").read_text(encoding="utf-8")
+  assert page.count("<figure>") == 3 and "<b>&.png" not in page
+  # The same name, of a file that is broken: named, and the rest goes on.
+  with open(path, "wb") as file:
+    file.write(b"\x89PNG\r\n\x1a\n broken")
+  with pytest.raises(InputError, match="1 of 3 images") as error:
+    _request(folder)
+  text = str(error.value)
+  assert all(c.isprintable() or c == "\n" for c in text)
+  if escaped:
+    assert escaped in text
+  assert sum("verb" in line for line in _lines(out)) == 2
+
+
+def test_files_that_are_no_images_are_passed_over(folder, caplog):
+  (folder / "notes.txt").write_text("to do")
+  (folder / "Thumbs.db").write_bytes(b"\0" * 99)
+  out = _request(folder)  # no error
+  said = [line.get("error") for line in _lines(out)]
+  assert [bool(x) for x in said] == [False, False, True, True]
+  assert "notes.txt" in caplog.text and "2 files are no images" in caplog.text
+  assert "notes.txt" in (out / "index.html").read_text()
+  for path in folder.glob("*.png"):
+    path.unlink()
+  with pytest.raises(InputError, match=r"2 of 2 .* none is left") as error:
+    _request(folder)
+  assert "notes.txt" in str(error.value)
+  with pytest.raises(InputError, match="1 of 1"):
+    _request(folder, folder / "notes.txt")
+
+
+def test_one_broken_image_is_named_and_the_rest_predicted(folder):
+  whole = (folder / "0.png").read_bytes()
+  (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+  (folder / "named.jpg").write_text("no picture")
+  with pytest.raises(InputError, match="2 of 4 images") as error:
+    _request(folder)
+  assert "cut.png" in str(error.value) and "named.jpg" in str(error.value)
+  assert [("verb" in x) for x in _lines(folder.parent / "out")] == [
+    *(True, True, False, False)
+  ]
+
+
+def test_pictures_of_the_former_run_are_replaced(folder):
+  out = _request(folder)
+  pictures = out / "pictures"
+  assert {p.name for p in pictures.iterdir()} == {"00001-0.jpg", "00002-1.jpg"}
+  mine = pictures / "00007-mine.jpg"
+  mine.write_bytes(b"of the user")
+  # What a killed run has left.
+  (pictures / "00003-c.jpg").write_bytes(b"old")
+  left = out / ".predictions.123.tmp.jsonl"
+  left.write_text(3 * '{"image": "b/c.png", "verb": "x"}\n' + '{"image": "b/d')
+  (folder / "0.png").rename(folder / "2.png")
+  _request(folder)
+  assert {p.name for p in pictures.iterdir()} == {
+    *("00001-1.jpg", "00002-2.jpg", "00007-mine.jpg")
+  }
+  assert mine.read_bytes() == b"of the user" and not left.exists()
+  # Its own results are no images, where both folders are one.
+  request = predict_stage.Request(str(out), str(out))
+  with pytest.raises(InputError, match="names no file"):
+    predict_stage.find_images(request)
+
+
+@pytest.mark.parametrize(
+  "where",
+  [
+    "https://example.org/a.jpg",
+    "http://[::1]/a.jpg",
+    "s3://b/a.jpg",
+    "gs://b/a.jpg",
+    "hf://b/a.jpg",
+    "file:///a.jpg",
+    "data://a",
+  ],
+)
+def test_images_elsewhere_are_to_be_copied(folder, where):
+  predictor = predict_fixture.predictor()
+  for given in (where, [where]):
+    with pytest.raises(InputError, match="copy the image to this machine"):
+      predictor.predict(given)
+  (failure,) = predictor.predict_each([where])
+  assert failure.reason == "it is not on this machine"
+  with pytest.raises(InputError, match="copy the images to this machine"):
+    _request(folder, where)
+
+
+@pytest.mark.parametrize("out", ["file", "file/x", "dangling", "/proc/x"])
+def test_results_that_cannot_be_kept_are_told_first(folder, out, monkeypatch):
+  def never(*_, **__):
+    raise AssertionError("the model was loaded")
+
+  monkeypatch.setattr(predict_stage.Predictor, "from_workdir", never)
+  (folder.parent / "file").write_text("x")
+  (folder.parent / "dangling").symlink_to("absent")
+  request = predict_stage.Request(str(folder), str(folder.parent / out))
+  with pytest.raises(InputError, match=f"--out=.*{out}"):
+    predict_stage.predict(predict_fixture.opened().config, request)
 
 
 def test_wrong_requests_are_told_before_the_model_is_loaded(

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 import threading
 import warnings
 from collections.abc import Iterator
@@ -44,14 +45,6 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
-_BROKEN = (
-  OSError,
-  SyntaxError,
-  ValueError,
-  EOFError,
-  MemoryError,
-  Image.DecompressionBombError,
-)
 # Filters of warnings are the whole process's.
 _opening = threading.Lock()
 # One large image in memory at a time, however many threads read.
@@ -81,6 +74,27 @@ def name_of(source: Any, index: int) -> str:
   return getattr(source, "filename", "") or f"image {index}"
 
 
+def shown(name: str) -> str:
+  """A name as a message shows it: on one line, nothing invisible in it.
+
+  Control characters, line ends and bytes that are not UTF-8 become escapes.
+  """
+  return "".join(c if c.isprintable() else _escaped(c) for c in name)
+
+
+def _escaped(letter: str) -> str:
+  if "\udc80" <= letter <= "\udcff":  # a byte, as Python keeps file names
+    return f"\\x{ord(letter) - 0xDC00:02x}"
+  return letter.encode("unicode_escape").decode("ascii")
+
+
+def named_as_image(name: str) -> bool:
+  """Whether a file has the ending of an image that is read here."""
+  Image.init()
+  ending = os.path.splitext(name)[1].lower()
+  return Image.EXTENSION.get(ending) in FORMATS
+
+
 def open_image(source: Source, name: str) -> Picture:
   """Opens a path, a Pillow image or an array.
 
@@ -102,7 +116,12 @@ def open_image(source: Source, name: str) -> Picture:
 
 
 def _open_path(path: str | os.PathLike[str], name: str) -> Picture:
-  place = paths.path(path)
+  if paths.is_remote(path):
+    raise InputError(
+      f"{shown(name)}: it is not on this machine",
+      "copy the image to this machine first",
+    )
+  place = pathlib.Path(path)
   with _naming(name), place.open("rb") as file:
     with _opening, warnings.catch_warnings():
       # The size is checked below, by our own limits.
@@ -156,7 +175,7 @@ def _shrunk(image: Image.Image, name: str) -> Image.Image:
   image.draft(None, wanted)  # JPEG alone; others do nothing
   if image.width * image.height > MOST_PIXELS:
     raise InputError(
-      f"{name}: {image.width} x {image.height} pixels are too many",
+      f"{shown(name)}: {image.width} x {image.height} pixels are too many",
       f"scale it down to {MOST_PIXELS // 10**6} megapixels or fewer, or save "
       "it as JPEG, which is shrunk while it is read",
     )
@@ -223,7 +242,7 @@ def _checked(values: Any, name: str) -> np.ndarray:
 
 def _no_array(name: str, found: str) -> InputError:
   return InputError(
-    f"{name}: {found} is no image",
+    f"{shown(name)}: {found} is no image",
     "give [H, W, 3] of uint8 from 0 to 255, or of floats from 0 to 1, of "
     f"{MOST_PIXELS // 10**6} megapixels at most",
   )
@@ -231,16 +250,21 @@ def _no_array(name: str, found: str) -> InputError:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-  """Turns what Pillow and the file system raise into an InputError."""
+  """Turns what Pillow and the file system raise into an InputError.
+
+  Of a damaged file Pillow's readers raise nearly anything (struct.error,
+  IndexError, zlib.error, SyntaxError ...).
+  """
   try:
     yield
   except InputError:
     raise
-  except _BROKEN as error:
+  except Exception as error:
     reason = getattr(error, "strerror", None) or str(error)
+    reason = reason or type(error).__name__
     if isinstance(error, Image.UnidentifiedImageError):
       reason = "it is no image, or of a format that is not read"
     raise InputError(
-      f"{name}: {reason}",
+      f"{shown(name)}: {shown(reason)}",
       f"give an image file ({', '.join(FORMATS[:6])}, ...)",
     ) from None

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from input_pipeline.errors import InputError
+from mipd_jax.inference.images import shown
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -78,7 +79,12 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """An image that could not be read, and why."""
+  """An image that could not be read, and why.
+
+  Attributes:
+    name: path of the image, or what its place in the list was.
+    error: whose message begins with that name, as it can be shown.
+  """
 
   name: str
   error: InputError
@@ -86,7 +92,7 @@ class Failure:
   @property
   def reason(self) -> str:
     """Why, without the name."""
-    return self.error.problem.removeprefix(f"{self.name}: ")
+    return self.error.problem.removeprefix(f"{shown(self.name)}: ")
 
   def to_dict(self) -> dict[str, Any]:
     """As JSON takes it."""

@@ -5,13 +5,13 @@ folder can be moved, zipped or put on any web server.
 """
 
 import dataclasses
-import html
 import os
 import urllib.parse
 from collections.abc import Sequence
 
 from input_pipeline import atomic
 from mipd_jax.report import annotated, style
+from mipd_jax.report.html_page import text
 
 # Names of CSS -> the colours that every picture shares.
 _COLOURS = {
@@ -105,9 +105,9 @@ def write_gallery(
     '<html lang="en"><head><meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
     '<link rel="icon" href="data:,">',
-    f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
-    f"<h1>{_text(title)}</h1>",
-    f'<p class="faint">{_text(about)}</p>',
+    f"<title>{text(title)}</title><style>{_STYLE}</style></head><body>",
+    f"<h1>{text(title)}</h1>",
+    f'<p class="faint">{text(about)}</p>',
     *(_failed(failed) if failed else ()),
     "<main>",
     *map(_figure, entries),
@@ -118,7 +118,7 @@ def write_gallery(
 
 
 def _failed(failed: Sequence[tuple[str, str]]) -> list[str]:
-  rows = [f"<p><b>{_text(name)}</b>: {_text(why)}</p>" for name, why in failed]
+  rows = [f"<p><b>{text(name)}</b>: {text(why)}</p>" for name, why in failed]
   many = "1 image" if len(failed) == 1 else f"{len(failed)} images"
   return [
     f'<section class="failed"><p>{many} could not be read:</p>',
@@ -137,11 +137,11 @@ def _figure(entry: Entry) -> str:
   link = urllib.parse.quote(entry.picture)
   return f"""<figure>
 <a href="{link}"><img src="{link}" width="{width}" height="{height}"
- style="aspect-ratio:{width}/{height}" loading="lazy" alt="{_text(said)}"></a>
-<figcaption><p class="said">{_text(said)}</p>
+ style="aspect-ratio:{width}/{height}" loading="lazy" alt="{text(said)}"></a>
+<figcaption><p class="said">{text(said)}</p>
 <p>{_shares(entry.verbs)}</p>
 <table>{rows}</table>
-<p class="faint" title="{_text(entry.name)}">{_text(name + notes)}</p>
+<p class="faint" title="{text(entry.name)}">{text(name + notes)}</p>
 </figcaption></figure>"""
 
 
@@ -152,7 +152,7 @@ def _row(position: int, role: RoleRow) -> str:
   )
   box = "" if role.box else ' <span class="faint">no box</span>'
   return (
-    f"<tr><td>{chip}</td><td>{_text(role.role)}{box}</td>"
+    f"<tr><td>{chip}</td><td>{text(role.role)}{box}</td>"
     f"<td>{_shares(role.nouns)}</td></tr>"
   )
 
@@ -160,13 +160,9 @@ def _row(position: int, role: RoleRow) -> str:
 def _shares(guesses: Sequence[tuple[str, float]]) -> str:
   """The best one stands out."""
   words = [
-    f"{_text(word or 'nothing')}&nbsp;{share:.0%}" for word, share in guesses
+    f"{text(word or 'nothing')}&nbsp;{share:.0%}" for word, share in guesses
   ]
   if not words:
     return ""
   rest = f' <span class="faint">{", ".join(words[1:])}</span>'
   return f"<b>{words[0]}</b>{rest if words[1:] else ''}"
-
-
-def _text(value: str) -> str:
-  return html.escape(value, quote=True)

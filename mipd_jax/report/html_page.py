@@ -7,6 +7,7 @@ is as wide as a telephone.
 
 import dataclasses
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from mipd_jax.report import style
@@ -35,6 +36,9 @@ _DARK = {
   "unseen": "#E3A0C6",
   "all": "#C3CAD1",
 }
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def _variables(colours: dict[str, str]) -> str:
@@ -148,8 +152,14 @@ def page(title: str, about: Sequence[str], sections: Sequence[Section]) -> str:
 
 
 def text(value: object) -> str:
-  """Any text as HTML that means just that text, in attributes too."""
-  return html.escape(str(value), quote=True)
+  """Any text as HTML that means just that text, in attributes too.
+
+  Control characters, and bytes of a file name that are not UTF-8, stand as
+  escapes: a page cannot hold them.
+  """
+  told = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+  told = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", told)
+  return html.escape(told, quote=True)
 
 
 def paragraph(value: str, kind: str = "") -> str:

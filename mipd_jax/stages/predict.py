@@ -27,6 +27,7 @@ from mipd_jax.report import annotated, gallery
 
 PREDICTIONS, PICTURES, PAGE = "predictions.jsonl", "pictures", "index.html"
 _TOP_K = 5
+_NAMED = 10  # files of these in a message
 _SHOWN = 3  # guesses of these on the page; the JSON lines have all
 
 
@@ -48,6 +49,10 @@ class Request:
 def predict(config: Config, request: Request) -> None:
   """Predicts for all images and writes the results.
 
+  What a folder or a pattern has that is no image, and is not named like one,
+  is named and passed over. Pictures of an earlier run into the same folder are
+  deleted when the new ones are there.
+
   Raises:
     InputError: something is missing or wrong, before any work; or, when all
       others are done, the images that could not be read.
@@ -60,11 +65,14 @@ def predict(config: Config, request: Request) -> None:
   words = Words()
   if request.vocabulary:
     words = words_file.read(request.vocabulary)
+  atomic.check_folder(request.out, "--out")
   predictor = Predictor.from_workdir(config.workdir, config=config)
   out = paths.path(request.out)
+  former, left = _former(out)
   results = predictor.predict_each(files, words, _TOP_K)
   entries: list[gallery.Entry] = []
   failed: list[tuple[str, str]] = []
+  foreign: list[tuple[str, str]] = []
   with contextlib.ExitStack() as stack:
     lines = stack.enter_context(atomic.replacing(out / PREDICTIONS))
     file = stack.enter_context(lines.open("w", encoding="utf-8"))
@@ -74,19 +82,74 @@ def predict(config: Config, request: Request) -> None:
         result = _drawn(result, number, out, entries)
       if isinstance(result, Failure):
         logging.warning("%s", result.error.problem)
-        failed.append((result.name, result.reason))
-      file.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+        kind = foreign if _is_foreign(result, request) else failed
+        kind.append((image_lib.shown(result.name), result.reason))
+      file.write(_line(result))
+      file.flush()  # if this run is killed, the next one knows its pictures
       progress.advance()
   gallery.write_gallery(
     out / PAGE,
     entries,
     title=f"{config.name}: {request.images}",
     about=_about(predictor, len(entries), request),
-    failed=failed,
+    failed=failed + foreign,
   )
+  for picture in former - {entry.picture for entry in entries}:
+    (out / picture).unlink(missing_ok=True)
+  for path in left:
+    path.unlink(missing_ok=True)
   logging.info("%d images; the page is %s.", len(entries), out / PAGE)
-  if failed:
-    _complain(failed, len(files), out)
+  if foreign and entries:
+    names = ", ".join(name for name, _ in foreign[:_NAMED])
+    more = f" and {len(foreign) - _NAMED} more" if foreign[_NAMED:] else ""
+    logging.warning("%d files are no images: %s%s", len(foreign), names, more)
+  if failed or not entries:
+    _complain(failed + foreign * (not entries), len(files), out)
+
+
+def _is_foreign(result: Failure, request: Request) -> bool:
+  """Whether a folder or pattern has brought a file that is no image."""
+  if os.path.isfile(os.path.expanduser(request.images)):
+    return False
+  return not image_lib.named_as_image(result.name)
+
+
+def _line(result: Prediction | Failure) -> str:
+  """One line of JSON; a name that is not UTF-8 keeps its bytes as escapes."""
+  values = result.to_dict()
+  line = json.dumps(values, ensure_ascii=False)
+  try:
+    line.encode("utf-8")
+  except UnicodeEncodeError:
+    line = json.dumps(values)
+  return line + "\n"
+
+
+def _picture_name(number: int, image: str) -> str:
+  return f"{PICTURES}/{number:05d}-{_plain(image)}.jpg"
+
+
+def _former(out: paths.AnyPath) -> tuple[set[str], list[pathlib.Path]]:
+  """Pictures that earlier runs wrote there, by what they say themselves.
+
+  Returns:
+    The pictures, and what is left of predictions.jsonl of a run that was
+    killed.
+  """
+  if paths.is_remote(out) or not out.is_dir():
+    left = []
+  else:
+    stem, suffix = os.path.splitext(PREDICTIONS)
+    left = sorted(out.glob(f".{stem}.*.tmp{suffix}"))
+  pictures = set()
+  for path in (out / PREDICTIONS, *left):
+    lines = path.read_bytes().split(b"\n") if path.exists() else ()
+    for number, line in enumerate(lines, 1):
+      try:
+        pictures.add(_picture_name(number, json.loads(line)["image"]))
+      except (ValueError, KeyError, TypeError, RecursionError):
+        continue  # the last, empty one; or no line of ours
+  return pictures, left
 
 
 def find_images(request: Request) -> list[str]:
@@ -98,18 +161,20 @@ def find_images(request: Request) -> list[str]:
   pattern = os.path.expanduser(request.images)
   if paths.is_remote(pattern):
     raise InputError(
-      f"--images={request.images} is in a bucket",
+      f"--images={request.images} is in a bucket or on the network",
       "copy the images to this machine first",
     )
   if os.path.isdir(pattern):
     pattern = os.path.join(glob.escape(pattern), "*")
   found = [pattern] if os.path.isfile(pattern) else []
   found = found or glob.glob(pattern, recursive=True)
-  ours = pathlib.Path(request.out, PICTURES).absolute()
+  ours = pathlib.Path(request.out).absolute()
   files = [
     name
     for name in sorted(found)
-    if os.path.isfile(name) and pathlib.Path(name).absolute().parent != ours
+    if os.path.isfile(name)
+    and pathlib.Path(name).absolute().parent != ours / PICTURES
+    and pathlib.Path(name).absolute() not in (ours / PREDICTIONS, ours / PAGE)
   ]
   if not files:
     raise InputError(
@@ -131,7 +196,7 @@ def _drawn(
   except InputError as error:  # gone or changed since it was looked at
     return Failure(result.name, error)
   drawing = annotated.draw(as_annotated(result, picture))
-  name = f"{PICTURES}/{number:05d}-{_plain(result.name)}.jpg"
+  name = _picture_name(number, result.name)
   with atomic.replacing(out / name) as path:
     drawing.image.save(path, quality=90, subsampling=0)
   size = (drawing.image.width, drawing.picture_height)
@@ -195,10 +260,12 @@ def _about(predictor: Predictor, count: int, request: Request) -> str:
 def _complain(
   failed: Sequence[tuple[str, str]], total: int, out: paths.AnyPath
 ) -> None:
-  lines = [f"\n  - {name}: {why}" for name, why in failed[:10]]
-  more = f"\n  - and {len(failed) - 10} more" if len(failed) > 10 else ""
+  lines = [f"\n  - {name}: {why}" for name, why in failed[:_NAMED]]
+  if len(failed) > _NAMED:
+    lines.append(f"\n  - and {len(failed) - _NAMED} more")
+  others = f"the others are in {out}"
   raise InputError(
-    f"{len(failed)} of {total} images could not be read; the others are in "
-    f"{out}:{''.join(lines)}{more}",
+    f"{len(failed)} of {total} images could not be read; "
+    f"{others if len(failed) < total else 'none is left'}:{''.join(lines)}",
     f"mend these files or leave them out; {out / PREDICTIONS} names them all",
   )
