@@ -120,17 +120,7 @@ class _Reader:
     while True:
       try:
         found, end = self._decode(self._text, self._at)
-        # Rare, so the search is by text first.
-        if json_files.SURROGATE.search(self._text, self._at, end) and (
-          json_files.has_half(found)
-        ):
-          raise InputError(
-            f"{self._path} has half a character, such as \\ud83d without its "
-            f"other half, after entry {self._done} (counted from 1)",
-            _AGAIN,
-          )
-        self._at = end
-        return found
+        break
       except json.JSONDecodeError as error:
         near_end = error.pos >= len(self._text) - _TAIL
         unfinished = near_end or error.msg.startswith(_UNTERMINATED)
@@ -151,6 +141,18 @@ class _Reader:
           f"after entry {self._done} (counted from 1)",
           _AGAIN,
         ) from None
+
+    # Rare, so the text is searched first.
+    if json_files.SURROGATE.search(self._text, self._at, end) and (
+      json_files.has_half(found)
+    ):
+      raise InputError(
+        f"{self._path} has half a character, such as \\ud83d without its other "
+        f"half, after entry {self._done} (counted from 1)",
+        _AGAIN,
+      )
+    self._at = end
+    return found
 
   def _broken(self, what: str) -> InputError:
     return InputError(
