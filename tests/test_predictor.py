@@ -8,12 +8,9 @@ import pytest
 
 from input_pipeline import schema
 from input_pipeline.errors import InputError
-from input_pipeline.geometry import Letterbox, letterbox_image
+from input_pipeline.geometry import letterbox_image
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.inference import Failure
-from mipd_jax.metrics import scores
-from mipd_jax.models import outputs as out
 from mipd_jax.teachers import encoding
 from tests import predict_fixture
 
@@ -72,7 +69,7 @@ class _Split:
 
 
 def _evaluated(opened, verbs):
-  """Verb logits [n, V] and noun, box, presence as the evaluation has them."""
+  """Verb logits [n, V], nouns [n, R], pixel boxes [n, R, 4], as scored."""
   source, mesh = _Split(opened, verbs), predict_fixture.mesh()
   model = opened.model
 
@@ -84,17 +81,7 @@ def _evaluated(opened, verbs):
     *(step, opened.params, source, opened.banks, mesh), batch_size=4
   )
 
-  def frames(batch):
-    outputs = predict(opened.params, dequantise(batch), opened.banks)
-    size = batch[schema.IMAGE_SIZE]
-    return (
-      outputs[out.NOUN_SCORES].argmax(axis=-1),
-      scores.cut_to_image(outputs[out.BOX], size),
-      outputs[out.BOX_CONFIDENCE] >= 0,
-    )
-
-  filled = jax.jit(frames)(source.read(np.arange(len(SIZES))))
-  return found.verb_scores, *map(np.asarray, filled)
+  return found.verb_scores, found.frames.noun, found.frames.box
 
 
 @pytest.mark.parametrize(
@@ -107,7 +94,8 @@ def test_own_words_are_ranked_as_the_evaluation_ranks_them(
   opened = predict_fixture.opened(preset, dtype)
   words = opened.words
   verbs = [0, 1, 2, 3, 4, 2, 0]
-  logits, nouns, boxes, present = _evaluated(opened, verbs)
+  logits, nouns, boxes = _evaluated(opened, verbs)
+  present = ~np.isnan(boxes[..., 0])
   found = predict_fixture.predictor(preset, dtype).predict(
     files, top_k=99, given=[words.verbs[verb] for verb in verbs]
   )
@@ -120,15 +108,15 @@ def test_own_words_are_ranked_as_the_evaluation_ranks_them(
     mine = [guess.probability for guess in found[i].verbs]
     np.testing.assert_allclose(mine, share[i][order], rtol=1e-5)
     assert found[i].verb == words.verbs[verbs[i]]
-    pixels = Letterbox(height, width).boxes_to_pixels(boxes[i])
     assert [r.role for r in found[i].roles] == list(words.frame_roles(verbs[i]))
     for slot, role in enumerate(found[i].roles):
       assert role.nouns[0].class_id == words.nouns[nouns[i, slot]]
-      assert len(role.nouns) == len(words.nouns)
+      # Every class but padding, which is no noun.
+      assert {n.class_id for n in role.nouns} == {*words.nouns} - {"Pad"}
       assert (role.box is not None) == present[i, slot]
       assert (role.confidence >= 0.5) == present[i, slot]
       if role.box:
-        np.testing.assert_allclose(role.box, pixels[slot], atol=1e-3)
+        np.testing.assert_allclose(role.box, boxes[i, slot], atol=1e-4)
         assert 0 <= role.box[0] <= role.box[2] <= width
         assert 0 <= role.box[1] <= role.box[3] <= height
 

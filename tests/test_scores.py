@@ -1,10 +1,12 @@
 """The SWiG scores against a slow implementation, and their sums."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from input_pipeline import schema
+from mipd_jax import sharding
 from mipd_jax.evaluation import evaluate
 from mipd_jax.losses import boxes as box_ops
 from mipd_jax.metrics import scores
@@ -94,10 +96,10 @@ def test_ties_are_broken_by_index():
 
 
 def _totals(batch, outputs):
-  columns = scores.example_scores(outputs, batch)
-  found = scores.sum_per_verb(columns, batch, batches.SIZES.num_verbs)
-  return scores.VerbTotals(
-    scores.ALL_SCORES, np.asarray(found["sums"]), np.asarray(found["counts"])
+  keep = batch[schema.EXAMPLE_MASK]
+  found = np.asarray(scores.example_scores(outputs, batch), np.float64)[keep]
+  return scores.VerbTotals.of(
+    scores.ALL_SCORES, found, batch[schema.VERB][keep], batches.SIZES.num_verbs
   )
 
 
@@ -170,6 +172,65 @@ def test_boxes_are_cut_to_the_image_and_no_further():
   np.testing.assert_allclose(box_ops.to_corners(cut), wanted, atol=1e-6)
 
 
+def _evaluated(batch, outputs) -> evaluate.Evaluation:
+  """What the evaluation makes of given outputs."""
+  source = _Source(batch)
+  step = evaluate.compile_eval_step(
+    lambda params, batch, banks: {
+      name: jnp.asarray(x)[batch[schema.INDEX]] for name, x in outputs.items()
+    },
+    batches.SIZES.num_verbs,
+  )
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  return evaluate.evaluate(step, {}, source, {}, mesh, batch_size=8)
+
+
+class _Source:
+  """A batch as a source of the stream."""
+
+  def __init__(self, batch):
+    self._batch = {
+      key: x for key, x in batch.items() if key != schema.EXAMPLE_MASK
+    }
+    self.num_examples = len(batch[schema.VERB])
+
+  def read(self, indices):
+    return {key: x[indices] for key, x in self._batch.items()}
+
+
+def test_evaluation_equals_the_device_and_a_loop():
+  """The host's rule, the devices' and a loop agree on 60 images."""
+  batch = batches.batch(60, seed=4)
+  batch[schema.IMAGE_SIZE][::2] = [48, 64]
+  outputs = _outputs(batch, 0)
+  found = _evaluated(batch, outputs).totals
+  cut = scores.cut_to_image(outputs[out.BOX], batch[schema.IMAGE_SIZE])
+  outputs[out.BOX] = np.asarray(cut)
+  on_device = _totals(batch, outputs)
+  np.testing.assert_array_equal(found.counts, on_device.counts)
+  np.testing.assert_allclose(found.sums, on_device.sums, rtol=1e-6)
+  rows = [_slow_scores(outputs, batch, i) for i in range(60)]
+  for k, name in enumerate(scores.ALL_SCORES):
+    wanted = sum(float(row[name]) for row in rows)
+    np.testing.assert_allclose(found.sums[:, k].sum(), wanted, rtol=1e-9)
+
+
+def test_padding_is_never_a_predicted_noun():
+  """The best class is padding, the second best is right."""
+  batch = batches.batch(5)
+  outputs = _outputs(batch, 0)
+  noun = np.zeros_like(outputs[out.NOUN_SCORES])
+  np.put_along_axis(noun, batch[schema.NOUNS][..., :1], 1.0, axis=-1)
+  noun[..., -1] = 2
+  outputs[out.NOUN_SCORES] = noun
+  found = _evaluated(batch, outputs)
+  value = scores.ALL_SCORES.index("value_all_gt")
+  assert found.totals.sums[:, value].sum() == 5
+  assert (found.frames.noun < batches.SIZES.num_nouns - 1).all()
+  hits, _ = scores.role_hits(outputs, batch)
+  assert np.asarray(hits)[batch[schema.ROLE_MASK]].all()
+
+
 def test_evaluation_scores_the_cut_boxes():
   """Below IoU 0.5 as predicted, above it within the image."""
   batch = batches.batch(3)
@@ -179,9 +240,6 @@ def test_evaluation_scores_the_cut_boxes():
   batch[schema.BOXES][:] = [0.5, 0.5, 1.0, 0.5]
   outputs[out.BOX] = np.full_like(batch[schema.BOXES], [0.5, 0.5, 1.0, 1.2])
   outputs[out.BOX_CONFIDENCE] = np.ones_like(outputs[out.BOX_CONFIDENCE])
-  step = evaluate.compile_eval_step(
-    lambda params, batch, banks: outputs, batches.SIZES.num_verbs
-  )
-  found = step({}, batch, {})
-  totals = dict(zip(scores.ALL_SCORES, found["sums"].sum(axis=0), strict=True))
-  assert totals["grnd_gt"] == totals["value_gt"] > 0
+  totals = _evaluated(batch, outputs).totals
+  found = dict(zip(scores.ALL_SCORES, totals.sums.sum(axis=0), strict=True))
+  assert found["grnd_gt"] == found["value_gt"] > 0

@@ -1,4 +1,9 @@
-"""Evaluation of any named predictor over a split, each image once."""
+"""Evaluation of any named predictor over a split, each image once.
+
+The devices say what is predicted; what is right is judged on the host, in
+float64 and in pixels, by the functions that judge files of predictions
+(`metrics.swig_scores`).
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -9,28 +14,76 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from input_pipeline import order, schema, stream
+from input_pipeline import boxes, order, schema, stream
 from input_pipeline.progress import Progress
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.feeding.feeds import Feed, Streaming
 from mipd_jax.losses.total import VERB_TRAINED
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 
-# What comes out a row an image.
+# What comes out a row an image, as it is.
 _ROWS = ("verb", "probability", "verb_scores")
+_NOUN, _BOX, _CONFIDENCE = "noun", "box", "confidence"
+# Of a batch, what the predictions are compared with.
+TRUTH = (
+  schema.VERB,
+  schema.ROLE_MASK,
+  schema.NOUNS,
+  schema.BOXES,
+  schema.BOX_MASK,
+  schema.IMAGE_SIZE,
+)
+_TRUE = "true_"
+TRUE_VERB = _TRUE + schema.VERB
 # (params, batch, banks) -> outputs with VERB_SCORES at least.
 Predict = Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Frames:
+  """What fills the roles of one verb's frame in n images.
+
+  Attributes:
+    noun: int32 [n, R] noun classes.
+    box: float64 [n, R, 4] corners in pixels of the original, cut to it; NaN
+      where there is none.
+  """
+
+  noun: np.ndarray
+  box: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """What is right of the roles of n images.
+
+  Attributes:
+    frames: what was predicted for them.
+    noun, box: bool [n, R], whether noun and grounding are right.
+    overlapping: bool [n, R], whether the box, drawn or not, overlaps the
+      annotated one enough.
+  """
+
+  frames: Frames
+  noun: np.ndarray
+  box: np.ndarray
+  overlapping: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Totals per verb, and what each image of the split was taken for."""
+  """Totals per verb, and what each image of the split was taken for.
+
+  `frames` are of the true verbs, as they were scored; None for a predictor
+  of verbs alone.
+  """
 
   totals: scores.VerbTotals
   verb: np.ndarray  # int32 [n]
   probability: np.ndarray  # float32 [n]
   verb_scores: np.ndarray  # float32 [n, V]
+  frames: Frames | None = None
 
 
 def cached_logits(key: str) -> Predict:
@@ -62,29 +115,82 @@ def less_trained(predict: Predict, bias: float) -> Predict:
 
 
 def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:
-  """Jits (params, batch, banks) -> totals per verb, and per image the rest."""
+  """Jits (params, batch, banks) -> what `evaluate` reads, a row an image."""
+  del num_verbs  # the scores have it
 
   def step(params, batch, banks):
     batch = dequantise(batch)
     outputs = predict(params, batch, banks)
-    if out.NOUN_SCORES in outputs:
-      boxes = scores.cut_to_image(outputs[out.BOX], batch[schema.IMAGE_SIZE])
-      outputs = {**outputs, out.BOX: boxes}
-      columns = scores.example_scores(outputs, batch)
-    else:
-      hits = scores.verb_hits(outputs[out.VERB_SCORES], batch)
-      columns = jnp.stack(
-        [hits[name].astype(jnp.float32) for name in scores.VERB_SCORES], axis=-1
-      )
     verb_scores = outputs[out.VERB_SCORES].astype(jnp.float32)
     verbs = jax.nn.softmax(verb_scores)
-    return scores.sum_per_verb(columns, batch, num_verbs) | {
+    found = {
       "verb": jnp.argmax(verbs, axis=-1).astype(jnp.int32),
       "probability": jnp.max(verbs, axis=-1),
       "verb_scores": verb_scores,
+      TRUE_VERB: batch[schema.VERB],
     }
+    if out.NOUN_SCORES in outputs:
+      found |= predicted_roles(outputs) | truth(batch)
+    return found
 
   return jax.jit(step)
+
+
+def predicted_roles(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Of a model's outputs, what `judge` reads: noun, box, confidence."""
+  return {
+    _NOUN: scores.nouns(outputs[out.NOUN_SCORES]),
+    _BOX: outputs[out.BOX].astype(jnp.float32),
+    _CONFIDENCE: outputs[out.BOX_CONFIDENCE].astype(jnp.float32),
+  }
+
+
+def truth(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Of a batch, what `judge` reads."""
+  return {_TRUE + name: batch[name] for name in TRUTH}
+
+
+def is_truth(name: str) -> bool:
+  """Whether a row's name is one of `truth`."""
+  return name.startswith(_TRUE) and name.removeprefix(_TRUE) in TRUTH
+
+
+def frames_of(rows: Mapping[str, np.ndarray]) -> Frames:
+  """What was predicted, of rows with `predicted_roles` and `truth`."""
+  box = swig_scores.predicted_boxes(
+    rows[_BOX], rows[_CONFIDENCE], rows[_TRUE + schema.IMAGE_SIZE]
+  )
+  return Frames(np.asarray(rows[_NOUN], np.int32), box)
+
+
+def judge(rows: Mapping[str, np.ndarray]) -> Judged:
+  """What is right, of rows with `predicted_roles` and `truth`."""
+  sizes = rows[_TRUE + schema.IMAGE_SIZE]
+  frames = frames_of(rows)
+  true = swig_scores.true_boxes(
+    rows[_TRUE + schema.BOXES], rows[_TRUE + schema.BOX_MASK], sizes
+  )
+  drawn = swig_scores.predicted_boxes(
+    rows[_BOX], np.zeros_like(rows[_CONFIDENCE]), sizes
+  )
+  return Judged(
+    frames=frames,
+    noun=swig_scores.right_nouns(frames.noun, rows[_TRUE + schema.NOUNS]),
+    box=boxes.right(frames.box, true),
+    overlapping=boxes.overlaps(drawn, true),
+  )
+
+
+def columns(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+  """Scores of each image in 0..1: [n, K], of verbs alone or of all."""
+  rank = swig_scores.ranks(rows["verb_scores"], rows[TRUE_VERB])
+  if _NOUN not in rows:
+    return swig_scores.verb_columns(rank)
+  judged = judge(rows)
+  image, role = np.nonzero(rows[_TRUE + schema.ROLE_MASK])
+  return swig_scores.per_image(
+    rank, image, judged.noun[image, role], judged.box[image, role]
+  )
 
 
 def evaluate(
@@ -100,9 +206,9 @@ def evaluate(
 ) -> Evaluation:
   """Runs a compiled step over all of a split.
 
-  Batches are padded and masked; sums are float32 on the devices for one
-  batch and float64 on the host across batches, so they are exact. All
-  processes get all of it.
+  Batches are padded and masked; every image is judged on the host, so the
+  figures do not depend on how the work was divided. All processes get all of
+  it.
 
   Args:
     step: from `compile_eval_step`.
@@ -114,7 +220,6 @@ def evaluate(
     what: for the progress line.
     feed: gives the split's batches in that size; reads them if None.
   """
-  sums = counts = 0
   parts: list[dict[str, np.ndarray]] = []
   places: list[np.ndarray] = []
   for result, indices, mask in results(
@@ -123,17 +228,21 @@ def evaluate(
     what=what,
     feed=feed,
   ):
-    sums = sums + np.asarray(result["sums"], np.float64)
-    counts = counts + np.asarray(result["counts"], np.float64)
-    parts.append({name: np.asarray(result[name])[mask] for name in _ROWS})
+    parts.append({name: np.asarray(x)[mask] for name, x in result.items()})
     places.append(indices[mask])
-  names = scores.ALL_SCORES if sums.shape[-1] > 2 else scores.VERB_SCORES
   order_back = np.argsort(np.concatenate(places))
   rows = {
     name: np.concatenate([part[name] for part in parts])[order_back]
-    for name in _ROWS
+    for name in parts[0]
   }
-  return Evaluation(scores.VerbTotals(names, sums, counts), **rows)
+  found = columns(rows)
+  names = scores.ALL_SCORES if _NOUN in rows else scores.VERB_SCORES
+  verb, num_verbs = rows[TRUE_VERB], rows["verb_scores"].shape[-1]
+  return Evaluation(
+    scores.VerbTotals.of(names, found, verb, num_verbs),
+    **{name: rows[name] for name in _ROWS},
+    frames=frames_of(rows) if _NOUN in rows else None,
+  )
 
 
 def results(

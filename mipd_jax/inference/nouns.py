@@ -56,15 +56,16 @@ class Nouns:
     )
 
   def _own(self) -> NounList:
-    count = len(self._known.nouns)
+    """All classes but padding, which fills unused slots and is no noun."""
+    column = np.array(_candidates(self._known), np.int32)
     return NounList(
-      names=tuple(_word(self._known, i) for i in range(count)),
-      classes=self._known.nouns,
+      names=tuple(_word(self._known, i) for i in column),
+      classes=tuple(self._known.nouns[i] for i in column),
       rule=programs.AS_EVALUATED,
       arrays={
-        "text": self._bank,
-        "column": np.arange(count, dtype=np.int32),
-        "mask": np.ones(count, bool),
+        "text": self._bank[column],
+        "column": column,
+        "mask": np.ones(len(column), bool),
       },
     )
 
@@ -85,12 +86,20 @@ class Nouns:
 
 
 def _names(known: vocabulary.Vocabulary) -> dict[str, int]:
-  """Classes by name, and by commonest word; of homonyms the first."""
+  """Classes by name, and by commonest word; of homonyms the first.
+
+  Without padding: a list that names "pad" or "padding" means the thing.
+  """
   found: dict[str, int] = {}
-  for index in range(len(known.nouns)):
+  for index in _candidates(known):
     found.setdefault(_word(known, index).casefold(), index)
   found.pop("", None)
-  return found | {name.casefold(): i for i, name in enumerate(known.nouns)}
+  return found | {known.nouns[i].casefold(): i for i in _candidates(known)}
+
+
+def _candidates(known: vocabulary.Vocabulary) -> list[int]:
+  """The classes that a role may be filled with."""
+  return [i for i, n in enumerate(known.nouns) if n != vocabulary.PAD]
 
 
 def _word(known: vocabulary.Vocabulary, noun: int) -> str:

@@ -21,6 +21,7 @@ from mipd_jax.inference.results import (
 )
 from mipd_jax.inference.sentence import sentence
 from mipd_jax.inference.workdir import Opened
+from mipd_jax.metrics import swig_scores
 
 BANKS = ("verb_text", "role_text", "noun_text")  # what the student reads
 
@@ -190,12 +191,11 @@ def _nouns(indices, probabilities, lexicon: Lexicon) -> tuple[NounGuess, ...]:
 def _boxes(
   place: geometry.Letterbox, boxes: np.ndarray, confidence: np.ndarray
 ) -> list[Box | None]:
-  """Original pixels; rounding may not take a corner out of the image."""
-  limits = np.array([place.width, place.height] * 2, np.float32)
-  pixels = np.clip(place.boxes_to_pixels(boxes), 0, limits)
+  """Original pixels, by the rule of the evaluation."""
+  size = np.array([[place.height, place.width]])
+  pixels = swig_scores.predicted_boxes(boxes[None], confidence[None], size)[0]
   return [
-    tuple(map(float, box)) if logit >= 0 else None
-    for box, logit in zip(pixels, confidence, strict=True)
+    None if np.isnan(box[0]) else tuple(map(float, box)) for box in pixels
   ]
 
 

@@ -1,38 +1,51 @@
-"""SWiG scores: per example, summed per verb, then put together on the host.
+"""SWiG's scores as a jax program: those of a training step.
 
-Every reported figure comes from one array of sums and one of counts, both
-per verb. Padded examples add nothing, sums from batches, devices and
-processes merge by addition, so each image counts once however the work was
-split (fault table, row 12).
+A run is evaluated on the host, by `swig_scores`; `example_scores` is the same
+rule on the devices, where the reference counts its training accuracy, and
+tests hold the two together.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from input_pipeline import boxes as box_rule
 from input_pipeline import schema
 from mipd_jax.losses import boxes as box_ops
+from mipd_jax.metrics.swig_scores import (
+  ALL_SCORES,
+  CONDITIONS,
+  MEAN_ACC,
+  VERB_SCORES,
+  VerbTotals,
+  dev_report,
+  harmonic_mean,
+  selection_score,
+  summarise,
+)
 from mipd_jax.models import outputs as out
 
-IOU_THRESHOLD = 0.5
-_FRAME_SCORES = ("value", "value_all", "grnd", "grnd_all")
-_CONDITIONS = ("top1", "top5", "gt")
-VERB_SCORES = ("verb_top1", "verb_top5")
-ALL_SCORES = VERB_SCORES + tuple(
-  f"{score}_{condition}" for condition in _CONDITIONS for score in _FRAME_SCORES
-)
-# Of the dev scores, those that are worth a curve; all go into selection.
-_DEV_SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
-# The eight numbers of the reference's `mean_acc`.
-MEAN_ACC = VERB_SCORES + tuple(
-  f"{score}_{condition}"
-  for condition in _CONDITIONS
-  for score in ("value", "value_all")
-)
+__all__ = [
+  "ALL_SCORES",
+  "MEAN_ACC",
+  "VERB_SCORES",
+  "VerbTotals",
+  "cut_to_image",
+  "dev_report",
+  "example_scores",
+  "harmonic_mean",
+  "nouns",
+  "role_hits",
+  "selection_score",
+  "summarise",
+  "verb_hits",
+]
+
+
+def nouns(noun_scores: Float[Array, "*b r c"]) -> Int[Array, "*b r"]:
+  """The best noun class of each role; padding, the last class, is no noun."""
+  return jnp.argmax(noun_scores[..., :-1], axis=-1).astype(jnp.int32)
 
 
 def verb_hits(
@@ -60,7 +73,7 @@ def role_hits(
   does confidence < 0. IoU on the letterboxed canvas equals IoU in original
   pixels: the map is one scale and a shift.
   """
-  noun = jnp.argmax(outputs[out.NOUN_SCORES], axis=-1)
+  noun = nouns(outputs[out.NOUN_SCORES])
   right_noun = jnp.any(noun[..., None] == batch[schema.NOUNS], axis=-1)
   iou, _ = box_ops.iou_and_union(
     box_ops.to_corners(outputs[out.BOX]),
@@ -68,7 +81,7 @@ def role_hits(
   )
   present = outputs[out.BOX_CONFIDENCE] >= 0
   right_box = jnp.where(
-    batch[schema.BOX_MASK], present & (iou >= IOU_THRESHOLD), ~present
+    batch[schema.BOX_MASK], present & (iou >= box_rule.IOU_THRESHOLD), ~present
   )
   return right_noun, right_box
 
@@ -78,8 +91,8 @@ def cut_to_image(
 ) -> Float[Array, "b r 4"]:
   """Cuts predicted boxes to where the image lies on its canvas.
 
-  What a box has outside the image nobody can have annotated; the authors'
-  code cuts it before IoU too.
+  Annotators cannot mark what lies outside the image. The rule on pixels is
+  `input_pipeline.boxes.cut`.
 
   Args:
     boxes: cx cy w h over the canvas side.
@@ -124,118 +137,9 @@ def example_scores(
   counts = {"top1": verb["verb_top1"], "top5": verb["verb_top5"], "gt": True}
   scores = verb | {
     f"{name}_{condition}": value * counts[condition]
-    for condition in _CONDITIONS
+    for condition in CONDITIONS
     for name, value in frame.items()
   }
   return jnp.stack(
     [scores[name].astype(jnp.float32) for name in ALL_SCORES], axis=-1
   )
-
-
-def sum_per_verb(
-  scores: Float[Array, "b k"],
-  batch: Mapping[str, Array],
-  num_verbs: int,
-) -> dict[str, Array]:
-  """Adds up scores and examples by true verb; filler adds nothing."""
-  mask = batch[schema.EXAMPLE_MASK].astype(jnp.float32)
-
-  def total(x):
-    return jax.ops.segment_sum(x, batch[schema.VERB], num_verbs)
-
-  return {
-    "sums": total(jnp.where(mask[:, None] > 0, scores, 0)),
-    "counts": total(mask),
-  }
-
-
-@dataclasses.dataclass(frozen=True)
-class VerbTotals:
-  """Sums [V, K] and counts [V] of some columns of scores."""
-
-  names: tuple[str, ...]
-  sums: np.ndarray
-  counts: np.ndarray
-
-  def __add__(self, other: "VerbTotals") -> "VerbTotals":
-    assert self.names == other.names
-    return VerbTotals(
-      self.names, self.sums + other.sums, self.counts + other.counts
-    )
-
-  def micro(self, verbs: np.ndarray) -> dict[str, float]:
-    """Percent over the images of some verbs (bool [V]); none: no scores."""
-    images = float(self.counts[verbs].sum())
-    scores = {"images": int(images)}
-    if images:
-      values = 100 * self.sums[verbs].sum(axis=0) / images
-      scores |= dict(zip(self.names, map(float, values), strict=True))
-    return scores
-
-  def macro(self, verbs: np.ndarray) -> dict[str, float]:
-    """Percent averaged over those verbs that have images."""
-    there = verbs & (self.counts > 0)
-    scores = {"images": int(self.counts[there].sum())}
-    if there.any():
-      rates = self.sums[there] / self.counts[there, None]
-      values = 100 * rates.mean(axis=0)
-      scores |= dict(zip(self.names, map(float, values), strict=True))
-    return scores
-
-
-def summarise(totals: VerbTotals, groups: np.ndarray) -> dict:
-  """Scores for seen, rare, unseen and all; micro, macro, harmonic mean.
-
-  Args:
-    totals: sums and counts per verb.
-    groups: int [V], index into `schema.GROUPS`.
-
-  Returns:
-    {group: scores, "macro": {group: scores}, "harmonic_mean": percent}: the
-    harmonic mean of seen and unseen verb top-1, None where one has no image.
-  """
-  members = {name: groups == i for i, name in enumerate(schema.GROUPS)}
-  members["all"] = np.ones_like(groups, bool)
-  result = {name: totals.micro(verbs) for name, verbs in members.items()}
-  result["macro"] = {
-    name: totals.macro(verbs) for name, verbs in members.items()
-  }
-  result["harmonic_mean"] = harmonic_mean(
-    result["seen"].get("verb_top1"), result["unseen"].get("verb_top1")
-  )
-  return result
-
-
-def harmonic_mean(a: float | None, b: float | None) -> float | None:
-  """2ab / (a + b); 0 where both are 0, None where one is missing."""
-  if a is None or b is None:
-    return None
-  return 2 * a * b / (a + b) if a + b else 0.0
-
-
-def selection_score(summary: Mapping[str, Mapping[str, float]]) -> float:
-  """What checkpoints are chosen by: seen and rare only, never unseen.
-
-  The mean over both groups of the reference's `mean_acc` (verb and value
-  numbers); a group without images is left out.
-  """
-  groups = [summary[name] for name in ("seen", "rare")]
-  means = [
-    np.mean([scores[name] for name in MEAN_ACC])
-    for scores in groups
-    if scores["images"]
-  ]
-  return float(np.mean(means)) if means else 0.0
-
-
-def dev_report(
-  summary: Mapping[str, Mapping[str, float]],
-) -> tuple[dict[str, float], float]:
-  """Scores that are worth a curve, by name, and the selection score."""
-  curves = {
-    f"dev/{group}/{name}": value
-    for group in schema.GROUPS
-    for name, value in summary[group].items()
-    if name in _DEV_SCORES
-  }
-  return curves, selection_score(summary)

@@ -77,7 +77,6 @@ class Viewer:
   ) -> list[RoleView]:
     words, truth = self._words, self._truth
     true_boxes = geometry.boxes_to_pixels(truth[schema.BOXES][index])
-    boxes = geometry.boxes_to_pixels(found["box"])
     return [
       RoleView(
         role=words.roles[role],
@@ -86,7 +85,7 @@ class Viewer:
         ),
         noun=noun_word(words, int(found["noun"][i])),
         true_box=_box(true_boxes[i], truth[schema.BOX_MASK][index, i]),
-        box=_box(boxes[i], found["present"][i]),
+        box=_box(found["box"][i], not np.isnan(found["box"][i, 0])),
         noun_right=bool(found["noun_right"][i]),
         box_right=bool(found["box_right"][i]),
       )

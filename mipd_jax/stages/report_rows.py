@@ -11,13 +11,12 @@ import numpy as np
 from input_pipeline import schema, stream
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.feeding.dequantise import dequantise
-from mipd_jax.losses import boxes as box_ops
-from mipd_jax.metrics import calibration, scores
+from mipd_jax.metrics import calibration
 from mipd_jax.models import outputs as out
 from mipd_jax.report.findings import Guesses, Rows
 
 _TEACHER = "teacher_"
-_SCORES, _TRUE = "verb_scores", "true_verb"
+_SCORES, _SHARE = "verb_scores", "box_share"
 
 
 class Chosen:
@@ -46,29 +45,18 @@ class Chosen:
 
 
 def compile_step(predict: eval_lib.Predict) -> Callable:
-  """Jits (params, batch, banks) -> what `Predicted` holds, a row an image."""
+  """Jits (params, batch, banks) -> rows that `predict_rows` reads."""
 
   def step(params, batch, banks):
     batch = dequantise(batch)
     outputs = predict(params, batch, banks)
-    box = scores.cut_to_image(outputs[out.BOX], batch[schema.IMAGE_SIZE])
-    outputs = {**outputs, out.BOX: box}
-    noun_right, box_right = scores.role_hits(outputs, batch)
-    iou, _ = box_ops.iou_and_union(
-      box_ops.to_corners(box), box_ops.to_corners(batch[schema.BOXES])
-    )
     verb_scores = outputs[out.VERB_SCORES].astype(jnp.float32)
     found = {
       **_guess(verb_scores, batch[schema.VERB]),
       _SCORES: verb_scores,
-      _TRUE: batch[schema.VERB],
-      "noun": jnp.argmax(outputs[out.NOUN_SCORES], axis=-1),
-      "box": box,
-      "confidence": jax.nn.sigmoid(outputs[out.BOX_CONFIDENCE]),
-      "present": outputs[out.BOX_CONFIDENCE] >= 0,
-      "noun_right": noun_right,
-      "box_right": box_right,
-      "overlapping": batch[schema.BOX_MASK] & (iou >= scores.IOU_THRESHOLD),
+      **eval_lib.predicted_roles(outputs),
+      **eval_lib.truth(batch),
+      _SHARE: jax.nn.sigmoid(outputs[out.BOX_CONFIDENCE]),
     }
     if schema.VERB_LOGITS in batch:
       logits = batch[schema.VERB_LOGITS].astype(jnp.float32)
@@ -89,12 +77,30 @@ def _guess(logits, true):
   }
 
 
+def _judged(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Judges the roles as the evaluation does; the truth itself is left out."""
+  judged = eval_lib.judge(part)
+  found = {
+    name: value
+    for name, value in part.items()
+    if not eval_lib.is_truth(name) and name != _SHARE
+  }
+  return found | {
+    "box": judged.frames.box,
+    "confidence": part[_SHARE],
+    "noun_right": judged.noun,
+    "box_right": judged.box,
+    "overlapping": judged.overlapping,
+  }
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predicted:
   """What the step said of each image, in the order of the source.
 
   Attributes:
-    values: by name, arrays of n rows; the verb's scores are left out.
+    values: by name, arrays of n rows; the verb's scores are left out. Boxes
+      are corners in pixels, NaN where there is none.
     rivals: the best trained name against the best untrained one.
   """
 
@@ -151,9 +157,9 @@ def predict_rows(
     *(step, params, source, banks, mesh), batch_size=batch_size, what=what
   ):
     part = {name: np.asarray(value)[mask] for name, value in result.items()}
-    verb_scores, verb = part.pop(_SCORES), part.pop(_TRUE)
+    verb_scores, verb = part.pop(_SCORES), part[eval_lib.TRUE_VERB]
     rivals.append(calibration.rivals(verb_scores, verb, trained))
-    parts.append(part)
+    parts.append(_judged(part))
     places.append(indices[mask])
   order = np.argsort(np.concatenate(places))
 

@@ -1,17 +1,14 @@
 """The sheet of test images: predictions drawn beside the truth."""
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from input_pipeline import feature_cache, schema
+from input_pipeline import schema
 from input_pipeline.geometry import Letterbox
 from mipd_jax.config import Config
-from mipd_jax.evaluation.evaluate import Evaluation, Predict
-from mipd_jax.models import outputs as out
+from mipd_jax.evaluation.evaluate import Evaluation
 from mipd_jax.report import sheet
 from mipd_jax.tasks.prepared import Prepared
 
@@ -25,36 +22,19 @@ def write_sheet(
   config: Config,
   prepared: Prepared,
   evaluation: Evaluation,
-  predict: Predict,
-  params: Any,
-  banks: Mapping[str, jax.Array],
   path: pathlib.Path,
 ) -> None:
-  """Predicts a few images again, frame and boxes too, and draws them."""
-  source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
-  truth = source.annotations
+  """Draws a few images with the frames that were scored."""
+  truth = prepared.cache.split(config.eval.split, ()).annotations
   chosen = sheet.choose_examples(
     truth[schema.GROUP],
     evaluation.verb == truth[schema.VERB],
     config.eval.sheet_examples,
     config.seed,
   )
-  batch = source.read(np.asarray(chosen))
-  batch[schema.EXAMPLE_MASK] = np.ones(len(chosen), bool)
-
-  def frames(params, batch, banks):
-    outputs = predict(params, batch, banks)
-    return {
-      "noun": outputs[out.NOUN_SCORES].argmax(axis=-1),
-      "box": outputs[out.BOX],
-      "present": outputs[out.BOX_CONFIDENCE] >= 0,
-    }
-
-  found = jax.device_get(jax.jit(frames)(params, batch, banks))
   images = prepared.dataset.split(config.eval.split)
   examples = [
-    _example(prepared, evaluation, images, batch, found, row, index)
-    for row, index in enumerate(chosen)
+    _example(prepared, evaluation, images, truth, index) for index in chosen
   ]
   sheet.example_sheet(
     examples,
@@ -65,32 +45,32 @@ def write_sheet(
   )
 
 
-def _example(prepared, evaluation, images, batch, found, row, index):
+def _example(prepared, evaluation, images, truth, index):
   words = prepared.dataset.vocabulary
-  geometry = Letterbox(*batch[schema.IMAGE_SIZE][row].tolist())
-  true_boxes = geometry.boxes_to_pixels(batch[schema.BOXES][row])
-  boxes = geometry.boxes_to_pixels(found["box"][row])
+  geometry = Letterbox(*truth[schema.IMAGE_SIZE][index].tolist())
+  true_boxes = geometry.boxes_to_pixels(truth[schema.BOXES][index])
+  nouns, boxes = evaluation.frames.noun[index], evaluation.frames.box[index]
 
   def box(values, present):
     return tuple(float(x) for x in values) if present else None
 
-  verb = int(batch[schema.VERB][row])
+  verb = int(truth[schema.VERB][index])
   roles = [
     sheet.RoleExample(
       role=words.roles[role],
       true_nouns=tuple(
-        noun_word(words, noun) for noun in batch[schema.NOUNS][row, i]
+        noun_word(words, noun) for noun in truth[schema.NOUNS][index, i]
       ),
-      predicted_noun=noun_word(words, found["noun"][row, i]),
-      true_box=box(true_boxes[i], batch[schema.BOX_MASK][row, i]),
-      predicted_box=box(boxes[i], found["present"][row, i]),
+      predicted_noun=noun_word(words, nouns[i]),
+      true_box=box(true_boxes[i], truth[schema.BOX_MASK][index, i]),
+      predicted_box=box(boxes[i], not np.isnan(boxes[i, 0])),
     )
     for i, role in enumerate(words.frames[verb])
   ]
   return sheet.Example(
     image=images.image(index),
     name=images.names[index],
-    group=schema.GROUPS[batch[schema.GROUP][row]],
+    group=schema.GROUPS[truth[schema.GROUP][index]],
     true_verb=words.verbs[verb],
     predicted_verb=words.verbs[evaluation.verb[index]],
     probability=float(evaluation.probability[index]),

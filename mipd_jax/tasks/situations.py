@@ -165,16 +165,14 @@ class Situations:
     predict: eval_lib.Predict,
     params: Any,
   ) -> Iterable[str]:
+    del predict, params
     workdir = paths.path(config.workdir)
     files.write_results(workdir, results)
     tables.print_results(results)
     if (workdir / "metrics.jsonl").exists():  # an imported run has none
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
     plots.accuracy_vs_frequency(results, workdir / "frequency.png")
-    pictures.write_sheet(
-      *(config, prepared, found, predict, params, prepared.banks),
-      workdir / "sheet.png",
-    )
+    pictures.write_sheet(config, prepared, found, workdir / "sheet.png")
     return ("results", "plots", "pictures")
 
 
