@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.geometry import Letterbox
-
 ABSENT = (-1.0, -1.0, -1.0, -1.0)
 IOU_THRESHOLD = 0.5
 # float32 shares of a canvas give back whole pixels to this share of its side.
@@ -93,6 +91,25 @@ def area(corners: np.ndarray) -> np.ndarray:
   return np.prod(np.maximum(corners[..., 2:] - corners[..., :2], 0), axis=-1)
 
 
+def to_canvas(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+  """`geometry.Letterbox.boxes_to_canvas` for images of many sizes.
+
+  Args:
+    corners: [..., 4] in pixels, all there.
+    sizes: height and width [..., 2].
+
+  Returns:
+    float32 cx cy w h [..., 4], the same bits.
+  """
+  corners, sizes = np.float64(corners), np.float64(sizes)[..., ::-1]
+  scale = 1 / sizes.max(axis=-1, keepdims=True)
+  margin = (1 - sizes * scale) / 2
+  low = corners[..., :2] * scale + margin
+  high = corners[..., 2:] * scale + margin
+  canvas = np.concatenate([(low + high) / 2, high - low], axis=-1)
+  return canvas.astype(np.float32)
+
+
 def from_canvas(canvas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
   """cx cy w h on the canvas of `geometry.Letterbox` -> corners in pixels.
 
@@ -122,14 +139,17 @@ def annotated_from_canvas(canvas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
   return np.where(np.abs(corners - whole) <= _WHOLE * side, whole, corners)
 
 
-def as_kept(corners: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Annotated corners [..., 4] as an evaluation has them from the dataset.
+def as_kept(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+  """Annotated corners as an evaluation has them from the dataset.
 
   The same numbers to the last bit, so that both judge alike: float32 pixels
   in the records, float32 shares of the canvas in a batch, pixels again.
+
+  Args:
+    corners: [..., 4], cut to the image.
+    sizes: height and width [..., 2].
   """
-  canvas = Letterbox(height, width).boxes_to_canvas(np.float32(corners))
-  return annotated_from_canvas(canvas, np.array([height, width]))
+  return annotated_from_canvas(to_canvas(np.float32(corners), sizes), sizes)
 
 
 def _is_finite(number: float) -> bool:

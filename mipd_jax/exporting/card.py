@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from input_pipeline.errors import InputError
+from input_pipeline.vocabulary import PAD
 from mipd_jax.exporting import program
 from mipd_jax.inference import programs
 from mipd_jax.inference.lexicon import Lexicon
@@ -132,10 +133,9 @@ def _drawn(opened: Opened) -> str:
 
 
 def _own(opened: Opened, lexicon: Lexicon) -> bool:
-  return (
-    lexicon.verbs == opened.words.verbs
-    and lexicon.nouns.classes == opened.words.nouns
-  )
+  """Whether the words are those of training; padding is no word of them."""
+  nouns = tuple(name for name in opened.words.nouns if name != PAD)
+  return lexicon.verbs == opened.words.verbs and lexicon.nouns.classes == nouns
 
 
 def _files(sizes: Mapping[str, int]) -> list[str]:

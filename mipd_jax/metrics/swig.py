@@ -1,6 +1,7 @@
 """Scores any model's predictions on SWiG; needs numpy alone.
 
   python -m mipd_jax.metrics.swig --predictions=P.json --annotations=test.json
+    [--groups=ov_splits.json] [--variant=coformer|allenai]
 
 Protocol (Pratt et al., Grounded Situation Recognition, ECCV 2020): the frame
 that is scored is the one predicted for the true verb, and it counts where
@@ -8,92 +9,203 @@ that verb is first (top1), among the first five (top5), or always (gt).
 
   value       share of roles whose noun is among the three annotations
   value_all   all roles right
-  grnd        share of roles with a right noun and a right grounding: IoU of at
-              least 0.5 where there is a box, none predicted where there is none
+  grnd        share of roles with a right noun and a right grounding: a box
+              that overlaps the annotated one, none predicted where there is
+              none
   grnd_all    all of them
 
-Figures are percent over images; under "macro", averaged over verbs. Boxes
-are taken as they are: who wants them cut to the image cuts them before.
-The forms of both files are told in `swig_files`, and by --help.
+Two evaluations are published, and they differ:
+
+  coformer    (default) that of CoFormer (Cho et al., CVPR 2022), and the one
+              that training and its tables use: predicted boxes are cut to the
+              image, IoU of at least 0.5 between real-valued corners, figures
+              over images ("macro" has those averaged over verbs). Annotated
+              boxes are cut to the image too, as the dataset cuts them; a note
+              says so where that changes one.
+  allenai     that of SWiG's authors (github.com/allenai/swig): IoU of more
+              than 0.5 with 1 added to every width and height, negative
+              corners of predicted boxes raised to 0 and nothing else cut,
+              frames averaged over verbs, verbs over images
+
+An image without "height" and "width" is cut at 0 alone. --groups prints rows
+for seen, rare and unseen verbs, and the harmonic mean of seen and unseen verb
+top-1. Figures are percent. What is odd about the boxes (all of them in 0..1,
+outside their images, or more like x, y, width, height) is told before them.
+The last line is the same as JSON.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 
 import numpy as np
 
+from input_pipeline import boxes, schema
 from input_pipeline.errors import InputError
-from mipd_jax.metrics import swig_files
+from mipd_jax.metrics import swig_files, swig_notes, swig_scores
 
-IOU_THRESHOLD = 0.5
-_FRAME = ("value", "value_all", "grnd", "grnd_all")
-SCORES = (
-  "verb_top1",
-  "verb_top5",
-  *(f"{name}_{when}" for when in ("top1", "top5", "gt") for name in _FRAME),
-)
+SCORES = swig_scores.ALL_SCORES
+COFORMER, ALLENAI = "coformer", "allenai"
+VARIANTS = {
+  COFORMER: "boxes cut to the image, IoU >= 0.5, over images",
+  ALLENAI: "IoU > 0.5 with widths + 1, frames averaged over verbs",
+}
+_WHEN = {
+  "top1": "verb and frame as predicted (top-1)",
+  "top5": "true verb among the five best (top-5)",
+  "gt": "true verb given (gt)",
+}
 
 
-def score(flat: swig_files.Flat) -> dict:
-  """All scores in percent, "macro" and "images", from `flatten`'s arrays."""
-  columns = _per_image(flat)
-  counts = np.bincount(flat.verb, minlength=len(flat.verbs))
-  sums = np.stack(
-    [np.bincount(flat.verb, x, len(flat.verbs)) for x in columns.T], axis=-1
+def score(
+  flat: swig_files.Flat,
+  variant: str = COFORMER,
+  groups: Mapping[str, int] | None = None,
+) -> dict:
+  """All scores in percent.
+
+  Args:
+    flat: from `swig_files.flatten`.
+    variant: of VARIANTS.
+    groups: group of each verb, an index into `schema.GROUPS`.
+
+  Returns:
+    The scores by name, "macro" (averaged over verbs), "images", "variant";
+    with groups also "seen", "rare", "unseen", "all" and "harmonic_mean", and
+    the groups within "macro", as results.json has them.
+
+  Raises:
+    InputError: an image's verb is in no group.
+  """
+  totals = _totals(flat, variant)
+
+  def main(verbs):
+    """The figures that the variant reports, of some verbs."""
+    found = totals.micro(verbs)
+    if variant == ALLENAI and found["images"]:
+      averaged = totals.macro(verbs)
+      verb = {name: found[name] for name in swig_scores.VERB_SCORES}
+      found = averaged | verb
+    return found
+
+  every = np.ones(len(flat.verbs), bool)
+  macro = totals.macro(every)
+  del macro["images"]
+  found = {"variant": variant} | main(every) | {"macro": macro}
+  if groups is None:
+    return found
+  numbers = _group_numbers(flat, groups)
+  for name in (*schema.GROUPS, "all"):
+    verbs = every
+    if name != "all":
+      verbs = numbers == schema.GROUPS.index(name)
+    found[name], macro[name] = main(verbs), totals.macro(verbs)
+  found["harmonic_mean"] = swig_scores.harmonic_mean(
+    found["seen"].get("verb_top1"), found["unseen"].get("verb_top1")
   )
-  micro = 100 * columns.mean(axis=0)
-  macro = 100 * (sums / counts[:, None]).mean(axis=0)
-
-  def named(values):
-    return dict(zip(SCORES, map(float, values), strict=True))
-
-  return named(micro) | {"macro": named(macro), "images": len(columns)}
+  return found
 
 
-def _per_image(flat: swig_files.Flat) -> np.ndarray:
-  """Scores of each image in 0..1: [N, len(SCORES)]."""
-  right_box = _right_boxes(flat.predicted_box, flat.true_box)
-  grounded = flat.right_noun & right_box
-  roles = np.diff(flat.start, append=len(grounded))
-
-  def hits(right):
-    return np.add.reduceat(right.astype(np.int64), flat.start)
-
-  value, grnd = hits(flat.right_noun), hits(grounded)
-  frame = np.stack(
-    [value / roles, value == roles, grnd / roles, grnd == roles], axis=-1
+def _totals(flat: swig_files.Flat, variant: str) -> swig_scores.VerbTotals:
+  roles = None
+  with np.errstate(over="ignore", invalid="ignore"):  # corners of 1e300
+    if variant == COFORMER:
+      right_box = boxes.right(
+        boxes.cut(flat.predicted_box, flat.sizes), true_boxes(flat)
+      )
+    else:
+      right_box = _right_with_both_ends(flat.predicted_box, flat.true_box)
+      # Their shares are of a verb's roles in all of its images.
+      of_image = np.bincount(flat.image, minlength=len(flat.verb))
+      mean = np.bincount(flat.verb, of_image) / np.bincount(flat.verb)
+      roles = mean[flat.verb]
+  columns = swig_scores.per_image(
+    flat.rank, flat.image, flat.right_noun, right_box, roles
   )
-  verb = np.stack([flat.rank < 1, flat.rank < swig_files.TOP], axis=-1)
-  conditions = (verb[:, :1], verb[:, 1:], 1)
-  return np.concatenate([verb, *(frame * c for c in conditions)], axis=-1)
+  return swig_scores.VerbTotals.of(SCORES, columns, flat.verb, len(flat.verbs))
 
 
-def _right_boxes(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-  """[S] whether each grounding is right; NaN boxes are absent."""
-  exists, found = ~np.isnan(true[:, 0]), ~np.isnan(predicted[:, 0])
+def true_boxes(flat: swig_files.Flat) -> np.ndarray:
+  """[S, 4] annotated boxes as a dataset made of the file has them.
+
+  Cut to the image, absent (NaN) where nothing is left.
+  """
+  found = boxes.cut(flat.true_box, flat.sizes)
+  found = np.where((boxes.area(found) > 0)[:, None], found, np.nan)
+  known = ~np.isnan(flat.sizes[:, 0]) & ~np.isnan(found[:, 0])
+  found[known] = boxes.as_kept(found[known], flat.sizes[known])
+  return found
+
+
+def _right_with_both_ends(
+  predicted: np.ndarray, true: np.ndarray
+) -> np.ndarray:
+  """[S] by the rule of SWiG's authors: both corners are pixels of the box."""
+  predicted = np.maximum(predicted, 0)
   low = np.maximum(predicted[:, :2], true[:, :2])
   high = np.minimum(predicted[:, 2:], true[:, 2:])
-  intersection = np.prod(np.maximum(high - low, 0), axis=-1)
 
-  def area(boxes):
-    # Corners the wrong way round are a box without area.
-    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=-1)
+  def area(low, high):
+    return np.prod(high - low + 1, axis=-1)
 
-  union = area(predicted) + area(true) - intersection
-  # Not a division, which a pair without area could not take.
-  overlaps = (intersection >= IOU_THRESHOLD * union) & (union > 0)
-  return np.where(exists, found & overlaps, ~found)
+  shared = np.prod(np.maximum(high - low + 1, 0), axis=-1)
+  union = (
+    area(predicted[:, :2], predicted[:, 2:])
+    + area(true[:, :2], true[:, 2:])
+    - shared
+  )
+  both = shared > boxes.IOU_THRESHOLD * union
+  exists, found = ~np.isnan(true[:, 0]), ~np.isnan(predicted[:, 0])
+  return np.where(exists, found & both, ~found)
 
 
-def _print_table(found: dict, out) -> None:
+def _group_numbers(
+  flat: swig_files.Flat, groups: Mapping[str, int]
+) -> np.ndarray:
+  """[V] group of each annotated verb."""
+  lacking = [i for i, verb in enumerate(flat.verbs) if verb not in groups]
+  if lacking:
+    image = flat.names[int(np.isin(flat.verb, lacking).argmax())]
+    verbs = ", ".join(repr(flat.verbs[i]) for i in lacking[:5])
+    raise InputError(
+      f"--groups: {len(lacking)} annotated verbs are in no group: {verbs}"
+      f"{', ...' if lacking[5:] else ''} (image {image})",
+      "give the ov_splits.json of these images",
+    )
+  return np.array([groups[verb] for verb in flat.verbs])
+
+
+def _print_tables(found: dict, out) -> None:
   """The same figures for people; the JSON line follows."""
+  variant = found["variant"]
   print(f"{found['images']} images", file=out)
+  print(f"variant {variant}: {VARIANTS[variant]}; percent", file=out)
   print(f"{'':10}{'top1':>10}{'top5':>10}{'gt':>10}", file=out)
-  for name in ("verb", *_FRAME):
-    row = (found.get(f"{name}_{when}") for when in ("top1", "top5", "gt"))
+  for name in ("verb", *swig_scores.FRAME_SCORES):
+    row = (found.get(f"{name}_{when}") for when in swig_scores.CONDITIONS)
     cells = ("" if x is None else f"{x:.2f}" for x in row)
     print(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells), file=out)
+  if "all" not in found:
+    return
+  for when, title in _WHEN.items():
+    names = [f"{name}_{when}" for name in swig_scores.FRAME_SCORES]
+    if when == "top1":
+      names = [*swig_scores.VERB_SCORES, *names]
+    heads = [name.removesuffix(f"_{when}") for name in names]
+    heads = [h if h != "verb" else "verb_top1" for h in heads]
+    print(f"\n{title}\n{'verbs':10}{'images':>10}", end="", file=out)
+    print("".join(f"{head:>11}" for head in heads), file=out)
+    for group in (*schema.GROUPS, "all"):
+      cells = (_cell(found[group].get(name)) for name in names)
+      print(f"{group:10}{found[group]['images']:>10}", end="", file=out)
+      print("".join(f"{cell:>11}" for cell in cells), file=out)
+  mean = _cell(found["harmonic_mean"])
+  print(f"\nharmonic mean of seen and unseen verb top-1: {mean}", file=out)
+
+
+def _cell(value: float | None) -> str:
+  return "\N{EN DASH}" if value is None else f"{value:.2f}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,29 +217,51 @@ def main(arguments: list[str] | None = None) -> int:
   )
   parser.add_argument("--predictions", required=True, help="JSON file")
   parser.add_argument("--annotations", required=True, help="SWiG's JSON file")
+  parser.add_argument(
+    "--variant",
+    choices=tuple(VARIANTS),
+    default=COFORMER,
+    help="whose evaluation, see above (default: %(default)s)",
+  )
+  parser.add_argument(
+    "--groups",
+    help="ov_splits.json: rows for seen, rare and unseen verbs",
+  )
+  parser.add_argument(
+    "--classes",
+    help="train_classes.csv: the nouns that the model has classes for, where "
+    "it predicts 'oov' for others; those of the folder of --annotations if "
+    "left out",
+  )
   given = parser.parse_args(arguments)
   try:
-    annotations = swig_files.read_annotations(given.annotations)
-    predictions = swig_files.read_predictions(given.predictions)
-    found = score(swig_files.flatten(predictions, annotations))
+    found = _score_files(given)
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  _tell_what_is_odd(predictions, annotations)
-  _print_table(found, sys.stdout)
+  _print_tables(found, sys.stdout)
   print(json.dumps(found))
   return 0
 
 
-def _tell_what_is_odd(predictions: dict, annotations: dict) -> None:
+def _score_files(given: argparse.Namespace) -> dict:
+  """Reads, says what is odd, and scores."""
+  annotations = swig_files.read_annotations(given.annotations)
+  predictions = swig_files.read_predictions(given.predictions)
+  groups = swig_files.read_groups(given.groups) if given.groups else None
+  classes = swig_files.read_classes(given.classes) if given.classes else None
+  flat = swig_files.flatten(predictions, annotations, classes)
+  notes = swig_notes.notes(flat)
+  if swig_files.says_unknown(predictions, annotations) and classes is None:
+    classes = swig_files.classes_beside(given.annotations)
+    flat = swig_files.flatten(predictions, annotations, classes)
+    notes.append(swig_notes.of_unknown_nouns(classes, given.annotations))
   extra = len(predictions) - len(annotations)
   if extra:
-    print(f"note: {extra} predicted images are not annotated", file=sys.stderr)
-  if not any(any(a.boxes) for a in annotations.values()):
-    print(
-      "note: the annotations have no box at all; grnd asks for none",
-      file=sys.stderr,
-    )
+    notes.append(f"{extra} predicted images are not annotated")
+  for note in notes:
+    print(f"note: {note}", file=sys.stderr)
+  return score(flat, given.variant, groups)
 
 
 if __name__ == "__main__":
