@@ -18,6 +18,9 @@ TEACHER = "mipd_jax/models/teacher_branch.py"
 PROMPTS = "mipd_jax/models/prompts.py"
 SCORES = "mipd_jax/metrics/scores.py"
 SWIG = "mipd_jax/metrics/swig.py"
+SWIG_SCORES = "mipd_jax/metrics/swig_scores.py"
+BOXES = "input_pipeline/boxes.py"
+EVALUATE = "mipd_jax/evaluation/evaluate.py"
 OBJECTIVE = "mipd_jax/reference/objective.py"
 GEOMETRY = "mipd_jax/reference/geometry.py"
 CONFIG = "mipd_jax/config.py"
@@ -283,7 +286,7 @@ NETWORK = (
   ),
 )
 METRICS = (
-  ("IoU threshold", SCORES, "IOU_THRESHOLD = 0.5", "IOU_THRESHOLD = 0.52"),
+  ("IoU threshold", BOXES, "IOU_THRESHOLD = 0.5", "IOU_THRESHOLD = 0.52"),
   ("value: all annotators", SCORES, "jnp.any(noun", "jnp.all(noun"),
   (
     "grnd: noun ignored",
@@ -294,14 +297,14 @@ METRICS = (
   (
     "grnd: absent box negated",
     SCORES,
-    "present & (iou >= IOU_THRESHOLD), ~present",
-    "present & (iou >= IOU_THRESHOLD), present",
+    "& (iou >= box_rule.IOU_THRESHOLD), ~present",
+    "& (iou >= box_rule.IOU_THRESHOLD), present",
   ),
   (
     "grnd: confidence ignored",
     SCORES,
-    "present & (iou >= IOU_THRESHOLD), ~present",
-    "(iou >= IOU_THRESHOLD), ~present",
+    "present & (iou >= box_rule.IOU_THRESHOLD)",
+    "(iou >= box_rule.IOU_THRESHOLD)",
   ),
   ("top 5: four", SCORES, "rank < 5", "rank < 4"),
   ("ties: true verb first", SCORES, " & (index < verb)", " & (index < 0)"),
@@ -325,9 +328,9 @@ METRICS = (
   ),
   (
     "sums: filler counts",
-    SCORES,
-    "jnp.where(mask[:, None] > 0, scores, 0)",
-    "scores",
+    EVALUATE,
+    "np.asarray(x)[mask] for",
+    "np.asarray(x) for",
   ),
   (
     "boxes: not cut to the image",
@@ -343,28 +346,40 @@ METRICS = (
   ),
   ("canvas: 224", GEOMETRY, "SHORTER_SIDE = 246", "SHORTER_SIDE = 224"),
   (
-    "evaluator: IoU threshold",
-    SWIG,
-    "IOU_THRESHOLD = 0.5",
-    "IOU_THRESHOLD = 0.52",
-  ),
-  (
     "evaluator: absent box negated",
-    SWIG,
-    "np.where(exists, found & overlaps, ~found)",
-    "np.where(exists, found & overlaps, found)",
+    BOXES,
+    "given & overlaps(predicted, true), ~given",
+    "given & overlaps(predicted, true), given",
   ),
   (
     "evaluator: macro by images",
-    SWIG,
-    "100 * (sums / counts[:, None]).mean(axis=0)",
-    "100 * sums.sum(axis=0) / counts.sum()",
+    SWIG_SCORES,
+    "rates = self.sums[there] / self.counts[there, None]",
+    "rates = self.sums[there].sum(0, keepdims=True) / self.counts[there].sum()",
   ),
   (
     "evaluator: union counts twice",
-    SWIG,
+    BOXES,
     "area(predicted) + area(true) - intersection",
     "area(predicted) + area(true)",
+  ),
+  (
+    "evaluator: boxes not cut to the image",
+    SWIG,
+    "boxes.cut(flat.predicted_box, flat.sizes), true_boxes(flat)",
+    "flat.predicted_box, true_boxes(flat)",
+  ),
+  (
+    "evaluation: boxes not cut to the image",
+    SWIG_SCORES,
+    "boxes.cut(boxes.from_canvas(canvas, sizes), sizes)",
+    "boxes.from_canvas(canvas, sizes)",
+  ),
+  (
+    "evaluator: widths without 1",
+    SWIG,
+    "np.maximum(high - low + 1, 0)",
+    "np.maximum(high - low, 0)",
   ),
 )
 OPTIMIZER = (

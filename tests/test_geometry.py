@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from input_pipeline import boxes
 from input_pipeline.geometry import BORDER_RGB, Letterbox, letterbox_image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -154,3 +155,57 @@ def test_other_colour_modes(mode):
   pixels = letterbox_image(image, 20)
   assert pixels.shape == (20, 20, 3)
   assert abs(int(pixels[10, 10, 0]) - 200) < 5
+
+
+@given(_image_and_boxes())
+@settings(max_examples=100, deadline=None)
+def test_many_sizes_at_once_are_the_same_bits(case):
+  height, width, pixels = case
+  sizes = np.array([height, width])
+  canvas = boxes.to_canvas(pixels, sizes)
+  np.testing.assert_array_equal(
+    canvas, Letterbox(height, width).boxes_to_canvas(pixels)
+  )
+  back = boxes.from_canvas(canvas, sizes)
+  np.testing.assert_allclose(back, pixels, rtol=0, atol=1e-3)
+
+
+@given(_whole_boxes())
+@settings(max_examples=100, deadline=None)
+def test_annotated_whole_pixels_are_kept_whole(case):
+  height, width, pixels = case
+  there = pixels[pixels[:, 0] >= 0].astype(float)
+  sizes = np.array([height, width])
+  np.testing.assert_array_equal(boxes.as_kept(there, sizes), there)
+
+
+@pytest.mark.parametrize(
+  ("value", "absent", "box"),
+  [
+    (None, True, False),
+    ([-1, -1, -1, -1], True, True),
+    ([-1, 10, 50, 50], True, True),
+    ([-1.0, 10, 50, 50], True, True),
+    ([-2, 10, 50, 50], False, True),
+    ([0, -1, 50, 50], False, True),
+    ([-1, 10, 50], False, False),
+    ([-1, "10", 50, 50], False, False),
+    ([True, 1, 2, 3], False, False),
+    ([0, 0, 1, 10**400], False, False),
+    ([0, 0, 1, float("nan")], False, False),
+    ({"x1": -1}, False, False),
+    (-1, False, False),
+  ],
+)
+def test_what_stands_for_no_box(value, absent, box):
+  assert boxes.is_absent(value) == absent
+  assert boxes.is_box(value) == box
+
+
+def test_cutting():
+  corners = [[-5, -5, 150, 150], [90, 120, 95, 150], [np.nan] * 4]
+  found = boxes.cut(corners, [100, 80])
+  wanted = [[0, 0, 80, 100], [80, 100, 80, 100], [np.nan] * 4]
+  np.testing.assert_array_equal(found, wanted)
+  unknown = boxes.cut(corners[0], [np.nan, np.nan])
+  np.testing.assert_array_equal(unknown, [0, 0, 150, 150])
