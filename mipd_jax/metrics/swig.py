@@ -41,7 +41,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from input_pipeline import boxes, schema
+from input_pipeline import boxes, commands, schema
 from input_pipeline.errors import InputError
 from mipd_jax.metrics import swig_files, swig_notes, swig_scores
 
@@ -234,14 +234,13 @@ def main(arguments: list[str] | None = None) -> int:
     "left out",
   )
   given = parser.parse_args(arguments)
-  try:
-    found = _score_files(given)
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+  return commands.guarded(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> None:
+  found = _score_files(given)
   _print_tables(found, sys.stdout)
   print(json.dumps(found))
-  return 0
 
 
 def _score_files(given: argparse.Namespace) -> dict:
@@ -265,4 +264,4 @@ def _score_files(given: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)
