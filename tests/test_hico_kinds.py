@@ -4,7 +4,10 @@ The annotated boxes of `hico_fixture` written as tools write them.
 """
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -227,6 +230,8 @@ ONE = predictions()[0]
     ('[{"file_name": ' + "[" * 100000, "nested too deeply|cut off"),
     ('[{"hoi": [' + "1" * 5000 + "]}]", "whole number of more than"),
     ([ONE | {"scores": [0.5, 10**400]}], "score 1 is 1000"),
+    ([ONE | {"scores": [0.5, True]}], "score 1 is True"),
+    ([ONE | {"object_boxes": [[0, 0, 9, 9], [0, 0, 1.5, True]]}], "boxes 1 is"),
     ([ONE | {"human_boxes": [[0, 0, 1, 10**400]] * 2}], "human_boxes 0 is"),
     ([ONE | {"hoi": {"a": 1}}], "no list 'hoi'"),
     ([ONE | {"hoi": [10**400, 1]}], "hoi 0 is 1000"),
@@ -244,6 +249,34 @@ def test_predictions_in_other_forms(tmp_path, capsys, content, words):
   assert (code, full) == (2, None)
   assert any(part in said for part in words.split("|")), said
   assert len(said) < 600
+
+
+def test_the_command_as_typed(tmp_path):
+  """In a folder of its own, with the docs' flags; once with a file cut off."""
+  (tmp_path / "instances_test2015.json").write_text(
+    json.dumps(hico_fixture.upt("test"))
+  )
+  path = tmp_path / "P.json"
+  command = [
+    *(sys.executable, "-m", "mipd_jax.metrics.hico_det", "--split=UV"),
+    *("--predictions=P.json", "--annotations=instances_test2015.json"),
+  ]
+  root = pathlib.Path(__file__).resolve().parent.parent
+  for text, expected in ((json.dumps(predictions()), 0), ("[{", 2)):
+    path.write_text(text)
+    run = subprocess.run(
+      command,
+      cwd=tmp_path,
+      env=os.environ | {"PYTHONPATH": str(root)},
+      capture_output=True,
+      text=True,
+    )
+    assert run.returncode == expected, run.stderr
+    assert "Traceback" not in run.stderr
+    if expected == 0:
+      assert json.loads(run.stdout.splitlines()[-1])["full"] == ALL_RIGHT
+    else:
+      assert run.stderr.startswith("error: P.json is cut off")
 
 
 def test_output_is_asked_for_before_the_work(tmp_path, capsys):

@@ -13,12 +13,14 @@ import pytest
 
 from configs import hico_det, ov_swig, synthetic
 from input_pipeline.errors import InputError
+from input_pipeline.small_world.pair_config import PairWorldConfig
 from mipd_jax import config as config_lib
 from mipd_jax import tasks
 from mipd_jax.inference import workdir
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.models.pair_mipd import PairMipd
+from mipd_jax.tasks import worlds
 from mipd_jax.tasks.config import NOT_READ, InteractionsConfig
 from mipd_jax.tasks.interactions import Interactions
 from mipd_jax.tasks.situations import Situations
@@ -262,6 +264,13 @@ def test_preset_reference_has_no_pairs():
   config = unpacked(hico_det.get_config("reference"))
   with pytest.raises(InputError, match="teacher_pooling"):
     tasks.of(config).model(config, None)
+
+
+@pytest.mark.parametrize("note", ["[", "[1]", '{"seed": 1}', "[" * 10**5])
+def test_a_damaged_note_of_a_small_world(tmp_path, note):
+  (tmp_path / "world.json").write_text(note)
+  with pytest.raises(InputError, match=r"world\.json|another small world"):
+    worlds.draw(tmp_path, PairWorldConfig.tiny(), None, "interactions.world")
 
 
 def test_a_missing_folder_is_named(tmp_path):

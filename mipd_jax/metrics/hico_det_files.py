@@ -17,6 +17,7 @@ trainval_hico.json counts from 0; a file of its form under another name needs
 --box-base.
 """
 
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -263,7 +264,10 @@ def _numbers(
     array = np.array(found)
     if array.size == 0 and not found:
       return np.zeros((0, *shape))
-    if array.dtype.kind in "iuf" and array.shape == (len(found), *shape):
+    fits = array.dtype.kind in "iuf" and array.shape == (len(found), *shape)
+    # numpy takes true for 1 where numbers stand beside it.
+    flat = itertools.chain.from_iterable(found) if shape and fits else found
+    if fits and bool not in set(map(type, flat)):
       array = array.astype(np.float64, copy=False)
       if np.isfinite(array).all():
         return array
@@ -276,6 +280,8 @@ def _numbers(
 
 
 def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
+  if isinstance(value, list) and bool in set(map(type, value)):
+    return False
   try:
     array = np.array(value)
   except ValueError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from input_pipeline import atomic
+from input_pipeline import atomic, json_files
 from input_pipeline.errors import InputError
 
 
@@ -33,8 +33,13 @@ def draw(
     write_folder(folder, world)
     with atomic.replacing(note) as path:
       path.write_text(json.dumps(wanted) + "\n")
-  elif note.exists() and (found := json.loads(note.read_text())) != wanted:
-    differ = sorted(k for k in wanted if found.get(k) != wanted[k])
+    return
+  if not note.exists():
+    return
+  again = f"delete {folder}; it is drawn again"
+  found = json_files.read(note, {str: object}, again)
+  if found != wanted:
+    differ = sorted(k for k in wanted | found if found.get(k) != wanted.get(k))
     raise InputError(
       f"{folder} holds another small world: {', '.join(differ)} of "
       f"{field} differ",
