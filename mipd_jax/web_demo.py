@@ -7,7 +7,6 @@ Needs Gradio beside the rest: requirements-demo.txt. docs/web_demo.md says more.
 
 import argparse
 import dataclasses
-import html
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from input_pipeline.errors import InputError
 from mipd_jax.inference import Prediction, Predictor
 from mipd_jax.inference import images as image_lib
 from mipd_jax.report import annotated
+from mipd_jax.report.html_page import text
 from mipd_jax.stages.predict import as_annotated
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Shown:
   rows: Sequence[Sequence[Any]] = ()
 
 
-def verbs_of(text: str) -> dict[str, list[str] | None] | None:
+def verbs_of(given: str) -> dict[str, list[str] | None] | None:
   """Words of the box for verbs, None if it is empty.
 
   A line is a verb with its roles ("juggling: agent, item"), or verbs that
@@ -66,21 +66,21 @@ def verbs_of(text: str) -> dict[str, list[str] | None] | None:
     InputError: a verb comes twice.
   """
   found: dict[str, list[str] | None] = {}
-  for line in filter(str.strip, text.splitlines()):
+  for line in filter(str.strip, given.splitlines()):
     name, colon, roles = line.partition(":")
-    given = _listed(roles) if colon else None
+    wanted = _listed(roles) if colon else None
     for verb in [name.strip()] if colon else _listed(line):
       if verb in found:
         raise InputError(
           f"the verb {verb!r} is there twice", "give each word once"
         )
-      found[verb] = given
+      found[verb] = wanted
   return found or None
 
 
-def nouns_of(text: str) -> list[str] | None:
+def nouns_of(given: str) -> list[str] | None:
   """Words of the box for nouns, by commas or lines; None if it is empty."""
-  return _listed(text.replace("\n", ",")) or None
+  return _listed(given.replace("\n", ",")) or None
 
 
 def look(
@@ -102,11 +102,10 @@ def look(
 def shown(result: Prediction, picture: image_lib.Picture) -> Shown:
   """A prediction as the page has it."""
   notes = "; ".join(result.notes)
-  remark = f"<br><small>{html.escape(notes)}</small>" if notes else ""
+  remark = f"<br><small>{text(notes)}</small>" if notes else ""
   return Shown(
     picture=annotated.draw(as_annotated(result, picture)).image,
-    sentence=f'<div class="sentence">{html.escape(result.sentence)}{remark}'
-    "</div>",
+    sentence=f'<div class="sentence">{text(result.sentence)}{remark}</div>',
     verbs={guess.verb: guess.probability for guess in result.verbs},
     rows=[
       (
@@ -263,12 +262,12 @@ def _gradio() -> Any:
 
 
 def _message(error: InputError) -> str:
-  problem, remedy = html.escape(error.problem), html.escape(error.remedy)
+  problem, remedy = text(error.problem), text(error.remedy)
   return (
     f'<div class="problem" role="alert">{problem}<br>'
     f"<small>What helps: {remedy}</small></div>"
   )
 
 
-def _listed(text: str) -> list[str]:
-  return [word.strip() for word in text.split(",") if word.strip()]
+def _listed(given: str) -> list[str]:
+  return [word.strip() for word in given.split(",") if word.strip()]

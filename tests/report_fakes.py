@@ -136,5 +136,8 @@ def report(images=120, verbs=9, pictures=None, **changes) -> Report:
     "student_ahead": [views[i] for i in chosen.student_ahead],
     "teacher_ahead": [views[i] for i in chosen.teacher_ahead],
     "training": [view(pictures[0], 3)],
+    "written": f"by {HOSTILE}",
+    "use": HOSTILE,
+    "has_teacher": True,
   }
   return Report(**{**values, **changes})

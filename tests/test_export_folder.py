@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from input_pipeline.errors import InputError
 from input_pipeline.geometry import letterbox_image
-from mipd_jax import export
+from mipd_jax import export, presets
 from mipd_jax.exporting import card, folder, weights
 from mipd_jax.exporting import words as words_lib
 from mipd_jax.inference import images as image_lib
@@ -247,8 +247,41 @@ def test_the_card_says_what_is_known(tmp_path):
   (tmp_path / "results.json").write_text(json.dumps({**results, "step": 3}))
   assert "step 3, not of this one" in text()
   (tmp_path / "results.json").write_text("{")
-  with pytest.raises(InputError, match=r"results\.json cannot be read"):
-    text()
+  for wrong, said in (
+    ("{", "cut off"),
+    ("[]", "expected an object"),
+    ('{"models": []}', "models is a list|models is \\[\\]"),
+    ('{"models": {"student": 3}}', "models.student is 3"),
+  ):
+    (tmp_path / "results.json").write_text(wrong)
+    with pytest.raises(InputError, match=rf"results\.json.*({said})") as error:
+      text()
+    assert "--mode=eval" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+  ("preset", "rationales", "said"),
+  [
+    ("mipd", "templates-9 seed=0", "its rationales written by template"),
+    ("mipd", "jrg-1 m", "its rationales written by a language model"),
+    ("no_distillation", "templates-9", "none: trained without (preset no_dis"),
+  ],
+)
+def test_the_card_claims_no_more_than_is_true(preset, rationales, said):
+  opened = predict_fixture.opened()
+  model, loss = presets.preset_defaults(preset)
+  opened = dataclasses.replace(
+    opened,
+    config=dataclasses.replace(
+      opened.config, preset=preset, model=model, loss=loss
+    ),
+    plan=dataclasses.replace(opened.plan, rationales=rationales),
+  )
+  lexicon = folder.resolve(opened, Words())
+  text = card.card(opened, lexicon, folder.Settings(), {}, {})
+  (row,) = [line for line in text.splitlines() if "| Teacher |" in line]
+  assert said in row
+  assert (opened.config.teacher.teacher_encoder in row) == (preset == "mipd")
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):

@@ -1,19 +1,20 @@
 """The model card of an exported folder."""
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import PAD
 from mipd_jax.exporting import program
 from mipd_jax.inference import programs
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.workdir import Opened
-from mipd_jax.report import tables
+from mipd_jax.report import origins, tables
+from mipd_jax.report.markdown import cell
 
 if TYPE_CHECKING:
   from mipd_jax.exporting.folder import Settings
@@ -29,6 +30,7 @@ _PARTS = {
   "flatbuffers.zip": "Google's flatbuffers {version} (Apache 2.0), which "
   "jax.export reads with; unused where it is installed",
 }
+_EVALUATE = "evaluate again: --mode=eval"
 _LICENCE = """\
 Unknown: nobody has stated one for these weights. They come from the encoder
 and the data named above, whose own terms hold for what is made of them; look
@@ -76,7 +78,7 @@ def card(
   words = "of training" if _own(opened, lexicon) else "given at export"
   compare = lexicon.nouns.rule
   lines = [
-    f"# {config.name}, step {opened.step}",
+    f"# {cell(config.name)}, step {opened.step}",
     "",
     "A student for grounded situation recognition: the activity in an image, "
     "a noun and a box for each role of its frame. Exported with jax "
@@ -84,14 +86,14 @@ def card(
     "",
     "| | |",
     "|---|---|",
-    f"| Architecture | MIPD student, preset {config.preset}, "
+    f"| Architecture | MIPD student, preset {cell(config.preset)}, "
     f"{count / 1e6:.1f} M parameters with the image encoder |",
-    f"| Image encoder | {config.teacher.student_encoder} "
+    f"| Image encoder | {cell(config.teacher.student_encoder)} "
     f"(sha256 {opened.clip.revision[:12]}), "
     f"{opened.clip.image_size} x {opened.clip.image_size} pixels |",
-    f"| Text encoder of the words | {opened.text_encoder} |",
-    f"| Teacher | {config.teacher.teacher_encoder}; not needed here |",
-    f"| Data | {config.dataset.folder}{_drawn(opened)}, vocabulary "
+    f"| Text encoder of the words | {cell(opened.text_encoder)} |",
+    f"| Teacher | {_teacher(opened)} |",
+    f"| Data | {cell(config.dataset.folder)}{_drawn(opened)}, vocabulary "
     f"{opened.words.fingerprint[:12]} |",
     f"| Words | {len(lexicon.verbs)} verbs, {len(lexicon.nouns.names)} nouns, "
     f"{words}; nouns compared {_RULES[compare]} |",
@@ -125,6 +127,18 @@ _RULES = {
   programs.AS_EVALUATED: "as the evaluation does",
   programs.BY_TEXT: "by text alone, because some are new",
 }
+
+
+def _teacher(opened: Opened) -> str:
+  """Who taught the student, and by which texts."""
+  config = opened.config
+  if not (config.model.teacher_branch and config.loss.teacher_terms):
+    return f"none: trained without (preset {cell(config.preset)})"
+  written = origins.author(opened.plan.rationales)
+  return (
+    f"{cell(config.teacher.teacher_encoder)}, not needed here; its rationales "
+    f"written {written}"
+  )
 
 
 def _drawn(opened: Opened) -> str:
@@ -163,23 +177,25 @@ def _scores(opened: Opened) -> list[str]:
   if not path.exists():
     return ["None: this run was not evaluated (no results.json)."]
   try:
-    results: dict[str, Any] = json.loads(path.read_text())
+    results = json_files.read(path, {"models": {str: dict}}, _EVALUATE)
     blocks = [block for block in tables.blocks(results) if block.main]
-  except (ValueError, AttributeError, InputError) as error:
+  except (AttributeError, TypeError, KeyError) as error:
     raise InputError(
-      f"{path} cannot be read: {error}", "evaluate again: --mode=eval"
-    ) from error
+      f"{path} is of another shape: {error}", _EVALUATE
+    ) from None
   lines = [
-    f"On the {results.get('split')} split of {results.get('dataset')}, in "
+    f"On the {cell(results.get('split'))} split of "
+    f"{cell(results.get('dataset'))}, in "
     "percent; measured with the vocabulary of training and float32 weights.",
   ]
   if results.get("step") != opened.step:
     lines.append(
-      f"**They are of the checkpoint of step {results.get('step')}, not of "
-      "this one.**"
+      f"**They are of the checkpoint of step {cell(results.get('step'))}, not "
+      "of this one.**"
     )
   for block in blocks:
-    rows = [block.header, ["---"] * len(block.header), *block.rows]
-    lines += ["", f"{block.title}:", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", f"{cell(block.title)}:", ""]
+    lines.append("| " + " | ".join(block.header) + " |")
+    lines.append("|" + "---|" * len(block.header))
+    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in block.rows]
   return lines

@@ -69,7 +69,7 @@ class ExampleView:
     true_sentence, sentence: the true frame, and the student's own.
     own_frame: (role, noun) of the verb that the student takes it for.
     score: as `choice.RULE` says.
-    rationales: the teacher's four, in the order of `schema.RATIONALES`.
+    rationales: the image's four, in the order of `schema.RATIONALES`.
   """
 
   image: Image.Image

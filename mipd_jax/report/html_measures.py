@@ -149,8 +149,12 @@ def teacher(
   verbs: Sequence[str],
   student_ahead: Sequence[ExampleView],
   teacher_ahead: Sequence[ExampleView],
+  said: str,
 ) -> str:
-  """Where both differ: counts, verbs, and images where one alone is right."""
+  """Where both differ: counts, verbs, and images where one alone is right.
+
+  `said` is what the teacher is to this student, from `origins.zero_shot`.
+  """
   if rows.teacher is None:
     return paragraph("The cache has no verbs of the teacher for this split.")
   names = ("both", "student", "teacher", "neither")
@@ -171,10 +175,7 @@ def teacher(
     return table(("verb", "images", "student", "teacher"), lines, 1, "verbs")
 
   return (
-    paragraph(
-      "The teacher is asked zero-shot, as the cache has it; the student never "
-      "sees it in use. Images by who has the verb right:"
-    )
+    paragraph(f"{said} Images by who has the verb right:")
     + table(header, cells, 1, "who is right")
     + '<div class="panels"><div><h3>Verbs where the student leads</h3>'
     + listed(ahead)

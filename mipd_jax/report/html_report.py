@@ -12,6 +12,7 @@ from mipd_jax.report import (
   html_charts,
   html_measures,
   html_page,
+  origins,
   tables,
 )
 from mipd_jax.report.findings import Rows
@@ -36,6 +37,9 @@ class Report:
     examples: by (kind, group), as `choice.choose` gave them.
     student_ahead, teacher_ahead: where only one of both is right.
     training: training images with their rationales.
+    written: who wrote those, from `origins.author`.
+    use: what training did with them, from `origins.use`.
+    has_teacher: whether a teacher took part in training.
   """
 
   name: str
@@ -47,6 +51,9 @@ class Report:
   student_ahead: Sequence[ExampleView]
   teacher_ahead: Sequence[ExampleView]
   training: Sequence[ExampleView]
+  written: str
+  use: str
+  has_teacher: bool
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
@@ -92,13 +99,15 @@ def render(report: Report) -> str:
       "teacher",
       "Teacher and student",
       html_measures.teacher(
-        rows, report.verbs, report.student_ahead, report.teacher_ahead
+        *(rows, report.verbs, report.student_ahead, report.teacher_ahead),
+        origins.zero_shot(teacher=report.has_teacher),
       ),
     ),
     Section("examples", "Examples", _examples(report)),
-    Section("rationales", "What the teacher wrote", _rationales(report)),
+    Section("rationales", "Rationales of training", _rationales(report)),
   ]
-  return html_page.page(f"Report: {report.name}", about, sections)
+  title = f"Report: {report.name}, {results['split']} split"
+  return html_page.page(title, about, sections)
 
 
 def _scores(results: Mapping[str, Any]) -> str:
@@ -189,6 +198,5 @@ def _rationales(report: Report) -> str:
   if not report.training:
     return paragraph("The cache has no rationales.")
   return paragraph(
-    "In training the teacher's four rationales of an image guide what is "
-    "distilled. " + choice.TRAINING_RULE
+    f"Written {report.written}. {report.use} {choice.TRAINING_RULE}"
   ) + cards(report.training)

@@ -25,6 +25,7 @@ import rich.table
 
 from input_pipeline import schema
 from input_pipeline.errors import InputError
+from mipd_jax.report.markdown import cell
 
 WIDTH = 100  # columns that the widest table needs
 DASH = "\N{EN DASH}"
@@ -57,15 +58,15 @@ def markdown(
 
   `blocks_of` makes the tables of the results; `blocks` if None.
   """
-  lines = [f"# Results on {_cell(results.get('dataset', DASH))}", ""]
-  lines += [_cell(heading(results)) + ".", "", "All scores in percent.", ""]
+  lines = [f"# Results on {cell(results.get('dataset', DASH))}", ""]
+  lines += [cell(heading(results)) + ".", "", "All scores in percent.", ""]
   for block in (blocks_of or blocks)(results):
     lines += [f"## {block.title}", ""]
     lines.append("| " + " | ".join(block.header) + " |")
     aligned = [":--"] * 2 + ["--:"] * (len(block.header) - 2)
     lines.append("| " + " | ".join(aligned[: len(block.header)]) + " |")
     for row in block.rows:
-      lines.append("| " + " | ".join(_cell(text) for text in row) + " |")
+      lines.append("| " + " | ".join(cell(text) for text in row) + " |")
     lines.append("")
   return "\n".join(lines)
 
@@ -220,8 +221,3 @@ def _rich_table(block: Block) -> rich.table.Table:
     table.add_row(name, *row[1:], style="bold" if row[1] == "all" else None)
     previous = row[0]
   return table
-
-
-def _cell(text: Any) -> str:
-  """Text that cannot end a table cell or start Markdown of its own."""
-  return str(text).replace("|", "\\|").replace("\n", " ")

@@ -13,8 +13,7 @@ from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
-from mipd_jax.report import choice, html_report
-from mipd_jax.report.html_examples import ExampleView
+from mipd_jax.report import choice, html_report, origins
 from mipd_jax.report.html_measures import Trade
 from mipd_jax.report.html_report import Report
 from mipd_jax.stages import report_examples, report_rows
@@ -76,7 +75,8 @@ def report(config: Config, prepared: Prepared) -> None:
     },
     student_ahead=[views[i] for i in chosen.student_ahead],
     teacher_ahead=[views[i] for i in chosen.teacher_ahead],
-    training=training(),
+    **training(),
+    **_use(config),
   )
   html_report.write_report(workdir / PAGE, page)
   logging.info("The report is %s.", workdir / PAGE)
@@ -84,7 +84,7 @@ def report(config: Config, prepared: Prepared) -> None:
 
 def _training(
   config: Config, prepared: Prepared, runner: "_Runner"
-) -> Callable[[], list[ExampleView]]:
+) -> Callable[[], dict[str, Any]]:
   """Predicts some training images; what comes out shows them, at one place."""
   truth = prepared.cache.split("train", ()).annotations
   drawn = choice.choose_training(
@@ -97,11 +97,27 @@ def _training(
 
   def views():
     viewer = report_examples.Viewer(prepared, "train")
-    return report_examples.training_views(
-      viewer, prepared.cache, drawn, found.values, own.values, scores
-    )
+    version, texts = prepared.cache.plan.rationales, viewer.have_texts(drawn)
+    return {
+      "training": report_examples.training_views(
+        viewer, prepared.cache, drawn, found.values, own.values, scores
+      ),
+      "written": origins.author(version, texts, len(drawn)),
+    }
 
   return views
+
+
+def _use(config: Config) -> dict[str, Any]:
+  """What the page says of the teacher's part in training."""
+  model, loss = config.model, config.loss
+  teacher = bool(model.teacher_branch and loss.teacher_terms)
+  read = model.scene_prompt or model.instance_prompt
+  contrasts = loss.scene_contrast, loss.scene_align, loss.gaze_contrast
+  said = origins.use(
+    teacher=teacher, read=read or any(contrasts), preset=config.preset
+  )
+  return {"use": said, "has_teacher": teacher}
 
 
 def fits(config: Config) -> bool:

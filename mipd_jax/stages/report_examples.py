@@ -27,6 +27,10 @@ class Viewer:
     cached = prepared.cache.split(split, ())
     self._truth, self.names = cached.annotations, cached.names
 
+  def have_texts(self, indices: Sequence[int]) -> int:
+    """How many of some images have rationales in the dataset's own files."""
+    return sum(self._images.rationales(i) is not None for i in indices)
+
   def view(
     self,
     index: int,
@@ -42,7 +46,7 @@ class Viewer:
       found: what was predicted of it, roles for the true verb's frame.
       own: the same, roles for the frame of the predicted verb.
       score: see `choice.RULE`.
-      rationales: the teacher's, if any.
+      rationales: of the image, if any.
     """
     words = self._words
     height, width = self._truth[schema.IMAGE_SIZE][index].tolist()

@@ -1,0 +1,213 @@
+"""Names that are markup: on every page and in every table just those names."""
+
+import dataclasses
+import html.parser
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from mipd_jax import web_demo
+from mipd_jax.exporting import card, folder
+from mipd_jax.inference import images as image_lib
+from mipd_jax.inference.words import Words
+from mipd_jax.report import gallery, html_report, origins, tables
+from mipd_jax.report.markdown import cell
+from tests import predict_fixture, report_fakes
+
+NAMES = [
+  "<script>alert(1)</script>",
+  '"><img src=x onerror=alert(1)>',
+  "' onmouseover='alert(1)",
+  "</title></style></svg><b>&amp;&lt;",
+  "<!-- ]]> -->",
+  "a | b | c",
+  "`code` *bold* _it_ [link](javascript:alert(1)) ![i](x)",
+  "line\n# two\r\n| x |\n---",
+  "nul\x00 bell\x07 escape\x1b[31m",
+  "not \udcff UTF-8",
+  "\u202etfel ot thgir\u2028",
+  "{{7*7}} ${x} %s {0} \\",
+  "$(id) `id`; rm -rf",
+]
+_TAGS = {
+  *("html", "head", "meta", "link", "title", "style", "body", "header", "h1"),
+  *("h2", "h3", "p", "nav", "a", "main", "section", "article", "div", "span"),
+  *("table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "b", "br"),
+  *("small", "details", "summary", "figure", "figcaption", "img", "svg"),
+  *("g", "rect", "circle", "path", "line", "polyline", "text", "image"),
+}
+
+
+class _Page(html.parser.HTMLParser):
+  """What a browser makes of a page: tags, attributes, text."""
+
+  def __init__(self, content: str):
+    super().__init__()
+    self.tags, self.comments, self.words = {}, [], []
+    self.feed(content)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.setdefault(tag, []).append(dict(attrs))
+
+  def handle_comment(self, data):
+    self.comments.append(data)
+
+  def handle_data(self, data):
+    self.words.append(data)
+
+
+def _check(content: str, name: str) -> None:
+  content.encode("utf-8")
+  found = _Page(content)
+  assert set(found.tags) <= _TAGS and not found.comments
+  for every in found.tags.values():
+    for attributes in every:
+      assert not [key for key in attributes if key.startswith("on")]
+      link = attributes.get("href") or attributes.get("src") or ""
+      assert not link.startswith("javascript")
+  assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", content)
+  begin = re.split(r"[\x00-\x1f\udcff]", name)[0]
+  assert begin in "".join(found.words)
+
+
+def _prediction(name):
+  found = predict_fixture.predictor().predict(predict_fixture.photograph(0))
+  return dataclasses.replace(
+    found,
+    name=name,
+    sentence=name,
+    verb=name,
+    notes=(name,),
+    verbs=(dataclasses.replace(found.verbs[0], verb=name),),
+    roles=tuple(
+      dataclasses.replace(
+        role,
+        role=name,
+        nouns=(dataclasses.replace(role.nouns[0], noun=name),),
+      )
+      for role in found.roles
+    ),
+  )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_report(name, monkeypatch):
+  monkeypatch.setattr(report_fakes, "HOSTILE", name)
+  _check(html_report.render(report_fakes.report()), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_of_predictions(name, tmp_path):
+  entry = gallery.Entry(
+    name=name,
+    picture="pictures/00001-a.jpg",
+    size=(40, 30),
+    sentence=name,
+    verbs=[(name, 0.5)],
+    roles=[gallery.RoleRow(name, [(name, 0.5)], box=True)],
+    notes=[name],
+  )
+  path = tmp_path / "index.html"
+  gallery.write_gallery(path, [entry], name, name, failed=[(name, name)])
+  _check(path.read_text("utf-8"), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_web_page(name):
+  picture = image_lib.open_image(predict_fixture.photograph(0), "a")
+  shown = web_demo.shown(_prediction(name), picture)
+  _check(shown.sentence, name)
+  if not name.startswith(("nul", "not")):  # no path of this machine
+    message = web_demo.look(predict_fixture.predictor(), name, "", "").message
+    assert set(_Page(message).tags) <= {"div", "br", "small"}
+
+
+def _documents(name, folder_):
+  """The model card and the results of a run of which all is called so."""
+  opened = predict_fixture.opened()
+  config = dataclasses.replace(
+    opened.config,
+    name=name,
+    dataset=dataclasses.replace(opened.config.dataset, folder=name),
+    teacher=dataclasses.replace(
+      opened.config.teacher, student_encoder=name, teacher_encoder=name
+    ),
+  )
+  results = report_fakes.results(["waiting"]) | {
+    **{"dataset": name, "split": name, "step": name, "preset": name}
+  }
+  results["models"] = {name: results["models"]["student"]}
+  if name.isascii():  # others are refused as JSON, where they are no UTF-8
+    (folder_ / "results.json").write_text(json.dumps(results))
+  hostile = dataclasses.replace(opened, config=config, folder=folder_)
+  lexicon = folder.resolve(opened, Words())
+  settings = folder.Settings()
+  return (
+    card.card(hostile, lexicon, settings, {}, {"load.py": 1}),
+    tables.markdown(results),
+  )
+
+
+def _columns(text):
+  """Of every line that belongs to a table."""
+  lines = [line for line in text.splitlines() if line.startswith("|")]
+  return [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.isascii()])
+def test_markdown(name, tmp_path):
+  plain = _documents("plain", tmp_path)
+  for text, expected in zip(_documents(name, tmp_path), plain, strict=True):
+    assert cell(name) in text and "<" not in text
+    assert _columns(text) == _columns(expected)
+    assert len(text.splitlines()) == len(expected.splitlines())
+
+
+def test_cells_say_what_was_written():
+  assert cell("runs/small_world, step 3 (a-b)") == (
+    "runs/small_world, step 3 (a-b)"
+  )
+  assert cell("a|b\n`c` *d* _e_ <f>&") == (
+    r"a\|b \`c\` \*d\* \_e\_ &lt;f&gt;&amp;"
+  )
+
+
+@pytest.mark.parametrize(
+  ("version", "own", "total", "said"),
+  [
+    ("templates-2 seed=0", 0, 6, "by template"),
+    ("interactions-1 seed=0", 0, 6, "by template"),
+    ("jrg-1 prompts-1 x", 0, 6, "by a language model"),
+    ("templates-2 seed=0", 6, 6, "by those who published"),
+    ("jrg-1", 2, 6, "for 2 of these 6 images by those who published"),
+    ("templates-2", 0, 0, "by template"),
+  ],
+)
+def test_rationales_have_their_author(version, own, total, said):
+  found = origins.author(version, own, total)
+  assert found.startswith(said) and "teacher" not in found
+  assert ("language model from" in found) == (
+    version.startswith("jrg") and own < max(total, 1)
+  )
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_the_report_says_what_training_did(teacher):
+  use = origins.use(teacher=teacher, read=True, preset="no_distillation")
+  page = html_report.render(
+    report_fakes.report(
+      written=origins.author("templates-2", 0, 6),
+      use=use,
+      has_teacher=teacher,
+      pictures=[Image.new("RGB", (8, 8))],
+    )
+  )
+  words = "".join(_Page(page).words)
+  assert "test split" in re.search(r"<title>(.*)</title>", page)[1]
+  assert "Written by template" in words
+  assert "teacher wrote" not in words and "distilled" not in words
+  assert ("guide what the teacher passes on" in words) == teacher
+  assert ("trained without it" in words) != teacher
+  assert ("trained without a teacher" in words) != teacher
