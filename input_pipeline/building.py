@@ -5,11 +5,29 @@ import io
 import logging
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 
+from input_pipeline import errors
 from input_pipeline.errors import InputError
 
-_FULL_DISK = "No space left on device"
+
+def make_folder(data_dir: pathlib.Path) -> None:
+  """Makes a folder and tries to write there, before anything long.
+
+  Raises:
+    InputError: it cannot be made, or not written.
+  """
+  try:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=data_dir):
+      pass
+  except OSError as error:
+    raise InputError(
+      f"{data_dir}: datasets cannot be written there: "
+      f"{error.strerror or error}",
+      "give another data directory, one that you may write to",
+    ) from None
 
 
 @contextlib.contextmanager
@@ -24,15 +42,14 @@ def room_for(need: int, data_dir: pathlib.Path) -> Iterator[None]:
     InputError: at once where there is too little room, or later where the
       disk fills up all the same.
   """
-  data_dir.mkdir(parents=True, exist_ok=True)
+  make_folder(data_dir)
   free = shutil.disk_usage(data_dir).free
   if need > free:
     raise _full(data_dir, need, free)
   try:
     yield
   except Exception as error:
-    # Libraries wrap the OSError, or only quote its text.
-    if _FULL_DISK in str(error):
+    if errors.is_full(error) or errors.is_full(error.__cause__ or error):
       free = shutil.disk_usage(data_dir).free
       raise _full(data_dir, need, free) from error
     raise

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import (
   building,
   ov_swig_cli,
+  prepared_files,
   splits,
   swig,
   swig_metadata,
@@ -90,8 +91,9 @@ class OvSwig(tfds.core.ShardBasedBuilder):
   definitions, roles with definitions and questions, nouns with glosses.
   """
 
-  VERSION = tfds.core.Version("2.1.0")
+  VERSION = tfds.core.Version("2.2.0")
   RELEASE_NOTES: ClassVar[dict[str, str]] = {
+    "2.2.0": "Digests of all files; empty splits are refused.",
     "2.1.0": "Every image is decoded; what is broken can be left out.",
     "2.0.0": "Shards of bounded size; metadata; the authors' files.",
     "1.0.0": "First version.",
@@ -157,12 +159,14 @@ class OvSwig(tfds.core.ShardBasedBuilder):
     if config.beam_runner is not None:
       super()._download_and_prepare(dl_manager, config)
       _mend_lengths(self)
+      prepared_files.seal(self)
       return
     total = sum(map(len, self.content.splits.values()))
     with Progress("build", total, "images") as progress:
       self._watch = Watch(progress)
       super()._download_and_prepare(dl_manager, config)
     self.info.metadata["image_checksums"] = self._watch.results()
+    prepared_files.seal(self)
 
   def _shard_iterators_per_split(
     self, dl_manager: tfds.download.DownloadManager
@@ -241,16 +245,14 @@ class PreparedSwig:
       raise InputError(
         f"there is no split {name!r}", f"choose one of {list(swig.SPLITS)}"
       )
-    if not self.builder.info.splits[name].num_examples:
-      raise InputError(
-        f"split {name!r} of {self.name} has no images",
-        f"add records to {name}.json",
+    folder = pathlib.Path(self.builder.data_dir)
+    prepared_files.check_shards(self.builder, name)
+    with prepared_files.opening(folder):
+      rows = self.builder.as_data_source(
+        name, decoders={"image": tfds.decode.SkipDecoding()}
       )
-    rows = self.builder.as_data_source(
-      name, decoders={"image": tfds.decode.SkipDecoding()}
-    )
     pad = self.vocabulary.noun_index[vocabulary.PAD]
-    split = ImageSplit(name, rows, pad, pathlib.Path(self.builder.data_dir))
+    split = ImageSplit(name, rows, pad, folder)
     return BothViews(split) if self.mirrored and name == "train" else split
 
 
@@ -285,24 +287,31 @@ def prepare(
   options = {"withhold": withhold, "skip_broken": skip_broken}
   draw = {"num_rare": num_rare, "num_unseen": num_unseen, "seed": seed}
   read = functools.partial(swig.read_folder, folder, **options, **draw)
+  data_dir = pathlib.Path(data_dir)
   content = None
   if not (vocabulary.jsons_folder(folder) / splits.SPLITS_FILE).exists():
+    building.make_folder(data_dir)
     content = read()
-  with building.quiet():
-    builder = OvSwig(
-      config=OvSwigConfig.of(folder, **options),
-      data_dir=str(data_dir),
-      file_format="array_record",
-    )
-    is_prepared = builder.is_prepared()
-  if not is_prepared:
+  builder = _builder(OvSwigConfig.of(folder, **options), data_dir)
+  if not prepared_files.is_built(builder):
+    building.make_folder(data_dir)
     builder.content = content or read()
-    _build(builder, pathlib.Path(data_dir))
+    _build(builder, data_dir)
     # The records are on disk now; do not keep them in memory as well.
     builder.content = None
   words = vocabulary.load(folder)
   groups = splits.load_groups(folder, words, ())
-  return PreparedSwig(builder, words, groups, swig.fingerprint(folder))
+  found = PreparedSwig(builder, words, groups, swig.fingerprint(folder))
+  prepared_files.check(builder, found.fingerprint)
+  return found
+
+
+def _builder(config: OvSwigConfig, data_dir: pathlib.Path) -> OvSwig:
+  where = data_dir / OvSwig.name / config.name / str(OvSwig.VERSION)
+  with prepared_files.opening(where), building.quiet():
+    return OvSwig(
+      config=config, data_dir=str(data_dir), file_format="array_record"
+    )
 
 
 def _build(builder: OvSwig, data_dir: pathlib.Path) -> None:
