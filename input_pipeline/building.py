@@ -12,21 +12,27 @@ from input_pipeline import errors
 from input_pipeline.errors import InputError
 
 
-def make_folder(data_dir: pathlib.Path) -> None:
+def make_folder(
+  folder: pathlib.Path, what: str = "datasets", argument: str = "--data-dir"
+) -> None:
   """Makes a folder and tries to write there, before anything long.
+
+  Args:
+    folder: where to.
+    what: what will be written, for the message.
+    argument: what names the folder on the command line.
 
   Raises:
     InputError: it cannot be made, or not written.
   """
   try:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=data_dir):
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
       pass
   except OSError as error:
     raise InputError(
-      f"{data_dir}: datasets cannot be written there: "
-      f"{error.strerror or error}",
-      "give another data directory, one that you may write to",
+      f"{folder}: {what} cannot be written there: {error.strerror or error}",
+      f"give a folder that you may write to ({argument})",
     ) from None
 
 
@@ -70,7 +76,7 @@ def quiet() -> Iterator[None]:
 
 def _full(data_dir: pathlib.Path, need: int, free: int) -> InputError:
   return InputError(
-    f"{data_dir} has {free / 1e6:.0f} MB free, the dataset needs about "
-    f"{need / 1e6:.0f} MB",
+    f"{data_dir} has no room for the dataset, or a quota is reached: "
+    f"{free / 1e6:.0f} MB are free, it needs about {need / 1e6:.0f} MB",
     "make room there, or choose another data directory",
   )

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from concurrent import futures
 
 from input_pipeline import (
+  building,
   check_notes,
   folder_groups,
   layout,
@@ -66,6 +67,11 @@ def run(
     read_images: whether to read every image as well.
     report_path: a JSON file to write everything to.
   """
+  if report_path is not None:
+    path = pathlib.Path(report_path)
+    if path.is_dir():
+      raise InputError(f"{path} is a folder", "give a file (--report)")
+    building.make_folder(path.absolute().parent, "the report", "--report")
   start = time.monotonic()
   report, images = check_records(folder)
   records_seconds = time.monotonic() - start

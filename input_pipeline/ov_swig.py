@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import (
   building,
+  commands,
   ov_swig_cli,
   prepared_files,
   splits,
@@ -292,11 +293,17 @@ def prepare(
   if not (vocabulary.jsons_folder(folder) / splits.SPLITS_FILE).exists():
     building.make_folder(data_dir)
     content = read()
-  builder = _builder(OvSwigConfig.of(folder, **options), data_dir)
+  config = OvSwigConfig.of(folder, **options)
+  builder = _builder(config, data_dir)
   if not prepared_files.is_built(builder):
     building.make_folder(data_dir)
-    builder.content = content or read()
-    _build(builder, data_dir)
+    content = content or read()
+    with prepared_files.alone(builder):
+      # Another process may have built it meanwhile.
+      builder = _builder(config, data_dir)
+      if not prepared_files.is_built(builder):
+        builder.content = content
+        _build(builder, data_dir)
     # The records are on disk now; do not keep them in memory as well.
     builder.content = None
   words = vocabulary.load(folder)
@@ -329,4 +336,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

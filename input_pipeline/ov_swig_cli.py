@@ -14,6 +14,12 @@ if TYPE_CHECKING:
   from input_pipeline.ov_swig import PreparedSwig
 
 
+_ONLY = {
+  "check": ("records_only", "report"),
+  "build": ("data_dir", "skip_broken"),
+}
+
+
 def main(
   prepare: "Callable[..., PreparedSwig]", arguments: list[str] | None = None
 ) -> int:
@@ -23,7 +29,9 @@ def main(
     prepare: `ov_swig.prepare`.
     arguments: of the command line; the process's own if None.
   """
-  given = _parser().parse_args(arguments)
+  parser = _parser()
+  given = parser.parse_args(arguments)
+  _refuse_idle(parser, given)
   try:
     if given.check:
       return check.run(
@@ -39,6 +47,17 @@ def main(
     with contextlib.suppress(BrokenPipeError):
       print(f"problem: {error}", file=sys.stderr)
     return 1
+
+
+def _refuse_idle(
+  parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> None:
+  """Refuses arguments of the other task, which would do nothing."""
+  task, other = ("check", "build") if given.check else ("build", "check")
+  for name in _ONLY[other]:
+    if getattr(given, name):
+      flag = "--" + name.replace("_", "-")
+      parser.error(f"{flag} is of --{other}, and does nothing for --{task}")
 
 
 def _parser() -> argparse.ArgumentParser:

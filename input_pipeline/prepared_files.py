@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent import futures
@@ -19,7 +20,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from input_pipeline import errors, json_files
+from input_pipeline import errors, json_files, lock
 from input_pipeline.errors import InputError
 
 _SHARDS, _SHA256 = "shards", "sha256"
@@ -94,6 +95,21 @@ def is_built(builder: tfds.core.DatasetBuilder) -> bool:
   if missing:
     raise InputError(f"{folder} lacks {', '.join(missing)}", _again(folder))
   return True
+
+
+@contextlib.contextmanager
+def alone(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+  """Keeps other processes from building the same, and sweeps after the dead.
+
+  Raises:
+    InputError: another process builds it.
+  """
+  folder = pathlib.Path(builder.data_dir)
+  with lock.holding(folder.parent, "building a dataset"):
+    # TFDS builds beside the folder; a process that was killed leaves that.
+    for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
+      shutil.rmtree(left, ignore_errors=True)
+    yield
 
 
 def check(builder: tfds.core.DatasetBuilder, fingerprint: str) -> None:

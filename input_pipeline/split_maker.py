@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 from input_pipeline import (
+  commands,
   folder_groups,
   layout,
   record_files,
@@ -99,15 +100,35 @@ def _listed(value: str | int | None) -> tuple[str, ...]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("folder", metavar="DIR")
-  parser.add_argument(
-    "--method", choices=split_draw.METHODS, default=split_draw.RANDOM
+  parser = argparse.ArgumentParser(
+    prog="python -m input_pipeline.split_maker",
+    description=__doc__.splitlines()[0],
   )
-  parser.add_argument("--unseen", help="a number, or for 'list' a file")
-  parser.add_argument("--rare", help="a number, or for 'list' a file")
-  parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--replace", action="store_true")
+  parser.add_argument(
+    "folder", metavar="DIR", help="folder with SWiG_jsons; no image is read"
+  )
+  parser.add_argument(
+    "--method",
+    choices=split_draw.METHODS,
+    default=split_draw.RANDOM,
+    help="unseen verbs are drawn, those with the fewest training images, or "
+    "listed in a file (default: %(default)s)",
+  )
+  for name in ("unseen", "rare"):
+    parser.add_argument(
+      f"--{name}",
+      metavar="N|FILE",
+      help=f"how many {name} verbs (default: a sixth of all), or for 'list' a "
+      "file with one verb a line (default: none)",
+    )
+  parser.add_argument(
+    "--seed", type=int, default=0, help="of 'random' (default: %(default)s)"
+  )
+  parser.add_argument(
+    "--replace",
+    action="store_true",
+    help="overwrite a split file that is there (default: refuse)",
+  )
   given = vars(parser.parse_args(arguments))
   folder = given.pop("folder")
   try:
@@ -123,4 +144,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 
+from input_pipeline import commands
 from input_pipeline.errors import InputError
 from input_pipeline.small_world.config import WorldConfig
 from input_pipeline.small_world.folder import SPLITS, write_folder
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
   )
   default = WorldConfig()
   parser.add_argument("--out", required=True, help="folder to make")
-  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--seed", type=int, default=0, help="default 0")
   parser.add_argument(
     "--tiny", action="store_true", help="12 verbs, 30 nouns, for debugging"
   )
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = write_folder(out, config)
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return commands.BAD_INPUT
   counts = {
     split: len(json.loads((folder / f"SWiG_jsons/{split}.json").read_text()))
     for split in SPLITS
@@ -47,4 +48,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)
