@@ -13,7 +13,9 @@ from input_pipeline.errors import InputError
 
 
 def make_folder(
-  folder: pathlib.Path, what: str = "datasets", argument: str = "--data-dir"
+  folder: pathlib.Path,
+  what: str = "datasets",
+  argument: str = "--data-dir, or the folder of --config.dataset.folder",
 ) -> None:
   """Makes a folder and tries to write there, before anything long.
 

@@ -15,6 +15,7 @@ from input_pipeline import (
   building,
   check_notes,
   folder_groups,
+  images,
   layout,
   leaks,
   record_files,
@@ -73,10 +74,10 @@ def run(
       raise InputError(f"{path} is a folder", "give a file (--report)")
     building.make_folder(path.absolute().parent, "the report", "--report")
   start = time.monotonic()
-  report, images = check_records(folder)
+  report, checked = check_records(folder)
   records_seconds = time.monotonic() - start
-  if read_images and images:
-    check_images(report, images)
+  if read_images and checked:
+    check_images(report, checked)
   images_seconds = time.monotonic() - start - records_seconds
   report.show()
   print(
@@ -152,6 +153,13 @@ def check_images(report: Report, checked: list[Checked]) -> None:
         if isinstance(found, RecordError):
           report.problems.append(Finding.of(found))
           continue
+        found, is_turned = found
+        if is_turned:
+          report.note(
+            "images with an orientation tag, which is ignored",
+            "boxes are those of the image as stored",
+            item.row,
+          )
         name = item.row.place.image_path.name
         if item.built:
           digests[item.split].add(name, found.hex())
@@ -304,13 +312,19 @@ def _check_row(report: Report, split: str, row: Row, words: Vocabulary) -> bool:
   return all(error.kind != "image" for error in found)
 
 
-def _check_chunk(chunk: list[Checked]) -> list[bytes | RecordError]:
-  """sha256 of each image, or what is wrong with it; runs on a thread."""
+def _check_chunk(
+  chunk: list[Checked],
+) -> list[tuple[bytes, bool] | RecordError]:
+  """sha256 of each image and whether a tag turns it, or what is wrong with it.
+
+  Runs on a thread.
+  """
   return [_check_image(item) for item in chunk]
 
 
-def _check_image(item: Checked) -> bytes | RecordError:
+def _check_image(item: Checked) -> tuple[bytes, bool] | RecordError:
   try:
-    return hashlib.sha256(item.row.place.read_image(item.size)).digest()
+    content = item.row.place.read_image(item.size)
   except RecordError as error:
     return error
+  return hashlib.sha256(content).digest(), images.is_turned(content)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from input_pipeline.errors import InputError
 
+_ORIENTATION = 0x0112  # of EXIF
 # What Pillow raises for content that is no image, is cut off or is malicious.
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -37,13 +38,44 @@ def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
     found = (image.height, image.width)
     image.draft(None, (1, 1))  # JPEG alone; others do nothing
     image.load()
+    turned = found != size and _is_turned(image)
   if size is not None and found != size:
     raise InputError(
       f"image {name} is {found[0]} x {found[1]} pixels (height x width), "
-      f"its record says {size[0]} x {size[1]}",
+      f"its record says {size[0]} x {size[1]}{_exchanged(found, size, turned)}",
       "use the images that the boxes were drawn on (SWiG: images_512), or "
       "scale the record's height, width and boxes",
     )
+
+
+def is_turned(content: bytes) -> bool:
+  """Whether an orientation tag asks viewers to turn or mirror an image.
+
+  Tags are ignored here, as in SWiG's annotations; tools that draw boxes may
+  heed them. False for what is no image.
+  """
+  try:
+    with Image.open(io.BytesIO(content)) as image:
+      return _is_turned(image)
+  except _BROKEN:
+    return False
+
+
+def _is_turned(image: Image.Image) -> bool:
+  try:
+    return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+  except Exception:  # Pillow checks no tag's form; a broken one turns nothing
+    return False
+
+
+def _exchanged(
+  found: tuple[int, int], size: tuple[int, int], turned: bool
+) -> str:
+  if found != size[::-1]:
+    return ""
+  if turned:
+    return "; its orientation tag turns it, and tags are ignored"
+  return ": the two are exchanged"
 
 
 def decode(content: bytes, name: str) -> Image.Image:

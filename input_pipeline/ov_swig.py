@@ -294,18 +294,16 @@ def prepare(
     building.make_folder(data_dir)
     content = read()
   config = OvSwigConfig.of(folder, **options)
-  builder = _builder(config, data_dir)
-  if not prepared_files.is_built(builder):
+  where = data_dir / OvSwig.name / config.name / str(OvSwig.VERSION)
+  if not prepared_files.is_built(where):
     building.make_folder(data_dir)
     content = content or read()
-    with prepared_files.alone(builder):
+    with prepared_files.alone(where):
       # Another process may have built it meanwhile.
-      builder = _builder(config, data_dir)
-      if not prepared_files.is_built(builder):
-        builder.content = content
-        _build(builder, data_dir)
-    # The records are on disk now; do not keep them in memory as well.
-    builder.content = None
+      if not prepared_files.is_built(where):
+        _build(_builder(config, data_dir), content, data_dir)
+  with prepared_files.opening(where):
+    builder = _builder(config, data_dir)
   words = vocabulary.load(folder)
   groups = splits.load_groups(folder, words, ())
   found = PreparedSwig(builder, words, groups, swig.fingerprint(folder))
@@ -314,17 +312,19 @@ def prepare(
 
 
 def _builder(config: OvSwigConfig, data_dir: pathlib.Path) -> OvSwig:
-  where = data_dir / OvSwig.name / config.name / str(OvSwig.VERSION)
-  with prepared_files.opening(where), building.quiet():
+  with building.quiet():
     return OvSwig(
       config=config, data_dir=str(data_dir), file_format="array_record"
     )
 
 
-def _build(builder: OvSwig, data_dir: pathlib.Path) -> None:
+def _build(
+  builder: OvSwig, content: swig.SwigFolder, data_dir: pathlib.Path
+) -> None:
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()  # it would fill a log file with bars
-  records = [r for rows in builder.content.splits.values() for r in rows]
+  builder.content = content
+  records = [r for rows in content.splits.values() for r in rows]
   need = sum(record.path.stat().st_size for record in records)
   with building.room_for(need, data_dir), building.quiet():
     builder.download_and_prepare()

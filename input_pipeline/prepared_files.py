@@ -81,13 +81,12 @@ def opening(folder: pathlib.Path) -> Iterator[None]:
     ) from error
 
 
-def is_built(builder: tfds.core.DatasetBuilder) -> bool:
-  """Whether the dataset is there.
+def is_built(folder: pathlib.Path) -> bool:
+  """Whether a dataset is there.
 
   Raises:
     InputError: a part of it is.
   """
-  folder = pathlib.Path(builder.data_dir)
   if not folder.exists():
     return False
   names = (_INFO, _FEATURES, _METADATA)
@@ -98,13 +97,15 @@ def is_built(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 @contextlib.contextmanager
-def alone(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+def alone(folder: pathlib.Path) -> Iterator[None]:
   """Keeps other processes from building the same, and sweeps after the dead.
+
+  Args:
+    folder: where the dataset will be.
 
   Raises:
     InputError: another process builds it.
   """
-  folder = pathlib.Path(builder.data_dir)
   with lock.holding(folder.parent, "building a dataset"):
     # TFDS builds beside the folder; a process that was killed leaves that.
     for left in folder.parent.glob(f"incomplete.*_{folder.name}"):

@@ -124,6 +124,8 @@ def _roles(vocabulary: Vocabulary, verb: str) -> tuple[str, ...]:
 
 def _shuffled(vocabulary: Vocabulary, seed: int) -> list[str]:
   """Sorted first, so that the draw does not depend on the numbering."""
+  if not 0 <= seed < 2**128:
+    raise InputError(f"no draw of seed {seed}", "give a seed from 0 on")
   names = np.array(sorted(vocabulary.verbs))
   keys = np.random.Philox(key=seed).random_raw(len(names))
   return names[np.argsort(keys, kind="stable")].tolist()

@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
   sizes = {name: value for name, value in given.items() if value is not None}
   started = time.monotonic()
   try:
+    if given["seed"] < 0:
+      raise InputError(f"--seed={given['seed']}", "give a seed from 0 on")
     base = WorldConfig.tiny() if tiny else default
     config = WorldConfig(**{**vars(base), **sizes})
     folder = write_folder(out, config)
