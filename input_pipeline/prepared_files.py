@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from input_pipeline import errors, json_files, lock
 from input_pipeline.errors import InputError
 
+Builder = Any  # of tfds.core.DatasetBuilder; not imported for its name alone
 _SHARDS, _SHA256 = "shards", "sha256"
 _FORM = {
   _SHA256: str,
@@ -35,7 +34,7 @@ _FEATURES = "features.json"
 _THREADS = 4  # sha256 lets others run, and disks take more than one reader
 
 
-def seal(builder: tfds.core.DatasetBuilder) -> None:
+def seal(builder: Builder) -> None:
   """Notes what was built; the last step of `_download_and_prepare`.
 
   Adds 'shards' (split -> 'name', 'images' and 'sha256' of each file) and
@@ -113,7 +112,7 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def check(builder: tfds.core.DatasetBuilder, fingerprint: str) -> None:
+def check(builder: Builder, fingerprint: str) -> None:
   """Compares TFDS's JSON files with the build.
 
   Args:
@@ -156,7 +155,7 @@ def check(builder: tfds.core.DatasetBuilder, fingerprint: str) -> None:
     )
 
 
-def check_shards(builder: tfds.core.DatasetBuilder, split: str) -> None:
+def check_shards(builder: Builder, split: str) -> None:
   """Compares the files of a split with the build, byte by byte.
 
   Raises:
