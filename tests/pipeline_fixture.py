@@ -5,18 +5,27 @@ A test module takes it by `from tests.pipeline_fixture import pipeline`.
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import Any
 
+import filelock
 import pytest
 
 from configs import synthetic
 from mipd_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Files of a run that name folders, or a hash of the config, which names them.
+_NAME_FOLDERS = (
+  "cache/made_from.json",
+  *(f"work/{name}" for name in ("config.json", "results.json", "results.md")),
+  "work/report.html",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +112,49 @@ def all_stages(folder: pathlib.Path, workdir: pathlib.Path) -> Pipeline:
 
 
 @functools.cache
-def _make(folder: pathlib.Path) -> Pipeline:
-  return all_stages(folder, folder / "work")
+def _make(folder: pathlib.Path, shared: pathlib.Path) -> Pipeline:
+  """One worker of a session runs it; the others copy what it made."""
+  note = shared / "pipeline.json"
+  with filelock.FileLock(shared / "pipeline.lock"):
+    if not note.exists():
+      made = all_stages(folder, folder / "work")
+      said = dataclasses.asdict(_Said.of(made))
+      note.write_text(json.dumps(said))
+      return made
+    said = _Said(**json.loads(note.read_text()))
+  shutil.copytree(said.folder, folder)  # files keep their times
+  done = subprocess.CompletedProcess(said.args, 0, said.stdout, said.stderr)
+  made = Pipeline(folder, done)
+  first = Pipeline(pathlib.Path(said.folder), done)
+  hashes = [run.config(run.work).hash() for run in (first, made)]
+  for name in _NAME_FOLDERS:
+    path = folder / name
+    text = path.read_text().replace(said.folder, str(folder))
+    path.write_text(text.replace(*hashes))
+  return made
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+  """What one worker tells the others of its run."""
+
+  folder: str
+  args: list[str]
+  stdout: str
+  stderr: str
+
+  @classmethod
+  def of(cls, made: Pipeline) -> "_Said":
+    done = made.done
+    return cls(str(made.folder), done.args, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory) -> Pipeline:
   """pytest makes a fixture anew in each module that imports it; this not."""
-  return _make(tmp_path_factory.getbasetemp() / "pipeline")
+  base = tmp_path_factory.getbasetemp()
+  workers = "PYTEST_XDIST_WORKER" in os.environ
+  return _make(base / "pipeline", base.parent if workers else base)
 
 
 def snapshot(*places: pathlib.Path) -> dict[str, tuple[int, int]]:

@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Command line; returns the exit code."""
   given = _parser().parse_args(arguments)
   plan = cases.plan(given.seed, given.kills, given.corruptions)
-  if given.only:
+  if given.fixed:
+    plan = list(cases.FIXED)
+  elif given.only:
     plan = [cases.of(name, given.seed) for name in given.only.split(",")]
   folder = (pathlib.Path(given.folder) / _version()).absolute()
   folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in rows:
       print(json.dumps(row, indent=1))
       print(f"its folder: {folder / 'kept' / row['case']}")
-  elif given.docs:
+  elif given.docs and not given.fixed:
     command = (
       f"python -m benchmarks.hardening --kills={given.kills} "
       f"--corruptions={given.corruptions} --seed={given.seed}"
@@ -74,6 +76,8 @@ def _work(
   """Runs cases in workers, and tells of each as it ends."""
   process.import_libraries()
   states = States(folder)
+  if given.finished:
+    states.adopt(pathlib.Path(given.finished).absolute())
   for name in dict.fromkeys(case.state for case in todo):
     states.place(name)
   queue_read, queue_write = os.pipe()
@@ -173,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
   add("--corruptions", type=int, default=300, help="default %(default)s")
   add("--seed", type=int, default=0, help="default %(default)s")
   add("--only", default="", help="names of cases, such as c31,k7")
+  add("--fixed", action="store_true", help="the few cases of `make test`")
+  add("--finished", default="", help="a finished debug run to begin with")
   add("--folder", default="runs/hardening", help="default %(default)s")
   add("--workers", type=int, default=2, help="default %(default)s")
   add("--docs", default="docs", help="folder of the table; '' writes none")

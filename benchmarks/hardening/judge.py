@@ -69,7 +69,7 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
     "stop_seconds": round(ended.stop_seconds, 2),
     "lines": len(ended.after.strip().splitlines()),
   }
-  wrong = _stopped_wrong(case, ended)
+  wrong = stopped_wrong(case, ended)
   again = ended
   if ended.code or not command.once:
     again = process.run(command, folder)
@@ -92,7 +92,7 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
   return found | {"outcome": outcome, "why": why}
 
 
-def _stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
+def stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
   """What is wrong with how a command stopped at a signal."""
   if not ended.killed or case.number == signal.SIGKILL:
     return None
@@ -133,7 +133,7 @@ def _corrupt(
     if _digest(folder / path) == digest and _exempt(path, digest)
   }
   differ = commands.differing(wanted["products"], after, untouched)
-  outcome, why = _outcome(ended, differ, name)
+  outcome, why = outcome_of(ended, differ, name)
   changes = ended.code and case.command not in _READ_ONLY
   whole = states.place(case.state)
   if (
@@ -146,7 +146,7 @@ def _corrupt(
   return found | {"outcome": outcome, "why": why}
 
 
-def _outcome(ended: Ended, differ: list[str], name: str) -> tuple[str, str]:
+def outcome_of(ended: Ended, differ: list[str], name: str) -> tuple[str, str]:
   """Of one command: (outcome, why)."""
   if ended.hung:
     return "traceback", f"it hung for {process.TIMEOUT_SECONDS} s"
@@ -212,7 +212,7 @@ def _damage(
   else:
     if case.kind == "compiled programs":
       _own_copy(path)
-    how = case.how
+    how = case.how  # 'hostile' alone: which is drawn now
     if how == "hostile":
       names = damage.hostile_names(path, known=case.known)
       how = f"hostile:{rng.choice(names)}"

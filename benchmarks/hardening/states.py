@@ -22,6 +22,11 @@ _LACKS = {
   "whole": (),
 }
 _TRIES = 20
+# What a run consists of, and its files that name folders.
+_RUN = ("world", "tfds", "foundation", "cache", "work")
+_NAME_FOLDERS = ("cache/made_from.json", "work/config.json")
+# Variable that names programs compiled before.
+_COMPILED_BEFORE = "HARDENING_COMPILED"
 
 
 class States:
@@ -43,6 +48,28 @@ class States:
   def copy(self, state: str, target: pathlib.Path) -> None:
     """A state to be changed; compiled programs are links to one file."""
     _copy(self.place(state), target)
+
+  def adopt(self, run: pathlib.Path) -> None:
+    """Takes a finished debug run for `whole`, with its compiled programs.
+
+    Args:
+      run: holds world, tfds, foundation, cache and the work directory `work`,
+        made by flags that name them below this folder.
+    """
+    place = self._folder / "states" / "whole"
+    if place.exists():
+      return
+    with atomic.new_folder(place) as folder:
+      _add_links(folder)
+      for name in _RUN:
+        shutil.copytree(run / name, folder / name)
+      for name in _NAME_FOLDERS:
+        path = folder / name
+        path.write_text(path.read_text().replace(f"{run}/", ""))
+      compiled = os.environ.get(_COMPILED_BEFORE)
+      if compiled:
+        shutil.copytree(compiled, folder / COMPILED, dirs_exist_ok=True)
+      commands.write_inputs(folder)
 
   def undisturbed(self, state: str, command: str) -> dict:
     """What a command makes of a state: 'products', 'cpu_seconds'.
