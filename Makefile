@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help venv demo debug test test-all lint format bench clean
+.PHONY: help venv demo debug test test-all lint format bench \
+  hardening clean
 
 help:
 	@echo "make demo      small world, teachers, students, table, picture"
 	@echo "make test      the test suite (under 12 minutes on 2 cores)"
 	@echo "make test-all  the same and the slow tests"
+	@echo "make hardening  kills and damaged files at random (half an hour)"
 	@echo "make lint      ruff, shellcheck"
 	@echo "make bench     figures of the README: demo and study (hours)"
 	@echo "make venv      $(VENV) with the pinned packages"
@@ -41,6 +43,10 @@ test: venv
 
 test-all: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Goes on where it was stopped.
+hardening: venv
+	$(BIN)/python -m benchmarks.hardening
 
 lint: venv
 	$(BIN)/ruff check .

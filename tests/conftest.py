@@ -29,6 +29,7 @@ _LONG = (
   "test_pairs_pipeline.py",
   "test_predict_mode.py",
   "test_ablate_runs.py",
+  "test_hardening.py",
 )
 
 

@@ -15,6 +15,7 @@ import pathlib
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -23,10 +24,11 @@ from collections.abc import Iterator
 import pytest
 from tensorflow_datasets.core import registered
 
+from benchmarks.hardening import commands as hardening
 from configs import hico_det, ov_swig, synthetic
 from input_pipeline import ov_swig as _swig  # noqa: F401, registers its builder
 from input_pipeline.hico_det import builder as _builder  # noqa: F401, the same
-from tests.pipeline_fixture import ROOT
+from tests.pipeline_fixture import ROOT, pipeline  # noqa: F401
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # Modules whose flags an ArgumentParser reads.
@@ -183,6 +185,70 @@ def test_the_parser_takes_it(command, parsing, monkeypatch, capsys):
   pytest.fail(f"{command} does nothing")
 
 
+# Commands that are quick on a small run: word of the page -> what is there.
+_RUN = {
+  ("input_pipeline.ov_swig", "--check"): {
+    name: "world" for name in ("DIR", "data/swig", "club")
+  },
+  ("input_pipeline.feature_cache", "--verify"): {
+    name: "cache" for name in ("DIR", "CACHE")
+  },
+  ("mipd_jax.metrics.swig", "--predictions=P.json"): {
+    "P.json": "scored/predictions.json",
+    "test.json": "world/SWiG_jsons/test.json",
+  },
+  ("mipd_jax.metrics.hico_det", "--predictions=P.json"): {
+    "P.json": "scored/pairs.json",
+    "A.json": "scored/test_hico.json",
+    "test_hico.json": "scored/test_hico.json",
+  },
+}
+
+
+def _to_run() -> list[str]:
+  """Documented commands that `_RUN` has."""
+  return [
+    command
+    for command in _python(_PARSED)
+    if (_arguments(command)[0], _arguments(command)[1][0]) in _RUN
+  ]
+
+
+@pytest.fixture(scope="module")
+def small_run(pipeline, tmp_path_factory):  # noqa: F811
+  """A finished run's folder, with predictions to be scored."""
+  folder = tmp_path_factory.mktemp("documented")
+  for name in ("world", "cache"):
+    shutil.copytree(pipeline.folder / name, folder / name)
+  hardening.write_inputs(folder)
+  return folder
+
+
+@pytest.mark.parametrize("command", _to_run())
+def test_it_runs_as_written(command, small_run, monkeypatch, capsys):
+  module, arguments = _arguments(command)
+  for old, new in _RUN[module, arguments[0]].items():
+    arguments = [
+      re.sub(rf"(^|=){re.escape(old)}$", rf"\g<1>{new}", x) for x in arguments
+    ]
+  monkeypatch.chdir(small_run)
+  monkeypatch.setattr(sys, "argv", [module, *arguments])
+  with warnings.catch_warnings(), registered.skip_registration():
+    warnings.simplefilter("ignore", RuntimeWarning)
+    try:
+      runpy.run_module(module, run_name="__main__", alter_sys=True)
+      code = 0
+    except SystemExit as error:
+      code = error.code
+  said = capsys.readouterr()
+  assert not code, said.err[-1000:]
+  assert said.out.strip()
+
+
+def test_quick_commands_are_documented():
+  assert {(_arguments(x)[0], _arguments(x)[1][0]) for x in _to_run()} == {*_RUN}
+
+
 @pytest.mark.parametrize("command", _python(_BARE))
 def test_commands_without_flags_exist(command):
   module, arguments = _arguments(command)
@@ -281,7 +347,7 @@ _NO_FIELD = re.compile(r"\.(json|jsonl|py|md|csv|config|state_dict)$")
 _OTHERS = {
   *("help", "helpshort", "no-deps", "from-filter", "local-dir", "signal"),
   *("index-url", "xla_backend_optimization_level"),
-  "proce",  # how flags of processes begin
+  *("proce", "c"),  # how flags of processes begin; a variable of a style
 }
 
 

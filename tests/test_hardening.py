@@ -115,12 +115,13 @@ def test_outcomes(code, err, differ, outcome):
     (143, "Stopped by a signal.", None),
     (0, "Stopped by a signal.", "silent"),
     (-15, "", "traceback"),
+    (1, "What?", "traceback"),
     (143, "Traceback (most recent call last)", "traceback"),
   ],
 )
 def test_stops(code, after, outcome):
   case = cases.Case("k1", "SIGTERM", "mid", "all", number=15)
-  ended = Ended(code, "", after, 1.0, killed=True, after=after)
+  ended = Ended(code, "", after, 5.0, killed=True, after=after)
   found = judge.stopped_wrong(case, ended)
   assert (found and found[0]) == outcome
 

@@ -5,6 +5,9 @@ import pytest
 from benchmarks import mutants
 from benchmarks.mutant_list import MUTANTS
 
+# They pin the text of the source, not what it does.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", MUTANTS)
 def test_every_fault_still_applies(kind):

@@ -18,6 +18,8 @@ OUTCOMES = ("same", "message", "traceback", "silent", "lost")
 _TRACE = ("Traceback (most recent call last)", "Fatal Python error")
 # A stop by a signal has to save and leave within seconds.
 SLOW_SECONDS = 30.0
+# In its first second Python itself may end a command, before any of our code.
+START_SECONDS = 1.0
 _STOPPED = {
   int(signal.SIGTERM): 128 + signal.SIGTERM,
   int(signal.SIGINT): 128 + signal.SIGINT,
@@ -69,7 +71,10 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
     "stop_seconds": round(ended.stop_seconds, 2),
     "lines": len(ended.after.strip().splitlines()),
   }
-  wrong = stopped_wrong(case, ended)
+  done = ended.code == 0 and not commands.differing(
+    wanted["products"], _products(command, folder, ended), set()
+  )
+  wrong = None if done else stopped_wrong(case, ended)
   again = ended
   if ended.code or not command.once:
     again = process.run(command, folder)
@@ -100,12 +105,12 @@ def stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
     return "traceback", "a traceback at the signal"
   if ended.hung or ended.stop_seconds > SLOW_SECONDS:
     return "traceback", f"stopped after {ended.stop_seconds:.0f} s"
-  right = _STOPPED[case.number]
-  if ended.code in (right, 0) and not ended.after.strip() and not ended.code:
-    return None  # it was at its very end
-  if ended.code != right:
+  right = [_STOPPED[case.number]]
+  if ended.cpu_seconds < START_SECONDS:
+    right.append(-case.number)  # which a shell calls by the same number
+  if ended.code not in right:
     kind = "silent" if ended.code == 0 else "traceback"
-    return kind, f"exit code {ended.code} after {case.kind}, not {right}"
+    return kind, f"exit code {ended.code} after {case.kind}, not {right[0]}"
   return None
 
 
@@ -277,7 +282,7 @@ def _leftovers(folder: pathlib.Path) -> list[str]:
   found = [
     str(path.relative_to(folder))
     for path in folder.rglob("*")
-    if re.search(r"tmp|^\.[a-z_0-9]+\..{6,}", path.name)
+    if re.search(r"tmp|incomplete|^\.[a-z_0-9]+\..{6,}", path.name)
     and COMPILED not in path.parts
   ]
   best = [x for x in folder.glob("work/best/*") if x.name.isdigit()]

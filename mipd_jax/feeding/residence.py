@@ -75,8 +75,9 @@ def decide(setting: str, limit_gib: float, layout: Layout, what: str) -> bool:
     raise InputError(
       f"train.resident='on', but {what} cannot be kept in device memory: "
       f"{reason}",
-      "use more devices, an int8 cache (teacher.dtype), a batch size with "
-      "more factors of two, a larger train.resident_gib, or resident='auto'",
+      "use more devices, an int8 cache (--config.teacher.dtype=int8), a batch "
+      "size with more factors of two, a larger --config.train.resident_gib, "
+      "or --config.train.resident=auto",
     )
   logging.info(
     "Features of %s are %s: %s.",

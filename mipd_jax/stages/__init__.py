@@ -21,7 +21,7 @@ def run(config: Config, mode: str) -> None:
     raise InputError(
       f"teacher.only={config.teacher.only!r} asks for a part of the cache, "
       f"but --mode={mode} needs all of it",
-      "give --mode=prepare as well, or leave teacher.only empty",
+      "give --mode=prepare as well, or leave --config.teacher.only empty",
     )
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)

@@ -52,7 +52,8 @@ def open_prepared(config: Config) -> Prepared:
       raise InputError(
         f"the cache {cache.folder} was made for other {what} than those of "
         f"{config.dataset.folder}",
-        "run --mode=prepare with another teacher.cache, or delete this one",
+        "run --mode=prepare with another --config.teacher.cache, or delete "
+        "this one",
       )
   return tasks.of(config).prepared(dataset, cache)
 

@@ -136,7 +136,7 @@ class Interactions:
       raise InputError(
         f"model.teacher_pooling='cls' (preset {config.preset}) has no target "
         "for a pair",
-        "choose another preset, or model.teacher_pooling='text'",
+        "choose another preset, or --config.model.teacher_pooling=text",
       )
     dtype = precision.compute_dtype(config.train.dtype)
     return PairMipd(config.model, prepared.sizes, dtype)

@@ -90,7 +90,8 @@ class Situations:
         f"model.teacher_pooling='cls' (preset {config.preset}) compares "
         f"teacher targets of width model.hidden={config.model.hidden} with "
         f"text embeddings of width {width}",
-        f"set model.hidden={width}, or model.teacher_pooling='text'",
+        f"set --config.model.hidden={width}, or "
+        "--config.model.teacher_pooling=text",
       )
     dtype = precision.compute_dtype(config.train.dtype)
     return Mipd(config.model, prepared.sizes, dtype)

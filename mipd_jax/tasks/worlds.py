@@ -43,5 +43,5 @@ def draw(
     raise InputError(
       f"{folder} holds another small world: {', '.join(differ)} of "
       f"{field} differ",
-      "choose another dataset.folder, or delete this one",
+      "choose another --config.dataset.folder, or delete this one",
     )

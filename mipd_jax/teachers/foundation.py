@@ -205,7 +205,8 @@ class _Trainer:
     if name == LANGUAGE_MODEL and isinstance(world, PairWorld):
       raise InputError(
         "there is no small language model for a world of interactions",
-        "leave teacher.language_model empty: templates write the rationales",
+        "leave --config.teacher.language_model empty: templates write the "
+        "rationales",
       )
     if name == LANGUAGE_MODEL:
       return lambda folder: foundation_language.write(
