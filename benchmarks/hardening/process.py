@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -99,6 +100,8 @@ def import_libraries() -> None:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     if name != "mipd_jax.command_line":
       importlib.import_module(name.removesuffix(".__init__"))
+  # A command would not find handlers that talking libraries have added.
+  logging.root.handlers.clear()
   from jax._src import xla_bridge
 
   threads = len(os.listdir("/proc/self/task"))
