@@ -17,7 +17,9 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 from benchmarks.hardening import process
@@ -89,19 +91,22 @@ def _work(
   for _ in range(min(given.workers, len(todo))):
     worker = os.fork()
     if not worker:
-      code = 1
+      code, failed = 1, False
       try:
         os.close(done_read)
         while number := os.read(queue_read, 4):
-          _one(todo[int.from_bytes(number)], states, folder, results, given)
-          os.write(done_write, number)
-        code = 0
+          case = todo[int.from_bytes(number)]
+          try:
+            _one(case, states, folder, results, given)
+          except Exception:
+            print(f"{case.name}: a fault of this program", file=sys.stderr)
+            traceback.print_exc()
+            failed = True
+          else:
+            os.write(done_write, number)
+        code = int(failed)
       except KeyboardInterrupt:
         code = 130
-      except BaseException:
-        import traceback
-
-        traceback.print_exc()
       finally:
         os._exit(code)
     workers.append(worker)

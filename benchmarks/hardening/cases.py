@@ -104,12 +104,12 @@ KINDS: dict[str, Kind] = {
     weight=2,
   ),
   "checkpoints": Kind(
-    ("work/checkpoints/**",),
+    ("work/checkpoints/**/*",),
     (("mid", "all"), ("mid", "train"), ("whole", "all")),
     weight=4,
   ),
   "best checkpoint": Kind(
-    ("work/best/**",),
+    ("work/best/**/*",),
     (("whole", "all"), ("whole", "eval"), ("whole", "report"), *_USED),
     weight=4,
   ),
