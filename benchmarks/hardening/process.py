@@ -222,7 +222,20 @@ def _as_interpreter(command: Command) -> int:
 
 
 def _watch(child: int, out: int, err: int, kill: Kill | None) -> Ended:
-  """Reads both pipes until the end, and sends the signal in time."""
+  """Reads both pipes until the end, and sends the signal in time.
+
+  Nothing is left running, even where this program is stopped meanwhile.
+  """
+  try:
+    return _read_until_end(child, out, err, kill)
+  finally:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+      os.killpg(child, signal.SIGKILL)  # with what it may have started
+    os.close(out)
+    os.close(err)
+
+
+def _read_until_end(child: int, out: int, err: int, kill: Kill | None) -> Ended:
   said = {out: bytearray(), err: bytearray()}
   open_pipes = {out, err}
   begun = time.monotonic()
@@ -247,15 +260,12 @@ def _watch(child: int, out: int, err: int, kill: Kill | None) -> Ended:
       hung = True
       with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-  with contextlib.suppress(ProcessLookupError, PermissionError):
-    os.killpg(child, signal.SIGKILL)  # what it may have started
   for pipe in (out, err):
     while pipe in open_pipes and select.select([pipe], [], [], 0)[0]:
       piece = os.read(pipe, 2**16)
       if not piece:
         break
       said[pipe] += piece
-    os.close(pipe)
   texts = {pipe: bytes(x).decode(errors="replace") for pipe, x in said.items()}
   return Ended(
     os.waitstatus_to_exitcode(status),
