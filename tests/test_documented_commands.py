@@ -207,11 +207,13 @@ _RUN = {
 
 def _to_run() -> list[str]:
   """Documented commands that `_RUN` has."""
-  return [
-    command
-    for command in _python(_PARSED)
-    if (_arguments(command)[0], _arguments(command)[1][0]) in _RUN
-  ]
+  return [command for command in _python(_PARSED) if _key(command) in _RUN]
+
+
+def _key(command: str) -> tuple[str, ...]:
+  """The module and its first argument."""
+  module, arguments = _arguments(command)
+  return (module, *arguments[:1])
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +229,7 @@ def small_run(pipeline, tmp_path_factory):  # noqa: F811
 @pytest.mark.parametrize("command", _to_run())
 def test_it_runs_as_written(command, small_run, monkeypatch, capsys):
   module, arguments = _arguments(command)
-  for old, new in _RUN[module, arguments[0]].items():
+  for old, new in _RUN[_key(command)].items():
     arguments = [
       re.sub(rf"(^|=){re.escape(old)}$", rf"\g<1>{new}", x) for x in arguments
     ]
@@ -246,7 +248,7 @@ def test_it_runs_as_written(command, small_run, monkeypatch, capsys):
 
 
 def test_quick_commands_are_documented():
-  assert {(_arguments(x)[0], _arguments(x)[1][0]) for x in _to_run()} == {*_RUN}
+  assert {_key(command) for command in _to_run()} == {*_RUN}
 
 
 @pytest.mark.parametrize("command", _python(_BARE))
