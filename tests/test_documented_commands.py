@@ -66,6 +66,9 @@ _BEGINNINGS = {
   "input_pipeline.hico_det.detection_import": ["--oracle", "--out=FILE"],
   "mipd_jax.teachers.foundation": ["--out=DIR"],
 }
+_COMMAND = re.compile(
+  r"(\S+/)?python3? -m \w|make [a-z]|\./launch_tpu\.sh .* -- "
+)
 _LANGUAGES = ("", "bash", "sh", "console", "text")
 
 
@@ -79,8 +82,9 @@ def _commands(text: str) -> Iterator[str]:
   prose = blocks.sub("", text)
   for code in re.findall(r"`([^`]+)`", prose):
     line = " ".join(code.replace("\\\n", " ").split())
-    if re.match(r"(\S+/)?python3? -m \w|make [a-z]", line):
+    if _COMMAND.match(line):
       yield line
+  yield from _lines("\n".join(re.findall(r"(?m)^ {4}(.*)", prose)))
 
 
 def _lines(block: str) -> Iterator[str]:
@@ -89,7 +93,7 @@ def _lines(block: str) -> Iterator[str]:
   block = re.sub(r"\n\s+(?=\[?--)", " ", block)
   for line in block.splitlines():
     line = line.strip().removeprefix("$ ")
-    if re.match(r"(\S+/)?python3? -m \w|make [a-z]", line):
+    if _COMMAND.match(line):
       # An explanation stands behind two blanks or more.
       yield re.split(r"\s{2,}(?![-\[])|\s+# ", line)[0]
 
@@ -108,6 +112,8 @@ DOCUMENTED = _documented()
 
 def _arguments(command: str) -> tuple[str, list[str]]:
   """The module, and the arguments with placeholders filled in."""
+  if command.startswith("./launch_tpu.sh"):  # those of the job behind --
+    command = f"python -m mipd_jax.main {command.split(' -- ')[1]}"
   for old, new in _PLACEHOLDERS.items():
     command = re.sub(
       rf"(?<![\w.]){re.escape(old)}(?!\w)" if old.isalnum() else re.escape(old),
@@ -152,7 +158,7 @@ def _python(kinds: set[str]) -> list[str]:
   return [
     command
     for command in DOCUMENTED
-    if " -m " in command and _arguments(command)[0] in kinds
+    if not command.startswith("make ") and _arguments(command)[0] in kinds
   ]
 
 
@@ -161,7 +167,7 @@ def test_every_command_has_its_entry():
   unknown = [
     f"{page}: {command}"
     for command, page in DOCUMENTED.items()
-    if " -m " in command and _arguments(command)[0] not in known
+    if not command.startswith("make ") and _arguments(command)[0] not in known
   ]
   assert not unknown, "\n".join(unknown)
   assert len(DOCUMENTED) > 50
