@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -169,3 +171,40 @@ def test_a_broken_image_leaves_nothing_built(tmp_path, capsys):
   assert f"lacks 1 of 3 images of instances_test2015.json: {name}" in (
     capsys.readouterr().err
   )
+
+
+@pytest.mark.parametrize(
+  "name", ["metadata.json", "hico_det-test.array_record"]
+)
+@pytest.mark.parametrize("kind", ["flipped", "cut off", "missing", "another"])
+def test_damaged_files_of_the_dataset_are_named(
+  directory, dataset, tmp_path, name, kind
+):
+  place = pathlib.Path(dataset.builder.data_dir)
+  root = tmp_path / "tfds"
+  shutil.copytree(place.parents[2], root)
+  (path,) = (root / place.relative_to(place.parents[2])).glob(f"{name}*")
+  content = path.read_bytes()
+  if kind == "flipped":
+    middle = len(content) // 2
+    byte = bytes([content[middle] ^ 1])
+    path.write_bytes(content[:middle] + byte + content[middle + 1 :])
+  elif kind == "cut off":
+    path.write_bytes(content[: len(content) // 2])
+  elif kind == "missing":
+    path.unlink()
+  else:  # a whole file of another build
+    other = hico_fixture.write(tmp_path / "Hico", "qpic")
+    image = next((other / "images" / "test2015").iterdir())
+    Image.new("RGB", (hico_fixture.WIDTH, hico_fixture.HEIGHT)).save(image)
+    built = builder.prepare(other, tmp_path / "other").builder.data_dir
+    shutil.copy(pathlib.Path(built) / path.name, path)
+  with pytest.raises(InputError, match=re.escape(path.name)) as error:
+    builder.prepare(directory, root).split("test")
+  assert "delete" in error.value.remedy
+
+
+def test_a_place_that_cannot_be_written_is_told_first(directory, tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="datasets cannot be written there"):
+    builder.prepare(directory, tmp_path / "file" / "tfds")

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline import building, commands, swig_shards
+from input_pipeline import building, commands, prepared_files, swig_shards
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import broken, folder, vocabulary
 from input_pipeline.hico_det.folder import FORMS, SPLITS, Layout
@@ -86,8 +86,11 @@ class HicoDet(tfds.core.ShardBasedBuilder):
   interactions. Boxes are x1 y1 x2 y2 in pixels from 0, corners inside.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {
+    "1.1.0": "Digests of all files.",
+    "1.0.0": "First version.",
+  }
   BUILDER_CONFIGS = (HicoDetConfig(name="manual"),)
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "Put images/train2015/ and images/test2015/ of hico_20160224_det.tar.gz "
@@ -142,6 +145,7 @@ class HicoDet(tfds.core.ShardBasedBuilder):
         dl_manager, download_config or tfds.download.DownloadConfig()
       )
     self._records = {}
+    prepared_files.seal(self)
 
   def _shard_iterators_per_split(
     self, dl_manager: tfds.download.DownloadManager
@@ -243,10 +247,13 @@ class PreparedHico:
       raise InputError(
         f"there is no split {name!r}", f"choose one of {list(SPLITS)}"
       )
-    rows = self.builder.as_data_source(
-      name, decoders={"image": tfds.decode.SkipDecoding()}
-    )
-    return HicoSplit.read(name, rows, pathlib.Path(self.builder.data_dir))
+    where = pathlib.Path(self.builder.data_dir)
+    prepared_files.check_shards(self.builder, name)
+    with prepared_files.opening(where):
+      rows = self.builder.as_data_source(
+        name, decoders={"image": tfds.decode.SkipDecoding()}
+      )
+    return HicoSplit.read(name, rows, where)
 
 
 def prepare(
@@ -270,21 +277,36 @@ def prepare(
       Nothing unfinished is left behind as if it were whole.
   """
   layout = folder.find(directory, form)
-  with building.quiet():
-    builder = HicoDet(
-      config=HicoDetConfig.of(layout, skip_broken=skip_broken),
-      data_dir=str(data_dir),
-      file_format="array_record",
-    )
-    is_prepared = builder.is_prepared()
-  if not is_prepared:
-    if not sys.stderr.isatty():
-      tfds.disable_progress_bar()  # it would fill a log file with bars
-    need = sum(sum(layout.image_sizes(split).values()) for split in SPLITS)
-    with building.room_for(need, pathlib.Path(data_dir)), building.quiet():
-      builder.download_and_prepare()
+  data_dir = pathlib.Path(data_dir)
+  config = HicoDetConfig.of(layout, skip_broken=skip_broken)
+  where = data_dir / HicoDet.name / config.name / str(HicoDet.VERSION)
+  if not prepared_files.is_built(where):
+    building.make_folder(data_dir)
+    with prepared_files.alone(where):
+      # Another process may have built it meanwhile.
+      if not prepared_files.is_built(where):
+        _build(_builder(config, data_dir), layout, data_dir)
+  with prepared_files.opening(where):
+    builder = _builder(config, data_dir)
   words = vocabulary.load(layout.folder)
-  return PreparedHico(builder, words, layout.folder, layout.fingerprint())
+  found = PreparedHico(builder, words, layout.folder, layout.fingerprint())
+  prepared_files.check(builder, found.fingerprint)
+  return found
+
+
+def _builder(config: HicoDetConfig, data_dir: pathlib.Path) -> HicoDet:
+  with building.quiet():
+    return HicoDet(
+      config=config, data_dir=str(data_dir), file_format="array_record"
+    )
+
+
+def _build(builder: HicoDet, layout: Layout, data_dir: pathlib.Path) -> None:
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()  # it would fill a log file with bars
+  need = sum(sum(layout.image_sizes(split).values()) for split in SPLITS)
+  with building.room_for(need, data_dir), building.quiet():
+    builder.download_and_prepare()
 
 
 def main(arguments: list[str] | None = None) -> int:
