@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.errors import InputError
-from mipd_jax.teachers import clip, hf_weights, tokenizer
+from mipd_jax.teachers import clip, hf_config, hf_weights, tokenizer
 
 WORDS = ["a", "cat", "dog", "red"]
 SIZES = {
@@ -81,8 +81,8 @@ def test_agrees_with_transformers(folder, model):
   rng = np.random.default_rng(1)
   pixels = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
   ids, mask = model.tokenize(["a red cat", "dog"], 8)
-  normal = (pixels / 255.0 - np.array(hf_weights.MEAN)) / np.array(
-    hf_weights.STD
+  normal = (pixels / 255.0 - np.array(hf_config.MEAN)) / np.array(
+    hf_config.STD
   )
   out = theirs(
     input_ids=ids,

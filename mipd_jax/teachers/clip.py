@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights, tokenizer
+from mipd_jax.teachers import hf_config, hf_weights, tokenizer
 
 Params = Any
 
@@ -45,8 +45,8 @@ class Clip:
   config: Any
   params: Params
   tokenizer: tokenizer.Tokenizer
-  mean: tuple[float, ...] = hf_weights.MEAN
-  std: tuple[float, ...] = hf_weights.STD
+  mean: tuple[float, ...] = hf_config.MEAN
+  std: tuple[float, ...] = hf_config.STD
 
   @property
   def image_size(self) -> int:
@@ -156,21 +156,26 @@ def load(folder_or_id: str | os.PathLike, dtype: Any = jnp.float32) -> Clip:
     dtype: of the parameters and of the arithmetic.
 
   Raises:
-    InputError: the folder or a file is missing or unreadable, or weights and
-      config do not fit together; the message lists every such weight.
+    InputError: the folder or a file is missing or unreadable; config.json or
+      preprocessor_config.json asks for what is not done here; tokenizer,
+      weights and config do not fit together (every such weight is listed).
   """
   folder = hf_weights.find(folder_or_id)
   config = _read_config(folder)
+  words = tokenizer.load(folder)
+  _check_tokenizer(folder, config, words)
+  mean, std = hf_config.pixel_normalisation(
+    folder, config.vision_config.image_size
+  )
   module, template = build(config, dtype)
   params, files = _read_weights(folder, template)
-  mean, std = hf_weights.pixel_normalisation(folder)
   return Clip(
     name=str(folder_or_id),
     revision=hf_weights.revision(files),
     module=module,
     config=config,
     params=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params),
-    tokenizer=tokenizer.load(folder),
+    tokenizer=words,
     mean=mean,
     std=std,
   )
@@ -196,14 +201,70 @@ def build(config: Any, dtype: Any = jnp.float32) -> tuple[Any, Params]:
 def _read_config(folder: pathlib.Path) -> Any:
   from transformers import CLIPConfig
 
-  content = hf_weights.read_config(folder)
+  path, content = folder / "config.json", hf_config.read(folder)
   if content.get("model_type") != "clip":
     found = content.get("model_type")
     raise InputError(
-      f"{folder / 'config.json'}: model_type is {found!r}, not 'clip'",
+      f"{path}: model_type is {found!r:.80}, not 'clip'",
       "give the folder of a CLIP checkpoint",
     )
-  return CLIPConfig.from_dict(content)
+  config = hf_config.make(CLIPConfig, content, path)
+  _check_config(config, str(path))
+  parts = ("vision_config", "text_config")
+  hf_config.check_known(content, config, str(path), heeded=parts)
+  for part in parts:
+    hf_config.check_known(
+      content.get(part) or {}, getattr(config, part), str(path), part
+    )
+  return config
+
+
+def _check_config(config: Any, source: str) -> None:
+  """Raises InputError if a CLIPConfig asks for what is not built here."""
+  hf_config.check(config, {"projection_dim": hf_config.COUNT}, source)
+  tower = {
+    "hidden_size": hf_config.COUNT,
+    "intermediate_size": hf_config.COUNT,
+    "num_hidden_layers": hf_config.LAYERS,
+    "num_attention_heads": hf_config.COUNT,
+    "layer_norm_eps": hf_config.POSITIVE,
+    "hidden_act": hf_config.activation(),
+  }
+  text = {
+    "vocab_size": hf_config.COUNT,
+    "max_position_embeddings": hf_config.COUNT,
+  }
+  for part, rules in (("vision_config", {}), ("text_config", text)):
+    one = getattr(config, part)
+    hf_config.check(one, {**tower, **rules}, source, part)
+    hf_config.check_heads(one, source, part)
+  hf_config.check_patches(config.vision_config, source, "vision_config")
+
+
+def _check_tokenizer(
+  folder: pathlib.Path, config: Any, words: tokenizer.Tokenizer
+) -> None:
+  """Raises InputError unless its ids are rows, and texts end as CLIP reads.
+
+  transformers' CLIP takes the embedding at the first `eos_token_id` of a
+  text, or at its highest id where that is 2 (openai's first configs).
+  """
+  text = config.text_config
+  tokenizer.check_ids(str(folder), words, text.vocab_size)
+  ids, mask = (rows[0] for rows in words([""], text.max_position_embeddings))
+  if text.eos_token_id == 2:
+    read = int(ids.argmax())
+  else:
+    read = int((ids == text.eos_token_id).argmax())
+  last = int(np.flatnonzero(mask)[-1]) if mask.any() else -1
+  if read != last:
+    ends = words.inner.eos_token_id
+    raise InputError(
+      f"{folder}: CLIP reads a text at the token eos_token_id, "
+      f"{text.eos_token_id!r:.80} in text_config of config.json, but the "
+      f"tokenizer ends texts with {ends}",
+      "use the tokenizer files and the config.json of one and the same model",
+    )
 
 
 def _read_weights(

@@ -9,26 +9,34 @@ is; any other leaf keeps its name.
 """
 
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax
+import ml_dtypes
 import numpy as np
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 from mipd_jax.teachers.torch_files import TorchFile
 
 # In the order of preference.
 _SINGLE = ("model.safetensors", "flax_model.msgpack", "pytorch_model.bin")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# Where a number of so many bytes is infinite or no number: all bits of the
+# exponent are set.
+_EXPONENTS = {
+  np.dtype(np.float16): (np.uint16, 0x7C00),
+  np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
+  np.dtype(np.float32): (np.uint32, 0x7F800000),
+  np.dtype(np.float64): (np.uint64, 0x7FF0000000000000),
+}
+_PIECE = 1 << 20
+_MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
+_AGAIN = "the file is cut off or of another format: fetch it again"
 _RENAMED = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-
-# openai/CLIP clip.py, `Normalize`, and transformers' BlipImageProcessor.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 Tree = Mapping[str, Any]
 
@@ -55,40 +63,6 @@ def find(folder_or_id: str | os.PathLike) -> pathlib.Path:
     ) from error
 
 
-def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """The content of a checkpoint folder's config.json.
-
-  Raises:
-    InputError: it is absent or no JSON object.
-  """
-  return _read_json(
-    folder / "config.json", "give a folder with the model's config.json"
-  )
-
-
-def pixel_normalisation(folder: pathlib.Path) -> tuple[tuple, tuple]:
-  """Mean and std of RGB, of pixels on a scale of 0 to 1.
-
-  Those of preprocessor_config.json, else openai's: BLIP-2 has them too.
-  """
-  path = folder / "preprocessor_config.json"
-  if not path.exists():
-    return MEAN, STD
-  content = _read_json(path, "download the file again, or delete it")
-  mean, std = content.get("image_mean", MEAN), content.get("image_std", STD)
-  return tuple(mean), tuple(std)
-
-
-def _read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
-  try:
-    content = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise InputError(f"{path}: {error}", remedy) from error
-  if not isinstance(content, dict):
-    raise InputError(f"{path}: not an object of settings", remedy)
-  return content
-
-
 def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
   """The weight files of a checkpoint: one, or those of its index.
 
@@ -109,15 +83,21 @@ def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def _listed(index: pathlib.Path) -> list[pathlib.Path]:
-  """The files of an index."""
-  try:
-    names = json.loads(index.read_text())["weight_map"].values()
-  except (ValueError, KeyError, AttributeError) as error:
+  """The files of an index, all beside it."""
+  again = "download the index and the missing files into the folder"
+  form = {"weight_map": {str: str}}
+  names = sorted(
+    set(json_files.read(index, form, again)["weight_map"].values())
+  )
+  if not names:
+    raise InputError(f"{index}: names no files", again)
+  odd = [n for n in names if n in ("", ".", "..") or pathlib.Path(n).name != n]
+  if odd:
     raise InputError(
-      f"{index}: not an index of weights ({error})", "download the file again"
-    ) from error
-  files = [index.parent / name for name in sorted(set(names))]
-  absent = [path.name for path in files if not path.exists()]
+      f"{index}: names files that are not beside it: {odd[:5]}", again
+    )
+  files = [index.parent / name for name in names]
+  absent = [path.name for path in files if not path.is_file()]
   if absent:
     raise InputError(
       f"{index.parent}: {index.name} names files that are not there: {absent}",
@@ -135,17 +115,79 @@ def open_tensors(path: pathlib.Path) -> Any:
   Raises:
     InputError: the file is cut off or of another format.
   """
-  from safetensors import SafetensorError, safe_open
+  return TorchFile(path) if path.suffix == ".bin" else _SafeFile(path)
 
-  if path.suffix == ".bin":
-    return TorchFile(path)
+
+class _SafeFile:
+  """`safetensors.safe_open` whose errors are all InputErrors."""
+
+  def __init__(self, path: pathlib.Path):
+    from safetensors import safe_open
+
+    self._path = path
+    _check_header(path)
+    try:
+      self._file = safe_open(path, "np")
+    except Exception as error:  # SafetensorError, OSError and others
+      raise self._broken(error) from error
+
+  def __enter__(self) -> "_SafeFile":
+    return self
+
+  def __exit__(self, *error: Any) -> None:
+    self._file.__exit__(*error)
+
+  def keys(self) -> list[str]:
+    return list(self._file.keys())
+
+  def get_slice(self, name: str) -> Any:
+    return self._asked(self._file.get_slice, name)
+
+  def get_tensor(self, name: str) -> np.ndarray:
+    return self._asked(self._file.get_tensor, name)
+
+  def _asked(self, ask: Any, name: str) -> Any:
+    try:
+      return ask(name)
+    except Exception as error:  # types that numpy lacks, among others
+      raise self._broken(f"{name}: {error}") from error
+
+  def _broken(self, problem: Any) -> InputError:
+    return InputError(
+      f"{self._path}: cannot be read as safetensors ({problem})", _AGAIN
+    )
+
+
+def _check_header(path: pathlib.Path) -> None:
+  """Refuses a header that names a tensor twice: the last would win."""
   try:
-    return safe_open(path, "np")
-  except (SafetensorError, OSError) as error:
+    with open(path, "rb") as file:
+      length = int.from_bytes(file.read(8), "little")
+      if length > min(_MOST_HEADER, path.stat().st_size - 8):
+        raise InputError(
+          f"{path}: cannot be read as safetensors (its header has {length} "
+          "bytes)",
+          _AGAIN,
+        )
+      header = file.read(length).decode()
+  except (OSError, UnicodeDecodeError) as error:
     raise InputError(
-      f"{path}: cannot be read as safetensors ({error})",
-      "the file is cut off or of another format: fetch it again",
+      f"{path}: cannot be read as safetensors ({error})", _AGAIN
     ) from error
+  where = f"{path}: its header"
+  json_files.parse(header, where, {str: {str: object}}, _AGAIN)
+
+
+def names(folder: str | os.PathLike) -> set[str]:
+  """PyTorch's names of all tensors of a folder; only headers are read."""
+  files = weight_files(folder)
+  if files[0].suffix == ".msgpack":
+    return set(to_torch(_restore(files[0])))
+  found: set[str] = set()
+  for path in files:
+    with open_tensors(path) as file:
+      found.update(file.keys())
+  return found
 
 
 def read(
@@ -154,7 +196,8 @@ def read(
   """All tensors of a checkpoint folder by PyTorch name, and their files.
 
   Raises:
-    InputError: no weights, or a file that is cut off or of another format.
+    InputError: no weights, a file that is cut off or of another format, or
+      two files that have a tensor of the same name.
   """
   files = weight_files(folder)
   if files[0].suffix == ".msgpack":
@@ -162,19 +205,39 @@ def read(
   tensors: dict[str, np.ndarray] = {}
   for path in files:
     with open_tensors(path) as file:
-      for name in file.keys():  # noqa: SIM118 - safe_open is no dict
+      refuse_repeats(path, tensors, file.keys())
+      for name in file.keys():  # noqa: SIM118 - it is no dict
         tensors[name] = file.get_tensor(name)
   return tensors, files
 
 
+def refuse_repeats(
+  path: pathlib.Path, found: Iterable[str], names: Iterable[str]
+) -> None:
+  """Raises InputError if a file has tensors that another one has, too."""
+  twice = sorted(set(found) & set(names))
+  if twice:
+    raise InputError(
+      f"{path}: its tensors are in another file of the index, too: "
+      f"{', '.join(twice[:5])}",
+      "download the files and their index again",
+    )
+
+
 def _restore(path: pathlib.Path) -> Tree:
   try:
-    return flax.serialization.msgpack_restore(path.read_bytes())
+    tree = flax.serialization.msgpack_restore(path.read_bytes())
+    flat = flax.traverse_util.flatten_dict(tree)
+    paths = [torch_name(keys) for keys in flat]
+    if not all(isinstance(leaf, np.ndarray) for leaf in flat.values()):
+      raise ValueError("not all leaves are arrays")
+    if len(set(paths)) < len(paths):
+      raise ValueError("two arrays have one name in PyTorch's layout")
   except Exception as error:  # msgpack raises what it likes
     raise InputError(
-      f"{path}: cannot be read as flax weights ({error})",
-      "the file is cut off or of another format: fetch it again",
+      f"{path}: cannot be read as flax weights ({error})", _AGAIN
     ) from error
+  return tree
 
 
 def write(path: str | os.PathLike, tree: Tree) -> None:
@@ -196,6 +259,24 @@ def revision(files: Iterable[pathlib.Path]) -> str:
   return digest.hexdigest()
 
 
+def all_finite(array: np.ndarray) -> bool:
+  """Whether no number of an array is NaN or infinite.
+
+  By the bits of its exponents: for bfloat16, many times faster than numpy's
+  own `isfinite`. Arrays of other than floating dtypes are finite.
+  """
+  array = np.asarray(array)
+  if array.dtype not in _EXPONENTS or not array.size:
+    return True
+  kind, exponent = _EXPONENTS[array.dtype]
+  # In the order of memory, piece by piece: no copy of the whole.
+  bits = array.ravel(order="K").view(kind)
+  return all(
+    (bits[start : start + _PIECE] & kind(exponent)).max() < exponent
+    for start in range(0, len(bits), _PIECE)
+  )
+
+
 def to_flax(
   tensors: Mapping[str, np.ndarray],
   template: Tree,
@@ -215,11 +296,11 @@ def to_flax(
     A nested dict of numpy arrays.
 
   Raises:
-    InputError: weights are missing, left over, or of another shape; the
-      message lists them all.
+    InputError: weights are missing, left over, of another shape or type, or
+      not finite; the message lists them all.
   """
   left = dict(tensors)
-  missing, misshapen, flat = [], [], {}
+  missing, misshapen, mistyped, flat = [], [], [], {}
   for path, wanted in flax.traverse_util.flatten_dict(template).items():
     name = torch_name(path)
     if name not in left:
@@ -228,7 +309,10 @@ def to_flax(
     array = _transposed(path, left.pop(name), to_torch=False)
     if array.shape != tuple(wanted.shape):
       misshapen.append(f"{name} {array.shape}, wanted {tuple(wanted.shape)}")
-    flat[path] = array.astype(wanted.dtype)
+    elif array.dtype not in _EXPONENTS:
+      mistyped.append(f"{name} {array.dtype}, wanted floats")
+    else:
+      flat[path] = array.astype(wanted.dtype)
   unexpected = [n for n in left if n.rsplit(".", 1)[-1] not in ignore]
   refuse_misfits(
     source,
@@ -236,9 +320,32 @@ def to_flax(
       "missing": missing,
       "unexpected": unexpected,
       "of another shape": misshapen,
+      "of another type": mistyped,
     },
   )
+  _refuse_infinite(source, tensors, flat)
   return flax.traverse_util.unflatten_dict(flat)
+
+
+def _refuse_infinite(
+  source: str, tensors: Mapping[str, np.ndarray], flat: Mapping
+) -> None:
+  bad, large = [], []
+  for path, array in flat.items():
+    if not all_finite(array):
+      name = torch_name(path)
+      (large if all_finite(tensors[name]) else bad).append(name)
+  if bad:
+    raise InputError(
+      f"{source}: weights that are NaN or infinite: {', '.join(sorted(bad))}",
+      "the file is damaged, or the model's training failed: fetch it again",
+    )
+  if large:
+    raise InputError(
+      f"{source}: weights too large for {next(iter(flat.values())).dtype}: "
+      f"{', '.join(sorted(large))}",
+      "use float32 or bfloat16",
+    )
 
 
 def refuse_misfits(source: str, problems: Mapping[str, list[str]]) -> None:

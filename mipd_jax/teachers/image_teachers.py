@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import Vocabulary
 from mipd_jax import sharding
-from mipd_jax.teachers import blip2, clip, hf_weights, labels
+from mipd_jax.teachers import blip2, clip, hf_config, hf_weights, labels
 from mipd_jax.teachers.blip2 import Blip2, rules
 from mipd_jax.teachers.encoding import Encoder, zero_shot_logits
 
@@ -198,7 +198,7 @@ def load(
     InputError: the checkpoint cannot be used; the message says why.
   """
   folder = hf_weights.find(folder_or_id)
-  kind = hf_weights.read_config(folder).get("model_type")
+  kind = hf_config.read(folder).get("model_type")
   if kind == "clip":
     return ClipTeacher(clip.load(folder_or_id, dtype))
   if kind == "blip-2":

@@ -151,6 +151,14 @@ class LanguageModel:
     rounded = -(-max(length, 1) // _BUCKET) * _BUCKET
     if self.max_length is None:
       return rounded
+    if self.tokens.prefix and new_tokens + len(self.tokens.prefix) > (
+      self.max_length
+    ):
+      raise InputError(
+        f"{new_tokens} new tokens were asked for, but {self.name} has "
+        f"positions for {self.max_length}",
+        "ask for fewer new tokens",
+      )
     # A decoder has its own positions; a causal model's text follows on.
     room = self.max_length - (0 if self.tokens.prefix else new_tokens)
     if length > room:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 from mipd_jax.teachers import tokenizer
 
@@ -99,11 +100,21 @@ def load(folder: pathlib.Path, config: Any) -> LanguageTokens:
   inner = tokenizer.load(folder).inner
   _check(inner, config, folder)
   generation = _generation(config, folder)
+  prefix = _prefix(config, generation, folder)
+  stops = _stops(config, generation, inner, folder)
+  for told, ids in (("decoder begins with", prefix), ("text ends with", stops)):
+    bad = [
+      i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size
+    ]
+    if bad:
+      raise InputError(
+        f"{folder}: the token that a {told} is {bad[0]!r:.80}, but the model "
+        f"has {config.vocab_size} embeddings",
+        "check decoder_start_token_id, bos_token_id and eos_token_id in "
+        "config.json and generation_config.json",
+      )
   return LanguageTokens(
-    name=str(folder),
-    inner=inner,
-    prefix=_prefix(config, generation, folder),
-    stops=_stops(config, generation, inner, folder),
+    name=str(folder), inner=inner, prefix=prefix, stops=tuple(sorted(stops))
   )
 
 
@@ -133,12 +144,12 @@ def _generation(config: Any, folder: pathlib.Path) -> Any:
   path = folder / "generation_config.json"
   if not path.exists():
     return GenerationConfig.from_model_config(config)
+  again = "download the file again, or delete it"
+  content = json_files.read(path, {str: object}, again)
   try:
-    return GenerationConfig.from_pretrained(folder)
-  except (OSError, ValueError) as error:
-    raise InputError(
-      f"{path}: {error}", "download the file again, or delete it"
-    ) from error
+    return GenerationConfig.from_dict(content)
+  except Exception as error:  # transformers raises many types
+    raise InputError(f"{path}: {error}", again) from error
 
 
 def _prefix(
@@ -166,15 +177,13 @@ def _stops(
 ) -> tuple[int, ...]:
   """Tokens that end a text; chat models have several."""
   found = (inner.eos_token_id, config.eos_token_id, generation.eos_token_id)
-  flat = {
-    token
-    for some in found
-    for token in (some if isinstance(some, list) else [some])
-    if token is not None
-  }
+  flat: list[Any] = []
+  for some in found:
+    tokens = some if isinstance(some, list) else [some]
+    flat += [token for token in tokens if token not in (None, *flat)]
   if not flat:
     raise InputError(
       f"{folder}: neither tokenizer nor config names an end token",
       "set eos_token_id in config.json",
     )
-  return tuple(sorted(flat))
+  return tuple(flat)

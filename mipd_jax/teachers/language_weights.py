@@ -1,9 +1,9 @@
 """Strict reading of language models in Hugging Face format, without PyTorch.
 
-The networks are transformers' own Flax classes; only their weights are read
-here, so that nothing is missing, left over or left at random in silence.
-Settings that a Flax class passes over, although PyTorch's heeds them, are
-refused: such a model would run and write nonsense.
+The networks are transformers' own Flax classes, and `llama` where those would
+pass over a setting that PyTorch's heed: the model would run and write
+nonsense. Weights are read here, so that nothing is missing, left over or left
+at random in silence.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights
+from mipd_jax.teachers import hf_config, hf_fields, hf_weights, llama
 
 Tree = dict[str, Any]
 
@@ -30,9 +30,9 @@ _BUFFER = re.compile(
 _SHARED = re.compile(
   r"(^|\.)(shared|embed_tokens|wte|word_embeddings|lm_head)\.weight$"
 )
-# Rotary models: no weight has the length of a text, but Flax lays out causal
-# masks of its square. Prompts and texts are far shorter.
-_ROTARY = ("llama", "mistral", "gemma", "gptj")
+# Rotary models: no weight has the length of a text, but masks and scores take
+# its square. Prompts and texts are far shorter.
+_ROTARY = (*hf_fields.LLAMA_KINDS, "gemma", "gptj")
 _ROTARY_LENGTH = 2048
 
 
@@ -40,71 +40,99 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
   """The Flax model of a folder's config.json, without parameters.
 
   Returns:
-    A FlaxPreTrainedModel made with `_do_init=False`: its
-    `params_shape_tree` says what is wanted.
+    A FlaxPreTrainedModel made with `_do_init=False`, or our own `Llama` where
+    transformers' would pass over a setting; its `params_shape_tree` says what
+    is wanted.
 
   Raises:
     InputError: no config.json, an architecture without a Flax class that
-      generates text, or a setting that the Flax class passes over.
+      generates text, a field that is not known or cannot be heeded, or a
+      number that makes no model.
   """
-  from transformers import AutoConfig
+  from transformers.models.auto.configuration_auto import CONFIG_MAPPING
   from transformers.models.auto.modeling_flax_auto import (
     FLAX_MODEL_FOR_CAUSAL_LM_MAPPING,
     FLAX_MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
   )
 
   path = folder / "config.json"
-  hf_weights.read_config(folder)
-  try:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-  except Exception as error:  # transformers raises many types
-    raise InputError(
-      f"{path}: {error}", "give a folder with the model's config.json"
-    ) from error
+  content = hf_config.read(folder)
+  kind = content.get("model_type")
+  if type(kind) is not str or kind not in CONFIG_MAPPING:
+    raise _no_class(path, kind)
+  config = hf_config.make(CONFIG_MAPPING[kind], content, path)
   # BART and its like are in both; as a whole they are encoder and decoder.
   mappings = [
     FLAX_MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     FLAX_MODEL_FOR_CAUSAL_LM_MAPPING,
   ]
   found = [m[type(config)] for m in mappings if type(config) in m]
-  if not found:
-    raise InputError(
-      f"{path}: model_type {config.model_type!r} has no Flax class that "
-      "generates text",
-      "choose a model of type t5, bart, gpt2, opt, llama, gemma or mistral",
-    )
-  _check_heeded(config, path)
+  if not found and kind not in hf_fields.LLAMA_KINDS:
+    raise _no_class(path, kind)
+  hf_fields.check_language(config, str(path))
+  rope = None
+  if kind in (*hf_fields.LLAMA_KINDS, "gemma"):
+    rope = llama.read_rope(content, str(path))
+  if kind in hf_fields.STRICT:
+    heeded = (hf_fields.SCALES, "rope_parameters", "head_dim")
+    hf_config.check_known(content, config, str(path), heeded=heeded)
+  hf_fields.settle_t5_head(config, content, folder)
+  if hf_fields.scales_outputs(config) is False:
+    config.tie_word_embeddings = False
+  unheeded = _unheeded(config, rope)
   _fit_lengths(config)
-  return found[0](config, dtype=dtype, _do_init=False)
+  if kind in hf_fields.LLAMA_KINDS and (unheeded or not found):
+    return llama.Llama(config, rope, dtype)
+  if unheeded:
+    raise InputError(
+      f"{path}: transformers' Flax {kind} does not heed {unheeded}, so the "
+      "model would write nonsense",
+      "choose a Llama, SmolLM2, Qwen2, Mistral, or Flan-T5",
+    )
+  try:
+    return found[0](config, dtype=dtype, _do_init=False)
+  except Exception as error:  # transformers and Flax raise many types
+    raise InputError(
+      f"{path}: transformers' Flax {kind} cannot be built from it "
+      f"({str(error) or type(error).__name__:.500})",
+      "use the model's own config.json",
+    ) from error
 
 
-def _check_heeded(config: Any, path: pathlib.Path) -> None:
-  """Raises where transformers' Flax class would pass over a setting.
+def _no_class(path: pathlib.Path, kind: Any) -> InputError:
+  return InputError(
+    f"{path}: model_type {kind!r:.80} has no Flax class that generates text",
+    "choose a model of type t5, bart, gpt2, opt, llama, qwen2, gemma or "
+    "mistral",
+  )
+
+
+def _unheeded(config: Any, rope: llama.Rope | None) -> str:
+  """What transformers' Flax class would pass over; "" if nothing.
 
   modeling_flax_{llama,mistral,gemma}.py: rotary positions have the base
-  10000, whatever the config says.
+  10000, whatever the config says. modeling_flax_gpt2.py: scores are always
+  divided by the root of a head's width, and by nothing else.
   """
-  if config.model_type not in ("llama", "mistral", "gemma"):
-    return
-  wanted = {"rope_theta": (10000.0,), "rope_scaling": (None,)}
-  if config.model_type != "gemma":
+  kind = config.model_type
+  wanted: dict[str, tuple] = {}
+  if kind in ("llama", "mistral"):
     own = config.hidden_size // config.num_attention_heads
     wanted["head_dim"] = (None, own)
-  if config.model_type == "llama":
+  if kind == "llama":
     wanted["mlp_bias"] = (False,)
-  other = {
-    name: getattr(config, name, values[0])
+  if kind == "gpt2":
+    wanted["scale_attn_weights"] = (True,)
+    wanted["scale_attn_by_inverse_layer_idx"] = (False,)
+    wanted["add_cross_attention"] = (False,)
+  other = [
+    f"{name}={getattr(config, name)!r}"
     for name, values in wanted.items()
     if getattr(config, name, values[0]) not in values
-  }
-  if other:
-    told = ", ".join(f"{name}={value!r}" for name, value in other.items())
-    raise InputError(
-      f"{path}: transformers' Flax {config.model_type} does not heed {told}, "
-      "so the model would write nonsense",
-      "choose a model with plain rotary positions of base 10000 (Llama 1 and "
-      "2, TinyLlama, Mistral 7B v0.1, Gemma 1), or Flan-T5",
-    )
+  ]
+  if rope is not None and not rope.is_plain:
+    other.append(f"rope_theta={rope.base!r} of type {rope.kind!r}")
+  return ", ".join(other)
 
 
 def _fit_lengths(config: Any) -> None:
@@ -123,7 +151,7 @@ def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
 
   Args:
     folder: with weights as `hf_weights` knows them.
-    model: from `build`.
+    model: from `build`, of the same folder.
 
   Returns:
     A nested dict of numpy arrays in float32, and the sha256 of the files.
@@ -139,8 +167,14 @@ def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
     for path in flax.traverse_util.flatten_dict(wanted)
   ]
   tensors = _renamed(tensors, names, model.base_model_prefix)
-  tensors = _untied(tensors, names, model.config)
+  config = model.config
+  scales = getattr(config, hf_fields.SCALES, None)
+  tied = bool(getattr(config, "tie_word_embeddings", False))
+  # With transformers 5 the weights say whether a T5's head is tied.
+  tensors = _untied(tensors, names, tied=tied or scales is not None)
   tree = hf_weights.to_flax(tensors, wanted, source=str(folder))
+  if scales and not tied:
+    tree["lm_head"]["kernel"] *= np.float32(config.d_model**-0.5)
   return tree, hf_weights.revision(files)
 
 
@@ -159,14 +193,13 @@ def _renamed(
 
 
 def _untied(
-  tensors: dict[str, np.ndarray], wanted: list[str], config: Any
+  tensors: dict[str, np.ndarray], wanted: list[str], *, tied: bool
 ) -> dict[str, np.ndarray]:
   """Gives one embedding the names under which the Flax class wants it.
 
-  Encoder and decoder share theirs always, the head where the config says so.
-  A second copy counts as the same only if it is equal.
+  Encoder and decoder share theirs always, the head if `tied`. A second copy
+  counts as the same only if it is equal.
   """
-  tied = bool(getattr(config, "tie_word_embeddings", False))
 
   def shares(name: str) -> bool:
     return bool(_SHARED.search(name)) and (tied or "lm_head" not in name)

@@ -14,8 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 
+_JSON_FILES = (
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+)
+# transformers' classes that unpickle what they read.
+_PICKLED = ("TransfoXL",)
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 
 
@@ -55,13 +65,20 @@ class Tokenizer:
 def load(folder: str | os.PathLike) -> Tokenizer:
   """Reads the tokenizer of a checkpoint folder.
 
+  A tokenizer that is Python of the folder's own, or pickled, is refused
+  unread; nothing is asked on the terminal.
+
   Raises:
     InputError: the folder has none, or it cannot be read.
   """
   from transformers import AutoTokenizer
 
+  folder = pathlib.Path(folder)
+  _check_files(folder)
   try:
-    inner = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    inner = AutoTokenizer.from_pretrained(
+      folder, local_files_only=True, trust_remote_code=False
+    )
   except Exception as error:
     # transformers and tokenizers raise many types, plain Exception included.
     raise InputError(
@@ -70,6 +87,60 @@ def load(folder: str | os.PathLike) -> Tokenizer:
       "tokenizer_config.json, or vocab.json and merges.txt) in the folder",
     ) from error
   return Tokenizer(inner)
+
+
+def _check_files(folder: pathlib.Path) -> None:
+  """What transformers' messages are obscure about, or would unpickle."""
+  again = "download the file again, from a model of transformers' own"
+  for name in _JSON_FILES:
+    path = folder / name
+    if not path.exists():
+      continue
+    content = json_files.read(path, {str: object}, again)
+    if path.read_bytes().startswith(b"\xef\xbb\xbf"):
+      raise InputError(
+        f"{path} begins with a byte order mark, which the tokenizers library "
+        "does not read",
+        "save the file as UTF-8 without a byte order mark",
+      )
+    if name != "tokenizer_config.json":
+      continue
+    if content.get("auto_map"):
+      raise InputError(
+        f"{path}: its tokenizer is Python code of the folder's own "
+        f"(auto_map: {content['auto_map']!r:.200}), which is never run",
+        "delete auto_map if tokenizer_class is one of transformers' own, or "
+        "choose another checkpoint",
+      )
+    kind = str(content.get("tokenizer_class"))
+    if kind.startswith(_PICKLED):
+      raise InputError(
+        f"{path}: a {kind} is kept in pickled files, which are never read",
+        "choose another checkpoint",
+      )
+
+
+def check_ids(source: str, words: Tokenizer, rows: int) -> None:
+  """Raises InputError unless a tokenizer can pad and its ids are rows.
+
+  Args:
+    source: names the checkpoint.
+    words: its tokenizer.
+    rows: of the model's embedding table.
+  """
+  inner = words.inner
+  highest = max(inner.get_vocab().values(), default=-1)
+  if not 0 <= highest < rows:
+    raise InputError(
+      f"{source}: the tokenizer does not match the model: it has ids up to "
+      f"{highest}, the embedding has {rows} rows",
+      "use the tokenizer files and the weights of one and the same model",
+    )
+  if inner.pad_token_id is None:
+    raise InputError(
+      f"{source}: the tokenizer has no token to fill texts up with",
+      "name the model's pad_token in tokenizer_config.json",
+    )
 
 
 def vocabulary(words: Sequence[str]) -> dict[str, int]:

@@ -3,11 +3,13 @@
 import pathlib
 from typing import Any
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights
+from mipd_jax.teachers import hf_config, hf_fields
 
 ARCHITECTURE = "Blip2ForConditionalGeneration"
 T5, OPT = "t5", "opt"
+_PARTS = ("vision_config", "qformer_config", "text_config")
 # Blip2Model is the same weights under another torch class.
 _ARCHITECTURES = (ARCHITECTURE, "Blip2Model")
 
@@ -15,16 +17,35 @@ _ARCHITECTURES = (ARCHITECTURE, "Blip2Model")
 def read(folder: pathlib.Path) -> Any:
   """The Blip2Config of a folder.
 
+  Where config.json has T5's `scale_decoder_outputs` (transformers 5), the
+  weights decide whether the output layer is tied: `tie_word_embeddings` is
+  set by them.
+
   Raises:
     InputError: config.json is absent or broken, or is of another model.
   """
   from transformers import Blip2Config
 
   path = folder / "config.json"
-  content = hf_weights.read_config(folder)
+  content = hf_config.read(folder)
   _check_kind(path, content)
-  config = Blip2Config.from_dict(content)
+  config = hf_config.make(Blip2Config, content, path)
   check(config, str(path))
+  hf_config.check_known(content, config, str(path), heeded=_PARTS)
+  for part in _PARTS:
+    hf_config.check_known(
+      content.get(part) or {},
+      getattr(config, part),
+      str(path),
+      part,
+      heeded=(hf_fields.SCALES,) if part == "text_config" else (),
+    )
+  hf_fields.settle_t5_head(
+    config.text_config,
+    content.get("text_config") or {},
+    folder,
+    "language_model.",
+  )
   return config
 
 
@@ -40,39 +61,52 @@ def check(config: Any, source: str) -> None:
     problem = f"Q-Former positions are {qformer.position_embedding_type!r}"
   elif text.model_type == OPT and text.word_embed_proj_dim != text.hidden_size:
     problem = "OPT's word_embed_proj_dim is not its hidden_size"
-  problem = problem or _bad_activation(config) or _bad_heads(config)
+  elif text.model_type == OPT and not (
+    text.enable_bias and text.layer_norm_elementwise_affine
+  ):
+    problem = "OPT is without biases or without the norms' own weights"
+  problem = problem or _bad_activation(config)
   if problem:
     raise InputError(
       f"{source}: {problem}",
       "give a BLIP-2 with T5 or OPT for conditional generation, such as "
       "Salesforce/blip2-flan-t5-xl or Salesforce/blip2-opt-2.7b",
     )
+  _check_numbers(config, source)
 
 
 def _bad_activation(config: Any) -> str | None:
-  from transformers.modeling_flax_utils import ACT2FN
-
-  text = config.text_config
+  known, text = hf_config.activation(), config.text_config
   named = [config.vision_config.hidden_act, config.qformer_config.hidden_act]
   named.append(
     text.dense_act_fn if text.model_type == T5 else text.activation_function
   )
-  unknown = [name for name in named if name not in ACT2FN]
-  known = ", ".join(sorted(ACT2FN))
-  return f"activations {unknown} are none of {known}" if unknown else None
+  unknown = [name for name in named if not known.fits(name)]
+  return f"activations {unknown} are none of {known.told}" if unknown else None
 
 
-def _bad_heads(config: Any) -> str | None:
-  parts = [config.vision_config, config.qformer_config]
-  if config.text_config.model_type == OPT:  # T5 names its heads' width
-    parts.append(config.text_config)
-  for part in parts:
-    if part.hidden_size % part.num_attention_heads:
-      return (
-        f"{part.model_type}: {part.num_attention_heads} heads do not divide "
-        f"a width of {part.hidden_size}"
-      )
-  return None
+def _check_numbers(config: Any, source: str) -> None:
+  count = hf_config.COUNT
+  tower = {
+    "hidden_size": count,
+    "intermediate_size": count,
+    "num_hidden_layers": hf_config.LAYERS,
+    "num_attention_heads": count,
+    "layer_norm_eps": hf_config.POSITIVE,
+  }
+  vision, qformer, text = (getattr(config, part) for part in _PARTS)
+  hf_config.check(config, {"num_query_tokens": count}, source)
+  own = {"qkv_bias": hf_config.SWITCH}
+  hf_config.check(vision, tower | own, source, _PARTS[0])
+  hf_config.check_patches(vision, source, _PARTS[0])
+  own = {"cross_attention_frequency": count}
+  hf_config.check(qformer, tower | own, source, _PARTS[1])
+  if text.model_type == T5:
+    hf_fields.check_t5(text, source, _PARTS[2])
+  else:
+    hf_fields.check_opt(text, source, _PARTS[2])
+  for part in (vision, qformer):
+    hf_config.check_heads(part, source, part.model_type)
 
 
 def num_image_tokens(config: Any) -> int:
@@ -114,14 +148,19 @@ def _check_kind(path: pathlib.Path, content: dict) -> None:
   remedy = "give the folder of a BLIP-2 checkpoint for conditional generation"
   if content.get("model_type") != "blip-2":
     raise InputError(
-      f"{path}: model_type is {content.get('model_type')!r}, not 'blip-2'",
+      f"{path}: model_type is {content.get('model_type')!r:.80}, not 'blip-2'",
       remedy,
     )
   named = content.get("architectures") or [ARCHITECTURE]
+  json_files.check(named, [str], f"{path}: architectures", remedy)
+  for part in _PARTS:
+    json_files.check(
+      content.get(part), (type(None), {str: object}), f"{path}: {part}", remedy
+    )
   if not set(named) & set(_ARCHITECTURES):
     raise InputError(f"{path}: architectures are {named}", remedy)
   kind = (content.get("text_config") or {}).get("model_type", OPT)
   if kind not in (T5, OPT):
     raise InputError(
-      f"{path}: the language model is {kind!r}, not t5 or opt", remedy
+      f"{path}: the language model is {kind!r:.80}, not t5 or opt", remedy
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights
+from mipd_jax.teachers import hf_config, hf_weights
 from mipd_jax.teachers import tokenizer as tokenizers
 from mipd_jax.teachers.blip2 import config as configs
 from mipd_jax.teachers.blip2 import rules, weights
@@ -54,11 +54,13 @@ def load(
   dtype = jnp.dtype(dtype)
   module, template = build(config, dtype)
   words = _read_tokenizer(folder)
+  mean, std = hf_config.pixel_normalisation(
+    folder, config.vision_config.image_size
+  )
   # Before gigabytes are read.
   check_tokenizer(str(folder), config, words)
   place = rules.placer(config, mesh)
   params, files = weights.read(folder, template, config, dtype, place)
-  mean, std = hf_weights.pixel_normalisation(folder)
   return Blip2(
     name=str(folder_or_id),
     revision=hf_weights.revision(files),

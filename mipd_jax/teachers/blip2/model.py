@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights
+from mipd_jax.teachers import hf_config
 from mipd_jax.teachers import tokenizer as tokenizers
 from mipd_jax.teachers.blip2 import config as configs
 from mipd_jax.teachers.blip2 import greedy, inputs, language
@@ -47,8 +47,8 @@ class Blip2(PureBlip2):
   config: Any
   params: Params
   tokenizer: tokenizers.Tokenizer | None = None
-  mean: tuple[float, ...] = hf_weights.MEAN
-  std: tuple[float, ...] = hf_weights.STD
+  mean: tuple[float, ...] = hf_config.MEAN
+  std: tuple[float, ...] = hf_config.STD
 
   def __post_init__(self):
     check_tokenizer(self.name, self.config, self.tokenizer)
@@ -261,13 +261,7 @@ class Blip2(PureBlip2):
 def check_tokenizer(
   source: str, config: Any, words: tokenizers.Tokenizer | None
 ) -> None:
-  """Raises InputError if it has ids that are no rows of the embedding."""
+  """Raises InputError if its ids are no rows of the embedding."""
   if words is None:
     return
-  highest, rows = max(words.inner.get_vocab().values()), config.text_config
-  if highest >= rows.vocab_size:
-    raise InputError(
-      f"{source}: the tokenizer does not match the model: it has ids up to "
-      f"{highest}, the embedding has {rows.vocab_size} rows",
-      "use the tokenizer files and the weights of one and the same model",
-    )
+  tokenizers.check_ids(source, words, config.text_config.vocab_size)

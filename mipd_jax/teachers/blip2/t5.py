@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mipd_jax.teachers import hf_fields
 from mipd_jax.teachers.blip2 import layers
 from mipd_jax.teachers.blip2.candidates import CandidateTree
 from mipd_jax.teachers.blip2.language import (
@@ -127,13 +128,17 @@ class T5(Language):
     return self.apply(params, run)
 
   def output_kernel(self, params: Params) -> jax.Array:
-    own = params["language_model"]
-    if not self.module.config.text_config.tie_word_embeddings:
-      return own["lm_head"]["kernel"].astype(self.module.dtype)
-    # Tied weights are scaled, in Mesh TensorFlow and transformers alike.
-    width = self.module.config.text_config.d_model
-    kernel = own["shared"]["embedding"].T.astype(self.module.dtype)
-    return kernel * width**-0.5
+    own, text = params["language_model"], self.module.config.text_config
+    if text.tie_word_embeddings:
+      kernel = own["shared"]["embedding"].T
+    else:
+      kernel = own["lm_head"]["kernel"]
+    kernel = kernel.astype(self.module.dtype)
+    # Tied weights are scaled, in Mesh TensorFlow and transformers 4 alike;
+    # transformers 5 says it apart.
+    if hf_fields.scales_outputs(text):
+      kernel = kernel * text.d_model**-0.5
+    return kernel
 
 
 def buckets(

@@ -118,6 +118,7 @@ def _open(stack: contextlib.ExitStack, files: list) -> dict[str, Any]:
   found = {}
   for path in files:
     file = stack.enter_context(hf_weights.open_tensors(path))
+    hf_weights.refuse_repeats(path, found, file.keys())
     found |= dict.fromkeys(file.keys(), file)
   return found
 
