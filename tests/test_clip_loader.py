@@ -81,9 +81,7 @@ def test_agrees_with_transformers(folder, model):
   rng = np.random.default_rng(1)
   pixels = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
   ids, mask = model.tokenize(["a red cat", "dog"], 8)
-  normal = (pixels / 255.0 - np.array(hf_config.MEAN)) / np.array(
-    hf_config.STD
-  )
+  normal = (pixels / 255.0 - np.array(hf_config.MEAN)) / np.array(hf_config.STD)
   out = theirs(
     input_ids=ids,
     attention_mask=mask.astype(np.int32),

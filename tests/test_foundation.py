@@ -1,6 +1,10 @@
 """The small foundation models: folders, restart, initialisation, loss."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
+import threading
 
 import jax
 import numpy as np
@@ -126,6 +130,78 @@ def test_foreign_folder_is_not_overwritten(tmp_path):
     foundation.train_foundation(
       WORLD, tmp_path, foundation.FoundationConfig.debug()
     )
+
+
+def test_leftovers_of_killed_processes_are_removed(
+  folders, tmp_path, monkeypatch
+):
+  """Those of a process that is still at work stay, until it has ended."""
+  config = foundation.FoundationConfig.debug()
+  out = tmp_path / "foundation"
+  left = out / ".teacher_clip.abcd"
+  other = out / ".teacher_clipped"
+  for folder in (left / "teacher_clip", other):
+    folder.mkdir(parents=True)
+  source = folders["teacher_clip"]
+  made = []
+
+  def write(*arguments):
+    part = arguments[-1]
+    made.append([path.name for path in sorted(out.iterdir())])
+    shutil.copytree(source, part, dirs_exist_ok=True)
+    return {}
+
+  monkeypatch.setattr(foundation.foundation_clip, "write", write)
+  holder = subprocess.Popen(
+    [
+      sys.executable,
+      "-c",
+      "import fcntl, os, sys\n"
+      "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+      "print('held', flush=True)\n"
+      "input()",
+      str(out),
+    ],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert holder.stdout.readline() == "held\n"
+  train = threading.Thread(
+    target=foundation.train_foundation,
+    args=(WORLD, out, config, ["teacher_clip"]),
+  )
+  train.start()
+  train.join(1)
+  assert train.is_alive() and left.exists()
+  holder.kill()
+  holder.wait()
+  train.join(60)
+  (during,) = made
+  assert ".teacher_clip.abcd" not in during
+  assert {p.name for p in out.iterdir()} == {other.name, "teacher_clip"}
+
+
+@pytest.mark.parametrize(
+  ("content", "told"),
+  [
+    ("[]", "expected an object"),
+    ('{"fingerprint": 3, "scores": {}}', "fingerprint is 3"),
+    ('{"fingerprint": "x"}', "scores is missing"),
+    ("{", "cut off"),
+    ("[" * 100_000, "nested too deeply"),
+  ],
+)
+def test_a_broken_record_is_told(tmp_path, content, told):
+  folder = tmp_path / "teacher_clip"
+  folder.mkdir()
+  (folder / "foundation.json").write_text(content)
+  with pytest.raises(InputError, match=told):
+    foundation.train_foundation(
+      WORLD, tmp_path, foundation.FoundationConfig.debug()
+    )
+  with pytest.raises(InputError, match=told):
+    foundation.zero_shot(folder)
 
 
 def test_command_line_refuses_with_a_remedy(folders, capsys):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from input_pipeline import schema
+from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   CLIP_LOGITS,
   PARTS,
@@ -20,6 +21,7 @@ from input_pipeline.feature_cache import (
 )
 from input_pipeline.feature_cache.int8 import INT8, LEVELS, scale_name
 from mipd_jax import sharding
+from mipd_jax.teachers import hf_weights
 from mipd_jax.teachers.labels import TextEncoder
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class Encoders:
     self._teacher_params = jax.device_put(
       teacher.params, teacher.shardings(mesh)
     )
+    self._names = {
+      **dict.fromkeys((STUDENT, CLIP_LOGITS), student.name),
+      **dict.fromkeys((TEACHER, VERB_LOGITS), teacher.name),
+      TEXT: text.name,
+    }
     self._clip_text = jax.device_put(bank[CLIP_VERB_TEXT], whole)
     self._programs = {
       "student": _Program(student_view(student, dtype)),
@@ -122,6 +129,38 @@ class Encoders:
       batch = self._put(ids=texts[0], mask=texts[1])
       features |= run["read"](self._text_params, batch)
     return features
+
+  def check(
+    self, part: str, rows: Mapping[str, np.ndarray], images: Sequence[str]
+  ) -> None:
+    """Stops at features that are NaN or infinite.
+
+    Looks at what was fetched to be written, so it waits for nothing. Tokens
+    stored as int8 show it in their scales.
+
+    Args:
+      part: of `feature_cache.PARTS`.
+      rows: its fields, name -> [B, ...], on the host.
+      images: the names of the B images.
+
+    Raises:
+      InputError: names the encoder and the first such image.
+    """
+    for name, values in rows.items():
+      if hf_weights.all_finite(values):
+        continue
+      bad = [
+        image
+        for image, row in zip(images, values, strict=True)
+        if not hf_weights.all_finite(row)
+      ]
+      what = "the rationales of image" if part == TEXT else "image"
+      raise InputError(
+        f"{self._names[part]} gives NaN or infinite {name} for {what} "
+        f"{bad[0]} and {len(bad) - 1} others of its batch",
+        "check the encoder's weights and config.json; where its numbers are "
+        "too large for the dtype, use float32 or bfloat16",
+      )
 
   def _put(self, **batch: np.ndarray) -> dict[str, jax.Array]:
     return sharding.put_batch(self._mesh, batch)

@@ -17,18 +17,20 @@ definition; each folder's foundation.json has its own.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from input_pipeline import commands, json_files
 from input_pipeline.errors import InputError
 from input_pipeline.small_world import lessons
 from input_pipeline.small_world.captions import CaptionConfig
@@ -56,6 +58,7 @@ MODELS = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2, LANGUAGE_MODEL)
 STANDARD = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2)
 _VERSION = 1  # raise it when the same settings give other weights
 _RECORD = "foundation.json"
+_REMEDY = "give another folder with --out, or delete this one"
 
 # (folder) -> measured scores; fills the folder.
 Write = Callable[[pathlib.Path], dict[str, Any]]
@@ -179,11 +182,16 @@ def train_foundation(
   wanted = [name for name in MODELS if name in models]
   folders = {name: pathlib.Path(out) / name for name in wanted}
   prints = {n: _fingerprint(world_config, config, n) for n in wanted}
-  todo = [n for n in wanted if not _is_complete(folders[n], prints[n])]
-  if todo:
-    trainer = _Trainer(lessons.draw(world_config), config, pathlib.Path(out))
-    for name in todo:
-      _make(folders[name], prints[name], trainer.writer(name))
+  done = [_is_complete(folders[n], prints[n]) for n in wanted]
+  if all(done):
+    return folders
+  with _alone(pathlib.Path(out)):
+    # Another process may have made some in the meantime.
+    todo = [n for n in wanted if not _is_complete(folders[n], prints[n])]
+    if todo:
+      trainer = _Trainer(lessons.draw(world_config), config, pathlib.Path(out))
+      for name in todo:
+        _make(folders[name], prints[name], trainer.writer(name))
   return folders
 
 
@@ -255,25 +263,53 @@ def _fingerprint(
   return hashlib.sha256(text.encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def _alone(out: pathlib.Path) -> Iterator[None]:
+  """One process at a time; removes what killed ones have left in `out`.
+
+  Holds the system's lock on the folder, which ends with the process: so
+  whatever is unfinished when the lock is ours has no owner any more. Where
+  the file system knows no locks, leftovers stay.
+  """
+  out.mkdir(parents=True, exist_ok=True)
+  handle = os.open(out, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f"{out}: waiting for another process that trains models there")
+      fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+      yield
+      return
+    for name in MODELS:
+      for left in out.glob(f".{name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    yield
+  finally:
+    os.close(handle)
+
+
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:
-  return json.loads((folder / _RECORD).read_text())
+  path = folder / _RECORD
+  if not path.exists():
+    raise InputError(
+      f"{folder} is in the way: not a small foundation model", _REMEDY
+    )
+  return json_files.read(
+    path, {"fingerprint": str, "scores": {str: object}}, _REMEDY
+  )
 
 
 def _is_complete(folder: pathlib.Path, fingerprint: str) -> bool:
   if not folder.exists():
     return False
-  try:
-    found = _read_record(folder)["fingerprint"]
-  except (OSError, ValueError, KeyError) as error:
-    raise InputError(
-      f"{folder} is in the way: not a small foundation model",
-      "give another folder with --out, or delete this one",
-    ) from error
+  found = _read_record(folder)["fingerprint"]
   if found != fingerprint:
     raise InputError(
       f"{folder} was trained from other settings (another world or another "
       f"configuration: {found[:12]}, wanted {fingerprint[:12]})",
-      "give another folder with --out, or delete this one",
+      _REMEDY,
     )
   return True
 
@@ -301,8 +337,8 @@ def main(arguments: list[str] | None = None) -> int:
     description="Train the foundation models of a small world.",
   )
   parser.add_argument("--out", required=True, help="folder for the models")
-  parser.add_argument("--world_seed", type=int, default=0)
-  parser.add_argument("--seed", type=int, default=0, help="of the training")
+  parser.add_argument("--world_seed", type=_seed, default=0)
+  parser.add_argument("--seed", type=_seed, default=0, help="of the training")
   parser.add_argument("--tiny_world", action="store_true")
   parser.add_argument(
     "--debug", action="store_true", help="20 steps of tiny models"
@@ -318,15 +354,22 @@ def main(arguments: list[str] | None = None) -> int:
   world = WorldConfig.tiny if given.tiny_world else WorldConfig
   base = FoundationConfig.debug() if given.debug else FoundationConfig()
   config = dataclasses.replace(base, seed=given.seed)
-  try:
+
+  def train() -> None:
     train_foundation(
       world(seed=given.world_seed), given.out, config, given.models
     )
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  return 0
+
+  return commands.guarded(train)
+
+
+def _seed(text: str) -> int:
+  """For argparse: a whole number of 0 to 2**32 - 1."""
+  seed = int(text)
+  if not 0 <= seed < 2**32:
+    raise argparse.ArgumentTypeError(f"{seed} is not between 0 and 2**32 - 1")
+  return seed
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

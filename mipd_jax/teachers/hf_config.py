@@ -24,13 +24,25 @@ _MOST_LAYERS, _MOST = 1000, 2**26
 
 # Fields beyond a class's own that no arithmetic depends on.
 _HARMLESS = frozenset(
-  "auto_map dtype torch_dtype model_type architectures transformers_version "
-  "transformers.js_config output_past n_positions task_specific_params "
-  "text_config_dict vision_config_dict gradient_checkpointing use_cache "
-  "is_llama_config pretraining_tp projection_dim initializer_range "
-  "initializer_factor image_text_hidden_size license tokenizer_class "
-  "model_max_length id2label label2id torchscript use_bfloat16 "
-  "vocab_size_or_config_json_file".split()
+  """
+  auto_map dtype torch_dtype model_type architectures transformers_version
+  transformers.js_config output_past n_positions task_specific_params
+  text_config_dict vision_config_dict gradient_checkpointing use_cache
+  is_llama_config pretraining_tp projection_dim initializer_range
+  initializer_factor image_text_hidden_size license tokenizer_class
+  model_max_length id2label label2id torchscript use_bfloat16
+  vocab_size_or_config_json_file
+  """.split()  # noqa: SIM905 - one name a line would be long
+)
+# Sizes, by any class's name for them.
+_SIZES = frozenset(
+  """
+  hidden_size intermediate_size num_hidden_layers num_attention_heads
+  num_key_value_heads head_dim vocab_size max_position_embeddings d_model d_ff
+  d_kv num_layers num_decoder_layers num_heads ffn_dim image_size patch_size
+  n_embd n_layer n_head projection_dim num_query_tokens encoder_layers
+  decoder_layers encoder_attention_heads decoder_attention_heads
+  """.split()  # noqa: SIM905
 )
 # Fields that classes lack, and the one value that is what is computed.
 _FIXED = {
@@ -119,6 +131,8 @@ def make(kind: Any, content: Mapping[str, Any], path: pathlib.Path) -> Any:
     json_files.check(
       content.get(part), (type(None), {str: object}), f"{path}: {part}", _AGAIN
     )
+    _check_sizes(content.get(part) or {}, str(path), part)
+  _check_sizes(content, str(path))
   try:
     return kind.from_dict(json.loads(json.dumps(content)))
   except Exception as error:  # transformers raises many types
@@ -129,6 +143,26 @@ def make(kind: Any, content: Mapping[str, Any], path: pathlib.Path) -> Any:
     ) from error
 
 
+def _check_sizes(
+  content: Mapping[str, Any], source: str, part: str = ""
+) -> None:
+  """Before transformers' classes divide by them."""
+  for name in _SIZES.intersection(content):
+    value, rule = content[name], LAYERS if "layer" in name else COUNT
+    if value is not None and not rule.fits(value):
+      raise _unfit(source, part, name, value, rule)
+
+
+def _unfit(
+  source: str, part: str, name: str, value: Any, rule: Rule
+) -> InputError:
+  return InputError(
+    f"{source}: {part and part + '.'}{name} is {value!r:.80}, expected "
+    f"{rule.told}",
+    _AGAIN,
+  )
+
+
 def check(
   config: Any, rules: Mapping[str, Rule], source: str, part: str = ""
 ) -> None:
@@ -136,11 +170,7 @@ def check(
   for name, rule in rules.items():
     value = getattr(config, name, None)
     if not rule.fits(value):
-      raise InputError(
-        f"{source}: {part and part + '.'}{name} is {value!r:.80}, expected "
-        f"{rule.told}",
-        _AGAIN,
-      )
+      raise _unfit(source, part, name, value, rule)
 
 
 def check_heads(config: Any, source: str, part: str = "") -> None:

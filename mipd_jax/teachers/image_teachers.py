@@ -158,7 +158,15 @@ class Blip2Teacher:
     batch = sharding.put_batch(mesh, {"pixels": grey})
     score = self.scorer(vocabulary.verbs, {})
     scores = jax.jit(lambda p, b: score(p, self.see(p, **b)))(params, batch)
-    return {TEACHER_VERB_PRIOR: np.asarray(scores)[0]}
+    prior = np.asarray(scores)[0]
+    if not hf_weights.all_finite(prior):
+      verb = vocabulary.verbs[int(np.argmin(np.isfinite(prior)))]
+      raise InputError(
+        f"{self.name} gives the verb {verb!r} a NaN or infinite "
+        "log-likelihood for a grey image",
+        "check its weights and config.json, or use float32 or bfloat16",
+      )
+    return {TEACHER_VERB_PRIOR: prior}
 
   def scorer(
     self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]

@@ -167,9 +167,10 @@ def text_bank(
   classes = np.repeat(np.arange(len(prompts)), [len(g) for g in prompts])
   rows = embed_texts(clip, texts, mesh, max_length, batch_size)
   mean = np.zeros((len(prompts), rows.shape[1]), np.float64)
-  np.add.at(mean, classes, _unit(rows, texts))
+  encoder = getattr(clip, "name", "the text encoder")
+  np.add.at(mean, classes, _unit(rows, texts, encoder))
   names = [group[0] for group in prompts]
-  return _unit(mean, names).astype(np.float32)
+  return _unit(mean, names, encoder).astype(np.float32)
 
 
 def embed_texts(
@@ -209,13 +210,13 @@ def embed_texts(
   return embeddings
 
 
-def _unit(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def _unit(rows: np.ndarray, names: Sequence[str], encoder: str) -> np.ndarray:
   norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
   bad = np.flatnonzero(~(norms[:, 0] > 0) | ~np.isfinite(norms[:, 0]))
   if bad.size:
     raise InputError(
-      f"the text encoder gives {bad.size} texts no direction, the first is "
-      f"{names[bad[0]]!r}",
+      f"{encoder}: the text encoder gives {bad.size} texts no direction (NaN, "
+      f"infinite or zero), the first is {names[bad[0]]!r}",
       "check the text encoder's weights and tokenizer",
     )
   return rows / norms

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+NOT_FINITE = -1  # in place of a token where logits are no numbers
 Params = Any
 
 
@@ -102,6 +103,9 @@ def generate(
 ) -> jax.Array:
   """New tokens of a batch: int32 [B, T], `pad` after a row's end.
 
+  A token is `NOT_FINITE` where a row's logits are NaN or infinite, since
+  every choice among them would be arbitrary; the row ends there.
+
   Args:
     model, params, ids, mask, prefix, new_tokens: see `start`.
     seeds: uint32 [B].
@@ -116,11 +120,15 @@ def generate(
 
   def pick(logits, step):
     known = jnp.arange(logits.shape[-1]) < vocabulary
-    return choose(jnp.where(known, logits, -jnp.inf), seeds, step, temperature)
+    masked = jnp.where(known, logits, -jnp.inf)
+    token = choose(masked, seeds, step, temperature)
+    finite = (jnp.isfinite(logits) | ~known).all(axis=-1)
+    return jnp.where(finite, token, NOT_FINITE)
 
   def put(out, token, done, step):
     token = jnp.where(done, pad, token)
-    done = done | (token[:, None] == ends).any(axis=1)
+    ended = (token[:, None] == ends).any(axis=1)
+    done = done | ended | (token == NOT_FINITE)
     return out.at[:, step].set(token), token, done
 
   def more(state):

@@ -79,7 +79,8 @@ class LanguageModel:
       One text per prompt, without special tokens.
 
     Raises:
-      InputError: a prompt is longer than the model reads.
+      InputError: a prompt is longer than the model reads, or what it makes
+        of one is NaN or infinite.
     """
     run = self._programs.generate(max_new_tokens)
     seeds = np.asarray(seeds, np.uint32)
@@ -94,7 +95,9 @@ class LanguageModel:
       placed = self._put(ids, mask, some, real)
       pending.append((rows, run(self.params, *placed, warmth)))
     for rows, out in pending:  # all batches were started before the first wait
-      decoded = self.tokens.decode(np.asarray(out)[: len(rows)])
+      ids = np.asarray(out)[: len(rows)]
+      self._refuse(prompts, rows, (ids == language_decoding.NOT_FINITE).any(1))
+      decoded = self.tokens.decode(ids)
       for row, text in zip(rows, decoded, strict=True):
         texts[row] = text
     return texts
@@ -116,8 +119,8 @@ class LanguageModel:
       float32 [n].
 
     Raises:
-      InputError: the tokenizer does not tell the answers apart, or a prompt
-        is longer than the model reads.
+      InputError: the tokenizer does not tell the answers apart, a prompt is
+        longer than the model reads, or its scores are NaN or infinite.
     """
     run = self._programs.answer(*self.tokens.first_tokens(yes, no))
     odds = np.zeros(len(prompts), np.float32)
@@ -126,7 +129,20 @@ class LanguageModel:
       pending.append((rows, run(self.params, *self._put(ids, mask))))
     for rows, out in pending:
       odds[rows] = np.asarray(out)[: len(rows)]
+      self._refuse(prompts, rows, ~np.isfinite(odds[rows]))
     return 1 / (1 + np.exp(-odds))
+
+  def _refuse(
+    self, prompts: Sequence[str], rows: np.ndarray, bad: np.ndarray
+  ) -> None:
+    """Raises InputError if a row's logits were NaN or infinite."""
+    if bad.any():
+      prompt = prompts[rows[int(np.argmax(bad))]]
+      raise InputError(
+        f"{self.name} gives NaN or infinite scores for the prompt "
+        f"{prompt!r:.200}",
+        "check its weights and config.json, or use float32 or bfloat16",
+      )
 
   def _batches(
     self, prompts: Sequence[str], new_tokens: int

@@ -60,6 +60,9 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
   kind = content.get("model_type")
   if type(kind) is not str or kind not in CONFIG_MAPPING:
     raise _no_class(path, kind)
+  rope = None
+  if kind in (*hf_fields.LLAMA_KINDS, "gemma"):
+    rope = llama.read_rope(content, str(path))
   config = hf_config.make(CONFIG_MAPPING[kind], content, path)
   # BART and its like are in both; as a whole they are encoder and decoder.
   mappings = [
@@ -70,9 +73,6 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
   if not found and kind not in hf_fields.LLAMA_KINDS:
     raise _no_class(path, kind)
   hf_fields.check_language(config, str(path))
-  rope = None
-  if kind in (*hf_fields.LLAMA_KINDS, "gemma"):
-    rope = llama.read_rope(content, str(path))
   if kind in hf_fields.STRICT:
     heeded = (hf_fields.SCALES, "rope_parameters", "head_dim")
     hf_config.check_known(content, config, str(path), heeded=heeded)

@@ -130,7 +130,7 @@ def _read_kind(
   kinds = [part.pop(name, None) for name in ("rope_type", "type")]
   kinds = [kind for kind in kinds if kind is not None] or ["default"]
   kind = kinds[0]
-  if kinds[-1] != kind or kind not in ROPE_TYPES:
+  if any(one != kind for one in kinds) or kind not in ROPE_TYPES:
     raise InputError(
       f"{source}: the rope type {kind!r:.80} is not known here", _REMEDY
     )

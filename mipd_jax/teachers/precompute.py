@@ -258,12 +258,15 @@ class _Builder:
     split = self.dataset.split(shards[0].split)
     results = shard_work.one_behind(self._encode(split, works, encoders, texts))
     total = sum(work.count for work in works)
+
+    def check(part, rows, indices):
+      encoders.check(part, rows, [split.names[i] for i in indices])
+
     with shard_work.EncodingProgress(split.name, total, encoders) as progress:
       for group in groups:
         count = len(shard_work.batches_of(group, size))
-        shard_work.write(
-          writer, group, itertools.islice(results, count), progress
-        )
+        some = itertools.islice(results, count)
+        shard_work.write(writer, group, some, progress, check)
 
   def _encode(
     self,

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -13,6 +13,9 @@ from input_pipeline.feature_cache import CacheWriter, Shard
 from input_pipeline.progress import Progress
 from mipd_jax import chips
 from mipd_jax.teachers.encoding import Encoders, Features, error_name
+
+# (part, field -> rows, indices of the rows' examples): raises where amiss.
+Check = Callable[[str, Mapping[str, np.ndarray], np.ndarray], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +63,19 @@ def write(
   shards: Sequence[Shard],
   results: Iterator[tuple[Work, Features]],
   progress: "EncodingProgress",
+  check: Check,
 ) -> None:
-  """Writes shards of the same examples from their batches."""
+  """Writes shards of the same examples from their batches.
+
+  `check` sees each batch before it is written, see `Encoders.check`.
+  """
   with contextlib.ExitStack() as stack:
     files = [stack.enter_context(writer.open_shard(s)) for s in shards]
     for work, features in results:
       for shard, file in zip(shards, files, strict=True):
         names = [f.name for f in writer.plan.part_fields(shard.part)]
         rows = {n: np.asarray(features[n])[: work.count] for n in names}
+        check(shard.part, rows, work.indices[: work.count])
         file.write(rows)
         _count_errors(file, names, features, work.count)
       progress.advance(work.count)

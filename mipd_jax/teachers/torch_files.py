@@ -293,17 +293,24 @@ def _put(target: Any, key: Any, value: Any) -> None:
   target[key] = value
 
 
+_VALUES = (
+  "BININT",
+  "BININT1",
+  "BININT2",
+  "LONG1",
+  "BINFLOAT",
+  "BINUNICODE",
+  "SHORT_BINUNICODE",
+  "BINUNICODE8",
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MARK = object()
+
+
 class _Machine:
   """The pickle machine's instructions that PyTorch uses, and no others."""
-
-  _VALUES = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE "
-    "BINUNICODE8".split()
-  )
-  _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-  _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-  _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-  _MARK = object()
 
   def __init__(self) -> None:
     self._stack: list[Any] = []
@@ -327,16 +334,16 @@ class _Machine:
 
   def _do(self, name: str, argument: Any) -> None:
     stack = self._stack
-    if name in self._VALUES:
+    if name in _VALUES:
       stack.append(argument)
-    elif name in self._CONSTANTS:
-      stack.append(self._CONSTANTS[name])
-    elif name in self._EMPTY:
-      stack.append(self._EMPTY[name]())
-    elif name in self._SHORT_TUPLES:
-      stack.append(tuple(self._take(self._SHORT_TUPLES[name])))
+    elif name in _CONSTANTS:
+      stack.append(_CONSTANTS[name])
+    elif name in _EMPTY:
+      stack.append(_EMPTY[name]())
+    elif name in _SHORT_TUPLES:
+      stack.append(tuple(self._take(_SHORT_TUPLES[name])))
     elif name == "MARK":
-      stack.append(self._MARK)
+      stack.append(_MARK)
     elif name == "TUPLE":
       stack.append(tuple(self._to_mark()))
     elif name in ("BINPUT", "LONG_BINPUT"):
@@ -391,13 +398,13 @@ class _Machine:
       raise ValueError("an instruction lacks its values")
     taken = self._stack[-count:]
     del self._stack[-count:]
-    if any(value is self._MARK for value in taken):
+    if any(value is _MARK for value in taken):
       raise ValueError("an instruction lacks its values")
     return taken
 
   def _to_mark(self) -> list[Any]:
     taken = []
-    while (value := self._stack.pop()) is not self._MARK:
+    while (value := self._stack.pop()) is not _MARK:
       taken.append(value)
     return taken[::-1]
 
