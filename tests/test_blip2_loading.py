@@ -143,6 +143,25 @@ def test_an_untied_output_is_a_weight_of_its_own(copy):
     blip2.load(folder)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_t5_saved_by_transformers_5(copy, scaled, own):
+  """`tie_word_embeddings` is true even where the weights have a head."""
+  folder = copy(T5)
+  tensors = tensors_of(folder)
+  head = tensors[SHARED].copy()
+  if own:
+    head = head[::-1].copy()
+    tensors[LANGUAGE + "lm_head.weight"] = head
+    save(folder, tensors)
+  edit_config(folder, "text_config", scale_decoder_outputs=scaled)
+  model = blip2.load(folder)
+  hidden = np.random.default_rng(0).normal(size=(2, head.shape[1])).astype("f4")
+  factor = head.shape[1] ** -0.5 if scaled else 1.0
+  found = model._language.logits(model.params, hidden)
+  np.testing.assert_allclose(found, factor * hidden @ head.T, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", [T5, OPT])
 def test_a_written_checkpoint_is_read_back(tmp_path, case):
   model = fixture.model(case)

@@ -264,6 +264,111 @@ def test_bad_folders(copy, spoil, message):
   assert "Remedy" in str(caught.value)
 
 
+def _edit(path: pathlib.Path, **values) -> None:
+  content = json.loads(path.read_text()) if path.exists() else {}
+  path.write_text(json.dumps(content | values))
+
+
+def _text(folder: pathlib.Path, **values) -> None:
+  content = json.loads((folder / "config.json").read_text())
+  content["text_config"] |= values
+  (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+  ("spoil", "told"),
+  [
+    (
+      lambda f: tokenizer.save_word_level(f, [*WORDS, "more"], 10),
+      "ids up to 8, the embedding has 8 rows",
+    ),
+    (
+      lambda f: tokenizer.save_word_level(f, WORDS[:-1], 10),
+      "CLIP reads a text at .* 7 .* the tokenizer ends texts with 6",
+    ),
+    (lambda f: _text(f, eos_token_id=6), "reads a text at .* 6 in text_config"),
+    (lambda f: _text(f, eos_token_id=99), "reads a text at .* 99 in"),
+    (lambda f: _text(f, vocab_size=7), "up to 7, the embedding has 7 rows"),
+    (
+      lambda f: tokenizer.save_word_level(f, WORDS, 10, begin=False),
+      None,
+    ),
+    (lambda f: _text(f, eos_token_id=2), None),
+    (lambda f: _edit(f / "tokenizer_config.json", pad_token=None), "to fill"),
+    (lambda f: _edit(f / "tokenizer.json", model={}), "no readable tokenizer"),
+    (lambda f: (f / "tokenizer.json").write_text("[]"), "expected an object"),
+    (
+      lambda f: (f / "tokenizer_config.json").write_text("[" * 100_000),
+      "nested too deeply",
+    ),
+    (
+      lambda f: (f / "tokenizer.json").write_bytes(
+        b"\xef\xbb\xbf" + (f / "tokenizer.json").read_bytes()
+      ),
+      "byte order mark",
+    ),
+    (
+      lambda f: _edit(
+        f / "tokenizer_config.json", tokenizer_class="TransfoXLTokenizer"
+      ),
+      "pickled files, which are never read",
+    ),
+    (
+      lambda f: _edit(f / "preprocessor_config.json", image_std=[0, 0, 0]),
+      "image_std",
+    ),
+  ],
+)
+def test_parts_that_do_not_fit_together(copy, spoil, told):
+  spoil(copy)
+  if told is None:
+    clip.load(copy)
+    return
+  with pytest.raises(InputError, match=told) as caught:
+    clip.load(copy)
+  assert str(copy) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "field"),
+  [
+    ("tokenizer_config.json", {"AutoTokenizer": ["evil.Evil", None]}),
+    ("config.json", {"AutoTokenizer": "evil.Evil", "AutoModel": "evil.Evil"}),
+    ("config.json", {"AutoConfig": "evil.Evil", "AutoTokenizer": "evil.Evil"}),
+  ],
+)
+def test_a_folders_own_python_never_runs(copy, monkeypatch, name, field):
+  """Nor is anybody asked: reading standard input fails here."""
+  monkeypatch.chdir(copy)
+  (copy / "evil.py").write_text(
+    "import pathlib\npathlib.Path('EXECUTED').touch()\nclass Evil: pass\n"
+  )
+
+  def asked(*_):
+    raise AssertionError("asked on the terminal")
+
+  monkeypatch.setattr("builtins.input", asked)
+  _edit(copy / name, auto_map=field)
+  if name == "config.json":
+    clip.load(copy)
+  _edit(copy / "tokenizer_config.json", tokenizer_class="Evil")
+  with pytest.raises(InputError, match=r"tokenizer"):
+    clip.load(copy)
+  (copy / "tokenizer_config.json").unlink()
+  (copy / "tokenizer.json").unlink()
+  with pytest.raises(InputError, match=r"tokenizer"):
+    clip.load(copy)
+  assert not (copy / "EXECUTED").exists()
+
+
+def test_pixels_that_the_folder_does_not_normalise(copy, model):
+  _edit(copy / "preprocessor_config.json", do_normalize=False)
+  loaded = clip.load(copy)
+  pixels = np.full((1, 2, 2, 3), 51, np.uint8)
+  np.testing.assert_allclose(loaded.normalise(pixels), 0.2, rtol=1e-6)
+  assert model.mean == hf_config.MEAN
+
+
 def test_unknown_id(monkeypatch):
   with pytest.raises(InputError, match="hf download no/such-clip"):
     clip.load("no/such-clip")

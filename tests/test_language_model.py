@@ -17,6 +17,7 @@ from mipd_jax.teachers import (
   language_decoding,
   language_model,
   language_weights,
+  llama,
 )
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "language_model"
@@ -252,27 +253,118 @@ def test_a_tied_head_is_filled_in_where_flax_wants_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("kind", "values", "told"),
+  ("kind", "values"),
   [
-    ("llama", {"rope_theta": 500000.0}, "rope_theta=500000.0"),
-    (
-      "llama",
-      {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
-      "rope_scaling=",
-    ),
-    ("llama", {"head_dim": 32}, "head_dim=32"),
-    ("mistral", {"rope_theta": 1e6}, "rope_theta=1000000.0"),
+    ("llama", {"rope_theta": 500000.0}),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    ("llama", {"head_dim": 32}),
+    ("mistral", {"rope_theta": 1e6}),
+    ("qwen2", {}),
   ],
 )
-def test_settings_that_flax_passes_over_are_refused(
-  tmp_path, kind, values, told
-):
+def test_settings_that_flax_passes_over_are_heeded(tmp_path, kind, values):
+  """By our own class; see test_llama for its logits."""
   from transformers import AutoConfig
 
   AutoConfig.for_model(kind, **values).save_pretrained(tmp_path)
-  with pytest.raises(InputError, match="does not heed") as caught:
+  assert isinstance(language_weights.build(tmp_path), llama.Llama)
+
+
+def test_settings_that_nobody_heeds_are_refused(tmp_path):
+  from transformers import GemmaConfig
+
+  GemmaConfig(rope_theta=5e5).save_pretrained(tmp_path)
+  with pytest.raises(InputError, match=r"does not heed rope_theta=500000\.0"):
     language_weights.build(tmp_path)
-  assert told in str(caught.value)
+
+
+# What transformers 5 writes, with a head of its own or none, -> the factor on
+# the logits of the golden, whose head is its own and not scaled.
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("head", ["own", "equal", "none"])
+def test_t5_saved_by_transformers_5(copy, scaled, head):
+  """`tie_word_embeddings` is true whatever the weights hold."""
+  folder = copy("t5")
+  before = language_weights.build(folder)
+  params, _ = language_weights.read(folder, before)
+  tensors = _tensors(folder)
+  if head != "own":
+    tensors["lm_head.weight"] = tensors["shared.weight"]
+    kernel = params["shared"]["embedding"].T
+    params["lm_head"]["kernel"] = kernel
+  ids, start = np.array([[5, 6, 7, 2]]), np.array([[0, 9, 10]])
+  wanted = np.asarray(
+    before(ids, decoder_input_ids=start, params=params).logits
+  )
+  if head == "none":
+    del tensors["lm_head.weight"]
+  _save(folder, tensors)
+  _config(
+    folder,
+    tie_word_embeddings=True,
+    scale_decoder_outputs=scaled,
+    transformers_version="5.24.0",
+  )
+  network = language_weights.build(folder)
+  tree, _ = language_weights.read(folder, network)
+  found = network(ids, decoder_input_ids=start, params=tree).logits
+  factor = 16**-0.5 if scaled else 1.0
+  np.testing.assert_allclose(found, wanted * factor, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_that_are_no_numbers_name_the_prompt(models):
+  """A weight made infinite after loading, which refuses such files."""
+  model = models["gpt2"]
+  params = jax.tree.map(lambda leaf: leaf, model.params)
+  row = model.tokens.encode("w7")[0]
+  table = params["transformer"]["wte"]["embedding"]
+  # The token w7 alone; its own logit is one of all rows' logits.
+  params["transformer"]["wte"]["embedding"] = table.at[row].set(np.nan)
+  bad = dataclasses.replace(model, params=params)
+  for ask in (
+    lambda: sample(bad, ["w1", "w7 w1"], [0, 1]),
+    lambda: bad.answer_probability(["w1", "w7 w1"]),
+  ):
+    with pytest.raises(InputError, match="NaN or infinite scores .* 'w"):
+      ask()
+
+
+def test_weights_that_are_no_numbers_are_named(copy):
+  folder = copy("gpt2")
+  tensors = _tensors(folder)
+  tensors["transformer.ln_f.bias"][0] = np.inf
+  _save(folder, tensors)
+  with pytest.raises(InputError, match=r"infinite: transformer\.ln_f\.bias"):
+    _read(folder)
+
+
+@pytest.mark.parametrize(
+  ("case", "values", "told"),
+  [
+    ("gpt2", {"eos_token_id": 29}, "ends with is 29, but the model has 29"),
+    ("gpt2", {"eos_token_id": [2, -1]}, "ends with is -1"),
+    ("gpt2", {"eos_token_id": "2"}, "ends with is '2'"),
+    ("t5", {"decoder_start_token_id": 40}, "begins with is 40"),
+    ("t5", {"decoder_start_token_id": [0]}, r"begins with is \[0\]"),
+    ("t5", {"forced_bos_token_id": 1.5}, "begins with is 1.5"),
+  ],
+)
+def test_special_tokens_are_rows_of_the_embedding(copy, case, values, told):
+  folder = copy(case)
+  path = folder / "generation_config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | values))
+  with pytest.raises(InputError, match=told):
+    language_model.load(folder)
+
+
+def test_an_answer_longer_than_the_positions(models):
+  from types import SimpleNamespace
+
+  network = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=8))
+  model = dataclasses.replace(models["t5"], network=network)
+  assert model._bucket(5, 7) == 8
+  with pytest.raises(InputError, match="has positions for 8"):
+    model._bucket(5, 8)
 
 
 def test_mistral_without_window_sees_everything(tmp_path):

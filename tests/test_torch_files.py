@@ -110,3 +110,179 @@ def test_a_cut_off_file(tmp_path):
   path.write_bytes((GOLDENS / NAME).read_bytes()[:-200])
   with pytest.raises(InputError, match="cut off"):
     TorchFile(path)
+
+
+def _op(value) -> bytes:
+  """A value's own instructions, as pickle writes them."""
+  return pickle.dumps(value, 2)[2:-1]
+
+
+def _name(module: str, name: str) -> bytes:
+  return b"c" + f"{module}\n{name}\n".encode()
+
+
+def _id(kind="FloatStorage", key="0", count=2, what="storage", more=b""):
+  parts = _op(what) + _name("torch", kind) + _op(key) + _op("cpu")
+  return b"(" + parts + _op(count) + more + b"tQ"
+
+
+def _tensor(offset=0, shape=(2,), strides=(1,), storage=None) -> bytes:
+  arguments = b"(" + (storage or _id()) + _op(offset) + _op(shape)
+  arguments += _op(strides) + _op(False) + b"}t"
+  return _name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
+
+
+def _pickle(value: bytes) -> bytes:
+  return b"\x80\x02}" + _op("w") + value + b"s."
+
+
+def _archive(path, pickled: bytes, **members: bytes) -> pathlib.Path:
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", pickled)
+    for name, data in {"data/0": bytes(8), **members}.items():
+      archive.writestr(f"archive/{name}", data)
+  return path
+
+
+def test_a_pickle_of_our_own_is_read(tmp_path):
+  data = np.arange(6, dtype=np.float32).tobytes()
+  pickled = _pickle(_tensor(1, (2, 2), (1, 2), _id(count=6)))
+  with TorchFile(_archive(tmp_path / NAME, pickled, **{"data/0": data})) as f:
+    np.testing.assert_array_equal(f.get_tensor("w"), [[1, 3], [2, 4]])
+
+
+_NESTED = b"".join([b"N", *[b"\x85"] * 100_000])
+_DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
+
+
+@pytest.mark.parametrize(
+  ("pickled", "told"),
+  [
+    (_pickle(_tensor(offset=-2000, shape=(2000,))), "not whole numbers"),
+    (_pickle(_tensor(offset=-(10**10), strides=(10**10,))), "whole numbers"),
+    (_pickle(_tensor(offset=2**70)), "not whole numbers"),
+    (_pickle(_tensor(offset=1)), "larger than its bytes"),
+    (_pickle(_tensor(offset=True)), "not whole numbers"),
+    (_pickle(_tensor(shape=(3,))), "larger than its bytes"),
+    (_pickle(_tensor(shape=(-1,))), "not whole numbers"),
+    (_pickle(_tensor(shape=(2.0,))), "not whole numbers"),
+    (_pickle(_tensor(shape=[2])), "not whole numbers"),
+    (_pickle(_tensor(shape=(2,), strides=(-1,))), "not whole numbers"),
+    (_pickle(_tensor(shape=(2,), strides=())), "1 axes and 0 strides"),
+    (_pickle(_tensor(shape=(1,) * 70, strides=(1,) * 70)), "70 axes"),
+    (_pickle(_tensor(shape=(2**40,), strides=(0,))), "larger than its bytes"),
+    (_pickle(_tensor(shape=(2**40, 0, 2), strides=(1, 1, 1))), None),
+    (_pickle(_tensor(storage=_id(count=3))), "larger than its bytes"),
+    (_pickle(_tensor(storage=_id(count=-1))), "a storage has -1 elements"),
+    (_pickle(_tensor(storage=_id(count="2"))), "a storage has 2 elements"),
+    (_pickle(_tensor(storage=_id(key=0))), "a storage's key is 0"),
+    (_pickle(_tensor(storage=_id(key="../0"))), r"key is \.\./0"),
+    (_pickle(_tensor(storage=_id(key="9"))), "no member archive/data/9"),
+    (_pickle(_tensor(storage=_id(kind="QInt8Storage"))), "QInt8Storage"),
+    (_pickle(_tensor(storage=_id(what="module"))), "else than a storage"),
+    (_pickle(_tensor(storage=_op("storage") + b"Q")), "else than a storage"),
+    (_pickle(_tensor(storage=_op(0))), "not whole numbers"),
+    (_pickle(_tensor() + _tensor() + b"b"), "objects with a state"),
+    (_pickle(_name("os", "system") + b"(" + _op("x") + b"tR"), "os.system"),
+    (_pickle(_op("x") + b")R"), "no function"),
+    (_pickle(_name("torch._utils", "_rebuild_parameter") + b")R"), "arguments"),
+    (_pickle(_name("torch._utils", "_rebuild_tensor_v2") + b"NR"), "no tuple"),
+    (_pickle(b"cos\nsystem\n)\x81"), "NEWOBJ"),
+    (_pickle(b"(cos\nsystem\no"), "OBJ"),
+    (_pickle(b"(ios\nsystem\n"), "INST"),
+    (_pickle(b"\x82\x01"), "EXT1"),
+    (_pickle(b"P1\n"), "PERSID"),
+    (_pickle(b"I7\n"), "holds a pickle's INT"),
+    (_pickle(b"\x8b\xff\xff\xff\x7f"), "LONG4|truncated"),
+    (_pickle(b"Nr\xff\xff\xff\xff"), "not tensors: w"),
+    (_pickle(b"j\xff\xff\xff\xff"), "not a weight file"),
+    (_pickle(_NESTED), "not tensors: w"),
+    (_pickle(_tensor(storage=_DOUBLED + b"Q")), "else than a storage"),
+    (_pickle(_tensor(shape=(2,), strides=(1,), storage=_DOUBLED)), "numbers"),
+    (b"\x80\x02}" + _op("w") + _tensor() + b"s" + _op("w") + b"Ns.", "two ten"),
+    (b"\x80\x02}" + _op(3) + _tensor() + b"s.", "by name"),
+    (b"\x80\x02.", "not a weight file"),
+    (b"\x80\x02R.", "not a weight file"),
+    (b"\x80\x02}(.", "not a dict"),
+    (b"\x80\x02}" + b"q\x00h\x00" + b"s.", "not a weight file"),
+    (b"\x80\x02" + b"}" * (1 << 22) + b".", "more than"),
+  ],
+)
+def test_hostile_pickles(tmp_path, pickled, told):
+  path = _archive(tmp_path / NAME, pickled)
+  if told is None:
+    with TorchFile(path) as file:
+      assert file.get_tensor("w").size == 0
+    return
+  with pytest.raises(InputError, match=told) as caught:
+    TorchFile(path)
+  assert str(path) in str(caught.value)
+
+
+def _compressed(path):
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("archive/data.pkl", _pickle(_tensor()))
+    archive.writestr("archive/data/0", bytes(1 << 20))
+
+
+def _twice(path):
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", _pickle(_tensor()))
+    for _ in range(2):
+      archive.writestr("archive/data/0", bytes(8))
+
+
+def _sized(path, size: int):
+  """The storage's member says another size in the directory."""
+  data = _archive(path, _pickle(_tensor())).read_bytes()
+  at = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+  sizes = size.to_bytes(4, "little") * 2
+  path.write_bytes(data[: at + 20] + sizes + data[at + 28 :])
+
+
+@pytest.mark.parametrize(
+  ("make", "told"),
+  [
+    (_compressed, "compressed"),
+    pytest.param(
+      _twice,
+      "two members",
+      marks=pytest.mark.filterwarnings("ignore:Duplicate name"),
+    ),
+    (lambda p: _sized(p, 2**31), "overlaps|cut off"),
+    (lambda p: _sized(p, 200), "overlaps"),
+    (lambda p: _archive(p, _pickle(_tensor()), **{"../x": b""}), "is named"),
+    (lambda p: _archive(p, _pickle(_tensor()), byteorder=b"big"), "little-end"),
+    (lambda p: _archive(p, _pickle(_tensor()), **{"b/data.pkl": b""}), "2 mem"),
+    (lambda p: p.write_bytes(b""), "cut off"),
+    (lambda p: p.write_bytes(b"PK\x05\x06" + bytes(18)), "0 members"),
+    (lambda p: p.mkdir(), "not a weight file"),
+  ],
+)
+def test_hostile_archives(tmp_path, make, told):
+  path = tmp_path / NAME
+  make(path)
+  with pytest.raises(InputError, match=told):
+    TorchFile(path)
+
+
+def test_damage_is_told_or_changes_nothing(tmp_path):
+  """zip's checksums see a changed byte of a tensor or of the pickle."""
+  path = tmp_path / NAME
+  whole = (GOLDENS / NAME).read_bytes()
+  expected = np.load(GOLDENS / "expected.npz")
+  rng = np.random.default_rng(0)
+  told = 0
+  for _ in range(300):
+    data = bytearray(whole)
+    for place in rng.integers(0, len(data), rng.integers(1, 4)):
+      data[place] ^= 1 << rng.integers(8)
+    path.write_bytes(data)
+    try:
+      with TorchFile(path) as file:
+        for name in file.keys():  # noqa: SIM118 - it is no dict
+          got = file.get_tensor(name).astype(expected[name].dtype)
+          np.testing.assert_array_equal(got, expected[name])
+    except InputError:
+      told += 1
+  assert told > 100

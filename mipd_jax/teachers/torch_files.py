@@ -209,9 +209,10 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     if member.file_size != member.compress_size:
       raise _Refused(f"{name} is stored, but with two sizes")
     found[name] = member
+  # Where one ends at the latest: none, if there is none.
   ordered = sorted(found.values(), key=lambda member: member.header_offset)
   ends = [member.header_offset for member in ordered[1:]] + [size]
-  for member, end in zip(ordered, ends, strict=True):
+  for member, end in zip(ordered, ends, strict=False):
     if member.header_offset + _HEADER + member.file_size > end:
       raise _Refused(f"{member.filename} overlaps what comes after it")
   return found
