@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -387,3 +388,59 @@ def test_mirrored_views_have_features_of_their_own(dataset, cache, tmp_path):
   assert sides[:n] != sides[n:]
   with pytest.raises(InputError, match="dataset"):
     build(dataset, tmp_path / "cache")
+
+
+class _Blinded(fakes.FakeClip):
+  """Sees nothing in one image, or reads nothing in texts."""
+
+  def __init__(self, clip: fakes.FakeClip, *, image=None, part=""):
+    vars(self).update(vars(clip))
+    self._image, self._part = image, part
+
+  def image_features(self, params, pixels):
+    tokens, embedding = super().image_features(params, pixels)
+    if self._image is None:
+      return tokens, embedding
+    far = jnp.abs(pixels.astype(jnp.float32) - self._image).max((1, 2, 3)) > 0
+    if self._part == "logits":
+      return tokens, jnp.where(far[:, None], embedding, jnp.inf)
+    return jnp.where(far[:, None, None], tokens, jnp.nan), embedding
+
+  def text_tokens(self, params, ids, mask):
+    tokens = super().text_tokens(params, ids, mask)
+    return tokens * jnp.nan if self._part in ("words", "texts") else tokens
+
+  def text_embedding(self, params, ids, mask):
+    if self._part == "texts":
+      return super().text_embedding(params, ids, mask)
+    return super().text_tokens(params, ids, mask).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+  ("blind", "part", "dtype", "told"),
+  [
+    ("student", "tokens", "bfloat16", "student_tokens for image"),
+    ("student", "tokens", "int8", "student_tokens"),
+    ("student", "logits", "bfloat16", "clip_logits for image"),
+    ("teacher", "tokens", "bfloat16", "teacher_tokens for image"),
+    ("teacher", "logits", "int8", "verb_logits for image"),
+    ("student", "words", "bfloat16", "rationale_tokens for the rationales of"),
+    ("student", "texts", "bfloat16", "texts no direction .* the first is"),
+  ],
+)
+def test_an_encoder_that_gives_no_numbers_is_stopped(
+  dataset, tmp_path, blind, part, dtype, told
+):
+  """At encoding, with its name and the image's; that shard is not written."""
+  clips = {"student": student(), "teacher": teacher()}
+  clip, split = clips[blind], dataset.split("train")
+  place = 3
+  image = split.letterboxed(np.array([place]), clip.image_size)[0]
+  if part in ("words", "texts"):
+    image, place = None, 0
+  clips[blind] = _Blinded(clip, image=image, part=part)
+  with pytest.raises(InputError, match=told) as caught:
+    build(dataset, tmp_path / "cache", clips=clips.values(), dtype=dtype)
+  message = str(caught.value)
+  assert clip.name in message
+  assert part == "texts" or split.names[place] in message
