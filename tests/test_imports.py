@@ -395,5 +395,7 @@ def test_nothing_names_a_machine_or_downloads_code():
   words = ("/work/", "/tmp/", "trust_remote_code", "urllib.request")
   for name, path in modules():
     text = path.read_text(encoding="utf-8")
+    # Said outright, transformers neither runs such code nor asks.
+    text = text.replace("trust_remote_code=False", "")
     for word in words:
       assert word not in text, f"{name} has {word}"
