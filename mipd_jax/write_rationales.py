@@ -11,9 +11,8 @@ import argparse
 import dataclasses
 import logging
 import pathlib
-import sys
 
-from input_pipeline import ov_swig, swig, vocabulary
+from input_pipeline import atomic, commands, ov_swig, paths, swig, vocabulary
 from input_pipeline.errors import InputError
 from mipd_jax import precision, sharding
 from mipd_jax.rationales import jrg, prompts, store
@@ -68,20 +67,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Command line; returns the exit status: 2 for bad input."""
+  """Command line; returns the exit status.
+
+  Raises:
+    InputError: see `jrg.write_rationales`; `commands.start` tells it.
+  """
   given = _parser().parse_args(arguments)
   logging.basicConfig(level=logging.INFO, format="%(message)s")
-  try:
-    _write(given)
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+  _write(given)
   return 0
 
 
 def _write(given: argparse.Namespace) -> None:
   names = [field.name for field in dataclasses.fields(JrgConfig)]
   config = JrgConfig(**{name: getattr(given, name) for name in names})
+  if paths.is_remote(given.out):
+    raise InputError(
+      f"--out={given.out} is in a bucket", "write here and copy it there"
+    )
+  atomic.check_target(given.out, "--out")
+  atomic.check_folder(pathlib.Path(given.out).parent, "--out")
   folder = pathlib.Path(given.folder)
   texts = store.load_texts(given.given) if given.given else {}
   # Before the dataset is read: a wrong model shows in seconds.
@@ -111,4 +116,4 @@ def _load(given: argparse.Namespace) -> language_model.LanguageModel:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

@@ -9,7 +9,8 @@ import pytest
 from input_pipeline import schema
 from input_pipeline.errors import InputError
 from input_pipeline.swig_record import RATIONALE_KEYS
-from mipd_jax.rationales import jrg, jrg_report, store, templates
+from mipd_jax import write_rationales
+from mipd_jax.rationales import jrg, jrg_report, source, store, templates
 from mipd_jax.rationales.judging import Jrg, JrgConfig
 from tests import jrg_fakes
 from tests.jrg_fakes import WORDS, Split, copyist
@@ -302,10 +303,15 @@ def test_bad_settings(values):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    ("[]", "no object"),
-    ('{"a.jpg": 3}', "has no record"),
-    ('{"a.jpg": {"pos_verb_caption": 3}}', "not text"),
+    ("[]", "expected an object"),
+    ('{"a.jpg": 3}', r"a\.jpg is 3"),
+    ('{"a.jpg": {"pos_verb_caption": 3}}', "pos_verb_caption is 3"),
+    ('{"a.jpg": {"pos_verb_caption": []}}', r"pos_verb_caption is \[\]"),
+    ('{"a.jpg": {"pos_verb_caption": false}}', "pos_verb_caption is False"),
     ('{"a.jpg": {"verb": "x"}}', "no image with a caption"),
+    ('{"a.jpg": {"verb": "x"}', "cut off"),
+    ('{"a.jpg": {}, "a.jpg": {}}', "'a.jpg' twice"),
+    ("[" * 9999, "nested too deeply"),
   ],
 )
 def test_bad_files_of_texts(tmp_path, content, message):
@@ -313,3 +319,81 @@ def test_bad_files_of_texts(tmp_path, content, message):
   path.write_text(content)
   with pytest.raises(InputError, match=message):
     store.load_texts(path)
+
+
+def _records(*texts):
+  return [
+    {
+      "image": f"{i}.jpg",
+      "texts": dict.fromkeys(schema.RATIONALES, text),
+      "notes": {},
+    }
+    for i, text in enumerate(texts)
+  ]
+
+
+def test_parts_keep_every_character_and_line(tmp_path):
+  opened = store.Store(tmp_path / "r.json", {})
+  records = _records("a\u2028b\x85c\nd\re", "é", "")
+  opened.write_part(0, records)
+  names = ["0.jpg", "1.jpg", "2.jpg"]
+  assert opened.read_part(0, names) == records
+  texts = [tuple(record["texts"].values()) for record in records]
+  lines = source.to_lines(tuple(names), texts)
+  assert source.from_lines(lines, names) == texts
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    (lambda lines: lines[:1], r"line 2 is missing|1 lines for 2"),
+    (lambda lines: lines[1:], r"line 1 is|line 1 is of image '1.jpg'"),
+    (lambda lines: lines[::-1], r"line 1 is"),
+    (lambda lines: [*lines, lines[0]], r"line 3 is|3 lines for 2"),
+    (lambda lines: [lines[0], lines[1][:20]], "line 2 is cut off"),
+    (lambda lines: [lines[0], "", lines[1]], "line 2 is cut off"),
+    (lambda lines: [lines[0], "3"], "line 2 is 3, expected an object"),
+    (lambda lines: [lines[0], '{"image": 3}'], "line 2: image is 3"),
+    (
+      lambda lines: [lines[0].replace("glimpse_neg", "x"), lines[1]],
+      r"line 1: (texts\.)?glimpse_neg is missing",
+    ),
+    (lambda lines: [lines[0].replace('"b"', "null"), lines[1]], "line 1: "),
+  ],
+)
+def test_damaged_lines_are_named_and_never_shifted(tmp_path, change, said):
+  names = ["0.jpg", "1.jpg"]
+  opened = store.Store(tmp_path / "r.json", {})
+  opened.write_part(0, _records("b", "b"))
+  (part,) = (tmp_path / "r.json.parts").glob("*.jsonl")
+  lines = change(part.read_text().splitlines())
+  part.write_text("".join(f"{line}\n" for line in lines))
+  with pytest.raises(InputError, match=said) as error:
+    opened.read_part(0, names)
+  assert part.name in error.value.problem and "delete" in error.value.remedy
+  lines = source.to_lines(tuple(names), [("a", "b", "c", "d")] * 2)
+  lines = "".join(f"{line}\n" for line in change(lines.splitlines()))
+  with pytest.raises(InputError, match=said) as error:
+    source.from_lines(lines, names, "cache/train/rationales.jsonl")
+  assert error.value.problem.startswith("cache/train/rationales.jsonl")
+
+
+@pytest.mark.parametrize(
+  "out", ["file/x.json", "folder", "/proc/x.json", "gs://b/x"]
+)
+def test_the_command_tells_first_what_it_cannot_write(
+  tmp_path, out, monkeypatch
+):
+  (tmp_path / "file").write_text("")
+  (tmp_path / "folder").mkdir()
+
+  def never(*_, **__):
+    raise AssertionError("work was done")
+
+  monkeypatch.setattr(write_rationales.ov_swig, "prepare", never)
+  monkeypatch.setattr(write_rationales, "_load", never)
+  where = out if "://" in out else str(tmp_path / out)
+  with pytest.raises(InputError, match=r"--out|is a file|not writable"):
+    write_rationales.main(
+      [f"--folder={tmp_path}", f"--out={where}", "--model=m"]
+    )

@@ -1,6 +1,7 @@
 """Words given at call time: checks, texts, and how they are ranked."""
 
 import dataclasses
+import io
 import logging
 
 import jax
@@ -265,6 +266,13 @@ def test_unicode_words(predictor):
   assert {n.noun for n in found.roles[0].nouns} == set(names)
 
 
+def _archives(*contents):
+  for arrays in contents:
+    stored = io.BytesIO()
+    np.savez(stored, **arrays)
+    yield stored.getvalue()
+
+
 def test_words_are_embedded_once_and_kept_on_disk(tmp_path):
   loads = []
 
@@ -282,9 +290,23 @@ def test_words_are_embedded_once_and_kept_on_disk(tmp_path):
   assert len(loads) == 1
   Texts(load, "r2", mesh, tmp_path).bank([["a photo of rain"]])
   assert len(loads) == 2, "another text encoder's rows were taken"
-  (tmp_path / "words.npz").write_bytes(b"cut off")
-  row = Texts(load, "r1", mesh, tmp_path).bank([["a photo of rain"]])
-  np.testing.assert_allclose(row[0], first[0], atol=1e-6)
+  path = tmp_path / "words.npz"
+  whole = path.read_bytes()
+  keys, width = np.load(path)["keys"], first.shape[1]
+  for content in (
+    *(b"", b"cut off", whole[: len(whole) // 2], whole[:-30], b"x" + whole),
+    *_archives(
+      {"keys": keys},
+      {"keys": keys, "rows": np.zeros((len(keys), width), np.float32)},
+      {"keys": keys, "rows": np.ones((len(keys), width))},
+      {"keys": keys, "rows": np.full((1, width), np.nan, np.float32)},
+      {"keys": np.array([{}], object), "rows": first[:1]},
+      {"keys": keys[0], "rows": first[:1]},
+    ),
+  ):
+    path.write_bytes(content)
+    row = Texts(load, "r1", mesh, tmp_path).bank([["a photo of rain"]])
+    np.testing.assert_allclose(row[0], first[0], atol=1e-6)
   folder = tmp_path / "file"
   folder.write_text("")  # no folder: nothing can be kept there
   row = Texts(load, "r1", mesh, folder).bank([["a photo of rain"]])
@@ -365,6 +387,25 @@ nouns: [man, "no", no, 12, null, Fußball]
     ("verbs:\n  fly: [a, b, c, d, e, f, g]\n", "line 2: .*has 7 roles"),
     ("nouns: [dog\n", "it is no YAML"),
     ("nouns:\n\t- dog\n", "line 2: it is no YAML"),
+    (
+      "nouns:\n- &a [x, x]\n- &b [*a, *a]\n- [*b, *b]\n",
+      r"line 3: the alias \*a is not read",
+    ),
+    ("nouns: &a\n- *a\n", r"line 2: the alias \*a"),
+    ("nouns:\n- !!python/object:os.system x\n", "line 2: the tag .*os.system"),
+    ("nouns:\n- !!binary aGk=\n", "line 2: the tag .*binary"),
+    ("nouns: !!set {dog, cat}\n", "line 1: the tag .*set"),
+    ("nouns:\n- !x dog\n", "line 2: the tag '!x'"),
+    ("verbs:\n  a: &a [b1]\n  c1:\n    <<: *a\n", "line 4: the merge key"),
+    ("nouns: " + "[" * 5000, "line 1: it goes too deep"),
+    ("verbs: " + "{a: " * 5000, "line 1: it goes too deep"),
+    ("nouns:\n- dog\n---\nnouns:\n- cat\n", "it is no YAML"),
+    ('nouns: ["\\UFFFFFFFF"]\n', "it is no YAML"),
+    ('nouns:\n- "\\uD800x"\n', "line 2: .*is no word"),
+    ('verbs:\n  a1: {definition: "x\\0"}\n', "line 2: .*control characters"),
+    ("nouns:\n- 1.5\n- '1.5'\n", "line 3: .*'1.5' stands in line 2"),
+    ("nouns:\n- dog\x01\n", "it is no YAML"),
+    ("nouns: [a1]\n#" + "x" * 5_000_000, "more than 4194304 bytes"),
   ],
 )
 def test_a_wrong_file_of_words_is_told_by_its_line(tmp_path, text, said):
@@ -374,9 +415,24 @@ def test_a_wrong_file_of_words_is_told_by_its_line(tmp_path, text, said):
   assert str(path) in error.value.problem
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_scalars_stay_the_texts_that_were_written(tmp_path, mark, end):
+  given = "yes no on off true 1.5 0x1F 2024-01-01 .nan null 1_000 12:30:45"
+  lines = ["nouns:", *(f"- {name}" for name in given.split()), ""]
+  path = tmp_path / "words.yaml"
+  path.write_bytes(mark + end.join(lines).encode())
+  found = [noun.name for noun in words_file.read(path).nouns]
+  assert found == given.split()
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
   with pytest.raises(InputError, match=r"absent.yaml: No such file"):
     words_file.read(tmp_path / "absent.yaml")
   (tmp_path / "latin.yaml").write_bytes("nouns: [Füße]".encode("latin-1"))
   with pytest.raises(InputError, match=r"latin.yaml: it is not UTF-8"):
     words_file.read(tmp_path / "latin.yaml")
+  with pytest.raises(InputError, match="Is a directory"):
+    words_file.read(tmp_path)
+  with pytest.raises(InputError, match="more than 4194304 bytes"):
+    words_file.read("/dev/zero")

@@ -7,7 +7,6 @@ deleted; a workdir that cannot be written does without.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -84,10 +83,13 @@ class Texts:
   def _read(self) -> dict[str, np.ndarray]:
     try:
       with self._path.open("rb") as file, np.load(file) as arrays:
-        return dict(zip(arrays["keys"].tolist(), arrays["rows"], strict=True))
+        keys, rows = arrays["keys"], arrays["rows"]
+      if keys.ndim != 1 or keys.dtype.kind != "U" or not _are_unit(rows):
+        raise ValueError("it does not hold texts with their embeddings")
+      return dict(zip(keys.tolist(), rows, strict=True))
     except FileNotFoundError:
       return {}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise nearly anything
       logging.warning("%s cannot be read and is made anew: %s", FILE, error)
       return {}
 
@@ -98,6 +100,13 @@ class Texts:
         np.savez(path, keys=keys, rows=rows)
     except OSError as error:
       logging.warning("%s is not kept: %s", self._path, error)
+
+
+def _are_unit(rows: np.ndarray) -> bool:
+  """Whether it is float32 [n, E] of rows of unit length."""
+  if rows.ndim != 2 or rows.dtype != np.float32:
+    return False
+  return bool((abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3).all())
 
 
 def _filled(groups: list[list[str]]) -> list[list[str]]:

@@ -185,7 +185,13 @@ def text_of(value: Any, what: str) -> str:
     raise InputError(
       f"the {what} is {value!r}, not a text", "give a text, or leave it out"
     )
-  return " ".join(unicodedata.normalize("NFC", value).split())
+  text = " ".join(unicodedata.normalize("NFC", value).split())
+  if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+    raise InputError(
+      f"the {what} has control characters or halves of characters",
+      "give a plain text",
+    )
+  return text
 
 
 def _sequence(values: Any, what: str) -> list:

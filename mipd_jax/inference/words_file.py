@@ -9,7 +9,8 @@
     nouns: [man, club, stage]   # or name: what it means
 
 Either part may be left out. Scalars stay the texts that were written ("no",
-"12"), whatever YAML takes them for.
+"12"), whatever YAML takes them for. Aliases, tags and merge keys are refused:
+a file of a few lines could stand for a billion words.
 """
 
 import dataclasses
@@ -23,7 +24,41 @@ from input_pipeline.errors import InputError
 from mipd_jax.inference import words
 
 _PARTS = ("verbs", "nouns")
-_MOST_BYTES = 16 * 2**20
+_MOST_BYTES = 4 * 2**20  # 100,000 words and more
+_DEEPEST = 6  # lists and mappings in each other
+
+
+class _Refused(yaml.MarkedYAMLError):
+  """YAML that is right, and that is not read here."""
+
+
+class _Loader(yaml.SafeLoader):
+  """Composes nodes of plain texts alone, and not too deep."""
+
+  _depth = 0
+
+  def compose_node(self, parent, index):
+    event = self.peek_event()
+    problem = ""
+    if isinstance(event, yaml.AliasEvent):
+      problem = f"the alias *{event.anchor} is not read: write the words out"
+    elif event.tag not in (None, "!", "tag:yaml.org,2002:str"):
+      problem = f"the tag {event.tag!r} is not read: give a plain text"
+    elif isinstance(event, yaml.ScalarEvent) and _is_merge(event):
+      problem = "the merge key << is not read: write the words out"
+    elif self._depth > _DEEPEST:
+      problem = "it goes too deep"
+    if problem:
+      raise _Refused(problem=problem, problem_mark=event.start_mark)
+    self._depth += 1
+    try:
+      return super().compose_node(parent, index)
+    finally:
+      self._depth -= 1
+
+
+def _is_merge(event: yaml.ScalarEvent) -> bool:
+  return event.value == "<<" and event.style is None
 
 
 class _Names(dict):
@@ -90,12 +125,14 @@ def _each(path, part: Any, name: str) -> list:
 
 
 def _parse(path: str | os.PathLike[str]) -> Any:
-  place = paths.path(path)
   try:
-    if place.stat().st_size > _MOST_BYTES:
+    with paths.path(path).open("rb") as file:
+      content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
       raise _error(path, None, f"it has more than {_MOST_BYTES} bytes")
-    text = place.read_text(encoding="utf-8")
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = yaml.compose(content.decode("utf-8-sig"), Loader=_Loader)
+  except InputError:
+    raise
   except OSError as error:
     reason = error.strerror or str(error)
     raise _error(path, None, reason, "name a file of words") from None
@@ -105,22 +142,23 @@ def _parse(path: str | os.PathLike[str]) -> Any:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     line = mark.line + 1 if mark else None
-    raise _error(path, line, f"it is no YAML: {problem}") from None
+    if not isinstance(error, _Refused):
+      problem = f"it is no YAML: {problem}"
+    raise _error(path, line, problem) from None
+  except (ValueError, OverflowError) as error:  # of "\\UFFFFFFFF"
+    raise _error(path, None, f"it is no YAML: {error}") from None
   return _plain(path, node)
 
 
-def _plain(path, node: yaml.Node | None, depth: int = 0) -> Any:
+def _plain(path, node: yaml.Node | None) -> Any:
   """Nodes to texts, lists and mappings; an empty value is None."""
   if node is None:
     return None
-  line = node.start_mark.line + 1
-  if depth > 6:  # also ends aliases that contain themselves
-    raise _error(path, line, "it goes too deep")
   if isinstance(node, yaml.ScalarNode):
     null = node.tag == "tag:yaml.org,2002:null" and not node.style
     return None if null and node.value in ("", "~") else node.value
   if isinstance(node, yaml.SequenceNode):
-    found = _List(_plain(path, item, depth + 1) for item in node.value)
+    found = _List(_plain(path, item) for item in node.value)
     found.lines = [item.start_mark.line + 1 for item in node.value]
     return found
   names = _Names()
@@ -132,7 +170,7 @@ def _plain(path, node: yaml.Node | None, depth: int = 0) -> Any:
     if key.value in names:
       problem = f"{key.value!r} stands in line {names.lines[key.value]} already"
       raise _error(path, line, problem, "give each name once")
-    names[key.value] = _plain(path, value, depth + 1)
+    names[key.value] = _plain(path, value)
     names.lines[key.value] = line
   return names
 

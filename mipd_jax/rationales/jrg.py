@@ -119,17 +119,20 @@ def write_rationales(
       if not store.has_part(index):
         store.write_part(index, jrg.write(run.frames(rows), run.texts(rows)))
         progress.advance(len(rows))
-  return _finish(store, [index for index, _ in run.parts()], records)
+  parts = [
+    (index, [split.names[row] for row in rows]) for index, rows in run.parts()
+  ]
+  return _finish(store, parts, records)
 
 
 def _finish(
   store: Store,
-  parts: Iterable[int],
+  parts: Iterable[tuple[int, Sequence[str]]],
   records: Mapping[str, Mapping[str, Any]] | None,
 ) -> dict[str, Texts]:
   report, texts = jrg_report.Report(), {}
-  for index in parts:
-    written = store.read_part(index)
+  for index, images in parts:
+    written = store.read_part(index, images)
     report.add(written)
     for record in written:
       four = tuple(record["texts"][kind] for kind in schema.RATIONALES)

@@ -6,12 +6,13 @@ what a language model wrote (`jrg`), then templates.
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from input_pipeline import schema
+from input_pipeline import json_files, schema
+from input_pipeline.errors import InputError
 from mipd_jax.rationales import templates
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
   from input_pipeline.vocabulary import Vocabulary
 
 _LOG = logging.getLogger(__name__)
+# A line of the cache, and what to do about a damaged one.
+FORM = {"image": str, **dict.fromkeys(schema.RATIONALES, str)}
+AGAIN = "delete the cache folder and prepare it again: --mode=prepare"
 # The four texts of every image, in the order of `schema.RATIONALES`.
 Texts = list[tuple[str, ...]]
 
@@ -76,10 +80,41 @@ def to_lines(names: tuple[str, ...], texts: Texts) -> str:
   return "\n".join(lines) + "\n"
 
 
-def from_lines(lines: str) -> Texts:
-  """The inverse of `to_lines`, without the names."""
+def from_lines(
+  lines: str, names: Sequence[str], where: str = "the rationales"
+) -> Texts:
+  """The inverse of `to_lines`.
 
-  def four(record: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(record[key] for key in schema.RATIONALES)
+  Args:
+    lines: what that wrote.
+    names: of the images, which the lines must be of, in that order.
+    where: names the file in messages.
 
-  return [four(json.loads(line)) for line in lines.splitlines()]
+  Raises:
+    InputError: a line is damaged, missing, or of another image.
+  """
+  records = read_lines(lines, where, FORM, AGAIN)
+  for number, (record, name) in enumerate(zip(records, names, strict=False), 1):
+    if record["image"] != name:
+      raise InputError(
+        f"{where}, line {number} is of image {record['image']!r}, expected "
+        f"{name!r}",
+        AGAIN,
+      )
+  if len(records) != len(names):
+    raise InputError(
+      f"{where} has {len(records)} lines for {len(names)} images", AGAIN
+    )
+  return [tuple(record[key] for key in schema.RATIONALES) for record in records]
+
+
+def read_lines(text: str, where: str, form: Any, remedy: str) -> list[Any]:
+  """Parses JSON lines; a wrong one is named by its number.
+
+  A line ends at a line feed alone: a text may hold other line separators.
+  """
+  lines = text.removesuffix("\n").split("\n") if text else []
+  return [
+    json_files.parse(line, f"{where}, line {number}", form, remedy)
+    for number, line in enumerate(lines, 1)
+  ]

@@ -18,10 +18,24 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from input_pipeline import atomic, vocabulary
+from input_pipeline import atomic, json_files, schema
 from input_pipeline.errors import InputError
 from input_pipeline.swig_record import RATIONALE_KEYS
+from mipd_jax.rationales import source
 
+# A line of a part; "notes" are the report's.
+_RECORD = {
+  "image": str,
+  "texts": dict.fromkeys(schema.RATIONALES, str),
+  "notes": {
+    str: {
+      "source": str,
+      "attempts": int,
+      "faults": [[str]],
+      "rejected": str,
+    }
+  },
+}
 Record = dict[str, Any]
 Texts = tuple[str, ...]
 
@@ -40,19 +54,16 @@ def load_texts(path: str | os.PathLike) -> dict[str, Texts]:
     InputError: no JSON of that form, or nothing in it.
   """
   path = pathlib.Path(path)
-  content = vocabulary.read_json(path)
   remedy = (
     'give {"img.jpg": {' + ", ".join(f'"{k}": text' for k in RATIONALE_KEYS)
   ) + "}}"
-  if not isinstance(content, dict):
-    raise InputError(f"{path} is no object by image name", remedy)
+  caption = (str, type(None))
   found = {}
-  for image, record in content.items():
-    if not isinstance(record, dict):
-      raise InputError(f"{path}: image {image} has no record", remedy)
-    texts = tuple(record.get(key) or "" for key in RATIONALE_KEYS)
-    if not all(isinstance(text, str) for text in texts):
-      raise InputError(f"{path}: image {image} has captions not text", remedy)
+  for image, record in json_files.read(path, {str: dict}, remedy).items():
+    captions = {key: record.get(key) for key in RATIONALE_KEYS}
+    form = dict.fromkeys(RATIONALE_KEYS, caption)
+    json_files.check(captions, form, f"{path}: image {image}", remedy)
+    texts = tuple(text or "" for text in captions.values())
     if any(texts):
       found[image] = texts
   if not found:
@@ -91,12 +102,13 @@ class Store:
       "give another output file, or delete this one to have it written anew"
     )
     try:
-      found = json.loads(note.read_text())["settings"]
-    except (OSError, ValueError, KeyError) as error:
+      found = json_files.read(note, {"settings": dict})["settings"]
+    except InputError as error:
       raise InputError(
-        f"{place} is in the way: nothing says what it was made from ({error})",
+        f"{place} is in the way: nothing says what it was made from "
+        f"({error.problem})",
         remedy,
-      ) from error
+      ) from None
     keys = {**found, **self._settings}
     differ = [k for k in keys if found.get(k) != self._settings.get(k)]
     if differ:
@@ -118,9 +130,36 @@ class Store:
       lines = (json.dumps(record, ensure_ascii=False) for record in records)
       path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
-  def read_part(self, index: int) -> list[Record]:
-    lines = self._part(index).read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+  def read_part(self, index: int, images: Sequence[str]) -> list[Record]:
+    """The records of a part.
+
+    Args:
+      index: of the part.
+      images: that it has to be of, in their order.
+
+    Raises:
+      InputError: a line is damaged, missing, or of another image.
+    """
+    path = self._part(index)
+    remedy = "delete this file: its images are written again"
+    text = json_files.read_text(path, remedy)
+    records = source.read_lines(text, str(path), _RECORD, remedy)
+    found = [record["image"] for record in records]
+    if found != list(images):
+      place = next(
+        (
+          i
+          for i, pair in enumerate(zip(found, images, strict=False), 1)
+          if pair[0] != pair[1]
+        ),
+        min(len(found), len(images)) + 1,
+      )
+      raise InputError(
+        f"{path} does not hold its {len(images)} images: line {place} is "
+        "missing, of another image, or too many",
+        remedy,
+      )
+    return records
 
   def _part(self, index: int) -> pathlib.Path:
     return self._parts / f"{index:05d}.jsonl"
@@ -157,7 +196,10 @@ class Store:
 
   def texts(self, images: Sequence[str]) -> dict[str, Texts]:
     """The four texts of a complete run's images."""
-    content = vocabulary.read_json(self.out)
+    captions = dict.fromkeys(RATIONALE_KEYS, str)
+    form = dict.fromkeys(images, captions)
+    remedy = "delete this file to have it written anew"
+    content = json_files.read(self.out, form, remedy)
     return {
       image: tuple(content[image][key] for key in RATIONALE_KEYS)
       for image in images

@@ -1,6 +1,5 @@
 """Stage 4: the report, one web page of a run that has been evaluated."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from input_pipeline import feature_cache, paths, schema
+from input_pipeline import feature_cache, json_files, paths, schema
 from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
@@ -26,6 +25,11 @@ PAGE = "report.html"
 # Images of each kind and group, on either side of teacher and student, and of
 # training; at most 40 KB each.
 _EACH, _DIFFERING, _TRAINING = 2, 3, 6
+# What the page reads of results.json.
+_RESULTS = {
+  "models": {str: {str: dict}},
+  "per_verb": {str: {"group": str, "train_images": int}},
+}
 _EVALUATE = "run --mode=eval first, or --mode=all, which does both"
 
 
@@ -196,10 +200,7 @@ def _read_results(workdir: paths.AnyPath) -> dict[str, Any]:
   path = workdir / "results.json"
   if not path.exists():
     raise InputError(f"{path}: no such file", _EVALUATE)
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise InputError(f"{path} is no JSON: {error}", _EVALUATE) from error
+  return json_files.read(path, _RESULTS, _EVALUATE)
 
 
 def _check(

@@ -1,14 +1,14 @@
 """What the report shows of single images: pixels, words, boxes, rationales."""
 
 import collections
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from input_pipeline import feature_cache, schema
+from input_pipeline import feature_cache, json_files, schema
 from input_pipeline.geometry import Letterbox
 from mipd_jax.inference.sentence import sentence
+from mipd_jax.rationales import source
 from mipd_jax.report.drawing import Box
 from mipd_jax.report.html_examples import ExampleView, RoleView
 from mipd_jax.tasks.pictures import noun_word
@@ -159,8 +159,9 @@ def _rationales(
   if not path.exists():
     return found
   with path.open(encoding="utf-8") as lines:
-    for line in lines:
-      record = json.loads(line)
+    for number, line in enumerate(lines, 1):
+      where = f"{path}, line {number}"
+      record = json_files.parse(line, where, source.FORM, source.AGAIN)
       if record["image"] in names:
         found[record["image"]] = tuple(record[k] for k in schema.RATIONALES)
   return found

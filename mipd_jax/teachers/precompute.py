@@ -226,7 +226,8 @@ class _Builder:
 
   def _texts(self, writer: CacheWriter, split: str) -> Texts:
     path = writer.folder / _path(split, feature_cache.RATIONALES)
-    texts = rationale_source.from_lines(path.read_text())
+    names = self.dataset.split(split).names
+    texts = rationale_source.from_lines(path.read_text(), names, str(path))
     self._warn_of_long(texts[:_SAMPLED])
     return texts
 
