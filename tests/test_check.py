@@ -234,3 +234,31 @@ def test_nouns_of_unseen_verbs_explain_a_longer_list(folder, capsys):
   ov_swig.main(["--check", str(folder), "--records-only"])
   out = capsys.readouterr().out
   assert "1 names only in the file (1 are nouns of training images" in out
+
+
+def test_orientation_tags_are_noted_and_explain_an_exchanged_size(
+  folder, capsys
+):
+  """Tags are ignored; whoever drew the boxes may have heeded them."""
+  records = swig_fixture.load(folder / "SWiG_jsons" / "train.json")
+  names = ("jumping_train_0.jpg", "jumping_train_1.jpg")
+  for name, orientation in zip(names, (3, 6), strict=True):
+    path = folder / "images_512" / name
+    with Image.open(path) as image:
+      exif = image.getexif()
+      exif[0x0112] = orientation
+      image.save(path, exif=exif)
+  assert ov_swig.main(["--check", str(folder)]) == 0
+  assert "2 images with an orientation tag" in capsys.readouterr().out
+
+  def exchange(records):
+    for name in (names[1], "cooking_train_0.jpg"):
+      entry = records[name]
+      entry |= {"height": entry["width"], "width": entry["height"], "bb": {}}
+
+  assert all(records[n]["height"] != records[n]["width"] for n in names)
+  _edit(folder, "train", exchange)
+  assert ov_swig.main(["--check", str(folder)]) == 1
+  out = capsys.readouterr().out
+  assert "its orientation tag turns it, and tags are ignored" in out
+  assert "the two are exchanged" in out

@@ -284,3 +284,8 @@ def test_command_line(tmp_path, capsys):
   assert "12 verbs" in capsys.readouterr().out
   assert __main__.main(["--tiny", f"--out={out}"]) == 2
   assert "Remedy" in capsys.readouterr().err
+  for wrong in (f"--out={out}/SWiG_jsons/dev.json/x", "--out=/proc/world"):
+    assert __main__.main(["--tiny", wrong]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+  assert __main__.main(["--tiny", f"--out={out}2", "--seed=-1"]) == 2
+  assert "--seed=-1" in capsys.readouterr().err

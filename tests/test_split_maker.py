@@ -144,6 +144,14 @@ def test_a_split_is_not_overwritten(folder, jsons, capsys):
   assert len(_written(jsons)["unseen"]) == 2
 
 
+def test_help_tells_defaults(capsys):
+  with pytest.raises(SystemExit):
+    split_maker.main(["--help"])
+  said = " ".join(capsys.readouterr().out.split())
+  for default in ("random", "a sixth of all", "none", "0", "refuse"):
+    assert f"(default: {default})" in said
+
+
 def test_the_authors_groups_are_not_to_be_chosen(tmp_path, capsys):
   folder = authors_fixture.write(tmp_path / "swig")
   assert split_maker.main([str(folder), "--unseen=2"]) == 1
@@ -159,6 +167,9 @@ def test_the_authors_groups_are_not_to_be_chosen(tmp_path, capsys):
     ({"method": "list", "unseen": "eating", "rare": "eating"}, ["both lists"]),
     ({"unseen": "many"}, ["--unseen=many", "no number"]),
     ({"unseen": 3, "rare": 3}, ["cannot draw 3 rare and 3 unseen"]),
+    ({"unseen": -2}, ["cannot draw 1 rare and -2 unseen"]),
+    ({"seed": -1}, ["no draw of seed -1"]),
+    ({"seed": 2**128}, ["no draw of seed"]),
   ],
 )
 def test_wrong_choices_are_named(folder, jsons, tmp_path, options, says):

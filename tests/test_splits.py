@@ -74,6 +74,11 @@ def test_draw_depends_on_the_seed_alone(folder):
     ({"version": 2}, ["'version': 1"]),
     ({"unseen": "eating"}, ["'unseen': [verbs]"]),
     ({"sha256": "0" * 64}, ["do not fit", "sha256"]),
+    ({"sha256": 5, "rare": ["pushing", 5]}, ["rare[1] is 5", "a text"]),
+    ({"unseen": ["eating", ["eating"]]}, ["unseen[1] is ['eating']"]),
+    ({"unseen": {"eating": 1}}, ["'unseen': [verbs]"]),
+    ({"unseen": ["Eating"]}, ["'Eating'", "no verb"]),
+    ({"version": float("nan")}, ["'version': 1"]),
   ],
 )
 def test_wrong_lists_are_named(folder, changes, says):

@@ -181,6 +181,123 @@ def _other_letters(jsons):
   (jsons / "verb_indices.txt").write_bytes(b"jumping\n\xff\xfe\n")
 
 
+def _space(change):
+  def damage(jsons):
+    space = swig_fixture.space()
+    change(space["verbs"]["eating"], space["nouns"]["n02084071"], space)
+    swig_fixture.dump(jsons / "imsitu_space.json", space)
+
+  return damage
+
+
+def _set(**fields):
+  return _space(lambda verb, noun, space: verb.update(fields))
+
+
+def _set_noun(**fields):
+  return _space(lambda verb, noun, space: noun.update(fields))
+
+
+def _rename(part, old, new):
+  """Adds a second name."""
+
+  def change(_verb, _noun, space):
+    space[part][new] = space[part][old]
+
+  return _space(change)
+
+
+SHAPES = [
+  (_set(order="agent"), ["verb 'eating': order is 'agent'", "a list"]),
+  (_set(order=3), ["order is 3"]),
+  (_set(order=["agent", 3]), ["order[1] is 3", "a text"]),
+  (_set(order=["agent", ["food"]]), ["order[1] is ['food']"]),
+  (_set(order={"agent": 1}), ["order is {'agent': 1}"]),
+  (_set(order=[]), ["'eating' has 0 roles"]),
+  (_set(order=["agent", "agent"]), ["'agent' and 'agent', which are one"]),
+  (_set(order=["agent", "Agent"]), ["'agent' and 'Agent'", "by capitals"]),
+  (_set(order=["agent", " "]), ["the name ' '", "give each a name"]),
+  (_set(**{"def": ["eat"]}), ["def is ['eat']"]),
+  (_set(abstract=1), ["abstract is 1"]),
+  (_set(roles=["agent"]), ["roles is ['agent']"]),
+  (_set(roles={"agent": "one"}), ["roles.agent is 'one'"]),
+  (_set(roles={"agent": {"def": 5}}), ["role 'agent': def is 5"]),
+  (_set_noun(gloss=5), ["noun 'n02084071': gloss is 5"]),
+  (_set_noun(gloss={"dog": 1}), ["gloss is {'dog': 1}"]),
+  (_set_noun(gloss=["dog", None]), ["gloss[1] is None"]),
+  (_set_noun(**{"def": float("nan")}), ["def is nan"]),
+  (_rename("verbs", "eating", "Eating"), ["'eating' and 'Eating'"]),
+  (_rename("verbs", "eating", "ｅating"), ["'eating' and 'ｅating'"]),
+  (_rename("verbs", "eating", ""), ["among the verbs is the name ''"]),
+  (lambda d: swig_fixture.dump(d / "imsitu_space.json", 5), ["lacks 'verbs'"]),
+  (
+    lambda d: (d / "imsitu_space.json").write_text('{"a":' * 10**5),
+    ["nested too deeply"],
+  ),
+  (
+    lambda d: (d / "imsitu_space.json").write_text("{}", "utf-16"),
+    ["is UTF-16", "save it as UTF-8"],
+  ),
+  (
+    lambda d: (d / "verb_indices.txt").write_text("jumping", "utf-16"),
+    ["verb_indices.txt is UTF-16"],
+  ),
+  (
+    lambda d: (d / "train_classes.csv").write_text("blank;0\noov;1\nPad;2"),
+    ["train_classes.csv line 1: 'blank;0'", "noun,index"],
+  ),
+  (
+    lambda d: (d / "train_classes.csv").write_text("noun,index\nblank,0\n"),
+    ["train_classes.csv line 1: 'noun,index'"],
+  ),
+]
+
+
+@pytest.mark.parametrize(("damage", "says"), SHAPES)
+def test_wrong_shapes_are_named(jsons, damage, says):
+  damage(jsons)
+  with pytest.raises(InputError) as error:
+    vocabulary.load(jsons)
+  assert all(text in str(error.value) for text in says), error.value
+  assert str(error.value).count("Remedy:") == 1
+
+
+def test_nouns_may_differ_by_capitals(jsons):
+  path = jsons / "imsitu_space.json"
+  space = swig_fixture.load(path)
+  space["nouns"] |= {"turkey": {"gloss": "bird"}, "Turkey": {"gloss": "land"}}
+  swig_fixture.dump(path, space)
+  vocabulary.load(jsons)
+  space["nouns"] |= {"caf\u00e9": {"gloss": "a"}, "cafe\u0301": {"gloss": "b"}}
+  swig_fixture.dump(path, space)
+  with pytest.raises(InputError, match="the form of letters alone"):
+    vocabulary.load(jsons)
+
+
+def test_files_of_windows_editors_are_read(jsons):
+  """The mark of UTF-8, both ends of lines, quotation marks of spreadsheets."""
+  before = vocabulary.load(jsons)
+  for path in jsons.iterdir():
+    text = path.read_text()
+    if path.suffix == ".csv":
+      rows = (line.rpartition(",") for line in text.splitlines())
+      text = "\n".join(f'"{name}", {number}' for name, _, number in rows)
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+  assert vocabulary.load(jsons) == before
+
+
+def test_special_classes_are_no_nouns_of_the_space(jsons):
+  """Derived classes have blank, oov and Pad once, in their places."""
+  (jsons / "train_classes.csv").unlink()
+  before = vocabulary.load(jsons).nouns
+  path = jsons / "imsitu_space.json"
+  space = swig_fixture.load(path)
+  for name in ("blank", "oov", "Pad"):
+    space["nouns"][name] = {"gloss": [name]}
+  swig_fixture.dump(path, space)
+  assert vocabulary.load(jsons).nouns == before
+
+
 @pytest.mark.parametrize(
   ("damage", "says"),
   [
