@@ -5,13 +5,12 @@ import io
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image
 
 from input_pipeline.errors import InputError
 
 _ORIENTATION = 0x0112  # of EXIF
-# What Pillow raises for content that is no image, is cut off or is malicious.
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_size(path: pathlib.Path) -> tuple[int, int]:
@@ -57,7 +56,7 @@ def is_turned(content: bytes) -> bool:
   try:
     with Image.open(io.BytesIO(content)) as image:
       return _is_turned(image)
-  except _BROKEN:
+  except Exception:
     return False
 
 
@@ -79,23 +78,57 @@ def _exchanged(
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-  """Decodes to RGB; orientation tags are ignored, as in the annotations.
+  """Decodes to RGB, see `to_rgb`; orientation tags are ignored.
+
+  So do the annotations, which were drawn on the stored pixels.
 
   Raises:
     InputError: the image is broken or cut off.
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
+    found = to_rgb(image)
+    return found.copy() if found is image else found
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Any mode to RGB: transparent is white, 16 bits become 8."""
+  if image.mode == "RGB" and "transparency" not in image.info:
+    return image
+  if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    return _from_numbers(image).convert("RGB")
+  clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+  if not clear and "transparency" not in image.info:
     return image.convert("RGB")
+  if image.mode == "La":  # Pillow knows but this way out
+    image = image.convert("LA")
+  image = image.convert("RGBA")
+  ground = Image.new("RGBA", image.size, "white")
+  ground.alpha_composite(image)
+  return ground.convert("RGB")
+
+
+def _from_numbers(image: Image.Image) -> Image.Image:
+  """Grey values of more than 8 bits: Pillow would cut them at 255."""
+  values = np.asarray(image, np.float32)
+  finite = values[np.isfinite(values)]
+  low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
+  if image.mode == "F" and finite.size:
+    low, high = float(finite.min()), float(finite.max())
+  share = (values - low) / max(high - low, 1e-12)
+  share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
+  return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
   try:
     yield
-  except _BROKEN as error:
-    if isinstance(error, InputError):
-      raise
+  except (InputError, MemoryError):
+    raise
+  # Of content that is no image, is damaged or malicious, Pillow's readers
+  # raise nearly anything (struct.error, IndexError, SyntaxError ...).
+  except Exception as error:
     raise InputError(
-      f"image {name} cannot be decoded: {error}",
+      f"image {name} cannot be decoded: {str(error) or type(error).__name__}",
       "copy or download the image again, or take its record out of the JSON",
     ) from None

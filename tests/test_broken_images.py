@@ -55,6 +55,51 @@ def test_garbled_data_is_found_though_both_ends_are_whole():
         read(broken)
 
 
+RAMP = np.arange(0, 256, dtype=np.uint8).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+  ("stored", "kind", "seen"),
+  [
+    (RAMP, "PNG", RAMP),
+    (RAMP.astype(np.uint16) * 257, "PNG", RAMP),
+    (RAMP.astype(np.int32) * 257, "TIFF", RAMP),
+    (RAMP.astype(np.float32) / 255, "TIFF", RAMP),
+    # Transparent parts are white, as the predictor has them.
+    (np.stack([RAMP, RAMP * 0], -1), "PNG", RAMP * 0 + 255),
+    (np.stack([RAMP] * 3 + [RAMP * 0 + 255], -1), "PNG", RAMP),
+  ],
+)
+def test_all_kinds_of_greys_are_seen(stored, kind, seen):
+  buffer = io.BytesIO()
+  Image.fromarray(stored).save(buffer, kind)
+  image = images.decode(buffer.getvalue(), "a")
+  assert image.mode == "RGB"
+  np.testing.assert_array_equal(np.asarray(image), np.stack([seen] * 3, -1))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP"])
+def test_damage_of_any_kind_is_one_error(kind):
+  """Pillow's readers raise struct.error, IndexError and others."""
+  rng = np.random.default_rng(0)
+  buffer = io.BytesIO()
+  pixels = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+  Image.fromarray(pixels).save(buffer, kind)
+  whole = buffer.getvalue()
+  for _ in range(30):
+    spoilt = np.frombuffer(whole, np.uint8).copy()
+    places = rng.integers(0, min(len(spoilt), 120), 4)
+    spoilt[places] = rng.integers(0, 256, 4)
+    for read in (images.check, images.decode):
+      arguments = (None,) if read is images.check else ()
+      try:
+        read(spoilt.tobytes(), "a", *arguments)
+      except InputError as error:
+        assert "image a cannot be decoded: " in error.problem
+    images.is_turned(spoilt.tobytes())
+
+
 def test_refused_unless_allowed(folder, tmp_path):
   with pytest.raises(InputError, match=r"lacks 1 of 12 .*raining_test_0\.jpg"):
     ov_swig.prepare(folder, tmp_path / "data")

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 
 from input_pipeline import paths
 from input_pipeline.errors import InputError
+from input_pipeline.images import to_rgb
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -187,35 +188,6 @@ def _shrunk(image: Image.Image, name: str) -> Image.Image:
     image = to_rgb(image)
   # Of a thin strip both sides cannot shrink alike; a side keeps one pixel.
   return image.reduce((min(factor, image.width), min(factor, image.height)))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-  """Any mode to RGB: transparent is white, 16 bits become 8."""
-  if image.mode == "RGB" and "transparency" not in image.info:
-    return image
-  if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-    return _from_numbers(image).convert("RGB")
-  clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
-  if not clear and "transparency" not in image.info:
-    return image.convert("RGB")
-  if image.mode == "La":  # Pillow knows but this way out
-    image = image.convert("LA")
-  image = image.convert("RGBA")
-  ground = Image.new("RGBA", image.size, "white")
-  ground.alpha_composite(image)
-  return ground.convert("RGB")
-
-
-def _from_numbers(image: Image.Image) -> Image.Image:
-  """Grey values of more than 8 bits: Pillow would cut them at 255."""
-  values = np.asarray(image, np.float32)
-  finite = values[np.isfinite(values)]
-  low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
-  if image.mode == "F" and finite.size:
-    low, high = float(finite.min()), float(finite.max())
-  share = (values - low) / max(high - low, 1e-12)
-  share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-  return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def _checked(values: Any, name: str) -> np.ndarray:
