@@ -106,7 +106,10 @@ def _notes_on_leaks(
         "training images of unseen verbs, left out", row.entry["verb"], row
       )
       continue
-    texts = (row.entry.get(key) for key in RATIONALE_KEYS)
+    texts = [row.entry.get(key) for key in RATIONALE_KEYS]
+    if any(texts) and not all(texts):
+      lacking = (k for k, t in zip(RATIONALE_KEYS, texts, strict=True) if not t)
+      report.note("rationales of which some are empty", ", ".join(lacking), row)
     named = {n for t in texts if isinstance(t, str) for n in finder.find(t)}
     if named:
       report.note(

@@ -150,6 +150,7 @@ def test_notes_are_no_problems(folder, capsys):
   def change(records):
     del records["jumping_train_0.jpg"]["frames"][0]["agent"]
     records["jumping_train_1.jpg"] |= dict.fromkeys(RATIONALE_KEYS, "eating")
+    records["raining_train_0.jpg"] |= {RATIONALE_KEYS[0]: "it rains"}
     del records["pushing_train_0.jpg"], records["pushing_train_1.jpg"]
 
   _edit(folder, "train", change)
@@ -167,6 +168,8 @@ def test_notes_are_no_problems(folder, capsys):
   out = capsys.readouterr().out
   assert "1 roles an annotator left out" in out
   assert "1 rationales that name unseen verbs, withheld: eating" in out
+  lacking = ", ".join(RATIONALE_KEYS[1:])
+  assert f"1 rationales of which some are empty: {lacking}" in out
   assert "2 images without a record: pushing_train_0.jpg" in out
   assert "1 seen or rare verbs without a training image: pushing" in out
   assert "2 training images of unseen verbs, left out" in out
