@@ -180,11 +180,15 @@ def test_interactions_by_name_in_both_files(tmp_path, capsys):
 def test_interactions_that_count_from_one(tmp_path, capsys):
   names = [f"{i}.jpg" for i in range(6)]
   true = [plain_list()[0] | {"file_name": name} for name in names]
-  one = predictions(hoi=lambda name: number(name) + 1)[0]
-  predicted = [one | {"file_name": name} for name in names]
-  code, _, said = scored(tmp_path, capsys, true, predicted)
-  assert code == 2
-  assert "less one, in 12: it counts from 1" in said
+  for shift, words in (
+    (1, "-1, in 12: the predictions count interactions from 1"),
+    (-1, "+1, in 12: the annotations count interactions from 1"),
+  ):
+    one = predictions(hoi=lambda name, by=shift: number(name) + by)[0]
+    predicted = [one | {"file_name": name} for name in names]
+    code, _, said = scored(tmp_path, capsys, true, predicted)
+    assert code == 2
+    assert words in said
 
 
 def test_logits_as_scores_are_told(tmp_path, capsys):
@@ -378,6 +382,17 @@ def test_classes_with_huge_numbers(tmp_path, key, value, words):
     vocabulary.load(path)
 
 
+def test_public_splits_are_of_hico_dets_interactions(tmp_path):
+  content = json.loads(vocabulary.PACKAGED.read_text())
+  content["interactions"] = content["interactions"][::-1]
+  path = tmp_path / "classes.json"
+  path.write_text(json.dumps(content))
+  others = vocabulary.load(path)
+  with pytest.raises(InputError, match="of HICO-DET's interactions"):
+    splits.load("UV", others)
+  assert not splits.load("full", others).unseen.any()
+
+
 def test_splits_of_another_shape(tmp_path):
   path = tmp_path / "splits.json"
   for content in ([], {"splits": []}, {"splits": {"A": 3}}, 3):
@@ -550,6 +565,21 @@ def test_a_file_that_was_imported_by_another_list(tmp_path, true, wrong):
     detections.compare(found, records, WORDS, "test.json")
 
 
+def test_a_file_without_a_person_is_told(tmp_path):
+  directory = hico_fixture.write(tmp_path / "hico", "upt")
+  records = folder.read_records(folder.find(directory), "test", WORDS)
+  found = {}
+  for name, item in detections.oracle(records).images.items():
+    kept = item.objects != WORDS.person
+    found[name] = detections.ImageDetections.of(
+      item.boxes[kept], item.objects[kept], item.scores[kept]
+    )
+  (note,) = detections.compare(
+    detections.Detections("x", found), records, WORDS, "test.json"
+  )
+  assert "none of 3 boxes is a 'person'" in note
+
+
 def test_boxes_of_a_file_of_detections(tmp_path):
   directory = hico_fixture.write(tmp_path / "hico", "upt")
   records = folder.read_records(folder.find(directory), "test", WORDS)
@@ -600,6 +630,7 @@ def test_detections_in_other_forms(tmp_path, first, words):
     ({"boxes": [[100, 100, 300, 300]] * 2}, "boxes leave their image"),
     ({"labels": [1, 77]}, "label 77 is not in id2label"),
     ({"boxes": None}, "has no 'boxes'"),
+    ({"scores": [0.5, 4.5]}, "give probabilities, not logits"),
   ],
 )
 def test_hugging_face_output_of_another_kind(change, words):

@@ -177,7 +177,6 @@ def _read_upt(path: pathlib.Path, name: str, words: Vocabulary) -> _Raw:
   boxes = parsing.boxes(where, content.get("boxes"), "boxes", 0, None)
   scores = parsing.numbers(where, content.get("scores"), "scores")
   parsing.same_length(where, boxes=boxes, labels=labels, scores=scores)
-  detections.check_scores(where, scores)
   named = bool(labels) and all(isinstance(x, str) for x in labels)
   if named:
     labels = detections.objects(labels, where, words)

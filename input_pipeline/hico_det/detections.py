@@ -207,7 +207,15 @@ def compare(
       agreement.add(
         boxes, item.objects, item.scores, record.boxes, record.objects
       )
-  odd = readings.check(), agreement.check_objects(where)
+  odd = [readings.check(), agreement.check_objects(where)]
+  total = sum(len(item.objects) for item in found.images.values())
+  if total and not any(
+    (item.objects == words.person).any() for item in found.images.values()
+  ):
+    odd.append(
+      f"{where}: none of {total} boxes is a {words.objects[words.person]!r}, "
+      "so no pair can be made of them"
+    )
   return tuple(note for note in odd if note)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import box_readings, parsing
-from input_pipeline.hico_det.detections import ImageDetections
+from input_pipeline.hico_det.detections import ImageDetections, check_scores
 
 
 def pixels(
@@ -58,6 +58,7 @@ def convert(
   chances = parsing.numbers(where, scores, "scores")
   parsing.same_length(where, boxes=found, labels=objects, scores=chances)
   known = np.array([x is not None for x in objects], bool)
+  check_scores(where, chances)
   numbers = np.array([-1 if x is None else x for x in objects], np.int32)
   inside = np.ones(len(found), bool)
   if size is not None:

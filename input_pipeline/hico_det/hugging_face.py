@@ -1,5 +1,6 @@
 """Detections of any object detector of Hugging Face's transformers."""
 
+import collections
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -51,6 +52,12 @@ def from_hugging_face(
       f"{detector}: {len(results)} results, {len(names)} names and "
       f"{len(sizes)} sizes",
       "give one of each per image",
+    )
+  twice = [x for x, n in collections.Counter(names).items() if n > 1]
+  if twice:
+    raise InputError(
+      f"{detector}: the image {twice[0]} is there twice",
+      "give each image once",
     )
   numbers = None
   if id2label is not None:

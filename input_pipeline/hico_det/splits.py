@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.errors import InputError
+from input_pipeline.hico_det import vocabulary
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary, shown
 from input_pipeline.layout import read_json
@@ -84,6 +85,12 @@ def load(
     return ZeroShot(FULL, np.zeros(len(words), bool), "nothing is unseen")
   path = _file(path)
   content = _read(path)
+  if path == PACKAGED and words.names != vocabulary.load().names:
+    raise InputError(
+      f"the public split {name!r} is of HICO-DET's interactions, and these are "
+      "others",
+      f"write a {SPLITS_FILE} for them (docs/hico_det.md), or use {FULL!r}",
+    )
   if name not in content["splits"]:
     known = (FULL, *content["splits"])
     raise InputError(

@@ -41,6 +41,7 @@ from mipd_jax.metrics.hico_det_matching import (
 
 _PAIRS = 1000  # annotated pairs whose best detection is looked at
 _SHIFTED = 5  # of them so many say that interactions count from 1
+_SHIFTS = {-1: "predictions", 1: "annotations"}
 _FORM = "python -m mipd_jax.metrics.hico_det --help shows the form"
 _BOX = "give x1 y1 x2 y2, four finite numbers, with x1 <= x2 and y1 <= y2"
 
@@ -151,8 +152,10 @@ class _Whole:
       "0; if it is the annotations that count from 0, say --box-base=0",
     )
     self._scores = [np.inf, -np.inf]
-    # Annotated pairs whose best detection is right, or right less one.
-    self._pairs = self._right = self._less_one = 0
+    # Annotated pairs with a detection; of the best ones, how many are right
+    # if so much is added to their interaction.
+    self._pairs = 0
+    self._right = dict.fromkeys((0, *_SHIFTS), 0)
 
   def add(self, image: int, found: Detections) -> None:
     if not len(found.score):
@@ -180,20 +183,22 @@ class _Whole:
     for row in np.flatnonzero(on.any(axis=0)):
       own = set(labels[(true == true[row]).all(axis=1)].tolist())
       self._pairs += 1
-      self._right += int(told[row]) in own
-      self._less_one += int(told[row]) - 1 in own
+      for shift in self._right:
+        self._right[shift] += int(told[row]) + shift in own
 
   def check(self) -> list[str]:
     """What is odd; `InputError` where the file cannot be meant so."""
     notes = [self._readings.check()]
-    many = self._less_one >= max(_SHIFTED, self._pairs / 2)
-    if many and self._less_one > 3 * self._right:
-      raise InputError(
-        f"{self._path}: of {self._pairs} annotated pairs with a detection, "
-        f"'hoi' of the best one is right in {self._right}; less one, in "
-        f"{self._less_one}: it counts from 1",
-        "give numbers from 0, or names",
-      )
+    for shift, what in _SHIFTS.items():
+      number = self._right[shift]
+      many = number >= max(_SHIFTED, self._pairs / 2)
+      if many and number > 3 * self._right[0]:
+        raise InputError(
+          f"{self._path}: of {self._pairs} annotated pairs with a detection, "
+          f"'hoi' of the best one is right in {self._right[0]}; {shift:+d}, in "
+          f"{number}: the {what} count interactions from 1",
+          "give numbers from 0, or names",
+        )
     low, high = self._scores
     if low < 0 or high > 1:
       notes.append(
