@@ -200,6 +200,9 @@ class EvalConfig:
       (docs/ablations.md), never by unseen ones.
     beside: work directories of finished runs on the same data, joined by
       commas; their students' rows are shown beside this one's.
+    predictions: file that the student's predictions of the split (or, with
+      --mode=predict, of the given images) are written to, in the form that
+      `python -m mipd_jax.metrics.swig` scores; "" writes none.
   """
 
   batch_size: ranges.Count = 256
@@ -207,6 +210,7 @@ class EvalConfig:
   sheet_examples: ranges.Whole = 12
   trained_bias: float = 0.0
   beside: str = ""
+  predictions: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,6 +319,8 @@ class Config:
     values = json.loads(json.dumps(dataclasses.asdict(self)))
     if self.interactions is None:
       del values["task"], values["interactions"]
+    # Where a copy of the results goes is no part of what was run.
+    del values["eval"]["predictions"]
     return values
 
   def hash(self) -> str:

@@ -35,7 +35,7 @@ TRUTH = (
   schema.IMAGE_SIZE,
 )
 _TRUE = "true_"
-TRUE_VERB = _TRUE + schema.VERB
+TRUE_VERB, TRUE_SIZE = _TRUE + schema.VERB, _TRUE + schema.IMAGE_SIZE
 # (params, batch, banks) -> outputs with VERB_SCORES at least.
 Predict = Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
 
@@ -156,16 +156,16 @@ def is_truth(name: str) -> bool:
 
 
 def frames_of(rows: Mapping[str, np.ndarray]) -> Frames:
-  """What was predicted, of rows with `predicted_roles` and `truth`."""
+  """What was predicted, of rows with `predicted_roles` and TRUE_SIZE."""
   box = swig_scores.predicted_boxes(
-    rows[_BOX], rows[_CONFIDENCE], rows[_TRUE + schema.IMAGE_SIZE]
+    rows[_BOX], rows[_CONFIDENCE], rows[TRUE_SIZE]
   )
   return Frames(np.asarray(rows[_NOUN], np.int32), box)
 
 
 def judge(rows: Mapping[str, np.ndarray]) -> Judged:
   """What is right, of rows with `predicted_roles` and `truth`."""
-  sizes = rows[_TRUE + schema.IMAGE_SIZE]
+  sizes = rows[TRUE_SIZE]
   frames = frames_of(rows)
   true = swig_scores.true_boxes(
     rows[_TRUE + schema.BOXES], rows[_TRUE + schema.BOX_MASK], sizes

@@ -17,6 +17,7 @@ def run(config: Config, mode: str) -> None:
   train.make_mesh(config)  # complains of sizes before anything long
   if mode in ("all", "eval"):
     beside.read(config)  # of runs that are not there
+    evaluate.check(config)  # of files that cannot be written
   if config.teacher.only and mode != "prepare":
     raise InputError(
       f"teacher.only={config.teacher.only!r} asks for a part of the cache, "

@@ -3,10 +3,11 @@
 import jax
 from absl import logging
 
-from input_pipeline import feature_cache
+from input_pipeline import atomic, feature_cache, schema
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.evaluation import predictions
 from mipd_jax.stages import beside
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
@@ -26,6 +27,7 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   """
   task, split = tasks.of(config), config.eval.split
   bias = config.eval.trained_bias
+  check(config)
   others = beside.read(config)
   mesh = train_stage.make_mesh(config)
   model = train_stage.make_model(config, prepared)
@@ -70,7 +72,46 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
       config, prepared, results, student, predict, host_params
     )
     logging.info("%s are in %s.", ", ".join(written), config.workdir)
+  if config.eval.predictions:
+    _write_predictions(
+      *(config, prepared, student, predict, params, banks, mesh)
+    )
   return results
+
+
+def check(config: Config) -> None:
+  """Complains of what `evaluate` could not write; ask before long work."""
+  if config.eval.predictions:
+    atomic.check_target(config.eval.predictions, "--config.eval.predictions")
+
+
+def _write_predictions(
+  config, prepared, student, predict, params, banks, mesh
+) -> None:
+  """Writes what was scored, and the frames of the other listed verbs."""
+  words = prepared.dataset.vocabulary
+  source = train_stage.stored(
+    prepared, config.eval.split, (feature_cache.STUDENT,)
+  )
+  verbs = predictions.listed_verbs(student.verb_scores)
+  listed = predictions.listed_frames(
+    *(predict, params, source, banks, mesh),
+    verbs=verbs,
+    frames=words.frame_array,
+    batch_size=config.eval.batch_size,
+  )
+  if not distributed.is_first():
+    return
+  split = prepared.cache.split(config.eval.split, ())
+  found = predictions.entries(
+    *(words, split.annotations[schema.VERB], student.frames, verbs, listed)
+  )
+  path = config.eval.predictions
+  predictions.write(path, zip(split.names, found, strict=True))
+  logging.info(
+    "Predictions of %s are in %s; python -m mipd_jax.metrics.swig scores them.",
+    *(config.eval.split, path),
+  )
 
 
 def _best_params(config, prepared, model, banks, mesh):

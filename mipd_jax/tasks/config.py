@@ -21,7 +21,7 @@ NOT_READ: dict[str, tuple[str, ...]] = {
     *("loss.scene_distill_form", "loss.verb_kl_prior"),
     *("loss.noun_sum", "loss.noun_closed", "loss.noun_text"),
     *("loss.noun_smoothing", "loss.box", "loss.giou", "loss.confidence"),
-    "eval.trained_bias",
+    *("eval.predictions", "eval.trained_bias"),
   ),
 }
 _TEACHER_BRANCH = (

@@ -1,0 +1,184 @@
+"""A student's predictions of a split, in the form that files are scored in.
+
+`python -m mipd_jax.metrics.swig` scores them (form: `metrics.swig_files`), and
+finds the run's own table: the frame of the true verb is the one that was
+scored, box corners are written as the float64 numbers that were judged, and
+verbs in the order that ranked them.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline import atomic, schema, stream, vocabulary
+from mipd_jax import sharding
+from mipd_jax.evaluation import evaluate
+from mipd_jax.feeding.dequantise import dequantise
+from mipd_jax.metrics.swig_scores import TOP
+
+_LISTED, _FRAMES = "listed_verbs", "frames_of_verbs"
+# One image's verbs, best first, and the fillers of some verbs' roles.
+Filler = dict[str, Any]
+Entry = dict[str, Any]
+
+
+def listed_verbs(verb_scores: np.ndarray) -> np.ndarray:
+  """The best five verbs, or all if there are fewer: int32 [n, k].
+
+  Of equal scores [n, V] the lower index comes first, as where they are ranked.
+  """
+  order = np.argsort(-verb_scores, axis=-1, kind="stable")
+  return order[:, :TOP].astype(np.int32)
+
+
+def listed_frames(
+  predict: evaluate.Predict,
+  params: Any,
+  source: stream.Source,
+  banks: Mapping[str, jax.Array],
+  mesh: jax.sharding.Mesh,
+  *,
+  verbs: np.ndarray,
+  frames: np.ndarray,
+  batch_size: int,
+) -> evaluate.Frames:
+  """What fills the frames of several verbs in each image of a split.
+
+  All processes take part, and all get the result.
+
+  Args:
+    predict: the student, with its params and banks.
+    params: that it predicts with.
+    source: the split.
+    banks: text embeddings.
+    mesh: of all processes.
+    verbs: int32 [n, k], which verbs, by position in the split.
+    frames: int32 [V, R], role ids of every verb, -1 = padding.
+    batch_size: images a step over all devices.
+
+  Returns:
+    Nouns [n, k, R] and boxes [n, k, R, 4].
+  """
+  tables = jax.device_put(
+    {_LISTED: verbs, _FRAMES: frames}, sharding.replicated(mesh)
+  )
+  parts, places = [], []
+  for result, indices, mask in evaluate.results(
+    *(_step(predict), params, source, {**banks, **tables}, mesh),
+    batch_size=batch_size,
+    what="frames of the listed verbs",
+  ):
+    count, listed = int(mask.sum()), verbs.shape[1]
+    rows = {name: np.asarray(x)[mask] for name, x in result.items()}
+    flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in rows.items()}
+    found = evaluate.frames_of(flat)
+    parts.append(
+      (
+        found.noun.reshape(count, listed, -1),
+        found.box.reshape(count, listed, -1, 4),
+      )
+    )
+    places.append(indices[mask])
+  order = np.argsort(np.concatenate(places))
+  nouns, boxes = zip(*parts, strict=True)
+  return evaluate.Frames(
+    np.concatenate(nouns)[order], np.concatenate(boxes)[order]
+  )
+
+
+def _step(predict: evaluate.Predict) -> Callable:
+  """Jits (params, batch, banks) -> rows [B, k, ...] for `frames_of`."""
+
+  def step(params, batch, banks):
+    batch, banks = dequantise(batch), dict(banks)
+    listed = banks.pop(_LISTED)[batch[schema.INDEX]]
+    frames = banks.pop(_FRAMES)
+
+    def fill(verb):
+      roles = frames[verb]
+      asked = {
+        schema.VERB: verb,
+        schema.ROLES: roles,
+        schema.ROLE_MASK: roles >= 0,
+      }
+      found = evaluate.predicted_roles(
+        predict(params, {**batch, **asked}, banks)
+      )
+      return found | {evaluate.TRUE_SIZE: batch[schema.IMAGE_SIZE]}
+
+    # One verb after the other: the memory is that of one evaluation.
+    found = jax.lax.map(fill, listed.T)
+    return {name: jnp.swapaxes(x, 0, 1) for name, x in found.items()}
+
+  return jax.jit(step)
+
+
+def entries(
+  words: vocabulary.Vocabulary,
+  true_verbs: np.ndarray,
+  scored: evaluate.Frames,
+  verbs: np.ndarray,
+  listed: evaluate.Frames,
+) -> Iterable[Entry]:
+  """One entry an image, in the order of the split.
+
+  Args:
+    words: names of verbs, roles and nouns.
+    true_verbs: int [n].
+    scored: the frames of the true verbs, [n, R], as they were scored.
+    verbs: int [n, k], best first.
+    listed: the frames of `verbs`, [n, k, R].
+  """
+  for row, true in enumerate(true_verbs):
+    frames = {
+      words.verbs[verb]: _fillers(
+        words, verb, listed.noun[row, i], listed.box[row, i]
+      )
+      for i, verb in enumerate(verbs[row])
+    }
+    frames[words.verbs[true]] = _fillers(
+      words, true, scored.noun[row], scored.box[row]
+    )
+    yield entry([words.verbs[verb] for verb in verbs[row]], frames)
+
+
+def _fillers(
+  words: vocabulary.Vocabulary, verb: int, nouns: np.ndarray, boxes: np.ndarray
+) -> dict[str, Filler]:
+  """A frame: nouns [R] as ids, boxes [R, 4] in pixels."""
+  return {
+    role: filler(words.nouns[nouns[i]], boxes[i])
+    for i, role in enumerate(words.frame_roles(verb))
+  }
+
+
+def filler(noun: str, box: Sequence[float] | None) -> Filler:
+  """What fills a role; a NaN box is none."""
+  corners = None if box is None else [float(x) for x in box]
+  if corners is not None and np.isnan(corners[0]):
+    corners = None
+  return {"noun": "" if noun == vocabulary.BLANK else noun, "box": corners}
+
+
+def entry(
+  verbs: Sequence[str], frames: Mapping[str, Mapping[str, Filler]]
+) -> Entry:
+  return {"verbs": list(verbs), "frames": dict(frames)}
+
+
+def write(
+  path: str | os.PathLike[str], named: Iterable[tuple[str, Entry]]
+) -> None:
+  """Writes (image name, entry) pairs, a line each; whole or not at all."""
+  with atomic.replacing(path) as temporary:
+    with temporary.open("w", encoding="utf-8") as file:
+      mark = "{\n"
+      for name, content in named:
+        file.write(f"{mark}{json.dumps(name)}: {json.dumps(content)}")
+        mark = ",\n"
+      file.write("\n}\n" if mark != "{\n" else "{}\n")
