@@ -6,9 +6,10 @@ scored, box corners are written as the float64 numbers that were judged, and
 verbs in the order that ranked them.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -175,10 +176,28 @@ def write(
   path: str | os.PathLike[str], named: Iterable[tuple[str, Entry]]
 ) -> None:
   """Writes (image name, entry) pairs, a line each; whole or not at all."""
-  with atomic.replacing(path) as temporary:
-    with temporary.open("w", encoding="utf-8") as file:
-      mark = "{\n"
-      for name, content in named:
-        file.write(f"{mark}{json.dumps(name)}: {json.dumps(content)}")
-        mark = ",\n"
-      file.write("\n}\n" if mark != "{\n" else "{}\n")
+  with writing(path) as add:
+    for name, content in named:
+      add(name, content)
+
+
+@contextlib.contextmanager
+def writing(
+  path: str | os.PathLike[str],
+) -> Iterator[Callable[[str, Entry], None]]:
+  """`write` for entries that come one by one: yields what takes them."""
+  with (
+    atomic.replacing(path) as temporary,
+    temporary.open("w", encoding="utf-8") as file,
+  ):
+    file.write("{")
+    mark = "\n"
+
+    def add(name: str, content: Entry) -> None:
+      nonlocal mark
+      file.write(f"{mark}{json.dumps(name)}: {json.dumps(content)}")
+      mark = ",\n"
+
+    yield add
+    file.write("\n}\n")
+    file.flush()

@@ -130,8 +130,11 @@ class Predictor:
     top_k: int = 5,
     *,
     given: Given = None,
+    every_frame: bool = False,
   ) -> Iterator[Prediction | Failure]:
     """`predict`, one result after the other; a bad image is a `Failure`.
+
+    `every_frame` fills `Prediction.frames`, of each verb that is listed.
 
     Words are checked, and new ones embedded, at once. Memory is bounded by
     the batch, not by the number or the size of images.
@@ -141,9 +144,9 @@ class Predictor:
     lists = self._lists(words or Words())
     verbs = _positions(given, len(images), lists.lexicon)
     jobs = list(zip(images, range(len(images)), verbs, strict=True))
-    return self._results(jobs, lists, top_k)
+    return self._results(jobs, lists, (top_k, every_frame))
 
-  def _results(self, jobs, lists, top_k) -> Iterator[Prediction | Failure]:
+  def _results(self, jobs, lists, options) -> Iterator[Prediction | Failure]:
     """Decodes one batch while the devices look at the one before."""
     waiting = collections.deque()
     with futures.ThreadPoolExecutor(_READERS) as pool:
@@ -151,9 +154,9 @@ class Predictor:
         batch = jobs[start : start + self.batch_size]
         waiting.append([pool.submit(self._read, *job) for job in batch])
         if len(waiting) > 1:
-          yield from self._batch(waiting.popleft(), lists, top_k)
+          yield from self._batch(waiting.popleft(), lists, options)
       while waiting:
-        yield from self._batch(waiting.popleft(), lists, top_k)
+        yield from self._batch(waiting.popleft(), lists, options)
 
   def _read(self, source, index: int, verb: int | None) -> Seen | Failure:
     name = image_lib.name_of(source, index)
@@ -169,10 +172,10 @@ class Predictor:
       verb=verb,
     )
 
-  def _batch(self, reading, lists, top_k) -> Iterator[Prediction | Failure]:
+  def _batch(self, reading, lists, options) -> Iterator[Prediction | Failure]:
     read = [job.result() for job in reading]
     seen = [item for item in read if isinstance(item, Seen)]
-    found = iter(self._runner.run(seen, lists, top_k) if seen else ())
+    found = iter(self._runner.run(seen, lists, *options) if seen else ())
     for item in read:
       yield next(found) if isinstance(item, Seen) else item
 

@@ -1,6 +1,7 @@
 """What a prediction says: plain values, nothing of jax."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from input_pipeline.errors import InputError
@@ -60,6 +61,8 @@ class Prediction:
     roles: of that verb's frame, in its order.
     sentence: the verb's abstract with the nouns put in.
     notes: what was done to the image before ("turned upright").
+    frames: roles of each verb of `verbs`, where they were asked for; they are
+      not part of `to_dict`.
   """
 
   name: str
@@ -70,10 +73,14 @@ class Prediction:
   roles: tuple[RoleGuess, ...]
   sentence: str
   notes: tuple[str, ...] = ()
+  frames: Mapping[str, tuple[RoleGuess, ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def to_dict(self) -> dict[str, Any]:
     """As JSON takes it; `image` is the name."""
     values = dataclasses.asdict(self)
+    del values["frames"]
     return {"image": values.pop("name"), **values}
 
 

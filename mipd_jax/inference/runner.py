@@ -80,9 +80,16 @@ class Runner:
     return Lists(lexicon, *jax.device_put(arrays, self._whole))
 
   def run(
-    self, seen: Sequence[Seen], lists: Lists, top_k: int
+    self,
+    seen: Sequence[Seen],
+    lists: Lists,
+    top_k: int,
+    every_frame: bool = False,
   ) -> list[Prediction]:
-    """Predicts for 1 to `batch_size` images."""
+    """Predicts for 1 to `batch_size` images.
+
+    `every_frame` fills the frames of all verbs that are listed, too.
+    """
     pixels = _padded([item.pixels for item in seen], self.batch_size)
     tokens = self._see(self._clip_params, self._put(pixels=pixels)["pixels"])
     verbs = self._verbs(tokens, lists, top_k)
@@ -92,7 +99,7 @@ class Runner:
     ]
     frames = self._frames(seen, chosen, lists.lexicon)
     roles = self._roles(tokens, frames, lists, top_k)
-    return [
+    found = [
       prediction(
         item,
         chosen[row],
@@ -102,6 +109,29 @@ class Runner:
       )
       for row, item in enumerate(seen)
     ]
+    if not every_frame:
+      return found
+    listed = verbs["verb"][: len(seen)]
+    filled = self._listed(tokens, seen, listed, lists, top_k)
+    return [
+      dataclasses.replace(one, frames=frames)
+      for one, frames in zip(found, filled, strict=True)
+    ]
+
+  def _listed(self, tokens, seen, verbs, lists: Lists, top_k: int):
+    """The frames of the verbs [n, k] of each image, by the verb's name."""
+    lexicon = lists.lexicon
+    filled: list[dict[str, tuple[RoleGuess, ...]]] = [{} for _ in seen]
+    for chosen in verbs.T:
+      if (chosen >= len(lexicon.verbs)).any():  # filler comes last for all
+        break
+      frames = self._frames(seen, chosen, lexicon)
+      roles = self._roles(tokens, frames, lists, top_k)
+      for row, item in enumerate(seen):
+        mine = {key: value[row] for key, value in roles.items()}
+        name = lexicon.verbs[chosen[row]]
+        filled[row][name] = _guesses(item, chosen[row], mine, lexicon)
+    return filled
 
   def _verbs(self, tokens, lists: Lists, top_k: int) -> dict:
     k = min(top_k, len(lists.verb_mask))
@@ -152,16 +182,7 @@ def prediction(
 ) -> Prediction:
   """One image's rows of the programs' output, in words and pixels."""
   name, frame = lexicon.verbs[verb], lexicon.frames[verb]
-  boxes = _boxes(item.place, roles["box"], roles["confidence"])
-  guesses = tuple(
-    RoleGuess(
-      role=role,
-      nouns=_nouns(roles["noun"][i], roles["probability"][i], lexicon),
-      box=boxes[i],
-      confidence=float(1 / (1 + np.exp(-roles["confidence"][i]))),
-    )
-    for i, role in enumerate(frame.roles)
-  )
+  guesses = _guesses(item, verb, roles, lexicon)
   best = {guess.role.lower(): guess.nouns[0].noun for guess in guesses}
   return Prediction(
     name=item.name,
@@ -176,6 +197,22 @@ def prediction(
     roles=guesses,
     sentence=sentence(name, best, frame.abstract),
     notes=item.notes,
+  )
+
+
+def _guesses(
+  item: Seen, verb: int, roles: Mapping[str, np.ndarray], lexicon: Lexicon
+) -> tuple[RoleGuess, ...]:
+  """What fills the frame of a verb, from one image's rows."""
+  boxes = _boxes(item.place, roles["box"], roles["confidence"])
+  return tuple(
+    RoleGuess(
+      role=role,
+      nouns=_nouns(roles["noun"][i], roles["probability"][i], lexicon),
+      box=boxes[i],
+      confidence=float(1 / (1 + np.exp(-roles["confidence"][i]))),
+    )
+    for i, role in enumerate(lexicon.frames[verb].roles)
   )
 
 

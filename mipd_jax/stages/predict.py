@@ -3,8 +3,12 @@
 OUT/predictions.jsonl   one object an image, in the order of the file names
 OUT/pictures/*.jpg      each image with boxes, legend and sentence
 OUT/index.html          shows them all
+
+With --config.eval.predictions=FILE also that file, in the form that
+`python -m mipd_jax.metrics.swig` scores.
 """
 
+import collections
 import contextlib
 import dataclasses
 import glob
@@ -21,6 +25,7 @@ from input_pipeline import atomic, paths
 from input_pipeline.errors import InputError
 from input_pipeline.progress import Progress
 from mipd_jax.config import Config
+from mipd_jax.evaluation import predictions
 from mipd_jax.inference import Failure, Prediction, Predictor, Words, words_file
 from mipd_jax.inference import images as image_lib
 from mipd_jax.report import annotated, gallery
@@ -66,16 +71,24 @@ def predict(config: Config, request: Request) -> None:
   if request.vocabulary:
     words = words_file.read(request.vocabulary)
   atomic.check_folder(request.out, "--out")
+  if scored := config.eval.predictions:
+    atomic.check_target(scored, "--config.eval.predictions")
+    _check_names(files)
   predictor = Predictor.from_workdir(config.workdir, config=config)
   out = paths.path(request.out)
   former, left = _former(out)
-  results = predictor.predict_each(files, words, _TOP_K)
+  results = predictor.predict_each(
+    files, words, _TOP_K, every_frame=bool(scored)
+  )
   entries: list[gallery.Entry] = []
   failed: list[tuple[str, str]] = []
   foreign: list[tuple[str, str]] = []
   with contextlib.ExitStack() as stack:
     lines = stack.enter_context(atomic.replacing(out / PREDICTIONS))
     file = stack.enter_context(lines.open("w", encoding="utf-8"))
+    add = None
+    if scored:
+      add = stack.enter_context(predictions.writing(scored))
     progress = stack.enter_context(Progress("predict", len(files), "images"))
     for number, result in enumerate(results, 1):
       if isinstance(result, Prediction):
@@ -84,6 +97,8 @@ def predict(config: Config, request: Request) -> None:
         logging.warning("%s", result.error.problem)
         kind = foreign if _is_foreign(result, request) else failed
         kind.append((image_lib.shown(result.name), result.reason))
+      if add and isinstance(result, Prediction):
+        add(os.path.basename(result.name), _entry_to_score(result))
       file.write(_line(result))
       file.flush()  # if this run is killed, the next one knows its pictures
       progress.advance()
@@ -112,6 +127,32 @@ def _is_foreign(result: Failure, request: Request) -> bool:
   if os.path.isfile(os.path.expanduser(request.images)):
     return False
   return not image_lib.named_as_image(result.name)
+
+
+def _check_names(files: Sequence[str]) -> None:
+  """Scored files name images as annotations do, without their folders."""
+  count = collections.Counter(map(os.path.basename, files))
+  twice = [name for name, times in count.items() if times > 1]
+  if twice:
+    raise InputError(
+      f"{count[twice[0]]} images are named {image_lib.shown(twice[0])}; "
+      "--config.eval.predictions tells images apart by that name",
+      "give one folder at a time, or rename them",
+    )
+
+
+def _entry_to_score(result: Prediction) -> predictions.Entry:
+  """The verbs that are listed, each with its frame."""
+  frames = {
+    verb: {
+      role.role: predictions.filler(
+        role.nouns[0].class_id or role.nouns[0].noun, role.box
+      )
+      for role in roles
+    }
+    for verb, roles in result.frames.items()
+  }
+  return predictions.entry(list(frames), frames)
 
 
 def _line(result: Prediction | Failure) -> str:
