@@ -20,6 +20,7 @@ from configs import synthetic
 from mipd_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PREDICTIONS = "predictions.json"  # of the run's evaluation, below its folder
 # Files of a run that name folders, or a hash of the config, which names them.
 _NAME_FOLDERS = (
   "cache/made_from.json",
@@ -106,7 +107,8 @@ def run(command: list[str]) -> subprocess.CompletedProcess:
 
 def all_stages(folder: pathlib.Path, workdir: pathlib.Path) -> Pipeline:
   """Runs what is missing of everything below `folder`."""
-  done = run(command(folder, workdir))
+  file = folder / PREDICTIONS
+  done = run(command(folder, workdir, f"--config.eval.predictions={file}"))
   assert done.returncode == 0, done.stderr[-3000:]
   return Pipeline(folder, done)
 

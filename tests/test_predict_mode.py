@@ -44,6 +44,20 @@ def _lines(out: pathlib.Path) -> list[dict]:
   return [json.loads(x) for x in (out / "predictions.jsonl").open()]
 
 
+def _assert_scorable(found: dict, lines: list[dict]) -> None:
+  """Each image's five verbs and their frames, of which the first is shown."""
+  shown = {pathlib.Path(x["image"]).name: x for x in lines if "verb" in x}
+  assert found.keys() == shown.keys()
+  for name, entry in found.items():
+    assert entry["verbs"] == [v["verb"] for v in shown[name]["verbs"]]
+    assert list(entry["frames"]) == entry["verbs"] and len(entry["verbs"]) == 5
+    for role in shown[name]["roles"]:
+      filler = entry["frames"][shown[name]["verb"]][role["role"]]
+      noun = role["nouns"][0]["class_id"]
+      assert filler["noun"] == ("" if noun == "blank" else noun)
+      assert filler["box"] == role["box"]
+
+
 def _test_images(pipeline):  # noqa: F811
   """The prepared run, and paths of its test images in the split's order."""
   config = pipeline.config(pipeline.work)
@@ -85,7 +99,12 @@ def test_the_command_on_a_folder_with_a_bad_image(pipeline, tmp_path):  # noqa: 
     stored.save(images / "20 Füße.png", exif=exif.tobytes())
     size = upright.size
   before = pipeline_fixture.snapshot(pipeline.folder)
-  done = _predict(pipeline, f"--images={images}", f"--out={out}")
+  scored = tmp_path / "scored.json"
+  done = _predict(
+    pipeline,
+    *(f"--images={images}", f"--out={out}"),
+    f"--config.eval.predictions={scored}",
+  )
   assert done.returncode == 2, done.stderr[-3000:]
   assert "1 of 22 images could not be read" in done.stderr
   assert "Traceback" not in done.stderr and "22/22 images" in done.stderr
@@ -99,6 +118,7 @@ def test_the_command_on_a_folder_with_a_bad_image(pipeline, tmp_path):  # noqa: 
   lines = _lines(out)
   names = [pathlib.Path(line["image"]).name for line in lines]
   assert names == sorted(p.name for p in images.iterdir())
+  _assert_scorable(json.loads(scored.read_text()), lines)
   bad = lines.pop(names.index("05x.jpg"))
   assert set(bad) == {"image", "error"} and "no image" in bad["error"]
   turned = lines.pop()

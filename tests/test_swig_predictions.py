@@ -9,14 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import hico_det
 from input_pipeline import boxes, record_parser, schema
+from input_pipeline.errors import InputError
 from input_pipeline.geometry import Letterbox
 from input_pipeline.swig_record import Place
-from mipd_jax import sharding
+from mipd_jax import config as config_lib
+from mipd_jax import sharding, stages
 from mipd_jax.evaluation import evaluate, predictions
 from mipd_jax.metrics import swig, swig_files, swig_scores
 from mipd_jax.models import outputs as out
-from tests import fakes
+from tests import fakes, pipeline_fixture
+from tests.pipeline_fixture import pipeline  # noqa: F401
 
 IMAGES = 70
 UNKNOWN = "n9"  # a noun that is no class
@@ -248,6 +252,45 @@ def test_what_the_file_says(run, records, words):
           assert 0 <= x1 <= x2 <= record["width"]
           assert 0 <= y1 <= y2 <= record["height"]
   assert outside > 10
+
+
+def test_a_finished_run_wrote_what_it_scored(pipeline, capsys):  # noqa: F811
+  """`--mode=all --config.eval.predictions=FILE` as typed, then its table."""
+  jsons = pipeline.folder / "world" / "SWiG_jsons"
+  arguments = [
+    f"--predictions={pipeline.folder / pipeline_fixture.PREDICTIONS}",
+    f"--annotations={jsons / 'test.json'}",
+    f"--groups={jsons / 'ov_splits.json'}",
+  ]
+  assert swig.main(arguments) == 0
+  scored = json.loads(capsys.readouterr().out.splitlines()[-1])
+  results = json.loads((pipeline.work / "results.json").read_text())
+  own = results["models"]["student"]
+  assert scored["harmonic_mean"] == own["harmonic_mean"]
+  for group in (*schema.GROUPS, "all"):
+    for name, value in own[group].items():
+      assert scored[group][name] == pytest.approx(value, rel=1e-12), name
+    for name, value in own["macro"][group].items():
+      macro = scored["macro"][group][name]
+      assert macro == pytest.approx(value, rel=1e-12), name
+
+
+@pytest.mark.parametrize("mode", ["all", "eval"])
+def test_a_file_that_cannot_be_written_is_told_at_once(
+  pipeline, mode, tmp_path
+):  # noqa: F811
+  values = {"eval.predictions": str(tmp_path)}
+  config = pipeline.config(tmp_path / "work", values=values)
+  with pytest.raises(InputError, match=r"--config\.eval\.predictions names a"):
+    stages.run(config, mode)
+  assert not (tmp_path / "work").exists()
+
+
+def test_interactions_have_none():
+  values = hico_det.get_config("debug")
+  values.eval.predictions = "p.json"
+  with pytest.raises(InputError, match=r"eval\.predictions='p\.json' does"):
+    config_lib.unpack(values)
 
 
 def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path):
