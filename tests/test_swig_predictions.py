@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import hico_det
+from configs import hico_det, synthetic
 from input_pipeline import boxes, record_parser, schema
 from input_pipeline.errors import InputError
 from input_pipeline.geometry import Letterbox
@@ -276,13 +276,12 @@ def test_a_finished_run_wrote_what_it_scored(pipeline, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("mode", ["all", "eval"])
-def test_a_file_that_cannot_be_written_is_told_at_once(
-  pipeline, mode, tmp_path
-):  # noqa: F811
-  values = {"eval.predictions": str(tmp_path)}
-  config = pipeline.config(tmp_path / "work", values=values)
+def test_a_file_that_cannot_be_written_is_told_at_once(mode, tmp_path):
+  values = synthetic.get_config("debug")
+  values.workdir = str(tmp_path / "work")
+  values.eval.predictions = str(tmp_path)
   with pytest.raises(InputError, match=r"--config\.eval\.predictions names a"):
-    stages.run(config, mode)
+    stages.run(config_lib.unpack(values), mode)
   assert not (tmp_path / "work").exists()
 
 
