@@ -9,12 +9,12 @@ card and a loader that needs jax and numpy alone; docs/export.md says more.
 import argparse
 import logging
 import pathlib
-import sys
+import shlex
 from collections.abc import Sequence
 
 import jax
 
-from input_pipeline.errors import InputError
+from input_pipeline import commands
 from mipd_jax import sharding
 from mipd_jax.exporting import folder, weights
 from mipd_jax.inference import words_file, workdir
@@ -26,16 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
   """Command line; returns the exit status: 0 done, 2 bad input."""
   given = _parser().parse_args(arguments)
   logging.basicConfig(level=logging.WARNING, format="%(message)s")
-  try:
-    sizes = _export(given)
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+  return commands.guarded(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> None:
+  sizes = _export(given)
   print(f"{given.out}: {sum(sizes.values()) / 2**20:.1f} MiB")
   for name, size in sorted(sizes.items()):
     print(f"  {name:22} {size:>14,}")
-  print(f"Next: python {pathlib.Path(given.out) / 'predict.py'} photo.jpg")
-  return 0
+  script = shlex.quote(str(pathlib.Path(given.out) / "predict.py"))
+  print(f"Next: python {script} photo.jpg")
 
 
 def _export(given: argparse.Namespace) -> dict[str, int]:
@@ -86,4 +86,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

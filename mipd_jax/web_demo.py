@@ -2,19 +2,26 @@
 
   python -m mipd_jax.web_demo --workdir=runs/synthetic [--port=7860]
 
+It is served to this machine alone, and answers only requests that name this
+machine: a page of the network cannot reach it through a visitor's browser.
+Uploads are limited, and kept in a folder that goes when the page is stopped.
 Needs Gradio beside the rest: requirements-demo.txt. docs/web_demo.md says more.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
-import sys
-from collections.abc import Sequence
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from input_pipeline import commands
 from input_pipeline.errors import InputError
 from mipd_jax.inference import Prediction, Predictor
 from mipd_jax.inference import images as image_lib
@@ -27,6 +34,14 @@ if TYPE_CHECKING:
 
 HEADER = ("role", "noun", "probability", "other guesses", "box in pixels")
 HOST = "127.0.0.1"
+_NAMES = (HOST, "localhost")  # by which this machine may be called
+# Of one upload; more pixels than any camera's but a few.
+MOST_BYTES, MOST_PIXELS = 50 * 2**20, 64_000_000
+# Of all uploads and pictures together, above which the oldest go.
+KEPT_BYTES = 256 * 2**20
+_SWEEP, _AGE = 60, 3600  # seconds: how often Gradio deletes what is how old
+_TEMP = "GRADIO_TEMP_DIR"
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})(:[0-9]{1,5})?")
 _FONTS = ("system-ui", "sans-serif")
 _CSS = """
 .problem { border-left: 4px solid #b91c1c; padding: 0.6em 1em; }
@@ -91,12 +106,122 @@ def look(
     if not path:
       raise InputError("there is no image yet", "choose or drop one")
     # First by its own name: the upload's path says nothing to a visitor.
-    picture = image_lib.open_image(path, os.path.basename(path))
+    name = os.path.basename(path)
+    _check_size(path, name)
+    picture = image_lib.open_image(path, name)
     words = verbs_of(verbs or ""), nouns_of(nouns or "")
     result = predictor.predict(path, *words)
   except InputError as error:
     return Shown(message=_message(error))
   return shown(result, picture)
+
+
+def _check_size(path: str, name: str) -> None:
+  """Raises InputError for a file that is too large for a page."""
+  what = ""
+  with contextlib.suppress(OSError):
+    size = os.path.getsize(path)
+    if size > MOST_BYTES:
+      what = f"{size / 2**20:.0f} MiB"
+  if not what:
+    # What is no image, `open_image` says.
+    with (
+      contextlib.suppress(Exception),
+      Image.open(path, formats=image_lib.formats()) as image,
+    ):
+      if image.width * image.height > MOST_PIXELS:
+        what = f"{image.width} x {image.height} pixels"
+  if what:
+    raise InputError(
+      f"{image_lib.shown(name)}: {what} are too many for this page",
+      f"scale it down to {MOST_PIXELS // 10**6} megapixels and "
+      f"{MOST_BYTES // 2**20} MiB or fewer, or use --mode=predict",
+    )
+
+
+class Guard:
+  """Lets through what names this machine, as ASGI middleware.
+
+  A page elsewhere can have a browser here send requests to this port, under a
+  host name of its own that it has point here. Browsers tell that name.
+
+  Args:
+    app: what is guarded.
+    hosts: further names that are let through, "name" or "name:port".
+    folder: of uploads, which is trimmed before each new one.
+  """
+
+  def __init__(self, app: Any, hosts: Sequence[str] = (), folder: str = ""):
+    self._app, self._folder = app, folder
+    self._hosts = {host.casefold() for host in hosts}
+
+  async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] in ("http", "websocket"):
+      told = {key.lower(): value for key, value in scope["headers"]}
+      host = told.get(b"host", b"").decode("latin-1")
+      origin = told.get(b"origin", b"").decode("latin-1")
+      if not (
+        self._is_ours(host, scope)
+        and (not origin or self._is_ours(origin.partition("://")[2], scope))
+      ):
+        await _refuse(scope, send)
+        return
+      if scope.get("method") == "POST" and scope["path"].endswith("/upload"):
+        trim(self._folder)
+    await self._app(scope, receive, send)
+
+  def _is_ours(self, host: str, scope: Any) -> bool:
+    host = host.casefold()
+    name, _, port = host.partition(":")
+    served = (scope.get("server") or (HOST, None))[1]
+    if name in _NAMES and (port or "80") == str(served):
+      return True
+    return host in self._hosts or name in self._hosts
+
+
+async def _refuse(scope: Any, send: Any) -> None:
+  if scope["type"] == "websocket":
+    await send({"type": "websocket.close", "code": 1008})
+    return
+  kind = (b"content-type", b"text/plain; charset=utf-8")
+  said = b"Unknown host. --allow_host=NAME lets one more through.\n"
+  await send({"type": "http.response.start", "status": 403, "headers": [kind]})
+  await send({"type": "http.response.body", "body": said})
+
+
+def trim(folder: str, most: int = KEPT_BYTES) -> None:
+  """Deletes the oldest files below a folder until it holds `most` bytes."""
+  if not folder:
+    return
+  files = []
+  for path in pathlib.Path(folder).rglob("*"):
+    with contextlib.suppress(OSError):
+      if path.is_file() and not path.is_symlink():
+        state = path.stat()
+        files.append((state.st_mtime, state.st_size, path))
+  total = sum(size for _, size, _ in files)
+  for _, size, path in sorted(files):
+    if total <= most:
+      break
+    with contextlib.suppress(OSError):
+      path.unlink()
+      total -= size
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[str]:
+  """A folder of its own for Gradio's files; it goes at the end."""
+  before = os.environ.get(_TEMP)
+  with tempfile.TemporaryDirectory(
+    prefix="mipd-demo-", ignore_cleanup_errors=True
+  ) as folder:
+    os.environ[_TEMP] = folder
+    try:
+      yield folder
+    finally:
+      os.environ.pop(_TEMP)
+      if before is not None:
+        os.environ[_TEMP] = before
 
 
 def shown(result: Prediction, picture: image_lib.Picture) -> Shown:
@@ -145,7 +270,9 @@ def page(predictor: Predictor) -> "gradio.Blocks":
     verbs=len(predictor.vocabulary.verbs),
     nouns=len(predictor.vocabulary.nouns),
   )
-  with gr.Blocks(title="MIPD", analytics_enabled=False) as blocks:
+  with gr.Blocks(
+    title="MIPD", analytics_enabled=False, delete_cache=(_SWEEP, _AGE)
+  ) as blocks:
     gr.Markdown(f"# What is going on, who takes part, and where\n\n{about}")
     with gr.Row():
       with gr.Column(scale=2):
@@ -192,13 +319,21 @@ def page(predictor: Predictor) -> "gradio.Blocks":
   return blocks
 
 
-def launch(blocks: "gradio.Blocks", port: int, *, wait: bool = True) -> str:
+def launch(
+  blocks: "gradio.Blocks",
+  port: int,
+  *,
+  wait: bool = True,
+  hosts: Sequence[str] = (),
+  folder: str = "",
+) -> str:
   """Opens the page to this machine alone, without a look at the network.
 
   Args:
     blocks: of `page`.
     port: 0 takes one that is free.
     wait: whether to return only when it is stopped.
+    hosts, folder: see `Guard`.
 
   Returns:
     Its address.
@@ -207,8 +342,13 @@ def launch(blocks: "gradio.Blocks", port: int, *, wait: bool = True) -> str:
     InputError: the port is taken.
   """
   gr = _gradio()
+  from starlette.middleware import Middleware
+
+  guard = Middleware(Guard, hosts=tuple(hosts), folder=folder)
   try:
     _, url, _ = blocks.launch(
+      app_kwargs={"middleware": [guard]},
+      max_file_size=MOST_BYTES,
       server_name=HOST,
       server_port=port or None,
       prevent_thread_lock=True,
@@ -235,18 +375,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--workdir", required=True, help="of a run that trained")
-  parser.add_argument("--port", type=int, default=7860)
+  parser.add_argument(
+    "--port", type=int, default=7860, help="0 takes a free one; else 7860"
+  )
+  parser.add_argument(
+    "--allow_host",
+    action="append",
+    default=[],
+    metavar="NAME[:PORT]",
+    help="also answer requests to this name, such as that of a tunnel or a "
+    "proxy on this machine; may be repeated",
+  )
   given = parser.parse_args(arguments)
-  try:
+  return commands.guarded(lambda: _serve(given))
+
+
+def _serve(given: argparse.Namespace) -> None:
+  if not 0 <= given.port <= 65535:
+    raise InputError(f"--port={given.port}", "give a number from 0 to 65535")
+  for host in given.allow_host:
+    if not _HOST_NAME.fullmatch(host):
+      raise InputError(
+        f"--allow_host={host!r} is no name of a host",
+        "give it as browsers do: demo.example.org, or localhost:9000",
+      )
+  with scratch() as folder:
     _gradio()  # before the slow part
     predictor = Predictor.from_workdir(given.workdir, batch_size=1)
     # Compiles, so that the first visitor need not wait.
     predictor.predict(np.full((8, 8, 3), 127, np.uint8))
-    launch(page(predictor), given.port)
-  except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  return 0
+    launch(page(predictor), given.port, hosts=given.allow_host, folder=folder)
 
 
 def _gradio() -> Any:
@@ -271,3 +429,7 @@ def _message(error: InputError) -> str:
 
 def _listed(given: str) -> list[str]:
   return [word.strip() for word in given.split(",") if word.strip()]
+
+
+if __name__ == "__main__":
+  commands.start(main)

@@ -202,6 +202,10 @@ def test_the_script_names_what_it_cannot_read(exported, tmp_path, capsys):
     assert second["image"] == str(good) and second["verb"]
     assert script.main([str(good)]) == 0
   assert script.main([]) == 2 and script.main(["--help"]) == 0
+  for content in ("{", "[]", "{}", '{"format": 2}'):
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(ValueError, match=r"labels\.json"):
+      script.Student(tmp_path)
   assert "photo.jpg" in capsys.readouterr().err
 
 
@@ -234,7 +238,7 @@ def test_the_card_says_what_is_known(tmp_path):
 
   said = text()
   assert "was not evaluated" in said and "Unknown" in said
-  assert "| load.py | 1,234 |" in said and "5 verbs, 9 nouns" in said
+  assert "| load.py | 1,234 |" in said and "5 verbs, 8 nouns" in said
   scores = {"images": 7, "verb_top1": 43.21}
   results = {
     "dataset": "world",
@@ -338,11 +342,18 @@ def test_lists_shorter_than_the_guesses_get_filler():
     (["--out={}/x", "--top_k=0"], "top_k is 0"),
     (["--out={}/x", "--vocabulary={}/none.yaml"], "none.yaml"),
     (["--out={}/x"], "is no work directory"),
+    (["--out={}/taken/file"], "is a file"),
+    (["--out={}/taken/file/x"], "is a file"),
+    (["--out={}/dangling"], "is a link to nothing"),
+    (["--out=/proc/x"], "cannot be written"),
+    (["--out={}/" + "x" * 300], "too long"),
+    (["--out=s3://bucket/x"], "is in a bucket"),
   ],
 )
 def test_bad_input_is_told_before_any_work(tmp_path, capsys, arguments, said):
   (tmp_path / "taken").mkdir()
   (tmp_path / "taken" / "file").touch()
+  (tmp_path / "dangling").symlink_to("absent")
   flags = [argument.format(tmp_path) for argument in arguments]
   assert export.main([f"--workdir={tmp_path}/work", *flags]) == 2
   assert said in capsys.readouterr().err

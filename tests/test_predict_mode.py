@@ -14,7 +14,7 @@ from PIL import Image
 from input_pipeline import buckets, feature_cache
 from input_pipeline.errors import InputError
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.inference import Predictor
+from mipd_jax.inference import Predictor, workdir
 from mipd_jax.stages import evaluate as eval_stage
 from mipd_jax.stages import predict as predict_stage
 from mipd_jax.stages import prepare
@@ -375,6 +375,51 @@ def _edit(path: pathlib.Path, change) -> None:
   values = json.loads(path.read_text())
   change(values)
   path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "said"),
+  [
+    ("config.json", b"", "cut off"),
+    ("config.json", b"[]", "expected an object"),
+    ("config.json", b"\xff", "not UTF-8"),
+    ("config.json", b"[" * 9999, "nested too deeply"),
+    ("config.json", b'{"naem": "x"}', "config has no field 'naem'"),
+    ("config.json", b'{"train": 3}', "train is 3"),
+    ("config.json", b'{"train": {"steps": "many"}}', "train.steps"),
+    ("run.json", b"", "cut off"),
+    ("run.json", b"3", "expected an object"),
+    ("run.json", b"{}", "another cache"),
+    ("run.json", b'{"cache": [1]}', "another cache"),
+  ],
+)
+def test_files_of_another_shape_are_named(copied, name, content, said):
+  (copied / name).write_bytes(content)
+  with pytest.raises(InputError, match=said) as error:
+    Predictor.from_workdir(copied)
+  assert (name if name != "run.json" or b"{" not in content else "") in str(
+    error.value
+  )
+
+
+@pytest.mark.parametrize(
+  ("content", "said"),
+  [
+    ("{}", "format is missing"),
+    ('{"format": 2, "plan": 3}', "plan is 3"),
+    ('{"format": 2, "plan": {}}', "its plan is damaged"),
+    ('{"format": 2, "plan": {"options": 3}}', "its plan is damaged"),
+    ('{"format": "2", "plan": {}}', "has format '2', not 2"),
+    ('{"format": 2', "cut off"),
+  ],
+)
+def test_manifests_of_another_shape_are_named(tmp_path, content, said):
+  (tmp_path / feature_cache.MANIFEST).write_text(content)
+  (tmp_path / feature_cache.LABELS).write_bytes(b"")
+  with pytest.raises(InputError, match=said) as error:
+    workdir._cache(str(tmp_path))
+  assert feature_cache.MANIFEST in str(error.value)
+  assert "prepare it again" in error.value.remedy
 
 
 def test_a_folder_that_is_no_work_directory(tmp_path):

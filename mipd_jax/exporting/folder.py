@@ -122,9 +122,9 @@ def check_free(out: str | os.PathLike[str]) -> None:
     raise InputError(
       f"--out={out} is in a bucket", "export to this machine and copy it there"
     )
+  atomic.check_folder(out, "--out")
   path = pathlib.Path(out)
-  taken = path.exists() and not path.is_dir()
-  if taken or (path.is_dir() and any(path.iterdir())):
+  if path.is_dir() and any(path.iterdir()):
     raise InputError(
       f"--out={out} is there already and not an empty folder",
       "name another folder, or delete it",

@@ -127,7 +127,7 @@ def _open_path(path: str | os.PathLike[str], name: str) -> Picture:
     with _opening, warnings.catch_warnings():
       # The size is checked below, by our own limits.
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-      image = Image.open(file, formats=_formats())
+      image = Image.open(file, formats=formats())
     with image:
       frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
       if frames == 1:
@@ -137,8 +137,8 @@ def _open_path(path: str | os.PathLike[str], name: str) -> Picture:
 
 
 @functools.cache
-def _formats() -> list[str]:
-  """Those that this Pillow was built with."""
+def formats() -> list[str]:
+  """Those of FORMATS that this Pillow was built with."""
   Image.init()
   return [name for name in FORMATS if name in Image.OPEN]
 

@@ -5,7 +5,6 @@ only its JSONs: the images and features of training are not needed.
 """
 
 import dataclasses
-import json
 import os
 from typing import Any
 
@@ -17,6 +16,7 @@ from input_pipeline import (
   atomic,
   buckets,
   feature_cache,
+  json_files,
   paths,
   schema,
   vocabulary,
@@ -149,7 +149,15 @@ def _config(place, given: config_lib.Config | None) -> config_lib.Config:
     raise InputError(
       f"{place} is no work directory: it has no config.json", _TRAIN_FIRST
     )
-  return config_lib.unpack(_json(path))
+  try:
+    return config_lib.unpack(_json(path))
+  except InputError as error:
+    told = error.problem.removeprefix(f"{path}: ")
+    raise InputError(
+      f"{path}: {told}",
+      f"{error.remedy}; a run of another version of this project is opened "
+      "with that version, or trained anew",
+    ) from None
 
 
 def _run(place) -> dict[str, Any]:
@@ -159,16 +167,8 @@ def _run(place) -> dict[str, Any]:
   return _json(path)
 
 
-def _json(path) -> dict[str, Any]:
-  try:
-    found = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise InputError(
-      f"{path} cannot be read: {error}", "copy the work directory again"
-    ) from error
-  if not isinstance(found, dict):
-    raise InputError(f"{path} is no object", "copy the work directory again")
-  return found
+def _json(path, form: Any = dict) -> dict[str, Any]:
+  return json_files.read(path, form, "copy the work directory again")
 
 
 def _cache(folder: str) -> tuple[CachePlan, dict[str, np.ndarray]]:
@@ -185,14 +185,21 @@ def _cache(folder: str) -> tuple[CachePlan, dict[str, np.ndarray]]:
     if paths.is_remote(folder):
       with atomic.replacing(here / name) as path:
         atomic.copy(there / name, path)
-  manifest = _json(here / feature_cache.MANIFEST)
-  if manifest.get("format") != FORMAT:
+  again = "delete the cache folder and prepare it again"
+  where = here / feature_cache.MANIFEST
+  manifest = json_files.read(where, {"format": object, "plan": dict}, again)
+  if manifest["format"] != FORMAT:
     raise InputError(
-      f"{there / feature_cache.MANIFEST} has format {manifest.get('format')}, "
+      f"{there / feature_cache.MANIFEST} has format {manifest['format']!r}, "
       f"not {FORMAT}",
-      "delete the cache folder and prepare it again",
+      again,
     )
-  plan = CachePlan.from_json(manifest["plan"])
+  try:
+    plan = CachePlan.from_json(manifest["plan"])
+  except (TypeError, ValueError, KeyError) as error:
+    raise InputError(
+      f"{where}: its plan is damaged: {error!r}", again
+    ) from None
   return plan, feature_cache.load_arrays(here / feature_cache.LABELS)
 
 

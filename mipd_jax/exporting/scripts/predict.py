@@ -13,6 +13,7 @@ import sys
 import numpy as np
 from load import HERE, load
 
+FORMAT = 1  # of labels.json
 NO_VERB = -1  # the best verb's frame is filled
 # Above LARGE pixels an image is first brought to KEPT or more on its longer
 # side, a JPEG while it is decoded.
@@ -95,8 +96,15 @@ class Student:
 
   def __init__(self, folder=HERE, form=None):
     folder = pathlib.Path(folder)
-    self.labels = json.loads((folder / "labels.json").read_text("utf-8"))
-    self.call = load(folder, form or self.labels["forms"][0])
+    path = folder / "labels.json"
+    try:
+      self.labels = json.loads(path.read_text("utf-8"))
+      if self.labels["format"] != FORMAT:
+        raise ValueError(f"format {self.labels['format']} is not {FORMAT}")
+      form = form or self.labels["forms"][0]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+      raise ValueError(f"{path} is damaged ({error!r}): export again") from None
+    self.call = load(folder, form)
 
   def __call__(self, pixels, sizes, verbs=None):
     """Pixels [b, s, s, 3] and (height, width) of the originals -> dicts.
@@ -167,7 +175,11 @@ def main(names):
   if not names or names[0] in ("-h", "--help"):
     print(__doc__.strip(), file=sys.stderr)
     return 0 if names else 2
-  student, code = Student(), 0
+  try:
+    student, code = Student(), 0
+  except (OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
   for name in names:
     try:
       with Image.open(name) as image:
