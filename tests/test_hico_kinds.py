@@ -59,7 +59,7 @@ BOXES = [
   (with_size, "as x y width height or cx cy w h may look"),
   (lambda b: [b[2], b[3], b[0], b[1]], "of negative size"),
   (lambda b: [b[1], b[0], b[3], b[2]], "y1 x1 y2 x2 in pixels, 6"),
-  (lambda b: [b[0] + 5000, b[1], b[2] + 5000, b[3]], "6 boxes leave"),
+  (lambda b: [b[0] + 5000, b[1], b[2] + 5000, b[3]], "6 boxes lie outside"),
 ]
 
 
@@ -160,6 +160,20 @@ def test_a_list_says_what_it_counts_from(tmp_path, capsys):
     tmp_path, capsys, plain_list(), predictions(), "--box-base=1"
   )
   assert "box-base" not in said
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_poor_boxes_are_scored_as_they_are(tmp_path, capsys, seed):
+  """Nothing is refused for being wrong."""
+  rng = np.random.default_rng(seed)
+
+  def moved(box):
+    low = np.array(box[:2]) + rng.integers(-9, 10, 2)
+    high = np.array(box[2:]) + rng.integers(-9, 10, 2)
+    return [*np.minimum(low, high).tolist(), *np.maximum(low, high).tolist()]
+
+  code, full, _ = scored(tmp_path, capsys, plain_list(), predictions(moved))
+  assert code == 0 and full is not None
 
 
 def test_interactions_by_name_in_both_files(tmp_path, capsys):
@@ -627,7 +641,7 @@ def test_detections_in_other_forms(tmp_path, first, words):
   ("change", "words"),
   [
     ({"boxes": [[0.1, 0.1, 0.5, 0.5], [0, 0, 1, 1]]}, "within 0 and 1"),
-    ({"boxes": [[100, 100, 300, 300]] * 2}, "boxes leave their image"),
+    ({"boxes": [[100, 100, 300, 300]] * 2}, "boxes lie outside their image"),
     ({"labels": [1, 77]}, "label 77 is not in id2label"),
     ({"boxes": None}, "has no 'boxes'"),
     ({"scores": [0.5, 4.5]}, "give probabilities, not logits"),

@@ -11,11 +11,14 @@ import numpy as np
 
 from input_pipeline.errors import InputError
 
-_OVERLAP = 0.7
+# Boxes as they are need less overlap than boxes read as something else, and
+# of few annotated boxes more have to fit: a poor model is no other kind.
+_OVERLAP, _OTHER_OVERLAP = 0.5, 0.7
+_FEW, _SHARE_OF_FEW, _SHARE_OF_MANY = 20, 0.75, 0.3
 # Annotated boxes are compared in so many images; the first will do.
 _IMAGES = 200
-# A box may leave its image by so much: detectors are not exact.
-_SHARE, _PIXELS = 0.1, 2.0
+# A box of pixels ends a pixel after its last one.
+_EDGE = np.array([0, 0, 1, 1])
 _SHORT, _LONG = 800, 1333  # of the images that DETR and others see
 _UNIT = 1.5  # shares of the image are below it, whatever is in them
 _REMEDY = (
@@ -95,21 +98,21 @@ class Readings:
     self._shares += int((np.abs(boxes) <= _UNIT).all(axis=1).sum())
     whole = None if size is None else np.array([size[1], size[0]] * 2, float)
     if whole is not None:
-      slack = _PIXELS + _SHARE * whole
-      out = (boxes < -slack) | (boxes > whole - 1 + slack)
-      self._leaving += int(out.any(axis=1).sum())
+      inside = _area(np.clip(boxes, 0, whole - 1))
+      inside = np.where(empty_after_cut(boxes + _EDGE, size), 0, inside)
+      self._leaving += int((2 * inside < _area(boxes)).sum())
       self._sized += len(boxes)
     if not len(annotated) or self._images >= _IMAGES:
       return
     self._images += 1
     annotated = np.unique(annotated, axis=0)
     self._annotated += len(annotated)
-    self._right += _overlapped(boxes, annotated)
+    self._right += _overlapped(boxes, annotated, _OVERLAP)
     read = {name: of(boxes) for name, of in _ANYWHERE.items()}
     if whole is not None:
       read |= {name: of(boxes, whole) for name, of in _BY_SIZE.items()}
     for name, found in read.items():
-      hits = _overlapped(found, annotated)
+      hits = _overlapped(found, annotated, _OTHER_OVERLAP)
       self._others[name] = self._others.get(name, 0) + hits
 
   def check(self) -> str:
@@ -122,7 +125,8 @@ class Readings:
       return ""
     best = max(self._others, key=self._others.__getitem__, default="")
     hits = self._others.get(best, 0)
-    fits = hits >= 0.3 * self._annotated and hits >= 2 * self._right
+    share = _SHARE_OF_FEW if self._annotated < _FEW else _SHARE_OF_MANY
+    fits = hits >= share * self._annotated and hits >= 2 * self._right
     if hits and fits:
       raise InputError(
         f"{self._where}: taken as corners in pixels from 0, its boxes overlap "
@@ -133,7 +137,7 @@ class Readings:
     if 2 * self._shares > self._boxes:
       self._refuse("lie within 0 and 1, as shares of the image do", "shares")
     if 2 * self._leaving > max(self._sized, 1):
-      self._refuse("leave their image", "leaving")
+      self._refuse("lie outside their image by more than half", "leaving")
     if not self._annotated:
       return (
         "no image with boxes has an annotated one: whether they are pixels "
@@ -182,5 +186,5 @@ def _area(boxes: np.ndarray) -> np.ndarray:
   return size[..., 0] * size[..., 1]
 
 
-def _overlapped(boxes: np.ndarray, annotated: np.ndarray) -> int:
-  return int((iou(boxes, annotated).max(axis=0) >= _OVERLAP).sum())
+def _overlapped(boxes: np.ndarray, annotated: np.ndarray, least: float) -> int:
+  return int((iou(boxes, annotated).max(axis=0) >= least).sum())
