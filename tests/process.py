@@ -2,6 +2,7 @@
 
 python -m tests.process train COORDINATOR COUNT INDEX WORKDIR STEPS
 python -m tests.process agree COORDINATOR COUNT INDEX
+python -m tests.process frames COORDINATOR COUNT INDEX FILE
 """
 
 import os
@@ -81,6 +82,60 @@ def _train(workdir: str, steps: str) -> None:
   print(f"step {int(state.step)} complete {complete}")
 
 
+def frames(mesh) -> dict:
+  """Evaluates something like a student, and fills the listed verbs' frames."""
+  import jax.numpy as jnp
+  import numpy as np
+
+  from input_pipeline import schema
+  from mipd_jax.evaluation import evaluate, predictions
+  from mipd_jax.models import outputs as out
+  from tests import batches, training
+
+  sizes = batches.SIZES
+
+  def predict(params, batch, banks):
+    del params, banks
+    seen = batch[schema.STUDENT_TOKENS].astype(jnp.float32)[:, 0]
+    asked = batch[schema.ROLES] + 7.0 * batch[schema.VERB][:, None]
+    slot = jnp.sin(asked[..., None] + seen[:, None])  # [B, R, 24]
+    return {
+      out.VERB_SCORES: seen[:, : sizes.num_verbs],
+      out.NOUN_SCORES: slot[..., : sizes.num_nouns],
+      out.BOX: 0.5 + 0.4 * slot[..., 15:19],
+      out.BOX_CONFIDENCE: slot[..., 20],
+    }
+
+  source = training.StudentOnly(batches.MemorySource(DEV, seed=5))
+  step = evaluate.compile_eval_step(predict, sizes.num_verbs)
+  found = evaluate.evaluate(step, {}, source, {}, mesh, batch_size=8)
+  rng = np.random.default_rng(0)
+  shape = (sizes.num_verbs, schema.MAX_ROLES)
+  listed = predictions.listed_frames(
+    *(predict, {}, source, {}, mesh),
+    verbs=predictions.listed_verbs(found.verb_scores),
+    frames=rng.integers(-1, sizes.num_roles, shape).astype(np.int32),
+    batch_size=8,
+  )
+  return {
+    "sums": found.totals.sums,
+    "noun": found.frames.noun,
+    "box": found.frames.box,
+    "listed noun": listed.noun,
+    "listed box": listed.box,
+  }
+
+
+def _frames(path: str) -> None:
+  import numpy as np
+
+  from mipd_jax import distributed, sharding
+
+  found = frames(sharding.make_mesh())
+  if distributed.is_first():
+    np.savez(path, **found)
+
+
 def _agree() -> None:
   """What processes tell each other, a line each."""
   import jax
@@ -113,7 +168,7 @@ def main(mode: str, coordinator: str, count: str, index: str, *rest: str):
   from mipd_jax import distributed
 
   distributed.initialize(coordinator, int(count), int(index))
-  {"train": _train, "agree": _agree}[mode](*rest)
+  {"train": _train, "agree": _agree, "frames": _frames}[mode](*rest)
 
 
 if __name__ == "__main__":

@@ -202,6 +202,7 @@ _RUN = {
   ("mipd_jax.metrics.swig", "--predictions=P.json"): {
     "P.json": "scored/predictions.json",
     "test.json": "world/SWiG_jsons/test.json",
+    "ov_splits.json": "world/SWiG_jsons/ov_splits.json",
   },
   ("mipd_jax.metrics.hico_det", "--predictions=P.json"): {
     "P.json": "scored/pairs.json",

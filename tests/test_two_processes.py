@@ -66,6 +66,20 @@ def test_processes_agree_and_tell_each_others_problems(tmp_path):
     assert f"agreed {index}" in lines
 
 
+def test_frames_of_a_split_are_those_of_one_process(tmp_path):
+  """What a run's file of predictions is made of."""
+  path = tmp_path / "found.npz"
+  processes = process.start("frames", 2, str(path), folder=tmp_path)
+  codes, said = _finish(processes, tmp_path)
+  assert codes == [0, 0], said
+  found = np.load(path)
+  wanted = process.frames(sharding.make_mesh(devices=jax.devices()[:1]))
+  assert wanted["listed noun"].shape[:2] == (process.DEV, 5)
+  assert np.isnan(wanted["listed box"]).any()
+  for name, value in wanted.items():
+    np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
 def test_signal_kill_and_another_number_of_processes(tmp_path):
   """SIGTERM to one stops both; SIGKILL of both; one process ends the run."""
   two = tmp_path / "two"
