@@ -70,7 +70,7 @@ def test_frames_of_a_split_are_those_of_one_process(tmp_path):
   """What a run's file of predictions is made of."""
   path = tmp_path / "found.npz"
   processes = process.start("frames", 2, str(path), folder=tmp_path)
-  codes, said = _finish(processes, tmp_path)
+  codes, said = _finish(processes, tmp_path, timeout=300)
   assert codes == [0, 0], said
   found = np.load(path)
   wanted = process.frames(sharding.make_mesh(devices=jax.devices()[:1]))
