@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from input_pipeline import atomic, paths
+from input_pipeline import atomic, lock, paths
 from input_pipeline.errors import InputError
 from input_pipeline.progress import Progress
 
@@ -65,7 +65,7 @@ def upload(where: str | os.PathLike[str], last: str = "") -> None:
   found = {
     str(p.relative_to(here)): p.stat().st_size
     for p in sorted(here.rglob("*"))
-    if p.is_file()
+    if p.is_file() and not lock.is_lock(p.name)
   }
   try:
     have = dict(_files(there)) if there.exists() else {}
@@ -76,12 +76,12 @@ def upload(where: str | os.PathLike[str], last: str = "") -> None:
 
 
 def _files(folder: paths.AnyPath, prefix: str = "") -> Iterator[tuple]:
-  """(name below the folder, bytes) of all files."""
+  """(name below the folder, bytes) of all files but locks."""
   for path in sorted(folder.iterdir()):
     name = prefix + path.name
     if path.is_dir():
       yield from _files(path, f"{name}/")
-    else:
+    elif not lock.is_lock(path.name):
       yield name, path.stat().length
 
 

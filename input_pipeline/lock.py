@@ -118,6 +118,16 @@ def holding(
       path.unlink(missing_ok=True)
 
 
+def refuse(
+  folder: str | os.PathLike[str], *, index: int = 0, count: int = 1
+) -> None:
+  """Raises InputError if `holding` would; to know before long work."""
+  folder = paths.path(folder)
+  if folder.is_dir():
+    _clear(folder / f"{LOCK}.{index}-of-{count}")
+    _refuse_other_counts(folder, count)
+
+
 def is_lock(name: str) -> bool:
   """Whether a file of this name in a folder is a lock, or one half made."""
   return name.startswith(LOCK + ".")

@@ -4,6 +4,7 @@ See docs/architecture.md for the folder's layout; `plan` for what a record
 holds, `writer` for how a cache is made and continued, `reader` for training.
 """
 
+from input_pipeline.feature_cache.manifest import MANIFEST
 from input_pipeline.feature_cache.plan import (
   CLIP_LOGITS,
   PARTS,
@@ -20,7 +21,6 @@ from input_pipeline.feature_cache.reader import (
   ANNOTATIONS,
   COLUMNS,
   LABELS,
-  MANIFEST,
   NAMES,
   RATIONALES,
   Cache,
@@ -32,7 +32,7 @@ from input_pipeline.feature_cache.reader import (
 from input_pipeline.feature_cache.shard import ShardWriter
 from input_pipeline.feature_cache.stored import StoredSplit
 from input_pipeline.feature_cache.verify import verify
-from input_pipeline.feature_cache.writer import CacheWriter
+from input_pipeline.feature_cache.writer import CacheWriter, alone
 
 __all__ = [
   "ANNOTATIONS",
@@ -56,6 +56,7 @@ __all__ = [
   "ShardWriter",
   "SplitPlan",
   "StoredSplit",
+  "alone",
   "is_complete",
   "load_arrays",
   "open_cache",

@@ -1,27 +1,29 @@
 """`python -m input_pipeline.feature_cache --verify DIR`."""
 
 import argparse
-import sys
 
-from input_pipeline.errors import InputError
+from input_pipeline import commands
 from input_pipeline.feature_cache.verify import verify
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Verifies a cache; prints the counts, or what is wrong and the remedy."""
+  """Verifies a cache and prints its counts.
+
+  Raises:
+    InputError: something is wrong; the message says what, and the remedy.
+  """
   parser = argparse.ArgumentParser(
-    prog="python -m input_pipeline.feature_cache"
+    prog="python -m input_pipeline.feature_cache",
+    description="Reads a whole cache and compares it with what was written.",
   )
-  parser.add_argument("--verify", metavar="DIR", required=True)
+  parser.add_argument(
+    "--verify", metavar="DIR", required=True, help="folder of the cache"
+  )
   options = parser.parse_args(arguments)
-  try:
-    counts = verify(options.verify)
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 1
+  counts = verify(options.verify)
   print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
   return 0
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

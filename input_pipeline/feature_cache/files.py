@@ -1,28 +1,16 @@
 """Files that are written whole or not at all, and what a full disk says."""
 
 import contextlib
-import errno
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from input_pipeline import atomic
-from input_pipeline.errors import InputError
+from input_pipeline import atomic, json_files, paths
+from input_pipeline.errors import InputError, is_full
 
 TEMPORARY = ".tmp"
-_FULL = {errno.ENOSPC: "full", errno.EDQUOT: "over quota", errno.EFBIG: "full"}
-# array_record reports the system's words, without the number.
-_FULL_WORDS = tuple(os.strerror(number) for number in _FULL)
-
-
-def is_full(error: BaseException) -> bool:
-  """Whether an error of Python or of array_record means: no more space."""
-  if isinstance(error, OSError):
-    return error.errno in _FULL
-  return any(words in str(error) for words in _FULL_WORDS)
 
 
 def full_disk(folder: Path, needed: int | None = None) -> InputError:
@@ -81,11 +69,42 @@ def write_json(path: Path, data: dict) -> None:
   write_whole(path, lambda temporary: temporary.write_text(text))
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, shown: paths.AnyPath | None = None) -> object:
+  """Parses a file of a cache; `shown` is its name in messages.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  shown = shown or path
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError) as error:
+    return json_files.parse(json_files.read_text(path), str(path))
+  except InputError as error:
+    said = error.problem.removeprefix(f"{path} ")
     raise InputError(
-      f"{path} cannot be read: {error}",
+      f"{shown} cannot be read: it {said}",
       "delete the cache folder and prepare it again",
     ) from error
+
+
+def read_checked(path: Path, sha256: str | None) -> bytes:
+  """The bytes of a small file; `sha256` is what they were when written.
+
+  Raises:
+    InputError: it cannot be read, or has other bytes.
+  """
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise damaged(path, error.strerror or str(error)) from error
+  if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+    raise damaged(path, "it is not what was written: its sha256 differs")
+  return data
+
+
+def damaged(path: Path, reason: str, records: Sequence[int] = ()) -> InputError:
+  """The error for a file of a cache that can't be what it was."""
+  which = f", record {', '.join(map(str, records[:5]))}" if records else ""
+  return InputError(
+    f"{path}{which} cannot be read: {reason}",
+    "delete that file and prepare the cache again into the same folder",
+  )

@@ -1,9 +1,9 @@
 """What a cache is to hold, and whether a cache on disk is that one.
 
 The plan names everything the bytes depend on: the encoders with their
-revisions, the images, the vocabulary, the texts and the options. Two caches
-with equal plans are interchangeable; a cache whose plan differs from the
-expected one is refused, with the field that differs.
+revisions, the images, the vocabulary, the texts, the options and the code that
+encodes. Two caches with equal plans are interchangeable; a cache whose plan
+differs from the expected one is refused, with the field that differs.
 """
 
 import dataclasses
@@ -15,11 +15,29 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
-from input_pipeline import schema
+from input_pipeline import json_files, schema
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import int8
 
-FORMAT = 2
+# 3: with digests of the code and of every record.
+FORMAT = 3
+AGAIN = (
+  "delete that folder and prepare it again, or choose another cache folder"
+)
+_FORM = {
+  **dict.fromkeys(
+    (
+      *("teacher", "teacher_revision", "student", "student_revision"),
+      *("dataset", "vocabulary", "rationales"),
+    ),
+    str,
+  ),
+  "options": [[str]],
+  "fields": [{"name": str, "shape": [int], "dtype": str}],
+  "splits": [{"name": str, "num_examples": int, "parts": [str]}],
+  "examples_per_shard": int,
+  "code": [[str]],
+}
 
 STUDENT = "student"
 TEACHER = "teacher"
@@ -48,6 +66,7 @@ _WORDS = {
   "fields": "features of other shapes or dtypes",
   "splits": "other splits",
   "examples_per_shard": "another shard size",
+  "code": "other code",
 }
 
 
@@ -101,7 +120,8 @@ class CachePlan:
   """Everything that the bytes of a cache depend on.
 
   `options` are name-value pairs of strings (geometry, dtypes, prompt
-  templates); `fields` gives every feature's shape for one example.
+  templates); `fields` gives every feature's shape for one example; `code` has
+  the modules that encode, each with a digest of what they do.
   """
 
   teacher: str
@@ -115,6 +135,7 @@ class CachePlan:
   fields: tuple[Field, ...]
   splits: tuple[SplitPlan, ...]
   examples_per_shard: int
+  code: tuple[tuple[str, str], ...] = ()
 
   def __post_init__(self):
     if self.examples_per_shard < 1:
@@ -137,17 +158,39 @@ class CachePlan:
     return json.loads(json.dumps(dataclasses.asdict(self)))
 
   @classmethod
-  def from_json(cls, data: Mapping) -> "CachePlan":
-    values = dict(data)
-    values["options"] = tuple((k, v) for k, v in data["options"])
-    values["fields"] = tuple(
-      Field(f["name"], tuple(f["shape"]), f["dtype"]) for f in data["fields"]
+  def from_json(cls, data: object, where: str = "the plan") -> "CachePlan":
+    """The inverse of `to_json`; `where` names the file in messages.
+
+    Raises:
+      InputError: the data is not of this form.
+    """
+    json_files.check(data, _FORM, where, AGAIN)
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(data) - known):
+      raise InputError(
+        f"{where} has fields that this version doesn't know: {unknown}", AGAIN
+      )
+    pairs = {"options": data["options"], "code": data["code"]}
+    for name, found in pairs.items():
+      if any(len(pair) != 2 for pair in found):
+        raise InputError(f"{where}: {name} is not a list of pairs", AGAIN)
+    for split in data["splits"]:
+      if wrong := [p for p in split["parts"] if p not in PARTS]:
+        raise InputError(f"{where}: there is no part {wrong[0]!r}", AGAIN)
+    return cls(
+      **{
+        **data,
+        **{name: tuple(map(tuple, found)) for name, found in pairs.items()},
+        "fields": tuple(
+          Field(f["name"], tuple(f["shape"]), f["dtype"])
+          for f in data["fields"]
+        ),
+        "splits": tuple(
+          SplitPlan(s["name"], s["num_examples"], tuple(s["parts"]))
+          for s in data["splits"]
+        ),
+      }
     )
-    values["splits"] = tuple(
-      SplitPlan(s["name"], s["num_examples"], tuple(s["parts"]))
-      for s in data["splits"]
-    )
-    return cls(**values)
 
   @property
   def plan_hash(self) -> str:
@@ -198,7 +241,9 @@ def check_same(found: CachePlan, expected: CachePlan, folder: str) -> None:
   lines = []
   for field in dataclasses.fields(CachePlan):
     here, there = getattr(found, field.name), getattr(expected, field.name)
-    if here != there:
+    if here != there and field.name == "code":
+      lines += _changed_code(dict(here), dict(there))
+    elif here != there:
       here, there = _difference(here, there)
       lines.append(
         f"  {_WORDS[field.name]} ({field.name}): the cache has {here}, "
@@ -207,8 +252,22 @@ def check_same(found: CachePlan, expected: CachePlan, folder: str) -> None:
   if lines:
     raise InputError(
       f"the cache {folder} was made for something else:\n" + "\n".join(lines),
-      "delete that folder and prepare it again, or choose another cache folder",
+      AGAIN,
     )
+
+
+def _changed_code(here: Mapping, there: Mapping) -> list[str]:
+  """A line for each module that encodes otherwise than when it was made."""
+  words = {
+    (True, True): "has changed since",
+    (True, False): "is not used any more",
+    (False, True): "is used now and was not then",
+  }
+  return [
+    f"  other code (code): code of {name} {words[name in here, name in there]}"
+    for name in sorted({*here, *there})
+    if here.get(name) != there.get(name)
+  ]
 
 
 def _difference(here, there):

@@ -1,8 +1,9 @@
 """Opening a cache and reading batches of it, by index, from any thread."""
 
+import io
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,20 @@ import numpy as np
 from input_pipeline import schema
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import files, int8
+from input_pipeline.feature_cache import manifest as manifests
+from input_pipeline.feature_cache.manifest import BUILDING, MANIFEST, Manifest
 from input_pipeline.feature_cache.plan import (
-  FORMAT,
   PARTS,
   CachePlan,
   Shard,
   check_same,
 )
-from input_pipeline.feature_cache.shard import decode, open_reader
-from input_pipeline.feature_cache.writer import BUILDING, MANIFEST
+from input_pipeline.feature_cache.shard import (
+  MARK_DIGITS,
+  decode,
+  mark,
+  open_reader,
+)
 
 LABELS = "labels.npz"
 ANNOTATIONS = "annotations.npz"
@@ -29,16 +35,41 @@ COLUMNS = tuple(key for key in schema.ANNOTATIONS if key != schema.EXAMPLE_MASK)
 
 
 class Cache:
-  """A complete cache. Make it with `open_cache`."""
+  """A complete cache. Make it with `open_cache`.
 
-  def __init__(self, folder: Path, manifest: Mapping):
+  Whatever is read of it is what was written, or an InputError: the arrays and
+  texts by the sha256 of their file, a record by the checksums of its file and
+  a digest of its own (`shard.mark`).
+  """
+
+  def __init__(self, folder: Path, manifest: Manifest):
     self.folder = folder
-    self.plan = CachePlan.from_json(manifest["plan"])
-    self.files: Mapping[str, Mapping] = manifest["files"]
+    self.plan = manifest.plan
+    self.files = manifest.files
+    self.libraries = manifest.libraries
 
   def labels(self) -> dict[str, np.ndarray]:
     """The text banks: float32 verb_text [V,X], role_text, noun_text."""
-    return load_arrays(self.folder / LABELS)
+    return self.arrays(LABELS)
+
+  def arrays(self, path: str) -> dict[str, np.ndarray]:
+    """All arrays of one of the cache's .npz files."""
+    return load_arrays(self.folder / path, self._sha256(path))
+
+  def lines(self, path: str) -> Iterator[str]:
+    """The lines of one of the cache's text files."""
+    place = self.folder / path
+    if not place.exists() or files.sha256(place) != self._sha256(path):
+      raise files.damaged(place, "it is not what was written: sha256 differs")
+    with place.open(encoding="utf-8") as text:
+      yield from text
+
+  def _sha256(self, path: str) -> str:
+    if path not in self.files:
+      raise InputError(
+        f"the cache {self.folder} has no {path}", "prepare it again"
+      )
+    return self.files[path]["sha256"]
 
   def quantisation_error(self) -> dict[str, float]:
     """Relative error of every int8 field: |stored - true| / |true|, RMS.
@@ -80,7 +111,7 @@ class CachedSplit:
     self.name = name
     self.parts = parts
     self._cache = cache
-    columns = load_arrays(cache.folder / name / ANNOTATIONS)
+    columns = cache.arrays(f"{name}/{ANNOTATIONS}")
     self.names: tuple[str, ...] = tuple(columns.pop(NAMES).tolist())
     mask = np.ones(self.num_examples, bool)
     # The columns of `schema.ANNOTATIONS`, or of `schema.PAIR_ANNOTATIONS`, a
@@ -91,6 +122,12 @@ class CachedSplit:
     # ArrayRecord's reader is thread-safe; one per file, made when needed.
     self._readers: dict[Path, object] = {}
     self._lock = threading.Lock()
+    if len(self.names) != cache.plan.split(name).num_examples:
+      raise files.damaged(
+        cache.folder / name / ANNOTATIONS,
+        f"{len(self.names)} examples, the plan says "
+        f"{cache.plan.split(name).num_examples}",
+      )
 
   @property
   def num_examples(self) -> int:
@@ -145,11 +182,21 @@ class CachedSplit:
     try:
       found = self._reader(path).read(records.tolist())
     except RuntimeError as error:
-      raise _damaged(path, records.tolist(), str(error)) from error
+      raise files.damaged(path, str(error), records.tolist()) from error
     # A cut-off file may also answer with empty records.
     bad = [r for r, d in zip(records, found, strict=True) if len(d) != size]
     if bad:
-      raise _damaged(path, bad, f"expected {size} bytes a record")
+      raise files.damaged(path, f"expected {size} bytes a record", bad)
+    marks = self._cache.files[shard.path].get("marks", "")
+    bad = [
+      r
+      for r, d in zip(records, found, strict=True)
+      if mark(d) != marks[r * MARK_DIGITS : (r + 1) * MARK_DIGITS]
+    ]
+    if bad:
+      raise files.damaged(
+        path, "not what was written, a file of another split or cache", bad
+      )
     return b"".join(found)
 
   def _reader(self, path: Path):
@@ -178,13 +225,7 @@ def open_cache(folder: str | Path, expected: CachePlan | None = None) -> Cache:
       f"the cache {folder} is {state} (no {MANIFEST})",
       "prepare it first; an unfinished one continues where it stopped",
     )
-  manifest = files.read_json(manifest_path)
-  if manifest.get("format") != FORMAT:
-    raise InputError(
-      f"{manifest_path} has format {manifest.get('format')}, not {FORMAT}",
-      "delete the cache folder and prepare it again",
-    )
-  cache = Cache(folder, manifest)
+  cache = Cache(folder, manifests.read(manifest_path))
   if expected is not None:
     check_same(cache.plan, expected, str(folder))
   for name, entry in cache.files.items():
@@ -196,14 +237,24 @@ def is_complete(folder: str | Path, plan: CachePlan) -> bool:
   """Whether all files of the cache are there, in full length.
 
   Raises:
-    InputError: the folder holds a cache of another plan.
+    InputError: the folder holds a cache of another plan or format.
   """
   folder = Path(folder)
   if not (folder / MANIFEST).exists():
     return False
-  cache = Cache(folder, files.read_json(folder / MANIFEST))
+  cache = Cache(folder, manifests.read(folder / MANIFEST))
   check_same(cache.plan, plan, str(folder))
-  return all(_size(folder / n) == e["bytes"] for n, e in cache.files.items())
+  return all(is_there(folder / n, e) for n, e in cache.files.items())
+
+
+def is_there(path: Path, entry: Mapping) -> bool:
+  """Whether a file has its length and, where it is small, its sha256.
+
+  Shards are looked at when they are read.
+  """
+  if _size(path) != entry["bytes"]:
+    return False
+  return "records" in entry or files.sha256(path) == entry["sha256"]
 
 
 def _size(path: Path) -> int | None:
@@ -222,18 +273,11 @@ def check_size(path: Path, entry: Mapping) -> None:
     )
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-  """All arrays of an .npz file."""
+def load_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
+  """All arrays of an .npz file, whose bytes have this sha256 if it is given."""
+  data = files.read_checked(path, sha256)
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
       return dict(file)
-  except (OSError, ValueError, zipfile.BadZipFile) as error:
-    raise _damaged(path, [], str(error)) from error
-
-
-def _damaged(path: Path, records: list[int], reason: str) -> InputError:
-  which = f", record {', '.join(map(str, records[:5]))}" if records else ""
-  return InputError(
-    f"{path}{which} cannot be read: {reason}",
-    "delete that file and prepare the cache again into the same folder",
-  )
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    raise files.damaged(path, str(error)) from error

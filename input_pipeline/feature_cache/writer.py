@@ -4,6 +4,7 @@ While a cache is being made its folder holds `building/`, with the plan and
 one note per finished file. `manifest.json` is written last; a restart with
 the same plan writes only the files that have no note. Processes that share
 the folder meet through these notes alone: no network, no order of starting.
+Each holds a lock there (`alone`), so that no other run writes meanwhile.
 """
 
 import contextlib
@@ -14,23 +15,39 @@ from pathlib import Path
 
 import numpy as np
 
+from input_pipeline import errors, lock
 from input_pipeline.errors import InputError
-from input_pipeline.feature_cache import files
-from input_pipeline.feature_cache.plan import (
-  FORMAT,
-  CachePlan,
-  Shard,
-  check_same,
+from input_pipeline.feature_cache import files, reader
+from input_pipeline.feature_cache import manifest as manifests
+from input_pipeline.feature_cache.manifest import (
+  BUILDING,
+  MANIFEST,
+  PLAN,
+  Manifest,
 )
+from input_pipeline.feature_cache.plan import CachePlan, Shard, check_same
 from input_pipeline.feature_cache.shard import ShardWriter
 
 # Seconds between looks at the folder while waiting for other processes, and
 # how long nothing may happen there.
 _LOOK_EVERY = 0.5
 PATIENCE = 3600.0
-MANIFEST = "manifest.json"
-BUILDING = "building"
-PLAN = "plan.json"
+
+
+@contextlib.contextmanager
+def alone(folder: str | Path, index: int = 0, count: int = 1) -> Iterator[None]:
+  """Keeps other runs out of a cache's folder; comes before a `CacheWriter`.
+
+  Args:
+    folder: of the cache; made if absent.
+    index, count: which one this is of the processes that make it.
+
+  Raises:
+    InputError: another process writes there, or the folder cannot be made.
+  """
+  _make_folder(Path(folder))
+  with lock.holding(folder, "preparing this cache", index=index, count=count):
+    yield
 
 
 class CacheWriter:
@@ -60,13 +77,16 @@ class CacheWriter:
     self._notes = self.folder / BUILDING
     if process_index:
       self._wait(self._is_begun, "process 0 to begin the cache")
-    manifest = self._check_folder()
+    known = self._check_folder()
     _make_folder(self._notes)
     if process_index == 0:
-      files.write_json(self._notes / PLAN, plan.to_json())
-      for path, note in manifest.get("files", {}).items():
-        files.write_json(self._note_path(path), note)
+      manifests.write_plan(self._notes / PLAN, plan)
+      for path, note in known.items():
+        if reader.is_there(self.folder / path, note):
+          files.write_json(self._note_path(path), note)
       (self.folder / MANIFEST).unlink(missing_ok=True)
+    if process_count == 1:  # else they may be of the other processes
+      self._clean()
     needed = self.bytes_left()
     if needed > shutil.disk_usage(self.folder).free:
       raise files.full_disk(self.folder, needed)
@@ -115,16 +135,19 @@ class CacheWriter:
         )
       time.sleep(_LOOK_EVERY)
 
-  def _check_folder(self) -> dict:
-    """Refuses another cache's folder; returns the manifest of a cache."""
+  def _check_folder(self) -> Mapping[str, Mapping]:
+    """Refuses another cache's folder; what a finished one says of files."""
     for path in (self.folder / MANIFEST, self._notes / PLAN):
       if path.exists():
-        data = files.read_json(path)
-        found = CachePlan.from_json(data.get("plan", data))
-        check_same(found, self.plan, str(self.folder))
-        return data if path.name == MANIFEST else {}
+        found = manifests.read(path)
+        check_same(found.plan, self.plan, str(self.folder))
+        return found.files
     if self.folder.is_dir():
-      foreign = {entry.name for entry in self.folder.iterdir()} - {BUILDING}
+      foreign = {
+        entry.name
+        for entry in self.folder.iterdir()
+        if entry.name != BUILDING and not lock.is_lock(entry.name)
+      }
       if foreign:
         raise InputError(
           f"{self.folder} holds {sorted(foreign)[:3]} and is no cache (no "
@@ -146,7 +169,28 @@ class CacheWriter:
     note, file = self._note_path(path), self.folder / path
     if not note.exists() or not file.exists():
       return False
-    return file.stat().st_size == files.read_json(note)["bytes"]
+    return file.stat().st_size == self._read_note(path)["bytes"]
+
+  def load_arrays(self, path: str) -> dict[str, np.ndarray]:
+    """The arrays of a file that is done, by whichever process."""
+    found = reader.load_arrays
+    return found(self.folder / path, self._read_note(path)["sha256"])
+
+  def load_text(self, path: str) -> str:
+    """The text of a file that is done, by whichever process."""
+    sha256 = self._read_note(path)["sha256"]
+    return files.read_checked(self.folder / path, sha256).decode()
+
+  def _read_note(self, path: str) -> Mapping:
+    note = self._note_path(path)
+    try:
+      data = files.read_json(note)
+      manifests.check_entry(data, str(note))
+    except InputError as error:
+      raise InputError(
+        error.problem, f"delete {note}: that one file is made again"
+      ) from error
+    return data
 
   def pending(
     self, split: str, parts: tuple[str, ...] | None = None
@@ -205,11 +249,23 @@ class CacheWriter:
   def _note_path(self, path: str) -> Path:
     return self._notes / (path.replace("/", "--") + ".json")
 
-  def finish(self, paths: tuple[str, ...] = ()) -> None:
+  def _clean(self) -> None:
+    """Deletes what killed processes have left half written."""
+    for pattern in ("*" + files.TEMPORARY, f".*{files.TEMPORARY}.*"):
+      for leftover in self.folder.rglob(pattern):
+        if not lock.is_lock(leftover.name):
+          leftover.unlink(missing_ok=True)
+
+  def finish(
+    self,
+    paths: tuple[str, ...] = (),
+    libraries: Mapping[str, str] | None = None,
+  ) -> None:
     """Writes the manifest; for process 0, when all processes are done.
 
     Args:
       paths: files besides the shards, all written with this class.
+      libraries: versions of what computed the features.
 
     Raises:
       InputError: a shard or a file is missing.
@@ -221,15 +277,11 @@ class CacheWriter:
         f"{missing[:5]}",
         "run the same command again, it writes what is missing",
       )
-    manifest = {
-      "format": FORMAT,
-      "plan_hash": self.plan.plan_hash,
-      "plan": self.plan.to_json(),
-      "files": {n: files.read_json(self._note_path(n)) for n in names},
-    }
-    for leftover in self.folder.rglob("*" + files.TEMPORARY):
-      leftover.unlink()
-    files.write_json(self.folder / MANIFEST, manifest)
+    self._clean()
+    entries = {name: self._read_note(name) for name in names}
+    manifests.write(
+      self.folder / MANIFEST, Manifest(self.plan, entries, libraries or {})
+    )
     shutil.rmtree(self._notes)
 
 
@@ -237,7 +289,7 @@ def _make_folder(folder: Path) -> None:
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    if files.is_full(error):
+    if errors.is_full(error):
       raise files.full_disk(folder.parent) from error
     raise InputError(
       f"the cache folder {folder} cannot be made: {error}",

@@ -22,7 +22,8 @@ from input_pipeline import (
   vocabulary,
 )
 from input_pipeline.errors import InputError
-from input_pipeline.feature_cache.plan import FORMAT, CachePlan
+from input_pipeline.feature_cache import manifest
+from input_pipeline.feature_cache.plan import CachePlan
 from mipd_jax import config as config_lib
 from mipd_jax import precision, sharding
 from mipd_jax.models.config import Sizes
@@ -185,22 +186,13 @@ def _cache(folder: str) -> tuple[CachePlan, dict[str, np.ndarray]]:
     if paths.is_remote(folder):
       with atomic.replacing(here / name) as path:
         atomic.copy(there / name, path)
-  again = "delete the cache folder and prepare it again"
-  where = here / feature_cache.MANIFEST
-  manifest = json_files.read(where, {"format": object, "plan": dict}, again)
-  if manifest["format"] != FORMAT:
-    raise InputError(
-      f"{there / feature_cache.MANIFEST} has format {manifest['format']!r}, "
-      f"not {FORMAT}",
-      again,
-    )
-  try:
-    plan = CachePlan.from_json(manifest["plan"])
-  except (TypeError, ValueError, KeyError) as error:
-    raise InputError(
-      f"{where}: its plan is damaged: {error!r}", again
-    ) from None
-  return plan, feature_cache.load_arrays(here / feature_cache.LABELS)
+  found = manifest.read(
+    here / feature_cache.MANIFEST, there / feature_cache.MANIFEST
+  )
+  labels_file = found.files.get(feature_cache.LABELS, {"sha256": ""})
+  return found.plan, feature_cache.load_arrays(
+    here / feature_cache.LABELS, labels_file["sha256"]
+  )
 
 
 def _words(folder: str) -> vocabulary.Vocabulary:

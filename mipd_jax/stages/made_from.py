@@ -9,25 +9,24 @@ encoders. Any difference, of our code too, and the plan decides as ever.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Iterable
 
-from input_pipeline import atomic, ov_swig
+from input_pipeline import atomic, json_files, ov_swig, source_code
+from input_pipeline.errors import InputError
 from mipd_jax.config import Config
+from mipd_jax.teachers import cache_plan
 
 NOTE = "made_from.json"
 # Of the teacher's settings what the cache does not depend on.
 _ELSEWHERE = ("cache", "only", "process_index", "process_count", "batch_size")
-_ROOT = pathlib.Path(__file__).parents[2]
-# Code that a cache follows from.
-_CODE = (
-  "input_pipeline/feature_cache",
-  "input_pipeline/geometry.py",
-  "mipd_jax/rationales",
-  "mipd_jax/teachers",
+# Where a cache's making starts; and what chooses who writes the rationales.
+_START = "mipd_jax.stages.prepare._make_cache"
+_CHOOSERS = (
+  "mipd_jax.tasks.situations.Situations.rationales",
+  "mipd_jax.tasks.interactions.Interactions.rationales",
 )
 Facts = dict[str, object]
 
@@ -51,15 +50,17 @@ def facts(
     "vocabulary": dataset.vocabulary.fingerprint,
     "groups": dataset.groups.sha256,
     "encoders": {str(folder): _files(folder) for folder in encoders},
+    "libraries": cache_plan.libraries(),
     "code": _code(),
+    "code_of_data": source_code.reached(source_code.entries_of(dataset)),
   }
 
 
 def same(cache: str | os.PathLike, wanted: Facts) -> bool:
   """Whether a cache's note says exactly this; False without a note."""
   try:
-    found = json.loads((pathlib.Path(cache) / NOTE).read_text())
-  except (OSError, ValueError):
+    found = json_files.read(pathlib.Path(cache) / NOTE)
+  except InputError:  # absent or damaged: the plan decides
     return False
   return found == json.loads(json.dumps(wanted))
 
@@ -76,10 +77,8 @@ def _files(folder: pathlib.Path) -> list[list[object]]:
   return sorted([name, s.st_size, s.st_mtime_ns] for name, s in found)
 
 
-def _code() -> str:
-  digest = hashlib.sha256()
-  for name in _CODE:
-    place = _ROOT / name
-    for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
-      digest.update(path.read_bytes())
-  return digest.hexdigest()
+def _code() -> dict[str, str]:
+  """Digests of the code that makes a cache, with whichever encoder."""
+  return source_code.reached(
+    (_START, *_CHOOSERS), without=("mipd_jax.tasks.of",)
+  )

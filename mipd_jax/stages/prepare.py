@@ -1,10 +1,11 @@
 """Stage 1: folder, dataset, frozen encoders, cache; each made when absent."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from input_pipeline import buckets, feature_cache, ov_swig
+from input_pipeline import buckets, feature_cache, lock, ov_swig, paths
 from input_pipeline.errors import InputError
 from mipd_jax import distributed, precision, sharding, tasks
 from mipd_jax.config import Config
@@ -27,11 +28,45 @@ def prepare(config: Config) -> Prepared | None:
       used.
   """
   plan = _precompute_config(config)
-  here, dataset = distributed.agreed(lambda: inputs.make(config))
-  cache = _cache(here, dataset, plan)
-  if cache and here.teacher.cache != config.teacher.cache:
-    buckets.upload(config.teacher.cache, last=feature_cache.MANIFEST)
+  here, dataset = distributed.agreed(lambda: _made_inputs(config))
+  facts = made_from.facts(here, dataset, inputs.encoder_folders(here))
+  cache = _opened(here, facts)
+  if cache is None:
+    with _bucket_alone(config.teacher.cache):
+      cache = _made(here, dataset, plan, facts)
+      _upload(cache, here, config.teacher.cache)
+  else:
+    _upload(cache, here, config.teacher.cache)
   return tasks.of(config).prepared(dataset, cache) if cache else None
+
+
+def _made_inputs(config: Config) -> tuple[Config, ov_swig.PreparedSwig]:
+  """What the cache is made of, unless another run makes that cache."""
+  folder = config.teacher.cache
+  if not paths.is_remote(folder):
+    index, count = _process(config)
+    lock.refuse(folder, index=index, count=count)
+  return inputs.make(config)
+
+
+def _bucket_alone(cache: str) -> contextlib.AbstractContextManager:
+  """Keeps others from a bucket's cache; folders have a lock by themselves."""
+  if not paths.is_remote(cache):
+    return contextlib.nullcontext()
+  return lock.holding(cache, "preparing this cache")
+
+
+def _upload(cache, here: Config, where: str) -> None:
+  """Copies a cache into the bucket that it was asked for in."""
+  if cache and here.teacher.cache != where:
+    buckets.upload(where, last=feature_cache.MANIFEST)
+
+
+def _process(config: Config) -> tuple[int, int]:
+  """Which one this is of the processes that make the cache, of how many."""
+  if config.teacher.process_count:
+    return config.teacher.process_index, config.teacher.process_count
+  return jax.process_index(), jax.process_count()
 
 
 def open_prepared(config: Config) -> Prepared:
@@ -72,19 +107,26 @@ def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
   )
 
 
-def _cache(
+def _opened(
+  config: Config, facts: made_from.Facts
+) -> feature_cache.Cache | None:
+  """The cache, if it is whole and nothing changed that it followed from."""
+  folder = config.teacher.cache
+  if distributed.all_of(made_from.same(folder, facts) and _is_whole(folder)):
+    return feature_cache.open_cache(folder)
+  return None
+
+
+def _made(
   config: Config,
   dataset: ov_swig.PreparedSwig,
   plan: "cache_plan.PrecomputeConfig",
+  facts: made_from.Facts,
 ) -> feature_cache.Cache | None:
   """The cache, made if need be; None if teacher.only left some of it."""
-  folder = config.teacher.cache
-  facts = made_from.facts(config, dataset, inputs.encoder_folders(config))
-  if distributed.all_of(made_from.same(folder, facts) and _is_whole(folder)):
-    return feature_cache.open_cache(folder)
   cache = _make_cache(config, dataset, plan)
   if cache and distributed.is_first():
-    made_from.write(folder, facts)
+    made_from.write(config.teacher.cache, facts)
   return cache
 
 

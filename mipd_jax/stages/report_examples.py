@@ -154,16 +154,15 @@ def _rationales(
   cache: feature_cache.Cache, names: set[str]
 ) -> dict[str, tuple[str, ...]]:
   """The texts of some training images; read line by line."""
-  path = cache.folder / "train" / feature_cache.RATIONALES
+  path = f"train/{feature_cache.RATIONALES}"
   found: dict[str, tuple[str, ...]] = {}
-  if not path.exists():
+  if path not in cache.files:
     return found
-  with path.open(encoding="utf-8") as lines:
-    for number, line in enumerate(lines, 1):
-      where = f"{path}, line {number}"
-      record = json_files.parse(line, where, source.FORM, source.AGAIN)
-      if record["image"] in names:
-        found[record["image"]] = tuple(record[k] for k in schema.RATIONALES)
+  for number, line in enumerate(cache.lines(path), 1):
+    where = f"{cache.folder / path}, line {number}"
+    record = json_files.parse(line, where, source.FORM, source.AGAIN)
+    if record["image"] in names:
+      found[record["image"]] = tuple(record[k] for k in schema.RATIONALES)
   return found
 
 

@@ -1,17 +1,21 @@
 """How a cache is to be made, and the plan that follows from it."""
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Collection
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import jax
+from absl import logging
 
+from input_pipeline import source_code
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   PARTS,
   TEACHER,
   TEXT,
+  Cache,
   CachePlan,
   SplitPlan,
 )
@@ -28,6 +32,13 @@ TRAIN = "train"
 LABELS, RATIONALES = "labels", "rationales"
 TASKS = (LABELS, RATIONALES, *PARTS)
 DTYPES = ("bfloat16", "float32", "int8")
+# Where encoding starts; the encoders, the images and the rationales come as
+# objects, whose classes are added.
+_START = "mipd_jax.teachers.precompute._Builder"
+# What numbers rest on besides our code. Another version changes last digits
+# at most, as another chip does, so it is told and not refused. Of transformers
+# the code of the models is part of the plan.
+_LIBRARIES = ("jax", "jaxlib", "numpy", "pillow", "tokenizers", "transformers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +135,50 @@ def make_plan(
       for name in config.splits
     ),
     examples_per_shard=config.examples_per_shard,
+    code=code(dataset, student, teacher, text, rationales, config.splits),
   )
+
+
+def code(
+  dataset: "PreparedSwig",
+  student: Encoder,
+  teacher: "ImageTeacher",
+  text: Encoder,
+  rationales: "RationaleSource",
+  splits: Collection[str],
+) -> tuple[tuple[str, str], ...]:
+  """Module and digest of all code that these objects are encoded by.
+
+  See `input_pipeline.source_code`; a CLIP's caches have no BLIP-2 in it, nor
+  templates where a language model writes.
+  """
+  entries = source_code.entries_of(
+    *(dataset, student, teacher, text, rationales),
+    *(dataset.split(name) for name in splits),
+  )
+  return tuple(source_code.reached([_START, *entries]).items())
+
+
+def libraries() -> dict[str, str]:
+  """Versions of what the numbers rest on besides our code."""
+  return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def warn_of_libraries(cache: Cache) -> None:
+  """Says which versions differ from those that made a cache."""
+  here = libraries()
+  found = [
+    f"{name} {version} (here {here.get(name, 'none')})"
+    for name, version in sorted(cache.libraries.items())
+    if here.get(name) != version
+  ]
+  if found:
+    logging.warning(
+      "The cache %s was made with %s. It is used as it is; new features may "
+      "differ from it in their last digits.",
+      cache.folder,
+      ", ".join(found),
+    )
 
 
 def _parts(split: str, wanted: Collection[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Clip:
 
   Attributes:
     name: where it was loaded from.
-    revision: sha256 of the weights.
+    revision: sha256 of weights, settings and tokenizer.
     module: transformers' FlaxCLIPModule.
     config: transformers' CLIPConfig.
     params: nested dict of arrays.

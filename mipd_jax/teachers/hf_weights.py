@@ -36,6 +36,22 @@ _EXPONENTS = {
 _PIECE = 1 << 20
 _MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _AGAIN = "the file is cut off or of another format: fetch it again"
+# What besides the weights decides what a model gives.
+_BESIDE = (
+  "config.json",
+  "preprocessor_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "spiece.model",
+  "tokenizer.model",
+  "chat_template.jinja",
+)
+# Of config.json: who wrote it.
+_ORIGIN = ("_name_or_path", "transformers_version")
 _RENAMED = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 Tree = Mapping[str, Any]
@@ -250,12 +266,22 @@ def write(path: str | os.PathLike, tree: Tree) -> None:
 
 
 def revision(files: Iterable[pathlib.Path]) -> str:
-  """sha256 over the files' bytes, in order: which weights these are."""
+  """sha256 of a model: of its weights and of how they are to be used.
+
+  Args:
+    files: of the weights. The settings and the tokenizer beside them count as
+      well; JSON by its content, however it is spaced.
+  """
+  files = list(files)
   digest = hashlib.sha256()
   for path in files:
     with open(path, "rb") as file:
       while block := file.read(1 << 24):
         digest.update(block)
+  for name in _BESIDE:
+    path = files[0].parent / name
+    if path.exists():
+      digest.update(name.encode() + b"\0" + _content(path))
   return digest.hexdigest()
 
 
@@ -275,6 +301,20 @@ def all_finite(array: np.ndarray) -> bool:
     (bits[start : start + _PIECE] & kind(exponent)).max() < exponent
     for start in range(0, len(bits), _PIECE)
   )
+
+
+def _content(path: pathlib.Path) -> bytes:
+  """What a file beside the weights says, without notes on its origin."""
+  data = path.read_bytes()
+  if path.suffix != ".json":
+    return data
+  try:
+    content = json.loads(data)
+  except (ValueError, RecursionError):  # whoever reads it will say so
+    return data
+  if isinstance(content, dict):
+    content = {k: v for k, v in content.items() if k not in _ORIGIN}
+  return json.dumps(content, sort_keys=True).encode()
 
 
 def to_flax(

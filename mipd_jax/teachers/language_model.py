@@ -38,7 +38,8 @@ class LanguageModel:
 
   Attributes:
     name: where it was loaded from.
-    revision: sha256 of the weights, and the dtype of the arithmetic.
+    revision: sha256 of weights, settings and tokenizer, and the dtype of the
+      arithmetic.
     network: transformers' Flax model, without parameters.
     params: nested dict of arrays, on the mesh.
     tokens: the checkpoint's own tokenizer.

@@ -7,6 +7,7 @@ processes may make one cache: each encodes its own shards on its own devices;
 the first also writes what there is once, and finishes.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterator
@@ -28,7 +29,7 @@ from input_pipeline.feature_cache import (
   CacheWriter,
 )
 from input_pipeline.image_split import ImageSplit
-from mipd_jax import sharding
+from mipd_jax import distributed, sharding
 from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts
 from mipd_jax.teachers import cache_plan, labels, shard_work
@@ -95,8 +96,8 @@ def build_cache(
     The cache, or None if `only` left something undone.
 
   Raises:
-    InputError: `out` holds a cache for something else, the disk is full, an
-      image is broken, sizes do not fit.
+    InputError: `out` holds a cache for something else, or another run writes
+      it; the disk is full, an image is broken, sizes do not fit.
   """
   config = config or PrecomputeConfig()
   text = text or student
@@ -113,15 +114,35 @@ def build_cache(
     builder = _Builder(
       dataset, student, teacher, text, rationales, config, mesh, parts
     )
-    writer = CacheWriter(
-      out, plan, process_index=process.index, process_count=process.count
-    )
-    if not builder.build(writer, everything=not only):
-      return None
+    with _alone(out, process):
+      writer = CacheWriter(
+        out, plan, process_index=process.index, process_count=process.count
+      )
+      if not builder.build(writer, everything=not only):
+        return None
   cache = feature_cache.open_cache(out, plan)
+  cache_plan.warn_of_libraries(cache)
   for name, error in sorted(cache.quantisation_error().items()):
     logging.info("%s as int8: relative error %.2f %%.", name, 100 * error)
   return cache
+
+
+@contextlib.contextmanager
+def _alone(out: str | Path, process: Process) -> Iterator[None]:
+  """Holds the cache's lock; on all processes of a run, or on none."""
+  with contextlib.ExitStack() as stack:
+    problem = None
+    try:
+      stack.enter_context(
+        feature_cache.alone(out, process.index, process.count)
+      )
+    except InputError as error:
+      problem = error
+    if process.count == jax.process_count():
+      distributed.raise_together(problem)
+    elif problem:
+      raise problem
+    yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +179,7 @@ class _Builder:
       return False
     writer.wait_for(tuple(s.path for s in plan.all_shards()) + once)
     if writer.is_first:
-      writer.finish(once)
+      writer.finish(once, cache_plan.libraries())
     writer.wait_for_manifest()
     return True
 
@@ -212,7 +233,7 @@ class _Builder:
     if not any(pending.values()):
       return
     # As the first process wrote it: the same in all of them.
-    bank = feature_cache.load_arrays(writer.folder / feature_cache.LABELS)
+    bank = writer.load_arrays(feature_cache.LABELS)
     encoders = Encoders(
       *(self.student, self.teacher, self.text),
       *(self.dataset.vocabulary.verbs, bank),
@@ -225,9 +246,10 @@ class _Builder:
       self._features(writer, pending[name], encoders, texts)
 
   def _texts(self, writer: CacheWriter, split: str) -> Texts:
-    path = writer.folder / _path(split, feature_cache.RATIONALES)
+    path = _path(split, feature_cache.RATIONALES)
     names = self.dataset.split(split).names
-    texts = rationale_source.from_lines(path.read_text(), names, str(path))
+    lines, where = writer.load_text(path), str(writer.folder / path)
+    texts = rationale_source.from_lines(lines, names, where)
     self._warn_of_long(texts[:_SAMPLED])
     return texts
 

@@ -33,7 +33,7 @@ class Blip2(PureBlip2):
 
   Attributes:
     name: where it was loaded from.
-    revision: sha256 of the weights.
+    revision: sha256 of weights, settings and tokenizer.
     module: of `build`, with the dtype of the arithmetic.
     config: transformers' Blip2Config.
     params: nested dict of arrays.

@@ -1,0 +1,133 @@
+"""The two JSON files that say what a cache is, read strictly.
+
+`manifest.json` of a finished cache names its format, its plan and every file
+with length and sha256; `building/plan.json` of an unfinished one the plan
+alone. Each has a digest of itself, so that no damage passes for another plan.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+
+from input_pipeline import json_files, paths
+from input_pipeline.errors import InputError
+from input_pipeline.feature_cache import files
+from input_pipeline.feature_cache.plan import AGAIN, FORMAT, CachePlan
+
+MANIFEST = "manifest.json"
+BUILDING = "building"
+PLAN = "plan.json"
+_FILE = {"bytes": int, "sha256": str}
+# Of single entries, where they are there; see `shard.ShardWriter.remarks`.
+_REMARKS = {"records": int, "marks": str, "int8": {str: [float]}}
+_FORM = {"plan": object, "digest": str}
+_MANIFEST_FORM = {
+  **_FORM,
+  "plan_hash": str,
+  "files": {str: _FILE},
+  "libraries": {str: str},
+}
+_OLD = (
+  "; an older format doesn't say which code made the cache, nor could damage "
+  "to its records be seen"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """What a cache is.
+
+  Attributes:
+    plan: what it holds.
+    files: by path below the folder: bytes, sha256 and remarks. Empty while
+      the cache is unfinished.
+    libraries: versions of what computed the features.
+  """
+
+  plan: CachePlan
+  files: Mapping[str, Mapping]
+  libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def read(path: pathlib.Path, shown: paths.AnyPath | None = None) -> Manifest:
+  """Reads manifest.json or plan.json.
+
+  Args:
+    path: of the file.
+    shown: its name in messages, where `path` is a copy.
+
+  Raises:
+    InputError: it is damaged, or of another format.
+  """
+  shown = shown or path
+  data = files.read_json(path, shown)
+  json_files.check(data, {str: object}, str(shown), AGAIN)
+  found = data.get("format")  # none in the oldest plan.json
+  if type(found) is not int and (found is not None or path.name != PLAN):
+    raise InputError(f"{shown} names no format of a cache", AGAIN)
+  if found != FORMAT:
+    raise InputError(
+      f"{shown} has format {found}, not {FORMAT}"
+      + (_OLD if (found or 0) < FORMAT else "; a newer version wrote it"),
+      AGAIN,
+    )
+  finished = path.name == MANIFEST
+  json_files.check(
+    data, _MANIFEST_FORM if finished else _FORM, str(shown), AGAIN
+  )
+  if _digest(data) != data["digest"]:
+    raise InputError(
+      f"{shown} is not as it was written: its digest differs", AGAIN
+    )
+  plan = CachePlan.from_json(data["plan"], str(shown))
+  if not finished:
+    return Manifest(plan, {})
+  for name, entry in data["files"].items():
+    check_entry(entry, f"{shown}: {name}")
+  names = {shard.path for shard in plan.all_shards()}
+  if missing := sorted(names - data["files"].keys()):
+    raise InputError(
+      f"{shown} doesn't list {len(missing)} files of its plan, the first is "
+      f"{missing[0]}",
+      AGAIN,
+    )
+  return Manifest(plan, data["files"], data["libraries"])
+
+
+def check_entry(entry: object, where: str) -> None:
+  """Raises InputError unless this is what is noted of one file."""
+  json_files.check(entry, _FILE, where, AGAIN)
+  form = {name: x for name, x in _REMARKS.items() if name in entry}
+  json_files.check(entry, form, where, AGAIN)
+
+
+def write_plan(path: pathlib.Path, plan: CachePlan) -> None:
+  """Writes the plan.json of an unfinished cache."""
+  _write(path, {"plan": plan.to_json()})
+
+
+def write(path: pathlib.Path, manifest: Manifest) -> None:
+  """Writes the manifest.json of a finished cache."""
+  plan = manifest.plan
+  _write(
+    path,
+    {
+      "plan_hash": plan.plan_hash,
+      "plan": plan.to_json(),
+      "files": dict(manifest.files),
+      "libraries": dict(manifest.libraries),
+    },
+  )
+
+
+def _write(path: pathlib.Path, content: Mapping) -> None:
+  content = {"format": FORMAT, **content}
+  files.write_json(path, {**content, "digest": _digest(content)})
+
+
+def _digest(data: Mapping) -> str:
+  rest = {name: value for name, value in data.items() if name != "digest"}
+  text = json.dumps(rest, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
