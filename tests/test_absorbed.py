@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from input_pipeline import schema
 from mipd_jax.losses.total import total_loss
 from mipd_jax.models import layers, memory
 from mipd_jax.models.attention import Attention
@@ -199,3 +200,50 @@ def test_bfloat16_loses_no_more_than_the_plain_form():
       np.abs(found[name] - truth).mean() for found in (absorbed, plain)
     )
     assert error < 1.5 * usual + 1e-3, name
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_trainable_layer_before_frozen_features_is_refused(jitted):
+  """Its gradient would be zero, and nobody would know."""
+  x, weights = _random(B, N, 5), _random(5, WIDE, seed=1)
+
+  def loss(weights, frozen, cut=lambda tokens: tokens):
+    layer = layers.Linear(D, frozen=frozen)
+    tokens = cut(x @ weights)
+    params = layer.init(jax.random.key(0), jnp.zeros((1, WIDE)))
+    return jnp.sum(layer.apply(params, tokens) ** 2)
+
+  def grad(*settings):
+    found = jax.grad(lambda weights: loss(weights, *settings))
+    return (jax.jit(found) if jitted else found)(weights)
+
+  with pytest.raises(ValueError, match=r"frozen features.*frozen=False"):
+    grad(True)
+  assert np.abs(grad(False)).min() > 0
+  assert np.all(grad(True, jax.lax.stop_gradient) == 0)
+  np.testing.assert_array_equal(loss(weights, True), loss(weights, False))
+
+
+def test_towers_in_front_of_student_and_teacher():
+  """The student refuses a trainable one; the teacher's would be trained."""
+  model, losses, params = models.make("mipd")
+  batch, banks = batches.batch(), batches.banks()
+
+  def loss(factor, key):
+    scaled = batch | {key: batch[key] * factor.astype(batch[key].dtype)}
+    found = model.apply(
+      {"params": params},
+      scaled,
+      banks,
+      train=True,
+      rngs={"dropout": jax.random.key(3)},
+    )
+    return total_loss(found, scaled, banks, losses)[0]
+
+  def grad(key):
+    found = jax.jit(jax.grad(lambda x: loss(x, key)), compiler_options=_QUICK)
+    return found(jnp.float32(1.0))
+
+  with pytest.raises(ValueError, match="frozen features"):
+    grad(schema.STUDENT_TOKENS)
+  assert grad(schema.TEACHER_TOKENS) != 0

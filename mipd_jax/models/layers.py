@@ -104,10 +104,44 @@ def _frozen_backward(x, gradient):
 frozen_matmul.defvjp(_frozen_forward, _frozen_backward)
 
 
+@jax.custom_vjp
+def frozen_features(x: Array) -> Array:
+  """x as it is; says that nobody wants its gradient, and holds to it.
+
+  Raises:
+    ValueError: at tracing, where x depends on what a gradient is asked for: a
+      trainable layer in front would silently learn nothing.
+  """
+  return x
+
+
+def _features_forward(x):
+  if x.perturbed:
+    raise ValueError(
+      "a gradient is asked for of tokens that are taken for frozen features: "
+      "what made them would never learn. Where a trainable layer comes before "
+      "Linear(frozen=True), give frozen=False, or cut the gradient on purpose "
+      "by jax.lax.stop_gradient(tokens)"
+    )
+  return x.value, None
+
+
+def _features_backward(_, gradient):
+  del gradient
+  return (None,)
+
+
+# With symbolic zeros the forward pass knows whether a gradient is wanted.
+frozen_features.defvjp(
+  _features_forward, _features_backward, symbolic_zeros=True
+)
+
+
 class Linear(nn.Module):
   """Dense layer with PyTorch's default initialisation of both parameters.
 
-  `frozen`: what comes in are features, which get no gradient.
+  `frozen`: what comes in are features, which get no gradient; asking for one
+  is an error.
   """
 
   features: int
@@ -128,8 +162,10 @@ class Linear(nn.Module):
 
   def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
     kernel, bias = self.weights(x.shape[-1])
-    multiply = frozen_matmul if self.frozen else jnp.matmul
-    return multiply(x.astype(self.dtype), kernel) + bias
+    if self.frozen:
+      x = frozen_features(x).astype(self.dtype)
+      return frozen_matmul(x, kernel) + bias
+    return x.astype(self.dtype) @ kernel + bias
 
   def memory(self, x: Float[Array, "b n i"]) -> Memory:
     """The same, not computed yet."""
