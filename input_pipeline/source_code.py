@@ -26,6 +26,7 @@ import inspect
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = ("input_pipeline", "mipd_jax")
@@ -45,7 +46,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 def reached(
   entries: Iterable[str],
-  root: pathlib.Path = ROOT,
+  root: pathlib.Path | None = None,
   without: tuple[str, ...] = (),
 ) -> dict[str, str]:
   """Digests of the code that runs from some definitions on, by module.
@@ -53,7 +54,7 @@ def reached(
   Args:
     entries: names such as "mipd_jax.teachers.clip.load", also of methods and
       of functions in functions; those of other packages are left out.
-    root: folder of the packages.
+    root: folder of the packages; this one's if None.
     without: beginnings of names that are not followed.
 
   Returns:
@@ -62,7 +63,7 @@ def reached(
   Raises:
     KeyError: an entry is not defined where it says.
   """
-  return _Search(str(root), without).run(entries)
+  return _Search(str(root or ROOT), without).run(entries)
 
 
 def entries_of(*things: object) -> list[str]:
@@ -113,20 +114,24 @@ def _loaders(cls: object) -> list[str]:
 class _Module:
   """One file: what it defines, what it imports, what it does on import."""
 
-  def __init__(self, name: str, path: pathlib.Path, tree: "_Tree"):
-    self.name, self._tree = name, tree
-    self._package = name if path.stem == "__init__" else name.rpartition(".")[0]
-    self.body = ast.parse(path.read_bytes()).body
+  def __init__(self, name: str, is_package: bool, content: bytes):
+    self.name = name
+    self._package = name if is_package else name.rpartition(".")[0]
+    self.body = ast.parse(content).body
     self.defined: dict[str, list[ast.stmt]] = collections.defaultdict(list)
     self.imports: dict[str, str] = {}
+    # Modules that are imported with this one.
+    self.loads: list[str] = []
     # Statements that run on import and are no definitions.
     self.effects: list[ast.stmt] = []
+    self._facts: dict[int, _Facts] = {}
     for statement in self.body:
       self._sort(statement)
 
   def _sort(self, statement: ast.stmt) -> None:
     if isinstance(statement, ast.Import | ast.ImportFrom):
       self.imports |= self.bindings(statement)
+      self.loads += self._loaded_by(statement)
     elif isinstance(statement, _Definition):
       self.defined[statement.name].append(statement)
     elif _is_doc(statement) or _is_unused_branch(statement):
@@ -139,6 +144,7 @@ class _Module:
       for node in ast.walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
           self.imports |= self.bindings(node)
+          self.loads += self._loaded_by(node)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
           self.defined[node.id].append(statement)
 
@@ -158,6 +164,44 @@ class _Module:
       source = ".".join([*parts, *filter(None, [source])])
     return {a.asname or a.name: f"{source}.{a.name}" for a in node.names}
 
+  def _loaded_by(self, node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.Import):
+      return [a.name for a in node.names]
+    return list(self.bindings(node).values())
+
+  def facts(self, statement: ast.stmt) -> "_Facts":
+    """What a statement says, imports and names; found out once."""
+    if id(statement) not in self._facts:
+      imports: dict[str, str] = {}
+      loads: list[str] = []
+      used: list[list[str]] = []
+      inner: set[int] = set()  # names that a chain begins with
+      for node in _walk([statement]):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+          imports |= self.bindings(node)
+          loads += self._loaded_by(node)
+        elif isinstance(node, ast.Attribute):
+          used += filter(None, [_chain(node, inner)])
+        elif _is_read(node) and id(node) not in inner:
+          used.append([node.id])
+      self._facts[id(statement)] = _Facts(
+        _said(statement), imports, loads, used
+      )
+    return self._facts[id(statement)]
+
+
+class _Facts(NamedTuple):
+  """Of one statement."""
+
+  said: str
+  imports: dict[str, str]
+  loads: list[str]
+  used: list[list[str]]
+
+
+# By content, so that a copy of the repository is not parsed again.
+_parsed = functools.lru_cache(maxsize=1024)(_Module)
+
 
 class _Tree:
   """The modules of the packages below a folder, parsed when asked for."""
@@ -174,7 +218,8 @@ class _Tree:
         place = self._root.joinpath(*name.split("."))
         for path in (place / "__init__.py", place.with_suffix(".py")):
           if path.is_file():
-            self._modules[name] = _Module(name, path, self)
+            is_package = path.stem == "__init__"
+            self._modules[name] = _parsed(name, is_package, path.read_bytes())
             break
     return self._modules[name]
 
@@ -262,9 +307,9 @@ class _Search:
     self._load(module.name)
     self._reach(module, body[0])
 
-  def _load(self, name: str) -> None:
-    """What runs because a module is imported, there and further up."""
-    waiting = [name, *self._tree.packages_of(name)]
+  def _load(self, *names: str) -> None:
+    """What runs because modules are imported, there and further up."""
+    waiting = [self._tree.split(name)[0] for name in names]
     while waiting:
       name = waiting.pop()
       module = self._tree.module(name)
@@ -273,9 +318,8 @@ class _Search:
       self._loaded.add(name)
       for statement in module.effects:
         self._reach(module, statement)
-      for full in module.imports.values():
-        target = self._tree.split(full)[0]
-        waiting += [target, *self._tree.packages_of(target)]
+      waiting += self._tree.packages_of(name)
+      waiting += [self._tree.split(full)[0] for full in module.loads]
 
   def _model(self, full: str) -> None:
     """A module of another package as a whole."""
@@ -288,47 +332,36 @@ class _Search:
       self._found[name].add(_whole(path))
 
   def _reach(self, module: _Module, statement: ast.stmt) -> None:
-    self._found[module.name].add(_said(statement))
-    env = dict(module.imports)
-    nodes = list(_walk([statement]))
-    for node in nodes:
-      if isinstance(node, ast.Import | ast.ImportFrom):
-        env |= module.bindings(node)
-    for node in nodes:
-      if isinstance(node, ast.Attribute):
-        if chain := _chain(node):
-          self._use(module, env, chain)
-      elif _is_read(node):
-        self._use(module, env, [node.id])
-
-  def _use(self, module: _Module, env: dict[str, str], chain: list[str]):
-    name = chain[0]
-    if name in env:
-      self._waiting.append(".".join([env[name], *chain[1:]]))
-    elif name in module.defined:
-      self._waiting.append(f"{module.name}.{name}")
+    facts = module.facts(statement)
+    self._found[module.name].add(facts.said)
+    self._load(*facts.loads)
+    known = module.imports | facts.imports
+    for name, *rest in facts.used:
+      if name in known:
+        self._waiting.append(".".join([known[name], *rest]))
+      elif name in module.defined:
+        self._waiting.append(f"{module.name}.{name}")
 
 
-def _chain(node: ast.Attribute) -> list[str]:
-  """["a", "b", "c"] of a.b.c; empty if it begins with anything but a name."""
+def _chain(node: ast.Attribute, seen: set[int]) -> list[str]:
+  """["a", "b", "c"] of a.b.c; empty if it begins with anything but a name.
+
+  `seen` are the names that longer chains, which are met first, began with.
+  """
   names: list[str] = []
   inner: ast.expr = node
   while isinstance(inner, ast.Attribute):
     names.append(inner.attr)
     inner = inner.value
-  if not isinstance(inner, ast.Name) or hasattr(inner, "_in_chain"):
+  if not isinstance(inner, ast.Name) or id(inner) in seen:
     return []
-  inner._in_chain = True  # the longest chain is met first
+  seen.add(id(inner))
   return [inner.id, *reversed(names)]
 
 
 def _is_read(node: ast.AST) -> bool:
-  """Whether a node is a name that stands alone and is not assigned to."""
-  return (
-    isinstance(node, ast.Name)
-    and isinstance(node.ctx, ast.Load)
-    and not hasattr(node, "_in_chain")
-  )
+  """Whether a node is a name that is not assigned to."""
+  return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def _is_doc(statement: ast.stmt) -> bool:

@@ -145,6 +145,7 @@ def plan(**changes) -> CachePlan:
       SplitPlan("dev", 5, ("student", "verb_logits", "clip_logits")),
     ),
     "examples_per_shard": 4,
+    "code": (("mipd_jax.teachers.clip", "1"), ("a.b", "1")),
   }
   return CachePlan(**{**values, **changes})
 

@@ -2,16 +2,18 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import textwrap
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from input_pipeline import feature_cache, schema
+from input_pipeline import commands, feature_cache, lock, schema
 from input_pipeline.errors import InputError
-from input_pipeline.feature_cache import Field, SplitPlan
+from input_pipeline.feature_cache import Field, SplitPlan, shard
 from input_pipeline.feature_cache.__main__ import main
 from input_pipeline.feature_cache.plan import CachePlan
 from tests import fakes
@@ -105,6 +107,12 @@ def test_plan_survives_json():
     ({"rationales": "published"}, "other rationales"),
     ({"options": (("dtype", "bfloat16"),)}, "other options"),
     ({"splits": (SplitPlan("train", 9, ("student",)),)}, "other splits"),
+    (
+      {"code": (("mipd_jax.teachers.clip", "2"), ("a.b", "1"))},
+      "code of mipd_jax.teachers.clip has changed since",
+    ),
+    ({"code": (("a.b", "1"),)}, "clip is not used any more"),
+    ({"code": (("x.y", "1"), ("a.b", "1"))}, "x.y is used now and was not"),
   ],
 )
 def test_cache_made_for_something_else(folder, change, words):
@@ -116,6 +124,13 @@ def test_cache_made_for_something_else(folder, change, words):
   with pytest.raises(InputError, match=words):
     feature_cache.CacheWriter(folder, fakes.plan(**change))
   assert contents(folder) == before
+
+
+def test_only_changed_modules_are_named(folder):
+  code = (("mipd_jax.teachers.clip", "2"), ("a.b", "1"))
+  with pytest.raises(InputError) as caught:
+    feature_cache.open_cache(folder, fakes.plan(code=code))
+  assert "a.b" not in str(caught.value)
 
 
 def test_missing_and_unfinished_caches(tmp_path):
@@ -259,7 +274,7 @@ def test_unreadable_manifest_and_labels(folder):
     feature_cache.open_cache(folder)
 
 
-def test_verify_counts_and_finds_a_changed_byte(folder, capsys):
+def test_verify_counts_and_finds_a_changed_byte(folder, capsys, monkeypatch):
   assert main(["--verify", str(folder)]) == 0
   assert "train 11" in capsys.readouterr().out
   path = folder / "dev/student-00000-of-00002.array_record"
@@ -267,7 +282,10 @@ def test_verify_counts_and_finds_a_changed_byte(folder, capsys):
   at = data.index(fakes.features(fakes.plan(), "dev")["student_tokens"][0])
   data[at] ^= 1
   path.write_bytes(data)
-  assert main(["--verify", str(folder)]) == 1
+  monkeypatch.setattr(sys, "argv", ["feature_cache", "--verify", str(folder)])
+  with pytest.raises(SystemExit) as left:
+    commands.start(main)
+  assert left.value.code == 2
   error = capsys.readouterr().err
   assert path.name in error and "sha256" in error and "Remedy" in error
 
@@ -299,6 +317,221 @@ def big_plan():
     schema.TEACHER_TOKENS, (50, 1000), "bfloat16"
   )
   return fakes.plan(fields=tuple(fields.values()))
+
+
+def _flip(path, at, bit=1):
+  data = bytearray(path.read_bytes())
+  data[at] ^= bit
+  path.write_bytes(data)
+
+
+def _read_all(folder):
+  """Everything that training, evaluation and the report read."""
+  cache = feature_cache.open_cache(folder)
+  found = {("labels", k): x for k, x in cache.labels().items()}
+  for name in ("train", "dev"):
+    split = cache.split(name)
+    indices = np.arange(split.num_examples)
+    found |= {(name, k): x for k, x in split.read(indices).items()}
+    found[name, "names"] = np.array(split.names)
+  return found
+
+
+def _cut(folder, name):
+  os.truncate(folder / name, (folder / name).stat().st_size - 2)
+
+
+def _zero(folder, name):
+  path = folder / name
+  path.write_bytes(bytes(path.stat().st_size))
+
+
+def _swap(one, other):
+  """Two files change places, of whatever length."""
+  a, b = one.read_bytes(), other.read_bytes()
+  one.write_bytes(b)
+  other.write_bytes(a)
+
+
+_SHARD = "train/student-00000-of-00003.array_record"
+_SWAPS = {
+  "between splits": ("{0}/" + _SHARD, "{0}/dev/student-00000-of-00002{1}"),
+  "in a split": ("{0}/" + _SHARD, "{0}/train/student-00001-of-00003{1}"),
+  "of another cache": ("{0}/" + _SHARD, "{2}/" + _SHARD),
+  "labels of another cache": ("{0}/labels.npz", "{2}/labels.npz"),
+  "annotations": ("{0}/train/annotations.npz", "{2}/train/annotations.npz"),
+}
+
+
+@pytest.mark.parametrize("swap", _SWAPS.values(), ids=_SWAPS)
+def test_files_that_change_places(folder, tmp_path, swap, monkeypatch):
+  """Whole files with good checksums, of the same length."""
+  other = tmp_path / "other"
+  features, columns = fakes.features, fakes.columns
+  monkeypatch.setattr(
+    fakes,
+    "features",
+    lambda p, s: {k: x[::-1] for k, x in features(p, s).items()},
+  )
+  monkeypatch.setattr(
+    fakes, "columns", lambda n: {k: x + 1 for k, x in columns(n).items()}
+  )
+  monkeypatch.setattr(np, "ones", lambda shape, dtype: np.zeros(shape, dtype))
+  fakes.write_cache(other, fakes.plan())
+  monkeypatch.undo()
+  one, two = (
+    pathlib.Path(name.format(folder, ".array_record", other)) for name in swap
+  )
+  if one.suffix == ".array_record":
+    assert one.stat().st_size == two.stat().st_size
+  _swap(one, two)
+  with pytest.raises(InputError, match=one.name):
+    _read_all(folder)
+
+
+@pytest.mark.parametrize("harm", [_cut, _zero, lambda f, n: (f / n).unlink()])
+@pytest.mark.parametrize(
+  "name", [_SHARD, "labels.npz", "dev/annotations.npz", "manifest.json"]
+)
+def test_files_that_are_cut_wiped_or_gone(folder, name, harm):
+  harm(folder, name)
+  with pytest.raises(InputError, match=name.split("/")[-1]) as caught:
+    _read_all(folder)
+  assert "prepare" in caught.value.remedy
+
+
+def test_a_flipped_bit_anywhere_is_seen_or_changes_nothing(tmp_path):
+  """All of manifest, labels and annotations; of a shard what is not filler."""
+  plan = fakes.plan(splits=(SplitPlan("train", 4, ("student",)),))
+  monkey = fakes.features(plan, "train")
+  assert monkey["student_tokens"].nbytes == 320
+  folder = tmp_path / "cache"
+  fakes.write_cache(
+    folder,
+    dataclasses.replace(
+      plan, splits=(*plan.splits, SplitPlan("dev", 1, ("student",)))
+    ),
+  )
+  before = _read_all(folder)
+  seen = 0
+  for path in sorted(folder.rglob("*")):
+    if not path.is_file():
+      continue
+    data = path.read_bytes()
+    places = np.flatnonzero(np.frombuffer(data, np.uint8))
+    for at in places[:: max(1, len(places) // 30)]:
+      _flip(path, at, 1 << int(at % 8))
+      try:
+        after = _read_all(folder)
+      except InputError:
+        seen += 1
+      else:
+        for key, value in before.items():
+          np.testing.assert_array_equal(after[key], value, err_msg=f"{path}")
+      path.write_bytes(data)
+  assert seen > 80
+
+
+def test_every_byte_of_a_record_counts_or_the_file_does():
+  """A mark meets all bytes of a number, whatever its width."""
+  record = np.zeros(577 * 1024, np.float32)
+  plain = shard.mark(record.tobytes())
+  record += 1e-3 * np.arange(len(record))
+  record = record.astype(ml_dtypes.bfloat16).astype(np.float32)
+  assert shard.mark(record.tobytes()) != plain
+  assert len(plain) == shard.MARK_DIGITS
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (lambda m: m.update(format=2), "format 2, not 3; an older format"),
+    (lambda m: m.update(format=4), "format 4, not 3; a newer version"),
+    (lambda m: m.update(format="3"), "names no format"),
+    (lambda m: m.pop("files"), "files is missing"),
+    (lambda m: m.update(files=[]), "files is"),
+    (lambda m: m["files"].clear(), "doesn't list 21 files|digest"),
+    (lambda m: m["files"]["labels.npz"].update(bytes="9"), "bytes is '9'"),
+    (lambda m: m["files"]["labels.npz"].update(bytes=9), "digest differs"),
+    (lambda m: m["plan"].update(teacher="t"), "digest differs"),
+    (lambda m: m["plan"].update(teacher=7), "digest|teacher is 7"),
+  ],
+)
+def test_a_manifest_of_another_shape(folder, change, words):
+  path = folder / "manifest.json"
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+  for use in (
+    lambda: feature_cache.open_cache(folder),
+    lambda: feature_cache.is_complete(folder, fakes.plan()),
+    lambda: feature_cache.CacheWriter(folder, fakes.plan()),
+  ):
+    with pytest.raises(
+      InputError, match=rf"manifest.json.*({words})"
+    ) as caught:
+      use()
+    assert "prepare it again" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "[" * 100_000, "\ufeff{}"])
+def test_json_that_is_no_manifest(folder, text):
+  for name in ("manifest.json", "building/plan.json"):
+    if name != "manifest.json":
+      (folder / "manifest.json").unlink()
+      (folder / "building").mkdir()
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=name):
+      feature_cache.CacheWriter(folder, fakes.plan())
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"bytes": "1", "sha256": ""}'])
+def test_a_damaged_note_is_named(tmp_path, text):
+  fakes.write_cache(tmp_path / "c", fakes.plan(), finish=False)
+  note = tmp_path / "c/building/labels.npz.json"
+  note.write_text(text)
+  with pytest.raises(InputError, match=r"labels.npz.json") as caught:
+    fakes.write_cache(tmp_path / "c", fakes.plan())
+  assert f"delete {note}" in caught.value.remedy
+  note.unlink()
+  fakes.write_cache(tmp_path / "c", fakes.plan())
+
+
+def test_small_damaged_files_are_mended(folder):
+  before = contents(folder)
+  _flip(folder / "train/annotations.npz", 500)
+  assert not feature_cache.is_complete(folder, fakes.plan())
+  fakes.write_cache(folder, fakes.plan())
+  assert contents(folder) == before
+
+
+def test_two_runs_in_one_folder(folder):
+  with feature_cache.alone(folder):
+    with (
+      pytest.raises(InputError, match=r"in use by process .*preparing this"),
+      feature_cache.alone(folder),
+    ):
+      pass
+    fakes.write_cache(folder, fakes.plan())  # the lock is no foreign file
+  assert not [p for p in folder.iterdir() if lock.is_lock(p.name)]
+  (folder / "file").write_text("x")
+  with (
+    pytest.raises(InputError, match="cannot be made"),
+    feature_cache.alone(folder / "file"),
+  ):
+    pass
+
+
+def test_what_a_killed_run_left_is_cleaned_at_the_next_start(tmp_path):
+  fakes.write_cache(tmp_path / "c", fakes.plan(), finish=False)
+  for name in (
+    "train/student-00000-of-00003.array_record.tmp",
+    ".made_from.77.tmp.json",
+    "building/plan.json.tmp",
+  ):
+    (tmp_path / "c" / name).write_text("half")
+  feature_cache.CacheWriter(tmp_path / "c", fakes.plan())
+  assert not [p for p in (tmp_path / "c").rglob("*") if ".tmp" in p.name]
 
 
 _UNDER_A_LIMIT = """
