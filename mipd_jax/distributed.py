@@ -6,13 +6,19 @@ and what may differ between them through `all_of`, `any_of` or `check_equal`.
 With one process all of these cost nothing.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 
 from input_pipeline.errors import InputError
@@ -21,6 +27,12 @@ T = TypeVar("T")
 # As --coordinator: the machines' own directory says who belongs to the run.
 AUTO = "auto"
 _MESSAGE_BYTES = 2048
+# Seconds until all processes have to be there, and between looks for them.
+PATIENCE, _LOOK_EVERY = 180, 10
+_START_ALL = (
+  "start every process with the same --coordinator and --num_processes, each "
+  "with its own --process_id from 0; see that the port is open"
+)
 
 
 def initialize(
@@ -40,7 +52,10 @@ def initialize(
     environment: where those are looked up.
 
   Raises:
-    InputError: a part of the three is missing, or the processes do not meet.
+    InputError: a part of the three is missing or wrong.
+
+  Where the others don't come, the process says every few seconds for whom it
+  waits, and after `PATIENCE` ends with one message and exit code 2.
   """
   coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
   if not coordinator:
@@ -67,13 +82,84 @@ def initialize(
     # Steps in flight at once may take each other's threads and never end.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
   try:
-    jax.distributed.initialize(**arguments)
+    with _waiting(coordinator, arguments):
+      # Its own end would be an abort of the process: ours comes first.
+      jax.distributed.initialize(
+        **arguments, initialization_timeout=2 * PATIENCE + 60
+      )
   except (ValueError, RuntimeError) as error:
     raise InputError(
       f"the processes of --coordinator={coordinator} did not meet: {error}",
-      "start every process with the same coordinator and number, each with "
-      "its own --process_id from 0; see that the port is open",
+      _START_ALL,
     ) from error
+
+
+@contextlib.contextmanager
+def _waiting(coordinator: str, arguments: Mapping) -> Iterator[None]:
+  """Tells whom the block waits for; ends the process when it takes too long."""
+  count, index = (arguments.get(k) for k in ("num_processes", "process_id"))
+  met = threading.Event()
+
+  def tell() -> None:
+    until = time.monotonic() + PATIENCE
+    while (left := until - time.monotonic()) > 0:
+      logging.info(
+        "Waiting for %s, %.0f s more.",
+        _missing(coordinator, count, index),
+        left,
+      )
+      if met.wait(min(_LOOK_EVERY, left)):
+        return
+    _give_up(
+      f"{_missing(coordinator, count, index)} did not come within {PATIENCE} s "
+      f"(--coordinator={coordinator} --num_processes={count or 'auto'} "
+      f"--process_id={'auto' if index is None else index})"
+    )
+
+  # The caller is deep in C++ meanwhile, where no exception reaches it.
+  thread = threading.Thread(target=tell, daemon=True)
+  if count != 1:
+    thread.start()
+  try:
+    yield
+  finally:
+    met.set()
+
+
+def _missing(coordinator: str, count: int | None, index: int | None) -> str:
+  """Who is not there, as far as this process can know."""
+  if count is None:
+    return "the other processes of the run"
+  others = [i for i in range(count) if i != index]
+  if index and not _answers(coordinator):
+    return f"process 0, which should answer at {coordinator} and does not yet"
+  if index:  # it is process 0 that knows who is there
+    others.remove(0)
+  if not others:
+    return f"process 0 at {coordinator}, which answers"
+  some = "" if len(others) == 1 else "some of "
+  kind = "process" if len(others) == 1 else "processes"
+  listed = ", ".join(map(str, others[:8])) + (", ..." if others[8:] else "")
+  return f"{some}{kind} {listed} of {count} to join {coordinator}"
+
+
+def _answers(coordinator: str) -> bool:
+  """Whether somebody listens at HOST:PORT."""
+  host, _, port = coordinator.rpartition(":")
+  try:
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+      return True
+  except (OSError, ValueError, OverflowError):
+    return False
+
+
+def _give_up(problem: str) -> NoReturn:
+  """Ends the process as a command ends on bad input, from any thread."""
+  logging.error("%s", InputError(problem, _START_ALL))
+  logging.flush()
+  sys.stderr.flush()
+  sys.stdout.flush()
+  os._exit(2)
 
 
 def _number(environment: Mapping[str, str], name: str, flag: str) -> int:

@@ -1,7 +1,11 @@
 """Two processes as one run: agreement, signals, kills, another number."""
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -117,6 +121,66 @@ def test_signal_kill_and_another_number_of_processes(tmp_path):
     for place in (two, tmp_path / "one")
   ]
   assert scores[0].keys() == scores[1].keys() >= {4, 8}
+
+
+_ALONE = """
+import sys
+from absl import logging
+from mipd_jax import distributed
+logging.set_verbosity(logging.INFO)
+distributed.PATIENCE, distributed._LOOK_EVERY = 3, 1
+distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+"""
+
+
+def test_a_process_that_is_left_alone_says_so_and_ends():
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    where = f"127.0.0.1:{free.getsockname()[1]}"
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    nobody = f"127.0.0.1:{free.getsockname()[1]}"
+  wanted = {
+    (where, "2", "0"): f"process 1 of 2 to join {where}",
+    (nobody, "3", "2"): f"process 0, which should answer at {nobody}",
+  }
+  running = [
+    subprocess.Popen(
+      [sys.executable, "-c", _ALONE, *flags],
+      cwd=process.ROOT,
+      env=os.environ | {"JAX_PLATFORMS": "cpu"},
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for flags in wanted
+  ]
+  for flags, missing, found in zip(
+    wanted, wanted.values(), running, strict=True
+  ):
+    said = found.communicate(timeout=100)[1]
+    assert found.returncode == 2, said
+    assert said.count(f"Waiting for {missing}") >= 2, said
+    assert f"{missing}" in said.splitlines()[-2], said
+    given = "--coordinator={} --num_processes={} --process_id={}"
+    assert given.format(*flags) in said.splitlines()[-2], said
+    assert "Remedy: start every process" in said.splitlines()[-1]
+    assert "Traceback" not in said and "stack trace" not in said
+
+
+@pytest.mark.parametrize(
+  ("count", "index", "answers", "words"),
+  [
+    (None, None, True, "the other processes of the run"),
+    (2, 1, True, "process 0 at h:1, which answers"),
+    (3, 1, True, "process 2 of 3"),
+    (4, 1, False, "process 0, which should answer at h:1"),
+    (4, 0, False, "some of processes 1, 2, 3 of 4"),
+    (99, 0, False, "some of processes 1, 2, 3, 4, 5, 6, 7, 8, ... of 99"),
+  ],
+)
+def test_who_is_missing(count, index, answers, words, monkeypatch):
+  monkeypatch.setattr(distributed, "_answers", lambda _: answers)
+  assert distributed._missing("h:1", count, index).startswith(words)
 
 
 def test_flags_that_do_not_make_a_run():
