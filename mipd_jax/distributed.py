@@ -27,8 +27,10 @@ T = TypeVar("T")
 # As --coordinator: the machines' own directory says who belongs to the run.
 AUTO = "auto"
 _MESSAGE_BYTES = 2048
-# Seconds until all processes have to be there, and between looks for them.
-PATIENCE, _LOOK_EVERY = 180, 10
+# Seconds until all processes have to be there: started by hand, and by the
+# machines, which may install packages first. Between words about who is not.
+PATIENCE, PATIENCE_AUTO = 120, 300
+_LOOK_EVERY = 10
 _START_ALL = (
   "start every process with the same --coordinator and --num_processes, each "
   "with its own --process_id from 0; see that the port is open"
@@ -55,7 +57,7 @@ def initialize(
     InputError: a part of the three is missing or wrong.
 
   Where the others don't come, the process says every few seconds for whom it
-  waits, and after `PATIENCE` ends with one message and exit code 2.
+  waits, and after `PATIENCE` seconds ends with one message and exit code 2.
   """
   coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
   if not coordinator:
@@ -82,10 +84,11 @@ def initialize(
     # Steps in flight at once may take each other's threads and never end.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
   try:
-    with _waiting(coordinator, arguments):
-      # Its own end would be an abort of the process: ours comes first.
+    patience = PATIENCE_AUTO if coordinator == AUTO else PATIENCE
+    with _waiting(coordinator, arguments, patience):
+      # JAX's own end would be an abort of the process: ours comes first.
       jax.distributed.initialize(
-        **arguments, initialization_timeout=2 * PATIENCE + 60
+        **arguments, initialization_timeout=2 * patience
       )
   except (ValueError, RuntimeError) as error:
     raise InputError(
@@ -95,13 +98,15 @@ def initialize(
 
 
 @contextlib.contextmanager
-def _waiting(coordinator: str, arguments: Mapping) -> Iterator[None]:
+def _waiting(
+  coordinator: str, arguments: Mapping, patience: int
+) -> Iterator[None]:
   """Tells whom the block waits for; ends the process when it takes too long."""
   count, index = (arguments.get(k) for k in ("num_processes", "process_id"))
   met = threading.Event()
 
   def tell() -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while (left := until - time.monotonic()) > 0:
       logging.info(
         "Waiting for %s, %.0f s more.",
@@ -111,7 +116,7 @@ def _waiting(coordinator: str, arguments: Mapping) -> Iterator[None]:
       if met.wait(min(_LOOK_EVERY, left)):
         return
     _give_up(
-      f"{_missing(coordinator, count, index)} did not come within {PATIENCE} s "
+      f"{_missing(coordinator, count, index)} did not come within {patience} s "
       f"(--coordinator={coordinator} --num_processes={count or 'auto'} "
       f"--process_id={'auto' if index is None else index})"
     )

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
+import pathlib
 import types
 
 import pytest
 
 from configs import synthetic
+from input_pipeline import lock
+from input_pipeline.errors import InputError
 from mipd_jax import config as config_lib
 from mipd_jax.stages import inputs, made_from, prepare
 
@@ -88,6 +91,37 @@ def test_a_cache_that_lost_a_file_is_mended(world, monkeypatch):
   prepare.prepare(world.config)
   monkeypatch.setattr(prepare, "_is_whole", lambda folder: False)
   assert prepare.prepare(world.config).cache == "made"
+
+
+def test_a_damaged_note_is_as_good_as_none(world):
+  prepare.prepare(world.config)
+  note = pathlib.Path(world.config.teacher.cache) / made_from.NOTE
+  for text in ("", "[]", "[" * 100_000, '{"code": 1}'):
+    note.write_text(text)
+    assert prepare.prepare(world.config).cache == "made"
+    assert prepare.prepare(world.config).cache == "opened"
+
+
+def test_a_cache_that_another_run_makes_is_refused_before_any_work(
+  world, monkeypatch
+):
+  def work(_):
+    raise AssertionError("images were looked for")
+
+  cache = world.config.teacher.cache
+  with lock.holding(cache, "preparing this cache"):
+    monkeypatch.setattr(inputs, "make", work)
+    with pytest.raises(InputError, match=r"in use by process .*preparing"):
+      prepare.prepare(world.config)
+
+
+def test_processes_that_make_one_cache_do_not_refuse_each_other(world):
+  cache = world.config.teacher.cache
+  with lock.holding(cache, "preparing this cache", index=0, count=2):
+    two = _changed(world, process_count=2, process_index=1)
+    assert prepare.prepare(two).cache == "made"
+    with pytest.raises(InputError, match="in use"):
+      prepare.prepare(_changed(world, process_count=2, process_index=0))
 
 
 def test_unfinished_work_leaves_no_note(world, monkeypatch):

@@ -2,6 +2,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import atomic, feature_cache, ov_swig, schema
+from input_pipeline import (
+  atomic,
+  feature_cache,
+  ov_swig,
+  schema,
+  source_code,
+)
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import ShardWriter
 from mipd_jax import sharding
@@ -348,6 +355,38 @@ def test_int8_tokens_are_close_and_their_error_is_told(
 def test_another_teacher_is_refused_before_any_work(cache, dataset):
   with pytest.raises(InputError, match="another revision of the teacher"):
     build(dataset, cache.folder, clips=(student(), teacher(seed=2)))
+
+
+def test_code_that_changed_is_refused_and_a_moved_folder_is_not(
+  cache, dataset, tmp_path, monkeypatch
+):
+  for name in source_code.PACKAGES:
+    shutil.copytree(source_code.ROOT / name, tmp_path / name)
+  monkeypatch.setattr(source_code, "ROOT", tmp_path)
+  before = contents(cache.folder)
+  path = tmp_path / "mipd_jax/teachers/labels.py"
+  text = path.read_text()
+  path.write_text(text.replace('"""Text banks', '# Told.\n"""Banks', 1))
+  assert build(dataset, cache.folder).plan == cache.plan
+  path.write_text(
+    text.replace("_DEFINITION_WORDS = 40", "_DEFINITION_WORDS = 9")
+  )
+  with pytest.raises(InputError) as error:
+    build(dataset, cache.folder)
+  assert "code of mipd_jax.teachers.labels has changed" in str(error.value)
+  assert "prepare it again" in error.value.remedy
+  assert str(error.value).count("code of") == 1
+  assert contents(cache.folder) == before
+
+
+def test_a_second_run_is_told_who_makes_the_cache(dataset, tmp_path):
+  out = tmp_path / "cache"
+  with (
+    feature_cache.alone(out),
+    pytest.raises(InputError, match=f"in use by process {os.getpid()} on"),
+  ):
+    build(dataset, out)
+  assert not list(out.iterdir())
 
 
 def test_sizes_that_do_not_fit_are_refused(dataset, tmp_path):

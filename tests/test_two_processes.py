@@ -128,7 +128,7 @@ import sys
 from absl import logging
 from mipd_jax import distributed
 logging.set_verbosity(logging.INFO)
-distributed.PATIENCE, distributed._LOOK_EVERY = 3, 1
+distributed.PATIENCE, distributed._LOOK_EVERY = 4, 1
 distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 """
 
