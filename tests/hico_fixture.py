@@ -146,3 +146,37 @@ def write(folder: pathlib.Path, form: str) -> pathlib.Path:
     path = folder / "annotations" / names[split]
     path.write_text(json.dumps(content(split)))
   return folder
+
+
+# Boxes as other tools write them.
+IN_1000 = [1000 / WIDTH, 1000 / HEIGHT] * 2
+SHARES = [1 / WIDTH, 1 / HEIGHT] * 2
+# DETR sees the shorter side as 800 pixels, the longer one as 1333 at most.
+RESIZED = [min(800 / HEIGHT, 1333 / WIDTH)] * 4
+
+
+def scaled(by):
+  return lambda box: [x * y for x, y in zip(box, by, strict=True)]
+
+
+def with_size(box):
+  return [*box[:2], box[2] - box[0] + 1, box[3] - box[1] + 1]
+
+
+def centred(box):
+  low, high = np.array(box[:2]), np.array(box[2:])
+  return [*((low + high) / 2).tolist(), *(high - low).tolist()]
+
+
+# What is written of x1 y1 x2 y2 in pixels from 0, and what is said of it.
+BOXES = [
+  (lambda box: box, None),
+  (scaled(SHARES), "6 boxes lie within 0 and 1|as shares of the image"),
+  (lambda b: scaled(SHARES)(centred(b)), "x y width height or cx cy w h"),
+  (scaled(IN_1000), "thousandths of the image, 6"),
+  (scaled(RESIZED), "resized to 800 pixels, 6"),
+  (with_size, "as x y width height or cx cy w h may look"),
+  (lambda b: [b[2], b[3], b[0], b[1]], "of negative size"),
+  (lambda b: [b[1], b[0], b[3], b[2]], "y1 x1 y2 x2 in pixels, 6"),
+  (lambda b: [b[0] + 5000, b[1], b[2] + 5000, b[3]], "6 boxes lie outside"),
+]
