@@ -124,15 +124,58 @@ parse() {
 check_flags() {
   [[ -n $name ]] || usage_error "--name=NAME is missing"
   [[ -n $zone ]] || usage_error "--zone=ZONE is missing"
-  [[ $max_restarts =~ ^[0-9]+$ ]] || usage_error "--max-restarts needs a number"
+  check_values
   [[ -z $dirty || $commit == HEAD ]] || usage_error "--dirty is HEAD's"
   [[ -z $detach || -z $delete_after ]] ||
     usage_error "--delete-after needs to follow the run: not with --detach"
-  [[ -n $logs ]] || logs=$root/runs/tpu/$name
+  case $logs in
+    '') logs=$root/runs/tpu/$name ;;
+    -*) logs=./$logs ;; # no flag of mkdir
+  esac
   [[ $action == run ]] || return 0
   [[ -n $type ]] || usage_error "--type=TYPE is missing"
   ((${#run_args[@]})) || usage_error "ARGS are missing: -- --config=..."
   [[ -n $version ]] || version=$(runtime_version)
+}
+
+# What goes into gcloud's words, paths and remote commands has the form that
+# Google gives it, so that nothing is taken for a flag, a folder or a command.
+check_values() {
+  local flag name_rule='^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$'
+  fits "$name" "$name_rule" || fail "--name=$(printf %q "$name") is no name" \
+    "give 1 to 63 of a-z, 0-9 and -: a letter first, no - at the end"
+  fits "$zone" "$name_rule" || fail "--zone=$(printf %q "$zone") is no zone" \
+    "give one as gcloud compute tpus locations list has it: us-west4-a"
+  [[ -z $project ]] ||
+    fits "$project" '^([a-z0-9][-a-z0-9.]{0,99}:)?[a-z0-9][-a-z0-9]{0,62}$' ||
+    fail "--project=$(printf %q "$project") is no project" \
+      "give its id as gcloud projects list has it"
+  [[ -z $type ]] || fits "$type" '^[a-z0-9][-a-z0-9]{0,62}$' ||
+    fail "--type=$(printf %q "$type") is no accelerator type" \
+      "give one such as v5litepod-8"
+  [[ -z $version ]] || fits "$version" '^[a-z0-9][-a-z0-9._]{0,62}$' ||
+    fail "--version=$(printf %q "$version") is no runtime version" \
+      "give one such as v2-alpha-tpuv5-lite"
+  fits "$commit" '^[^-[:cntrl:]][^[:cntrl:]]*$' ||
+    fail "--commit=$(printf %q "$commit") is no commit" "give one of git log"
+  fits "$max_restarts" '^(0|[1-9][0-9]{0,5})$' ||
+    usage_error "--max-restarts needs a number from 0 to 999999"
+  for flag in ${create_flags[@]+"${create_flags[@]}"} \
+    ${ssh_flags[@]+"${ssh_flags[@]}"}; do
+    fits "$flag" '^--[a-z]' || fail "$(printf %q "$flag") is no flag of gcloud" \
+      "give it with its dashes: --ssh-flag=--internal-ip"
+  done
+  fits "$poll_seconds" '^[0-9]{1,6}([.][0-9]{1,6})?$' ||
+    fail "LAUNCH_TPU_POLL=$(printf %q "$poll_seconds") is no number" \
+      "give seconds"
+  fits "$retry_seconds" '^(0|[1-9][0-9]{0,5})$' ||
+    fail "LAUNCH_TPU_RETRY=$(printf %q "$retry_seconds") is no whole number" \
+      "give seconds"
+}
+
+fits() { # fits TEXT PATTERN : whatever the locale takes for a-z
+  local LC_ALL=C
+  [[ $1 =~ $2 ]]
 }
 
 # https://cloud.google.com/tpu/docs/runtimes
@@ -241,9 +284,17 @@ adopt() {
     fail "$name cannot be reached" "see docs/tpu.md" "$exit_no_tpu"
   read -r id found doing _ <<<"$(status_of <<<"$answer")" || true
   [[ $doing == running ]] || return 1
+  check_id
   [[ $found == "$signature" ]] ||
     fail "another run is going on $name ($id)" \
       "stop it (./launch_tpu.sh stop), or use another --name"
+}
+
+# What a worker calls its start goes into a path here.
+check_id() {
+  fits "$id" '^[A-Za-z0-9][-A-Za-z0-9]{0,99}$' ||
+    fail "$name calls its run $(printf %q "$id"): not started by this launcher" \
+      "delete the TPU, or use another --name"
 }
 
 deploy() {
@@ -273,8 +324,8 @@ finish() { # finish CODE
   if [[ -n $delete_after ]]; then
     delete_tpu
   else
-    say "$name goes on and is billed: ./launch_tpu.sh delete" \
-      "--name=$name --zone=$zone${project:+ --project=$project}"
+    say "$name goes on and is billed: $(quoted ./launch_tpu.sh delete \
+      "--name=$name" "--zone=$zone" ${project:+"--project=$project"})"
   fi
   exit "$1"
 }
@@ -300,6 +351,7 @@ fetch_logs() {
   read -r id _ <<<"$(status_of <<<"$answer")" || true
   [[ -n $id && $id != none ]] || fail "nothing was started on $name" \
     "start a run first; see ./launch_tpu.sh --help"
+  check_id
   poll_workers
   say "logs of $id: $logs/$id"
 }

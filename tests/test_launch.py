@@ -513,3 +513,100 @@ def test_the_real_gcloud_knows_the_commands(world, tmp_path):
   answers = json.loads(done.stdout)
   refused = [a["command_string"] for a in answers if not a["success"]]
   assert refused == [wrong]
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    *(
+      "../..",
+      "-rf",
+      "--force",
+      "a b",
+      "a'b",
+      'a"b',
+      "$(touch x)",
+      "`touch x`",
+    ),
+    *(
+      "a\nb",
+      "\n",
+      "a\n",
+      "a;touch x",
+      "a/b",
+      "a*",
+      "A",
+      "aB",
+      "1a",
+      "a-",
+      "a_b",
+    ),
+    *("a.b", "é", "a\u0131", "x" * 64, "a\tb", "~", "a:b", "a@b", "{a,b}"),
+  ],
+)
+def test_names_that_google_does_not_take(world, name):
+  for flags in ((f"--name={name}", TPU[1]), (TPU[0], f"--zone={name}")):
+    for command in ("run", "delete"):
+      said = world.launch(command, *flags, "--type=v4-8", "--", *ARGS, code=2)
+      assert "is no name" in said or "is no zone" in said
+      assert "Remedy: give" in said
+  assert not world.lines("calls.jsonl") and not world.logs()
+  assert not list(world.folder.rglob("x"))
+
+
+@pytest.mark.parametrize(
+  ("flag", "said"),
+  [
+    ("--project=-x", "is no project"),
+    ("--project=a b", "is no project"),
+    ("--project=$(touch x)", "is no project"),
+    ("--type=-8", "is no accelerator type"),
+    ("--type=v4-8;touch x", "is no accelerator type"),
+    ("--version=../x", "is no runtime version"),
+    ("--commit=-x", "is no commit"),
+    ("--commit=--output=x", "is no commit"),
+    ("--commit=a\nb", "is no commit"),
+    ("--max-restarts=-1", "needs a number"),
+    ("--max-restarts=08", "needs a number"),
+    ("--max-restarts=a[$(touch x)]", "needs a number"),
+    ("--max-restarts=99999999999999999999", "needs a number"),
+    ("--ssh-flag=x", "is no flag of gcloud"),
+    ("--create-flag=-rf", "is no flag of gcloud"),
+  ],
+)
+def test_other_values_of_another_form(world, flag, said):
+  assert said in world.launch(*RUN, flag, "--", *ARGS, code=2)
+  assert not world.lines("calls.jsonl") and not list(world.folder.rglob("x"))
+
+
+@pytest.mark.parametrize("name", ["LAUNCH_TPU_POLL", "LAUNCH_TPU_RETRY"])
+def test_seconds_are_numbers(world, name):
+  world.environment[name] = "a[$(touch x)]"
+  assert f"{name}=" in world.launch(*RUN, "--", *ARGS, code=2)
+  assert not list(world.folder.rglob("x"))
+
+
+def test_values_that_google_takes(world):
+  for flags in (
+    ("--name=a", "--zone=us-west4-a", "--project=example.com:my-project-1"),
+    (f"--name={'x' * 63}", "--zone=europe-west4-b", "--project=123456789012"),
+  ):
+    said = world.launch(
+      *(*flags, "--type=v5p-8", "--max-restarts=0", "--dry-run"),
+      *("--ssh-flag=--internal-ip", "--create-flag=--network=default"),
+      *("--logs=-x", "--", *ARGS),
+    )
+    hint = said.split("is billed: ")[1].split("\n")[0]
+    assert shlex.split(hint) == ["./launch_tpu.sh", "delete", *flags]
+
+
+def test_a_run_of_another_name_is_no_path(world):
+  world.launch(*RUN, "--detach", "--", *ARGS)
+  world.wait_for("end of start 1")
+  starts = world.folder / "home-0" / "mipd" / "starts"
+  (start,) = starts.iterdir()
+  start.rename(starts / "..x")
+  (starts.parent / "current").unlink()
+  (starts.parent / "current").symlink_to(starts / "..x")
+  said = world.launch("logs", *TPU, code=2)
+  assert "not started by this launcher" in said
