@@ -27,7 +27,7 @@ def start(
   """Reads the prompts.
 
   Args:
-    model: a Flax causal or encoder-decoder model of transformers.
+    model: a Flax causal or encoder-decoder model of transformers, or a `Llama`.
     params: its parameters.
     ids, mask: int32 [B, L] prompts; padding is at the left for causal
       models, at the right for the others.

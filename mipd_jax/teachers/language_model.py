@@ -1,9 +1,10 @@
-"""Any language model in Hugging Face format that transformers runs in Flax.
+"""Any language model in Hugging Face format that runs in Flax.
 
-Decoder-only (GPT-2, OPT, Llama, Gemma, Mistral ...) and encoder-decoder (T5,
-BART ...) alike. Prompts are sorted into buckets of length, one compiled
-program a bucket; every batch has the same number of rows. So what a prompt
-gets depends on the prompt, its seed and the settings, not on its neighbours.
+Decoder-only (GPT-2, OPT, Llama, Qwen2, Gemma, Mistral ...) and encoder-decoder
+(T5, BART ...) alike; `language_weights` says whose network runs which. Prompts
+are sorted into buckets of length, one compiled program a bucket; every batch
+has the same number of rows. So what a prompt gets depends on the prompt, its
+seed and the settings, not on its neighbours.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ class LanguageModel:
     name: where it was loaded from.
     revision: sha256 of weights, settings and tokenizer, and the dtype of the
       arithmetic.
-    network: transformers' Flax model, without parameters.
+    network: transformers' Flax model or a `Llama`, without parameters.
     params: nested dict of arrays, on the mesh.
     tokens: the checkpoint's own tokenizer.
     mesh: its devices; rows lie along `data`.
