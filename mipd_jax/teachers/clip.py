@@ -167,7 +167,8 @@ def load(folder_or_id: str | os.PathLike, dtype: Any = jnp.float32) -> Clip:
   mean, std = hf_config.pixel_normalisation(
     folder, config.vision_config.image_size
   )
-  module, template = build(config, dtype)
+  with hf_config.building(folder / "config.json"):
+    module, template = build(config, dtype)
   params, files = _read_weights(folder, template)
   return Clip(
     name=str(folder_or_id),
@@ -227,7 +228,7 @@ def _check_config(config: Any, source: str) -> None:
     "intermediate_size": hf_config.COUNT,
     "num_hidden_layers": hf_config.LAYERS,
     "num_attention_heads": hf_config.COUNT,
-    "layer_norm_eps": hf_config.POSITIVE,
+    "layer_norm_eps": hf_config.EPSILON,
     "hidden_act": hf_config.activation(),
   }
   text = {

@@ -5,11 +5,18 @@ with the file, the field and what is expected there. A folder's own Python
 (`auto_map`) is never asked for.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any
 
 from input_pipeline import json_files
@@ -79,6 +86,10 @@ POSITIVE = Rule(
   lambda value: (
     type(value) in (int, float) and math.isfinite(value) and value > 0
   ),
+)
+EPSILON = Rule(
+  "a number above 0 and below 1",
+  lambda value: POSITIVE.fits(value) and value < 1,
 )
 SWITCH = Rule("true or false", lambda value: type(value) is bool)
 
@@ -171,6 +182,25 @@ def check(
     value = getattr(config, name, None)
     if not rule.fits(value):
       raise _unfit(source, part, name, value, rule)
+
+
+@contextlib.contextmanager
+def building(path: pathlib.Path) -> Iterator[None]:
+  """Turns whatever goes wrong while a config's network is built into one.
+
+  Raises:
+    InputError: in place of any other exception.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:  # transformers and Flax raise many types
+    raise InputError(
+      f"{path}: a network cannot be built from it "
+      f"({str(error) or type(error).__name__:.500})",
+      _AGAIN,
+    ) from error
 
 
 def check_heads(config: Any, source: str, part: str = "") -> None:

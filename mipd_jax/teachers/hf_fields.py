@@ -10,7 +10,7 @@ from typing import Any
 
 from input_pipeline.errors import InputError
 from mipd_jax.teachers import hf_config, hf_weights
-from mipd_jax.teachers.hf_config import COUNT, LAYERS, POSITIVE, SWITCH
+from mipd_jax.teachers.hf_config import COUNT, EPSILON, LAYERS, SWITCH
 
 # Kinds whose decoder's output T5's way scales, where it is tied.
 T5_KINDS = ("t5", "longt5", "mt5")
@@ -48,7 +48,7 @@ def check_t5(text: Any, source: str, part: str = "") -> None:
       f"a whole number above half of {number}",
       lambda value: COUNT.fits(value) and 2 * value > getattr(text, number),
     ),
-    "layer_norm_epsilon": POSITIVE,
+    "layer_norm_epsilon": EPSILON,
     "dense_act_fn": hf_config.activation(),
     "is_gated_act": SWITCH,
     "tie_word_embeddings": SWITCH,
@@ -91,7 +91,7 @@ def check_llama(config: Any, source: str) -> None:
     "num_attention_heads": COUNT,
     "num_key_value_heads": COUNT,
     "max_position_embeddings": COUNT,
-    "rms_norm_eps": POSITIVE,
+    "rms_norm_eps": EPSILON,
     "hidden_act": hf_config.activation(),
     "tie_word_embeddings": SWITCH,
   }

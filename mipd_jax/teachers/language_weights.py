@@ -89,14 +89,8 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
       "model would write nonsense",
       "choose a Llama, SmolLM2, Qwen2, Mistral, or Flan-T5",
     )
-  try:
+  with hf_config.building(path):
     return found[0](config, dtype=dtype, _do_init=False)
-  except Exception as error:  # transformers and Flax raise many types
-    raise InputError(
-      f"{path}: transformers' Flax {kind} cannot be built from it "
-      f"({str(error) or type(error).__name__:.500})",
-      "use the model's own config.json",
-    ) from error
 
 
 def _no_class(path: pathlib.Path, kind: Any) -> InputError:

@@ -79,6 +79,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     inner = AutoTokenizer.from_pretrained(
       folder, local_files_only=True, trust_remote_code=False
     )
+    inner("a")  # some settings are looked at only here
   except Exception as error:
     # transformers and tokenizers raise many types, plain Exception included.
     raise InputError(

@@ -92,7 +92,7 @@ def _check_numbers(config: Any, source: str) -> None:
     "intermediate_size": count,
     "num_hidden_layers": hf_config.LAYERS,
     "num_attention_heads": count,
-    "layer_norm_eps": hf_config.POSITIVE,
+    "layer_norm_eps": hf_config.EPSILON,
   }
   vision, qformer, text = (getattr(config, part) for part in _PARTS)
   hf_config.check(config, {"num_query_tokens": count}, source)

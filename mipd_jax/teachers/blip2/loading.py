@@ -52,7 +52,8 @@ def load(
   folder = hf_weights.find(folder_or_id)
   config = configs.read(folder)
   dtype = jnp.dtype(dtype)
-  module, template = build(config, dtype)
+  with hf_config.building(folder / "config.json"):
+    module, template = build(config, dtype)
   words = _read_tokenizer(folder)
   mean, std = hf_config.pixel_normalisation(
     folder, config.vision_config.image_size
