@@ -27,7 +27,7 @@ PAGE = "report.html"
 _EACH, _DIFFERING, _TRAINING = 2, 3, 6
 # What the page reads of results.json.
 _RESULTS = {
-  "models": {str: {str: dict}},
+  "models": {str: dict},
   "per_verb": {str: {"group": str, "train_images": int}},
 }
 _EVALUATE = "run --mode=eval first, or --mode=all, which does both"
