@@ -38,6 +38,7 @@ _SILENT = (
   "input_pipeline.errors.InputError",
   "input_pipeline.progress.Progress",
   "mipd_jax.teachers.shard_work.EncodingProgress",
+  "mipd_jax.rationales.jrg_report.Report",
 )
 _LOGGERS = ("logging", "_log", "_LOG", "logger")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef

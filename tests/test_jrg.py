@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from input_pipeline import schema
+from input_pipeline import schema, source_code
 from input_pipeline.errors import InputError
 from input_pipeline.swig_record import RATIONALE_KEYS
 from mipd_jax import write_rationales
@@ -215,6 +215,26 @@ def _asked(split):
   rows = range(len(split))
   Jrg(model, run.checks, config).write(run.frames(rows), run.texts(rows))
   return model.asked
+
+
+def test_texts_of_other_code_are_refused(tmp_path, monkeypatch, caplog):
+  split, out = Split(), tmp_path / "r.json"
+  texts = write(split, copyist(), out)
+  rules, reached = "mipd_jax.rationales.rules", source_code.reached
+  monkeypatch.setattr(
+    jrg.source_code, "reached", lambda e: {**reached(e), rules: "other"}
+  )
+  with pytest.raises(InputError, match=f"settings: code of {rules}\n") as error:
+    write(split, copyist(), out)
+  assert "delete this one" in error.value.remedy
+  report = out.with_suffix(".report.json")
+  content = json.loads(report.read_text())
+  content["settings"] = {
+    k: x for k, x in content["settings"].items() if not k.startswith("code")
+  }
+  report.write_text(json.dumps(content))
+  assert write(split, copyist(), out) == texts
+  assert "doesn't say by what code" in caplog.text
 
 
 def test_a_complete_run_is_opened_and_others_are_refused(tmp_path):

@@ -18,14 +18,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from input_pipeline import schema
+from input_pipeline import schema, source_code
 from input_pipeline.progress import Progress
 from input_pipeline.vocabulary import Vocabulary
 from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import Jrg, JrgConfig, Texts, Writer
 from mipd_jax.rationales.situation_frames import Frames, SituationFrames
-from mipd_jax.rationales.store import Store
+from mipd_jax.rationales.store import CODE, Store
 
 if TYPE_CHECKING:
   from input_pipeline.image_split import ImageSplit
@@ -207,7 +207,14 @@ class _Run:
       "annotations": self._frames.digest(),
       "given": _digest(self._all_texts),
       "with_records": with_records,
+      **self._code(model),
     }
+
+  def _code(self, model: Writer | None) -> dict[str, str]:
+    """The modules that write, each with a digest of what they do."""
+    entries = source_code.entries_of(write_rationales, self._frames, model)
+    found = source_code.reached(entries)
+    return {f"{CODE}{module}": digest for module, digest in found.items()}
 
 
 def _digest(content: Any) -> str:

@@ -12,6 +12,7 @@ take the place of `train.json`.
 """
 
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -71,6 +72,11 @@ def load_texts(path: str | os.PathLike) -> dict[str, Texts]:
   return found
 
 
+# Settings whose names begin with it: a module that wrote, by its digest.
+CODE = "code of "
+_LOG = logging.getLogger(__name__)
+
+
 class Store:
   """The files of one run."""
 
@@ -110,6 +116,13 @@ class Store:
         remedy,
       ) from None
     keys = {**found, **self._settings}
+    if not any(key.startswith(CODE) for key in found):
+      _LOG.warning(
+        "%s was written by an older version, which doesn't say by what code; "
+        "it is taken as it is.",
+        place,
+      )
+      keys = {k: x for k, x in keys.items() if not k.startswith(CODE)}
     differ = [k for k in keys if found.get(k) != self._settings.get(k)]
     if differ:
       raise InputError(
