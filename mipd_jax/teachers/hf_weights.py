@@ -9,6 +9,7 @@ is; any other leaf keeps its name.
 """
 
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
