@@ -405,26 +405,6 @@ def test_files_of_another_shape_are_named(
   assert str(error.value).startswith(str(tmp_path / name))
 
 
-@pytest.mark.parametrize(
-  ("content", "said"),
-  [
-    ("{}", "(plan|format) is missing"),
-    ('{"format": 2, "plan": 3}', "plan is 3"),
-    ('{"format": 2, "plan": {}}', "its plan is damaged"),
-    ('{"format": 2, "plan": {"options": 3}}', "its plan is damaged"),
-    ('{"format": "2", "plan": {}}', "has format '2', not 2"),
-    ('{"format": 2', "cut off"),
-  ],
-)
-def test_manifests_of_another_shape_are_named(tmp_path, content, said):
-  (tmp_path / feature_cache.MANIFEST).write_text(content)
-  (tmp_path / feature_cache.LABELS).write_bytes(b"")
-  with pytest.raises(InputError, match=said) as error:
-    workdir._cache(str(tmp_path))
-  assert feature_cache.MANIFEST in str(error.value)
-  assert "prepare it again" in error.value.remedy
-
-
 def test_a_folder_that_is_no_work_directory(tmp_path):
   _refused(tmp_path, "has no config.json", "train first")
   _refused(tmp_path / "absent", "has no config.json", "train first")
