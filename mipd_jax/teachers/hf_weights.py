@@ -41,6 +41,8 @@ _AGAIN = "the file is cut off or of another format: fetch it again"
 _BESIDE = (
   "config.json",
   "preprocessor_config.json",
+  "processor_config.json",
+  "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
