@@ -4,16 +4,19 @@ import dataclasses
 import html.parser
 import json
 import re
+import types
 
 import pytest
 from PIL import Image
 
-from mipd_jax import web_demo
+from input_pipeline.errors import InputError
+from mipd_jax import presets, web_demo
 from mipd_jax.exporting import card, folder
 from mipd_jax.inference import images as image_lib
 from mipd_jax.inference.words import Words
 from mipd_jax.report import gallery, html_report, origins, tables
 from mipd_jax.report.markdown import cell
+from mipd_jax.stages import report as report_stage
 from tests import predict_fixture, report_fakes
 
 NAMES = [
@@ -211,3 +214,46 @@ def test_the_report_says_what_training_did(teacher):
   assert ("guide what the teacher passes on" in words) == teacher
   assert ("trained without it" in words) != teacher
   assert ("trained without a teacher" in words) != teacher
+
+
+@pytest.mark.parametrize(
+  ("preset", "said", "teacher"),
+  [
+    ("mipd", "guide what the teacher passes on", True),
+    ("reference", "guide what the teacher passes on", True),
+    ("no_distillation", "without a teacher (preset no_distillation)", False),
+  ],
+)
+def test_what_a_preset_does_with_rationales(preset, said, teacher):
+  model, loss = presets.preset_defaults(preset)
+  config = types.SimpleNamespace(preset=preset, model=model, loss=loss)
+  found = report_stage._use(config)
+  assert said in found["use"] and found["has_teacher"] == teacher
+
+
+def test_texts_that_a_run_leaves_out():
+  model, loss = presets.preset_defaults("mipd")
+  model = dataclasses.replace(model, scene_prompt=False, instance_prompt=False)
+  off = dict.fromkeys(("scene_contrast", "scene_align", "gaze_contrast"), 0.0)
+  config = types.SimpleNamespace(
+    preset="mipd", model=model, loss=dataclasses.replace(loss, **off)
+  )
+  assert "training read none" in report_stage._use(config)["use"]
+
+
+def test_results_are_read_as_they_are_written(tmp_path):
+  results = report_fakes.results(["waiting"])
+  path = tmp_path / "results.json"
+  path.write_text(json.dumps(results))
+  assert report_stage._read_results(tmp_path) == json.loads(path.read_text())
+  for wrong, said in (
+    ("[]", "expected an object"),
+    (json.dumps(results | {"models": 3}), "models is 3"),
+    (json.dumps(results | {"per_verb": {"x": {}}}), r"per_verb\.x\.group"),
+    (json.dumps(results)[:-1], "cut off"),
+  ):
+    path.write_text(wrong)
+    with pytest.raises(InputError, match=said) as error:
+      report_stage._read_results(tmp_path)
+    assert str(path) in str(error.value)
+    assert "--mode=eval" in error.value.remedy

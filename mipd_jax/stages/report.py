@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from input_pipeline import feature_cache, json_files, paths, schema
+from input_pipeline import atomic, feature_cache, json_files, paths, schema
 from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
@@ -200,6 +200,7 @@ def _read_results(workdir: paths.AnyPath) -> dict[str, Any]:
   path = workdir / "results.json"
   if not path.exists():
     raise InputError(f"{path}: no such file", _EVALUATE)
+  atomic.check_folder(workdir, "--workdir")
   return json_files.read(path, _RESULTS, _EVALUATE)
 
 
