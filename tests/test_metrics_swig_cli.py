@@ -23,6 +23,8 @@ def _box(rng, size=(400, 400)):
   """Within an image of that height and width, in fractions of pixels."""
   low = rng.uniform(0, 0.5, 2) * size[::-1]
   high = low + rng.uniform(0.02, 0.5, 2) * size[::-1]
+  if rng.random() < 0.4:  # up to the edges
+    high = np.array(size[::-1], float)
   return [*low.tolist(), *high.tolist()]
 
 
@@ -55,6 +57,7 @@ def _fill(rng, record) -> dict:
     if true != [-1] * 4 and rng.random() < 0.6:
       # Often beyond the image, on any side.
       moved = np.array(true) + rng.uniform(-40, 40, 4)
+      moved[2:] += rng.choice([0, 150])
       box = np.sort(moved.reshape(2, 2), axis=0).reshape(4).tolist()
     frame[role] = {
       "noun": said if rng.random() < 0.8 else "n00000000",
