@@ -28,7 +28,7 @@ def _losses(workdir):
   return {r["step"]: r["loss/total"] for r in rows if "loss/total" in r}
 
 
-@pytest.mark.slow  # make test has it as a run that is killed
+@pytest.mark.slow  # make test has it as runs that are killed, test_hardening.py
 def test_four_steps_equal_two_and_two(tmp_path):
   """Resume is exact: every bit of the state, every batch, every loss."""
   source = batches.MemorySource()
@@ -67,6 +67,7 @@ def _process(workdir, *arguments):
   )
 
 
+@pytest.mark.slow  # minutes; test_hardening.py kills the command itself
 def test_killed_and_terminated_runs_resume_bit_for_bit(tmp_path):
   """SIGKILL loses what came after the last checkpoint, SIGTERM nothing."""
   killed = _process(tmp_path / "killed", "7", "SIGKILL")
