@@ -194,6 +194,7 @@ def _as_interpreter(command: Command) -> int:
   try:
     if command.arguments[0] == "-m":
       sys.argv = list(command.arguments[1:])
+      _forget(sys.argv[0])
       runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
       sys.argv = list(command.arguments)
@@ -219,6 +220,16 @@ def _as_interpreter(command: Command) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
   return code & 0xFF
+
+
+def _forget(module: str) -> None:
+  """A module that is to be run was not imported, nor its dataset registered."""
+  if sys.modules.pop(module, None):
+    from tensorflow_datasets.core import registered
+
+    for name, builder in list(registered._DATASET_REGISTRY.items()):
+      if builder.__module__ == module:
+        del registered._DATASET_REGISTRY[name]
 
 
 def _watch(child: int, out: int, err: int, kill: Kill | None) -> Ended:
