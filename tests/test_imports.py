@@ -211,6 +211,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "tensorflow_datasets": {
     "input_pipeline.hico_det.builder": ANYWHERE,
     "input_pipeline.ov_swig": ANYWHERE,
+    "benchmarks.hardening.process": INSIDE,
   },
   "clu": {"mipd_jax.training.writers": ANYWHERE},
   "orbax": {

@@ -337,8 +337,10 @@ def _how(name: str, kind: Kind, known: bool, rng: random.Random) -> str:
     return "hostile"
   if kind.hostile and rng.random() < 0.4:
     return "hostile"
-  if name == "words.yaml":  # cut short it can be another valid file
-    return rng.choice([how for how in damage.PLAIN if how != "cut"])
+  # Cut short it can be another valid file; fewer photographs are a choice.
+  without = {"words.yaml": "cut", "photographs": "delete"}.get(name)
+  if without:
+    return rng.choice([how for how in damage.PLAIN if how != without])
   return rng.choice(damage.ANY if known else damage.PLAIN)
 
 
