@@ -372,3 +372,25 @@ def test_pixels_that_the_folder_does_not_normalise(copy, model):
 def test_unknown_id(monkeypatch):
   with pytest.raises(InputError, match="hf download no/such-clip"):
     clip.load("no/such-clip")
+
+
+def test_the_revision_counts_what_says_how_to_use_the_weights(tmp_path):
+  """Tokenizer and settings, by content; not notes, nor spaces in JSON."""
+  weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+  weights.write_bytes(b"weights")
+  config.write_text('{"a": 1, "b": 2}')
+  before = hf_weights.revision([weights])
+  config.write_text('{"b":2,\n"a":1, "transformers_version": "5"}')
+  (tmp_path / "README.md").write_text("x")
+  assert hf_weights.revision([weights]) == before
+  seen = {before}
+  for name, text in (
+    ("config.json", '{"a": 1, "b": 3}'),
+    ("preprocessor_config.json", '{"image_mean": [0, 0, 0]}'),
+    ("tokenizer.json", "{}"),
+    ("merges.txt", "a b"),
+    ("tokenizer.json", "{cut off"),
+  ):
+    (tmp_path / name).write_text(text)
+    seen.add(hf_weights.revision([weights]))
+  assert len(seen) == 6
