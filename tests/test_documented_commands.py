@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import pytest
 from tensorflow_datasets.core import registered
 
+from benchmarks import step
 from benchmarks.hardening import commands as hardening
 from configs import hico_det, ov_swig, synthetic
 from input_pipeline import ov_swig as _swig  # noqa: F401, registers its builder
@@ -149,6 +150,13 @@ def parsing(monkeypatch):
     raise _ParsedError
 
   monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+
+  def replace(*_):
+    raise AssertionError("a command would replace the tests' process")
+
+  monkeypatch.setattr(os, "execve", replace)
+  for name in step.ALLOCATOR:  # or it starts itself again with these
+    monkeypatch.setenv(name, "")
   yield
   os.environ.clear()
   os.environ.update(environment)
@@ -355,6 +363,7 @@ _NO_FIELD = re.compile(r"\.(json|jsonl|py|md|csv|config|state_dict)$")
 # Options of other programs that messages name.
 _OTHERS = {
   *("help", "helpshort", "no-deps", "from-filter", "local-dir", "signal"),
+  *("unseen", "rare"),  # of split_maker, which makes them in a loop
   *("index-url", "xla_backend_optimization_level"),
   *("proce", "c"),  # how flags of processes begin; a variable of a style
 }
