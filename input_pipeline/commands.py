@@ -1,43 +1,74 @@
-"""How every command begins and ends: one message, one exit code."""
+"""How every command begins and ends: one message, one exit code.
 
+0          done
+2          bad input, a full disk, a folder that cannot be written: one
+           message with the remedy
+130, 143   stopped by Ctrl-C, by SIGTERM: one line; the same command
+           continues
+"""
+
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from input_pipeline import errors
+from input_pipeline.signals import HEEDED, exit_code
 
-# Exit code of what a user can mend.
 BAD_INPUT = 2
 
 
 def start(main: Callable[[], int | None]) -> NoReturn:
   """Runs `main` and leaves with its exit code.
 
-  What a user can mend (bad input, a full disk, a folder that cannot be
-  written) ends in one message on standard error and exit code 2, never in a
-  traceback.
+  What a user can mend ends in one message on standard error, never in a
+  traceback, and so does a signal.
   """
-  sys.exit(guarded(main))
+  HEEDED.install()
+  leave(guarded(main))
+
+
+def leave(code: int) -> NoReturn:
+  """Ends the process; after a signal without waiting for any thread."""
+  if HEEDED.received is not None:
+    with contextlib.suppress(OSError, ValueError):
+      sys.stdout.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def guarded(main: Callable[[], int | None]) -> int:
   """The exit code of `main`; see `start`."""
   try:
-    return main() or 0
+    with HEEDED.raising():
+      return main() or 0
   except errors.InputError as error:
-    _say(error)
+    print(f"error: {error}", file=sys.stderr)
     return BAD_INPUT
+  except KeyboardInterrupt as error:
+    return stopped(getattr(error, "number", signal.SIGINT))
   except BrokenPipeError:  # | head
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except Exception as error:
+    if HEEDED.received is not None:  # a library made something else of it
+      return stopped(HEEDED.received)
     found = errors.of_system(error)
     if found is None:
       raise
-    _say(found)
+    print(f"error: {found}", file=sys.stderr)
     return BAD_INPUT
 
 
-def _say(error: Exception) -> None:
-  print(f"error: {error}", file=sys.stderr)
+def stopped(number: int | None = None) -> int:
+  """Says that a signal stopped the command; returns the exit code.
+
+  Args:
+    number: of the signal; if None the one that came, or SIGTERM where it came
+      to another process of the run.
+  """
+  number = number or HEEDED.received or signal.SIGTERM
+  HEEDED.say(number)
+  return exit_code(number)

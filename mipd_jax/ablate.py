@@ -12,7 +12,6 @@ import os
 import pathlib
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -53,21 +52,17 @@ _DOCS = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> int:
-  """Returns the exit code: 0 done, 2 bad input, others of a process."""
+  """Returns the exit code: 0 done, others of a process."""
   if len(argv) > 1:
     logging.error("unexpected argument %r; see --helpshort", argv[1])
     return 2
   from mipd_jax import compilation
 
-  try:
-    values = command_line.config_of(_CONFIG)
-    plan = _plan(values)
-    share = _share(_SHARE.value)
-    compilation.set_up(_COMPILED, quick=values.base.quick_compile)
-    return _run(plan, share)
-  except InputError as error:
-    logging.error("%s", error)
-    return 2
+  values = command_line.config_of(_CONFIG)
+  plan = _plan(values)
+  share = _share(_SHARE.value)
+  compilation.set_up(_COMPILED, quick=values.base.quick_compile)
+  return _run(plan, share)
 
 
 def _run(plan: plan_lib.Plan, share: tuple[int, int] | None) -> int:
@@ -96,8 +91,6 @@ def _run(plan: plan_lib.Plan, share: tuple[int, int] | None) -> int:
 
 def _processes(count: int) -> int:
   """Runs this command in several processes; the first exit code that is bad."""
-  # So that a signal, too, comes by `finally`.
-  signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   command = [sys.executable, "-m", "mipd_jax.ablate", *sys.argv[1:]]
   started = [
     subprocess.Popen([*command, f"--share={number}/{count}"])

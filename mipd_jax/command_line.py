@@ -2,23 +2,33 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import ml_collections
 from absl import app, flags, logging
 
+from input_pipeline import commands
 from input_pipeline.errors import InputError
+from input_pipeline.signals import HEEDED
 
 # Libraries that tell every file they touch, or which chips are not there.
 _CHATTY = ("orbax", "tensorflow", "xla_bridge")
 
 
-def start(main: Callable[[Sequence[str]], int]) -> None:
-  """Parses flags, sets up logging, runs `main`, exits with what it returns."""
+def start(main: Callable[[Sequence[str]], int]) -> NoReturn:
+  """Parses flags, sets up logging, runs `main`, exits with what it returns.
+
+  Errors and signals end as in `input_pipeline.commands`.
+  """
+  HEEDED.install()
   logging.set_verbosity(logging.INFO)
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_worth_showing)
   flags.mark_flag_as_required("config")
-  app.run(lambda argv: sys.exit(main(argv)), flags_parser=_parse)
+  app.run(
+    lambda argv: commands.leave(commands.guarded(lambda: main(argv))),
+    flags_parser=_parse,
+  )
 
 
 def config_of(

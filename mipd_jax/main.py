@@ -13,9 +13,15 @@ from collections.abc import Sequence
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+from input_pipeline.signals import HEEDED
+
+if __name__ == "__main__":  # before the imports that take their time
+  HEEDED.install()
+
 from absl import flags, logging
 from ml_collections import config_flags
 
+from input_pipeline import commands
 from input_pipeline.errors import InputError
 from mipd_jax import command_line
 
@@ -59,7 +65,11 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 
 def main(argv: Sequence[str]) -> int:
-  """Returns the exit code: 0 done or stopped by a signal, 2 bad input."""
+  """Returns the exit code.
+
+  0 done, 1 a loss is not finite, 2 bad input, 130 or 143 stopped by Ctrl-C or
+  SIGTERM: the same command continues.
+  """
   if len(argv) > 1:
     logging.error("unexpected argument %r; see --helpshort", argv[1])
     return 2
@@ -68,28 +78,27 @@ def main(argv: Sequence[str]) -> int:
   from mipd_jax import config as config_lib
   from mipd_jax.training.divergence import DivergedError
 
+  _check_predict_flags()
+  config = config_lib.unpack(_config_values())
+  compilation.set_up(_COMPILED, quick=config.quick_compile)
+  from mipd_jax import distributed  # imports jax, which reads what is set up
+
+  distributed.initialize(
+    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
+  distributed.check_equal("config", f"{config} {_MODE.value}")
+  if _MODE.value == PREDICT:
+    from mipd_jax.stages import predict
+
+    flag_values = (_IMAGES.value, _OUT.value, _VOCABULARY.value)
+    predict.predict(config, predict.Request(*flag_values))
+    return 0
   try:
-    _check_predict_flags()
-    values = _config_values()
-    config = config_lib.unpack(values)
-    compilation.set_up(_COMPILED, quick=config.quick_compile)
-    from mipd_jax import distributed  # imports jax, which reads what is set up
-
-    distributed.initialize(
-      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    )
-    distributed.check_equal("config", f"{config} {_MODE.value}")
-    if _MODE.value == PREDICT:
-      from mipd_jax.stages import predict
-
-      flag_values = (_IMAGES.value, _OUT.value, _VOCABULARY.value)
-      predict.predict(config, predict.Request(*flag_values))
-    else:
-      stages.run(config, _MODE.value)
-  except (InputError, DivergedError) as error:
+    complete = stages.run(config, _MODE.value)
+  except DivergedError as error:
     logging.error("%s", error)
-    return 1 if isinstance(error, DivergedError) else 2
-  return 0
+    return 1
+  return 0 if complete else commands.stopped()
 
 
 def _check_predict_flags() -> None:

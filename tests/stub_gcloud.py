@@ -189,14 +189,14 @@ def mipd(args: list[str]) -> int:
   does = does[worker] if isinstance(does, list) else does
   print(f"start {started} in {os.path.basename(os.getcwd())}", flush=True)
   if does == "wait":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved")))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved") or 143))
     print("ready", flush=True)
     time.sleep(60)
   elif does == "shutdown":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
     time.sleep(0.2)
-    does = 0
+    does = 143  # as main leaves on SIGTERM
   elif does == "vanish":
     os.killpg(0, signal.SIGKILL)
   print(f"end of start {started}", end="")

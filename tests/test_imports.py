@@ -177,7 +177,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "mipd_jax.report",
     "mipd_jax.stages.predict",
   ),
-  "mipd_jax.command_line": CONTRACT,
+  "mipd_jax.command_line": (
+    *CONTRACT,
+    "input_pipeline.commands",
+    "input_pipeline.signals",
+  ),
   "mipd_jax.ablations": (DATA, "mipd_jax"),
   "mipd_jax.ablate": (DATA, "mipd_jax"),
   "mipd_jax.main": (DATA, "mipd_jax"),

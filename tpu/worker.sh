@@ -10,8 +10,8 @@
 #
 # A STATE is one of: running; lost (it has no process any more, and left no
 # exit code: the machine was restarted); ended CODE, stopped CODE (`stop` was
-# called), terminated CODE (the machine was going down). The last three differ
-# since main leaves with 0 both when it is done and when it saved on SIGTERM.
+# called), terminated CODE (the machine was going down). In the last two CODE is
+# 0 for a run that left when it was asked to: main's own 143 (SIGTERM) or 130.
 #
 # Under ~/mipd: code, the venv of each set of requirements, runs and data (the
 # folders of those names in code, kept when the code changes), and one folder
@@ -105,6 +105,9 @@ supervise() {
     wait "$child" || code=$?
     [[ -n $interrupted ]] || break
   done
+  if ((code == 143 || code == 130)); then
+    code=0 how=terminated
+  fi
   [[ ! -e $folder/stop ]] || how=stopped
   # The launcher reads whole lines alone.
   [[ -z $(tail -c 1 "$folder/log") ]] || echo

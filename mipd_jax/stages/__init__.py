@@ -4,12 +4,15 @@ from input_pipeline.errors import InputError
 from mipd_jax.config import Config
 
 
-def run(config: Config, mode: str) -> None:
+def run(config: Config, mode: str) -> bool:
   """Runs one stage, or all of them, each reusing what exists.
 
   Args:
     config: the run.
     mode: prepare, train, eval, report or all.
+
+  Returns:
+    True unless a signal stopped the training.
   """
   from mipd_jax import distributed
   from mipd_jax.stages import beside, evaluate, prepare, report, train
@@ -27,7 +30,7 @@ def run(config: Config, mode: str) -> None:
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)
     if prepared is None:  # a part of the cache was asked for and made
-      return
+      return True
   else:
     prepared = distributed.agreed(lambda: prepare.open_prepared(config))
   complete = True
@@ -37,3 +40,4 @@ def run(config: Config, mode: str) -> None:
     evaluate.evaluate(config, prepared)
   if mode == "report" or (mode == "all" and complete and report.fits(config)):
     report.report(config, prepared)
+  return complete

@@ -135,7 +135,7 @@ def train(
   batches = feed.train(ours, seed=config.seed, length=length)
   run = _Run(config, inputs, checkpoints, steps, first)
   progress = Progress("train", steps, "steps", done=first)
-  with Preemption() as preemption, run, progress:
+  with Preemption().heeded() as preemption, run, progress:
     for chunk, batch in zip(ours, batches, strict=True):
       count = np.int32(chunk.count)
       state, metrics = step_fn(state, batch, count, program.banks)
@@ -143,15 +143,12 @@ def train(
       # Read once: a signal that comes during `after_steps` waits a turn, or
       # the run would leave without having saved.
       stop = _agreed_stop(config, done, preemption.requested)
+      if stop:
+        preemption.saving()
       run.after_steps(chunk, state, metrics, stop=stop)
       progress.advance(chunk.count, note=run.note)
       if stop and done < steps:
-        logging.warning(
-          "Stopped by a signal at step %d of %d; saved. The same command "
-          "continues.",
-          done,
-          steps,
-        )
+        logging.warning("Saved at step %d of %d.", done, steps)
         return state, False
   return state, True
 

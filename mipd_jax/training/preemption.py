@@ -1,36 +1,42 @@
-"""Notices SIGTERM, so that the loop can save and leave."""
+"""Notices Ctrl-C and SIGTERM, so that the loop can save and leave."""
 
-import signal
-import types
+import contextlib
+from collections.abc import Iterator
+
+import jax
+from absl import logging
+
+from input_pipeline.signals import HEEDED
+
+# Seconds from the signal to the end of the step, or of the evaluation, that is
+# under way. Then the process ends without saving: what came after the latest
+# checkpoint is done again. Platforms that take a machine back give about 30.
+GRACE = 10.0
 
 
 class Preemption:
-  """Context in which SIGTERM and SIGINT set `requested` once.
+  """What the loop knows of signals.
 
-  A second signal acts as usual, so that a stuck run can still be stopped.
+  Attributes:
+    requested: whether one came: the loop saves and leaves.
   """
-
-  _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
   def __init__(self):
     self.requested = False
-    self._previous: dict[int, object] = {}
 
-  def __enter__(self) -> "Preemption":
-    for number in self._SIGNALS:
-      self._previous[number] = signal.signal(number, self._notice)
-    return self
+  @contextlib.contextmanager
+  def heeded(self) -> Iterator["Preemption"]:
+    """Inside, the first signal sets `requested`; a second stops at once."""
+    # Of several processes one may have to wait for the others to notice.
+    grace = GRACE if jax.process_count() == 1 else None
+    with HEEDED.handled(self._notice, grace):
+      yield self
 
-  def __exit__(self, *_) -> None:
-    self._restore()
+  def saving(self) -> None:
+    """The loop leaves: saving takes the time that it takes."""
+    HEEDED.see_to()
 
-  def _notice(self, number: int, frame: types.FrameType | None) -> None:
-    del number, frame
+  def _notice(self, number: int) -> None:
+    del number
     self.requested = True
-    self._restore()
-
-  def _restore(self) -> None:
-    while self._previous:
-      number, handler = self._previous.popitem()
-      # None: a handler that was not set from Python and cannot be set again.
-      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    logging.info("A signal: saving and leaving after this step.")
