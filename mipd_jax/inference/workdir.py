@@ -239,7 +239,8 @@ def _params(place, model, plan, banks, mesh) -> tuple[Any, int]:
   like = state_lib.student_shapes(
     model, example_batch(plan), banks, sharding.replicated(mesh)
   )
-  return checkpoints.read_best(place, like)
+  best = checkpoints.read_best(place, like)
+  return best.params, best.step
 
 
 def example_batch(plan: CachePlan) -> dict[str, jax.ShapeDtypeStruct]:

@@ -14,7 +14,7 @@ from mipd_jax.stages.prepare import Prepared
 from mipd_jax.tasks.task import STUDENT, ZERO_SHOT
 from mipd_jax.training import program
 from mipd_jax.training import state as state_lib
-from mipd_jax.training.checkpoints import Checkpoints
+from mipd_jax.training.checkpoints import Best, check_identity, read_best
 
 __all__ = ["STUDENT", "ZERO_SHOT", "evaluate"]
 
@@ -32,7 +32,8 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   mesh = train_stage.make_mesh(config)
   model = train_stage.make_model(config, prepared)
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
-  params, step = _best_params(config, prepared, model, banks, mesh)
+  best = _best(config, prepared, model, banks, mesh)
+  params = best.params
 
   def run(predict, part, what):
     return task.evaluate(
@@ -60,9 +61,10 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     "dataset": prepared.dataset.name,
     "split": split,
     "preset": config.preset,
-    "step": step,
+    "step": best.step,
     "seed": config.seed,
     "config_hash": config.hash(),
+    **({"damaged": list(best.damaged)} if best.damaged else {}),
     "models": models,
     **task.details(config, prepared, student),
   }
@@ -114,16 +116,12 @@ def _write_predictions(
   )
 
 
-def _best_params(config, prepared, model, banks, mesh):
+def _best(config, prepared, model, banks, mesh) -> Best:
   """The student's parameters, best by the dev split, unseen classes aside."""
   identity = train_stage.identity(config, prepared)
-  checkpoints = Checkpoints(config.workdir, identity, config.train.keep)
+  distributed.agreed(lambda: check_identity(config.workdir, identity))
   source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
   like = state_lib.student_shapes(
     model, program.example_batch(source), banks, sharding.replicated(mesh)
   )
-  try:
-    step = checkpoints.best_step()
-    return checkpoints.restore_best_params(like), step
-  finally:
-    checkpoints.close()
+  return read_best(config.workdir, like)

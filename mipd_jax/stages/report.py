@@ -142,7 +142,8 @@ class _Runner:
     like = state_lib.student_shapes(
       model, program.example_batch(source), self._banks, whole
     )
-    self._params, self.step = checkpoints.read_best(config.workdir, like)
+    best = checkpoints.read_best(config.workdir, like)
+    self._params, self.step = best.params, best.step
     predict = train_stage.student_predict(model)
     self._step = report_rows.compile_step(predict)
 

@@ -1,31 +1,62 @@
 """Checkpoints by Orbax: the latest few to resume from, the best to use.
 
 Two managers, because one that keeps the best would throw away the latest:
-`checkpoints/` holds the last `keep` states, `best/` the one state with the
-highest selection score (seen and rare dev images; unseen has no say).
+`checkpoints/` holds the last `keep` states, `best/` the parameters with the
+two highest selection scores (seen and rare dev images; unseen has no say).
 A file `run.json` says what run they belong to. All processes save and restore
 together, each its own part; which processes and devices there were does not
 matter to the next run.
+
+Every array has a digest beside it (`digests`), which is compared wherever a
+checkpoint is read. A damaged step is named and the one before it is used; a
+run that continues moves the damaged one to `damaged/`.
 """
 
+import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
-from input_pipeline import atomic, paths
+from input_pipeline import atomic, json_files, paths
 from input_pipeline.errors import InputError
 from mipd_jax import distributed
+from mipd_jax.training import digests
 from mipd_jax.training.state import TrainState
 
+LATEST, BEST, RUN = "checkpoints", "best", "run.json"
+# Where a run puts damaged steps that it passed over.
+DAMAGED = "damaged"
+# Run identity of parameters that were not trained here.
+IMPORTED = "imported"
+_RECORD = "mipd_jax"  # key of Orbax's metadata of a step
+_METADATA = "_CHECKPOINT_METADATA"
+_KEEP_BEST = 2
 _REMEDY = "choose another --workdir, or delete this one to train from the start"
+_TRAIN = "train first: --mode=train or --mode=all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+  """Parameters to use.
+
+  Attributes:
+    params: those that were asked for, on the devices.
+    step: that they are of.
+    damaged: steps with a higher selection that could not be read.
+  """
+
+  params: dict[str, Any]
+  step: int
+  damaged: tuple[int, ...] = ()
 
 
 class Checkpoints:
-  """The checkpoints of one work directory.
+  """The checkpoints of one work directory, for a run that continues it.
 
   Args:
     workdir: made when absent.
@@ -34,8 +65,9 @@ class Checkpoints:
     keep: how many of the latest states stay.
 
   Raises:
-    InputError: the directory holds checkpoints of another run; the message
-      names the fields that differ.
+    InputError: the directory holds checkpoints of another run, or of nobody
+      knows which, or damaged ones alone; the message names the fields that
+      differ, or the steps.
   """
 
   def __init__(
@@ -46,30 +78,43 @@ class Checkpoints:
   ):
     self.workdir = paths.absolute(workdir)
     self.workdir.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(json.dumps(identity))
-    distributed.agreed(lambda: self._check_identity(plain))
+    distributed.agreed(lambda: check_identity(self.workdir, identity))
+    distributed.agreed(lambda: self._begin(identity))
     self._latest = ocp.CheckpointManager(
-      self.workdir / "checkpoints",
+      self.workdir / LATEST,
       options=ocp.CheckpointManagerOptions(max_to_keep=keep),
     )
-    self._best = _best_manager(self.workdir)
+    self._best = ocp.CheckpointManager(
+      self.workdir / BEST,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=_KEEP_BEST,
+        best_fn=lambda metrics: metrics["selection"],
+        best_mode="max",
+      ),
+    )
 
   def save(self, state: TrainState) -> None:
     """Saves the state under its step, in the background."""
     step = int(state.step)
     if step not in self._latest.all_steps():
       self._one_at_a_time(self._best)
-      self._latest.save(step, args=ocp.args.StandardSave(state))
+      self._latest.save(
+        step,
+        args=ocp.args.StandardSave(state),
+        custom_metadata={_RECORD: digests.record(state)},
+      )
 
   def save_best(self, state: TrainState, selection: float) -> None:
-    """Saves the state if it is the best so far by `selection`."""
+    """Saves the parameters if they are among the best so far."""
     step = int(state.step)
     if step not in self._best.all_steps():
       self._one_at_a_time(self._latest)
+      kept = {"step": state.step, "params": state.params}
       self._best.save(
         step,
-        args=ocp.args.StandardSave(state),
+        args=ocp.args.StandardSave(kept),
         metrics={"selection": selection},
+        custom_metadata={_RECORD: digests.record(kept, selection=selection)},
       )
 
   def _one_at_a_time(self, other: ocp.CheckpointManager) -> None:
@@ -82,23 +127,61 @@ class Checkpoints:
       other.wait_until_finished()
 
   def latest_step(self) -> int | None:
+    """The newest step there is, whole or not."""
     return self._latest.latest_step()
 
   def best_step(self) -> int | None:
+    """The step with the highest selection, whole or not."""
     return self._best.best_step()
 
-  def restore_latest(self, like: TrainState) -> TrainState:
-    """The state of `latest_step`, placed as `like`."""
-    return self._restore(self._latest, self.latest_step(), like)
+  def restore_latest(self, like: TrainState) -> TrainState | None:
+    """The newest whole state, placed as `like`; None where there is none.
+
+    Raises:
+      InputError: it does not fit `like`, or all there are are damaged.
+    """
+    damaged: dict[int, str] = {}
+    for step in sorted(self._latest.all_steps(), reverse=True):
+      found, wrong = self._read_whole(step, like)
+      if wrong is None:
+        self._pass_over(damaged, step)
+        return found
+      damaged[step] = wrong
+    if damaged:
+      raise _all_damaged(self.workdir / LATEST, damaged)
+    return None
+
+  def _read_whole(self, step: int, like: Any) -> tuple[Any, str | None]:
+    """The state of a step, or what is wrong with it; a collective."""
+    folder = self.workdir / LATEST / str(step)
+    record = distributed.agreed(lambda: _fitting_record(folder, like))
+    if isinstance(record, str):
+      return None, record
+
+    def restore():
+      target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+      return self._latest.restore(step, args=ocp.args.StandardRestore(target))
+
+    return _checked(restore, record)
+
+  def _pass_over(self, damaged: Mapping[int, str], used: int) -> None:
+    """Says which steps are damaged and moves them out of the way."""
+    if not damaged:
+      return
+    for step, wrong in damaged.items():
+      logging.warning(
+        "The checkpoint of step %d in %s is damaged: %s. Going on from step "
+        "%d; the damaged one is moved to %s.",
+        *(step, self.workdir, wrong, used, self.workdir / DAMAGED),
+      )
+      if distributed.is_first():
+        _set_aside(self.workdir, LATEST, step)
+    distributed.barrier("damaged checkpoints moved")
+    self._latest.reload()
 
   def restore_best_params(self, like: Mapping[str, Any]) -> dict[str, Any]:
-    """Those parameters of `best_step` that `like` names; others stay unread.
-
-    Args:
-      like: nested shapes with their shardings, such as the student's alone:
-        evaluation needs no teacher branch, and none that fits the data.
-    """
-    return _read_params(self.workdir, self.best_step(), like)
+    """As `read_best`, the parameters alone."""
+    return read_best(self.workdir, like).params
 
   def wait(self) -> None:
     """Returns when everything is on disk."""
@@ -109,102 +192,214 @@ class Checkpoints:
     self._latest.close()
     self._best.close()
 
-  def _restore(self, manager, step, like) -> TrainState:
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    arguments = ocp.args.StandardRestore(target)
-    return _guarded(
-      self.workdir, step, lambda: manager.restore(step, args=arguments)
-    )
-
-  def _check_identity(self, identity: Mapping[str, Any]) -> None:
-    path = self.workdir / "run.json"
-    states = self.workdir / "checkpoints"
-    has_states = states.exists() and any(states.glob("[0-9]*"))
-    if path.exists() and has_states:
-      found = json.loads(path.read_text())
-      differ = sorted(_differences(found, identity, ""))
-      if differ:
-        raise InputError(
-          f"{self.workdir} holds checkpoints of another run; these differ "
-          f"(there -> here): {'; '.join(differ)}",
-          _REMEDY,
-        )
+  def _begin(self, identity: Mapping[str, Any]) -> None:
+    """Writes run.json; moves best steps aside that Orbax could not open."""
     if not distributed.is_first():
       return
-    with atomic.replacing(path) as partial:
+    for step in _steps(self.workdir / BEST):
+      record = _record(self.workdir / BEST / str(step))
+      if isinstance(record, str):
+        logging.warning(
+          "The best checkpoint of step %d in %s is damaged: %s. It is moved "
+          "to %s.",
+          *(step, self.workdir, record, self.workdir / DAMAGED),
+        )
+        _set_aside(self.workdir, BEST, step)
+    with atomic.replacing(self.workdir / RUN) as partial:
       partial.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
 
 
-def read_best(
-  workdir: str | os.PathLike[str], like: Mapping[str, Any]
-) -> tuple[dict[str, Any], int]:
-  """Parameters of the best checkpoint and its step; writes nothing.
+def check_identity(
+  workdir: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> None:
+  """Raises InputError unless the checkpoints there are are of this run.
+
+  Parameters that were imported (`import_reference`) go with any run; whether
+  they fit is seen when they are read.
+  """
+  workdir = paths.absolute(workdir)
+  places = {name: _steps(workdir / name) for name in (LATEST, BEST)}
+  if not any(places.values()):
+    return
+  path = workdir / RUN
+  if not path.exists():
+    raise InputError(
+      f"{workdir} has checkpoints but no {RUN}, which says what run they are "
+      "of",
+      f"copy {RUN} there too, or {_REMEDY}",
+    )
+  found = json_files.read(path, dict, f"copy {RUN} again, or {_REMEDY}")
+  if IMPORTED in found and not places[LATEST]:
+    return
+  plain = json.loads(json.dumps(identity))
+  if differ := sorted(_differences(found, plain, "")):
+    raise InputError(
+      f"{workdir} holds checkpoints of another run; these differ "
+      f"(there -> here): {'; '.join(differ)}",
+      _REMEDY,
+    )
+
+
+def read_best(workdir: str | os.PathLike[str], like: Mapping[str, Any]) -> Best:
+  """Parameters of the best checkpoint that is whole; writes nothing.
 
   Args:
     workdir: of a run, whichever it was.
-    like: as of `Checkpoints.restore_best_params`.
+    like: nested shapes with their shardings, such as the student's alone:
+      evaluation needs no teacher branch, and none that fits the data.
 
   Raises:
-    InputError: there is no checkpoint, or it does not fit.
+    InputError: there is no checkpoint, it does not fit, or all there are are
+      damaged.
   """
   workdir = paths.absolute(workdir)
-  step = None
-  if (workdir / "best").exists():
-    manager = _best_manager(workdir, read_only=True)
-    step = manager.best_step()
-    manager.close()
-  return _read_params(workdir, step, like), step
+  wanted = {"params": dict(like)}
+  damaged: dict[int, str] = {}
+  candidates = []  # selection, step, record
+  for step in _steps(workdir / BEST):
+    record = _fitting_record(workdir / BEST / str(step), wanted)
+    if isinstance(record, str):
+      damaged[step] = record
+    else:
+      candidates.append((record["selection"], step, record))
+  for _, step, record in sorted(candidates, key=lambda c: c[:2], reverse=True):
+    # The same step among the latest has the same arrays, or it is not taken.
+    for place in (BEST, LATEST):
+      folder = workdir / place / str(step)
+      found, wrong = _checked(lambda f=folder: _read(f, wanted), record)
+      if wrong is None:
+        _warn_of(workdir, damaged, step)
+        passed = tuple(sorted(set(damaged) - {step}))
+        return Best(found["params"], step, passed)
+      damaged.setdefault(step, wrong)
+  if damaged:
+    raise _all_damaged(workdir / BEST, damaged)
+  raise InputError(f"{workdir} has no checkpoint", _TRAIN)
 
 
-def _best_manager(
-  workdir: paths.AnyPath, *, read_only: bool = False
-) -> ocp.CheckpointManager:
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=None if read_only else 1,
-    best_fn=lambda metrics: metrics["selection"],
-    best_mode="max",
-    read_only=read_only,
-  )
-  return ocp.CheckpointManager(workdir / "best", options=options)
+def _warn_of(workdir, damaged: Mapping[int, str], used: int) -> None:
+  for step, wrong in damaged.items():
+    instead = (
+      f"the same step in {LATEST}/" if step == used else f"step {used} instead"
+    )
+    logging.warning(
+      "The best checkpoint of step %d in %s is damaged: %s. Using %s.",
+      *(step, workdir, wrong, instead),
+    )
 
 
-def _read_params(workdir, step, like) -> dict[str, Any]:
-  """Parameters of one of the best checkpoints, those that `like` names."""
-  target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"params": dict(like)})
+def _read(folder: paths.AnyPath, like: Mapping[str, Any]) -> dict[str, Any]:
+  """Those arrays of one step that `like` names; others stay unread."""
+  target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   arguments = ocp.args.PyTreeRestore(
     target,
     restore_args=ocp.checkpoint_utils.construct_restore_args(target),
     partial_restore=True,
   )
-  # The manager knows how to restore whole states only.
-  path = workdir / "best" / str(step) / "default"
+  # A manager knows how to restore whole states only.
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    found = _guarded(workdir, step, lambda: reader.restore(path, arguments))
-  # Orbax hands back the shape of what the checkpoint does not have.
-  for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-      reason = f"it lacks {jax.tree_util.keystr(path)}"
-      raise _misfit(workdir, step, reason)
-  return found["params"]
+    return reader.restore(folder / "default", arguments)
 
 
-def _guarded(workdir, step, restore) -> Any:
-  """Restores, or says which checkpoint does not fit and what to do."""
-  if step is None:
-    raise InputError(
-      f"{workdir} has no checkpoint", "train first: --mode=train or --mode=all"
-    )
+def _checked(restore, record: Mapping[str, Any]) -> tuple[Any, str | None]:
+  """What `restore` gives, or what is wrong with it; a collective."""
+  found, wrong = None, None
   try:
-    return restore()
-  except (ValueError, KeyError, FileNotFoundError) as error:
-    raise _misfit(workdir, step, str(error)) from error
+    found = restore()
+  except Exception as error:  # Orbax and TensorStore raise what they like
+    if isinstance(error, MemoryError):
+      raise
+    wrong = " ".join(str(error).split())[:200] or type(error).__name__
+  if distributed.all_of(wrong is None):
+    # Orbax hands back the shape of what a checkpoint does not have.
+    lost = [
+      name
+      for name, x in digests.named(found).items()
+      if isinstance(x, jax.ShapeDtypeStruct)
+    ]
+    differ = lost or digests.differing(found, record)
+    if differ:
+      wrong = f"{len(differ)} of its arrays, {differ[0]} first, "
+      wrong += "are missing" if lost else "are not as they were saved"
+  elif wrong is None:
+    wrong = "another process could not read it"
+  return (None, wrong) if wrong else (found, None)
 
 
-def _misfit(workdir, step, reason: str) -> InputError:
+def _fitting_record(folder: paths.AnyPath, like: Any) -> digests.Record | str:
+  """The digests of a step, or what is wrong with them.
+
+  Raises:
+    InputError: its arrays are whole, as far as can be seen, but not those of
+      `like`.
+  """
+  record = _record(folder)
+  if isinstance(record, str):
+    return record
+  if reason := digests.misfit(like, record):
+    raise InputError(
+      f"the checkpoint of step {folder.name} in {folder.parent.parent} does "
+      f"not fit the model of this config: {reason}",
+      _REMEDY,
+    )
+  return record
+
+
+def _record(folder: paths.AnyPath) -> digests.Record | str:
+  """The digests of a step, or what is wrong with them."""
+  form = {"custom_metadata": {_RECORD: dict}}
+  try:
+    content = json_files.read(folder / _METADATA, form)
+  except InputError as error:
+    return error.problem
+  record = content["custom_metadata"][_RECORD]
+  return digests.problem(record) or _wrong_metrics(folder, record) or record
+
+
+def _wrong_metrics(folder: paths.AnyPath, record: digests.Record) -> str | None:
+  """Orbax keeps the selection in a file of its own, which must say the same."""
+  if "selection" not in record:
+    return None
+  try:
+    found = json_files.read(folder / "metrics" / "metrics", dict)
+  except InputError as error:
+    return error.problem
+  same = found.get("selection") == record["selection"]
+  return None if same else "its selection score is not as it was saved"
+
+
+def _steps(folder: paths.AnyPath) -> list[int]:
+  """Steps of which there is a finished folder, the first first."""
+  if not folder.is_dir():
+    return []
+  return sorted(
+    int(path.name) for path in folder.iterdir() if path.name.isdecimal()
+  )
+
+
+def _set_aside(workdir: paths.AnyPath, place: str, step: int) -> None:
+  """Moves a step to `damaged/`, under a name that is free."""
+  target = next(p for p in _names(workdir, place, step) if not p.exists())
+  target.parent.mkdir(exist_ok=True)
+  (workdir / place / str(step)).rename(target)
+
+
+def _names(workdir, place: str, step: int) -> Iterator[paths.AnyPath]:
+  number = 0
+  while True:
+    more = f"-{number}" if number else ""
+    yield workdir / DAMAGED / f"{place}-{step}{more}"
+    number += 1
+
+
+def _all_damaged(
+  folder: paths.AnyPath, damaged: Mapping[int, str]
+) -> InputError:
+  told = "; ".join(f"step {n}: {text}" for n, text in sorted(damaged.items()))
   return InputError(
-    f"the checkpoint of step {step} in {workdir} does not fit the model of "
-    f"this config: {reason}",
-    _REMEDY,
+    f"every checkpoint in {folder} is damaged: {told}",
+    f"copy them from where they are whole, or delete {folder}: --mode=all "
+    "then makes them again",
   )
 
 

@@ -95,7 +95,9 @@ def of_arrays(state: Any) -> list[str]:
   leaves = jax.tree.leaves(state)
   sums = [_sums(x) for x in leaves]
   if jax.process_count() > 1 and sums:
-    whole = [isinstance(x, np.ndarray) or x.is_fully_replicated for x in leaves]
+    whole = [
+      not isinstance(x, jax.Array) or x.is_fully_replicated for x in leaves
+    ]
     parts = [s for s, complete in zip(sums, whole, strict=True) if not complete]
     if parts:
       joined = np.concatenate(parts)
@@ -115,8 +117,8 @@ def _sums(x: jax.Array | np.ndarray) -> np.ndarray:
 
   Of an array that every process has whole, all of it.
   """
-  if isinstance(x, np.ndarray):
-    return _join(*_table_sums(x))
+  if not isinstance(x, jax.Array):
+    return _join(*_table_sums(np.asarray(x)))
   if x.is_fully_replicated:
     return _join(*_table_sums(np.asarray(x.addressable_data(0))))
   width = x.shape[-1] * _words_each(x.dtype)

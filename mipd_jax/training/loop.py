@@ -113,13 +113,18 @@ def train(
     DivergedError: a loss is not finite.
   """
   steps = total_steps(config, inputs.source.num_examples)
-  first = checkpoints.latest_step() or 0
   program = Program(
     *(config, model, inputs.source, inputs.banks, mesh, steps),
     inputs.objective,
   )
+  state = checkpoints.restore_latest(program.state)
+  first = 0 if state is None else int(state.step)
   if first >= steps:
-    return checkpoints.restore_latest(program.state), True
+    return state, True
+  if state is None:
+    state = program.initial_state()
+  else:
+    logging.info("Resuming at step %d of %d.", first, steps)
   ours = list(
     chunks(first, steps, config.train.steps_per_dispatch, *_due_every(config))
   )
@@ -127,11 +132,6 @@ def train(
   with program.opening() as ready:
     step_fn = program.compile(length)  # while the features are read
     feed = ready()
-  if first:
-    state = checkpoints.restore_latest(program.state)
-    logging.info("Resuming at step %d of %d.", first, steps)
-  else:
-    state = program.initial_state()
   batches = feed.train(ours, seed=config.seed, length=length)
   run = _Run(config, inputs, checkpoints, steps, first)
   progress = Progress("train", steps, "steps", done=first)
