@@ -8,9 +8,11 @@ byte order mark that Windows editors write is not part of the text.
 
 import codecs
 import collections
+import hashlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from input_pipeline import paths
@@ -19,6 +21,8 @@ from input_pipeline.errors import InputError
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _AGAIN = "copy or download the file again"
+# Key of the digest over the rest of an object.
+SEAL = "sha256"
 _NAMES = {
   dict: "an object",
   list: "a list",
@@ -109,6 +113,19 @@ def parse(
     )
   check(content, form, where, remedy)
   return content
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+  """A copy of plain JSON values that says if any of it was changed."""
+  plain = json.loads(json.dumps(content))
+  plain.pop(SEAL, None)
+  text = json.dumps(plain, sort_keys=True)
+  return plain | {SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def is_sealed(content: Any) -> bool:
+  """Whether parsed JSON is what `sealed` made, unchanged."""
+  return isinstance(content, dict) and content == sealed(content)
 
 
 def check(content: Any, form: Any, where: str, remedy: str = _AGAIN) -> None:

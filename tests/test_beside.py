@@ -12,6 +12,7 @@ from mipd_jax import config as config_lib
 from mipd_jax.evaluation import evaluate
 from mipd_jax.losses.total import VERB_TRAINED
 from mipd_jax.models import outputs as out
+from mipd_jax.report import files
 from mipd_jax.stages import beside
 
 
@@ -24,14 +25,13 @@ def _config(folders="", variant="debug", **changes):
 
 def _run(folder, config, top1, split="test"):
   """What a finished run leaves of what is read here."""
-  folder.mkdir()
   models = {
     "student": {"all": {"verb_top1": top1}},
     "student, trained verbs -1": {"all": {"verb_top1": top1 + 1}},
     "teacher zero-shot": {"all": {"verb_top1": 99.0}},
   }
   results = {"preset": config.preset, "split": split, "models": models}
-  (folder / "results.json").write_text(json.dumps(results))
+  files.write_results(folder, results)
   (folder / "config.json").write_text(json.dumps(config.to_dict()))
   return str(folder)
 
@@ -58,8 +58,14 @@ def test_what_cannot_stand_in_one_table_is_refused(tmp_path):
   with pytest.raises(InputError, match="dataset of"):
     beside.read(_config(other))
   dev = _run(tmp_path / "dev", _config(), 1.0, split="dev")
-  with pytest.raises(InputError, match="split 'dev', not"):
+  with pytest.raises(InputError, match=r"there is no .*dev/results\.json"):
     beside.read(_config(dev))
+  assert beside.read(_config(dev, **{"eval.split": "dev"}))
+  # Figures that somebody, or the disk, changed are nobody's.
+  path = tmp_path / "dev" / "results-dev.json"
+  path.write_text(path.read_text().replace("1.0", "7.0"))
+  with pytest.raises(InputError, match="changed or damaged"):
+    beside.read(_config(dev, **{"eval.split": "dev"}))
 
 
 def test_bias_moves_the_trained_names_alone():

@@ -20,6 +20,7 @@ from mipd_jax.exporting import card, folder, weights
 from mipd_jax.exporting import words as words_lib
 from mipd_jax.inference import images as image_lib
 from mipd_jax.inference.words import Words
+from mipd_jax.report import files
 from tests import export_fixture, predict_fixture
 
 
@@ -246,9 +247,9 @@ def test_the_card_says_what_is_known(tmp_path):
     "step": opened.step,
     "models": {"student": {"all": scores}},
   }
-  (tmp_path / "results.json").write_text(json.dumps(results))
+  files.write_results(tmp_path, results)
   assert "43.21" in text() and "not of this one" not in text()
-  (tmp_path / "results.json").write_text(json.dumps({**results, "step": 3}))
+  files.write_results(tmp_path, {**results, "step": 3})
   assert "step 3, not of this one" in text()
   (tmp_path / "results.json").write_text("{")
   for wrong, said in (

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from input_pipeline import json_files
 from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import PAD
 from mipd_jax.exporting import program
@@ -177,7 +176,7 @@ def _scores(opened: Opened) -> list[str]:
   if not path.exists():
     return ["None: this run was not evaluated (no results.json)."]
   try:
-    results = json_files.read(path, {"models": {str: dict}}, _EVALUATE)
+    results = files.read_results(opened.folder, files.REPORTED, _EVALUATE)
     blocks = [block for block in tables.blocks(results) if block.main]
   except (AttributeError, TypeError, KeyError) as error:
     raise InputError(

@@ -3,15 +3,52 @@
 import json
 import math
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import paths
+from input_pipeline import json_files, paths
 from input_pipeline.atomic import replacing
 from input_pipeline.errors import InputError
 from mipd_jax.report import tables
+
+RESULTS, TABLES = "results.json", "results.md"
+# The split whose files have no split in their names.
+REPORTED = "test"
+
+
+def named(name: str, split: str) -> str:
+  """The name of a split's file, so that no split overwrites another's.
+
+  Args:
+    name: that of the reported split, test: "results.json".
+    split: whose file it is: "dev" makes it "results-dev.json".
+  """
+  path = pathlib.PurePath(name)
+  more = "" if split == REPORTED else f"-{split}"
+  return f"{path.stem}{more}{path.suffix}"
+
+
+def read_results(
+  folder: str | os.PathLike[str], split: str, remedy: str
+) -> dict[str, Any]:
+  """The results of a split, as `write_results` wrote them.
+
+  Raises:
+    InputError: they are missing, or not as they were written.
+  """
+  path = paths.path(folder) / named(RESULTS, split)
+  if not path.exists():
+    raise InputError(f"there is no {path}", remedy)
+  found = json_files.read(path, {"models": {str: dict}, "split": str}, remedy)
+  if not json_files.is_sealed(found):
+    raise InputError(
+      f"{path} was changed or damaged after it was written", remedy
+    )
+  del found[json_files.SEAL]
+  return found
 
 
 def write_results(
@@ -19,7 +56,7 @@ def write_results(
   results: Mapping[str, Any],
   blocks_of: tables.Blocks | None = None,
 ) -> tuple[paths.AnyPath, paths.AnyPath]:
-  """Writes `results.json` and `results.md`.
+  """Writes `results.json` and `results.md`, or `named` for another split.
 
   Args:
     folder: made when absent.
@@ -36,17 +73,19 @@ def write_results(
   """
   folder = paths.path(folder)
   plain = jsonable(results)
+  split = plain.get("split", REPORTED)
+  written = folder / named(RESULTS, split), folder / named(TABLES, split)
+  text = json.dumps(
+    json_files.sealed(plain), indent=2, allow_nan=False, ensure_ascii=False
+  )
   texts = {
-    folder / "results.md": tables.markdown(plain, blocks_of),
-    folder / "results.json": json.dumps(
-      plain, indent=2, allow_nan=False, ensure_ascii=False
-    )
-    + "\n",
+    written[1]: tables.markdown(plain, blocks_of),
+    written[0]: text + "\n",
   }
   for path, text in texts.items():
     with replacing(path) as temporary:
       temporary.write_text(text, encoding="utf-8")
-  return folder / "results.json", folder / "results.md"
+  return written
 
 
 def jsonable(value: Any, where: str = "results") -> Any:

@@ -103,7 +103,8 @@ def accuracy_vs_frequency(
   )
   figure.suptitle(
     "Verb accuracy against training images, one mark per verb\n"
-    f"{results.get('dataset', '')}, bars: mean over the group's verbs",
+    f"{results.get('dataset', '')}, {results.get('split', 'test')} split, "
+    "bars: mean over the group's verbs",
     fontsize=12,
   )
   _save(figure, out_png)

@@ -2,7 +2,8 @@
 
 A results dict is plain data:
 
-  dataset, preset, step, seed, config_hash
+  dataset, split, preset, step, seed, config_hash
+  damaged   steps of better checkpoints that could not be read, if any
   models    {model name: {"seen" | "rare" | "unseen" | "all": METRICS,
              "macro": {the same groups: METRICS}, "harmonic_mean": float,
              "among": {"trained" | "untrained": verb top-1 among such names}}}
@@ -61,7 +62,7 @@ def markdown(
   lines = [f"# Results on {cell(results.get('dataset', DASH))}", ""]
   lines += [cell(heading(results)) + ".", "", "All scores in percent.", ""]
   for block in (blocks_of or blocks)(results):
-    lines += [f"## {block.title}", ""]
+    lines += [f"## {_cell(_titled(block, results))}", ""]
     lines.append("| " + " | ".join(block.header) + " |")
     aligned = [":--"] * 2 + ["--:"] * (len(block.header) - 2)
     lines.append("| " + " | ".join(aligned[: len(block.header)]) + " |")
@@ -85,7 +86,7 @@ def terminal_table(
   ]
   for block in (blocks_of or blocks)(results):
     if block.main:
-      parts += ["", _rich_table(block)]
+      parts += ["", _rich_table(block, _titled(block, results))]
   return rich.console.Group(*parts)
 
 
@@ -107,6 +108,7 @@ def heading(results: Mapping[str, Any]) -> str:
   parts = [
     f"{name} {results[key]}"
     for name, key in (
+      ("split", "split"),
       ("preset", "preset"),
       ("step", "step"),
       ("seed", "seed"),
@@ -114,6 +116,9 @@ def heading(results: Mapping[str, Any]) -> str:
     )
     if results.get(key) is not None
   ]
+  if results.get("damaged"):
+    steps = ", ".join(map(str, results["damaged"]))
+    parts.append(f"better checkpoints were damaged: {steps}")
   return ", ".join(parts) or "run unknown"
 
 
@@ -201,9 +206,15 @@ def _harmonic(models: Mapping[str, Mapping[str, Any]]) -> Block:
   return Block("Harmonic mean of verb top-1", header, rows)
 
 
-def _rich_table(block: Block) -> rich.table.Table:
+def _titled(block: Block, results: Mapping[str, Any]) -> str:
+  """A table's title with the split that it is of."""
+  split = results.get("split")
+  return f"{block.title}, {split} split" if split else block.title
+
+
+def _rich_table(block: Block, title: str) -> rich.table.Table:
   table = rich.table.Table(
-    title=block.title,
+    title=rich.markup.escape(title),
     title_justify="left",
     box=rich.box.SIMPLE_HEAD,
     collapse_padding=True,

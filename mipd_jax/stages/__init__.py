@@ -1,5 +1,9 @@
 """The stages of the main job, and the order they run in."""
 
+import contextlib
+from collections.abc import Iterator
+
+from input_pipeline import lock, paths
 from input_pipeline.errors import InputError
 from mipd_jax.config import Config
 
@@ -14,19 +18,56 @@ def run(config: Config, mode: str) -> bool:
   Returns:
     True unless a signal stopped the training.
   """
+  from mipd_jax.stages import train
+
+  train.make_mesh(config)  # complains of sizes before anything long
+  if config.teacher.only and mode != "prepare":
+    raise InputError(
+      f"--config.teacher.only={config.teacher.only} asks for a part of the "
+      f"cache, but --mode={mode} needs all of it",
+      "give --mode=prepare as well, or leave --config.teacher.only out",
+    )
+  if mode == "prepare":
+    return _run(config, mode)
+  with _alone(config.workdir, mode):
+    return _run(config, mode)
+
+
+@contextlib.contextmanager
+def _alone(workdir: str, mode: str) -> Iterator[None]:
+  """Keeps other runs out of a work directory.
+
+  Raises:
+    InputError: another run is at work there.
+    OSError: it cannot be made or written; nothing long was done by then.
+  """
+  import jax
+
+  from mipd_jax import distributed
+
+  folder = paths.path(workdir)
+  processes = {"index": jax.process_index(), "count": jax.process_count()}
+  with contextlib.ExitStack() as stack:
+    stack.callback(_remove_empty, folder)
+    held = lock.holding(folder, f"main --mode={mode}", **processes)
+    distributed.agreed(lambda: stack.enter_context(held))
+    yield
+
+
+def _remove_empty(folder: paths.AnyPath) -> None:
+  """Nothing stays of a run that was refused."""
+  if not paths.is_remote(folder):
+    with contextlib.suppress(OSError):
+      folder.rmdir()
+
+
+def _run(config: Config, mode: str) -> bool:
   from mipd_jax import distributed
   from mipd_jax.stages import beside, evaluate, prepare, report, train
 
-  train.make_mesh(config)  # complains of sizes before anything long
   if mode in ("all", "eval"):
     beside.read(config)  # of runs that are not there
     evaluate.check(config)  # of files that cannot be written
-  if config.teacher.only and mode != "prepare":
-    raise InputError(
-      f"teacher.only={config.teacher.only!r} asks for a part of the cache, "
-      f"but --mode={mode} needs all of it",
-      "give --mode=prepare as well, or leave --config.teacher.only empty",
-    )
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)
     if prepared is None:  # a part of the cache was asked for and made

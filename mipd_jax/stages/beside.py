@@ -1,18 +1,20 @@
 """Students of other finished runs, to be shown in the same tables."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from input_pipeline import paths
+from input_pipeline import json_files, paths
 from input_pipeline.errors import InputError
 from mipd_jax.config import Config
+from mipd_jax.report import files
 from mipd_jax.tasks.task import STUDENT
 
 # What two runs share whose figures stand in one table.
 _SHARED = ("task", "dataset", "interactions")
-_RERUN = "finish that run with the same data, or leave eval.beside empty"
+_RERUN = (
+  "finish that run with the same data, or leave --config.eval.beside empty"
+)
 
 
 def read(config: Config) -> dict[str, Mapping[str, Any]]:
@@ -37,24 +39,19 @@ def read(config: Config) -> dict[str, Mapping[str, Any]]:
 
 def _results(folder: str, config: Config) -> Mapping[str, Any]:
   place = paths.path(folder)
-  read = {}
-  for name in ("results.json", "config.json"):
-    path = place / name
-    if not path.exists():
-      raise InputError(f"eval.beside: there is no {path}", _RERUN)
-    read[name] = json.loads(path.read_text())
-  results, other = read["results.json"], read["config.json"]
+  try:
+    results = files.read_results(place, config.eval.split, _RERUN)
+    other = json_files.read(place / "config.json", dict, _RERUN)
+  except InputError as error:
+    raise InputError(
+      f"--config.eval.beside: {error.problem}", error.remedy
+    ) from None
   mine = config.to_dict()
   for field in _SHARED:
     if other.get(field) != mine.get(field):
       raise InputError(
-        f"eval.beside: {field} of {place / 'config.json'} is not this run's",
+        f"--config.eval.beside: {field} of {place / 'config.json'} is not "
+        "this run's",
         _RERUN,
       )
-  if results["split"] != config.eval.split:
-    raise InputError(
-      f"eval.beside: {place / 'results.json'} is of the split "
-      f"{results['split']!r}, not {config.eval.split!r}",
-      _RERUN,
-    )
   return results

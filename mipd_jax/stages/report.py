@@ -12,7 +12,7 @@ from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
-from mipd_jax.report import choice, html_report, origins
+from mipd_jax.report import choice, files, html_report, origins
 from mipd_jax.report.html_measures import Trade
 from mipd_jax.report.html_report import Report
 from mipd_jax.stages import report_examples, report_rows
@@ -36,6 +36,8 @@ _EVALUATE = "run --mode=eval first, or --mode=all, which does both"
 def report(config: Config, prepared: Prepared) -> None:
   """Writes WORKDIR/report.html beside results.json, which it shows.
 
+  Of another split than test both have its name, as in report-dev.html.
+
   The images of a split are predicted once more, for what results.json does
   not keep; pixels are read of those alone that are shown.
 
@@ -49,7 +51,7 @@ def report(config: Config, prepared: Prepared) -> None:
       "see results.md and the pictures in the work directory",
     )
   workdir = paths.path(config.workdir)
-  results = distributed.agreed(lambda: _read_results(workdir))
+  results = distributed.agreed(lambda: _results(workdir, config.eval.split))
   runner = _Runner(config, prepared)
   distributed.agreed(lambda: _check(results, config, prepared, runner.step))
   split = config.eval.split
@@ -82,8 +84,9 @@ def report(config: Config, prepared: Prepared) -> None:
     **training(),
     **_use(config),
   )
-  html_report.write_report(workdir / PAGE, page)
-  logging.info("The report is %s.", workdir / PAGE)
+  path = workdir / files.named(PAGE, split)
+  html_report.write_report(path, page)
+  logging.info("The report is %s.", path)
 
 
 def _training(
@@ -197,12 +200,11 @@ def _trade(
   return Trade(points[::-1], points[here])
 
 
-def _read_results(workdir: paths.AnyPath) -> dict[str, Any]:
-  path = workdir / "results.json"
-  if not path.exists():
-    raise InputError(f"{path}: no such file", _EVALUATE)
+def _results(workdir: paths.AnyPath, split: str) -> dict[str, Any]:
   atomic.check_folder(workdir, "--workdir")
-  return json_files.read(path, _RESULTS, _EVALUATE)
+  found = files.read_results(workdir, split, _EVALUATE)
+  json_files.check(found, _RESULTS, str(workdir), _EVALUATE)
+  return found
 
 
 def _check(
@@ -223,7 +225,7 @@ def _check(
   ]
   if differ:
     raise InputError(
-      f"{config.workdir}/results.json is of something else; these differ "
+      f"the results in {config.workdir} are of something else; these differ "
       f"(there -> here): {'; '.join(differ)}",
       _EVALUATE,
     )

@@ -263,7 +263,10 @@ class Interactions:
     if (workdir / "metrics.jsonl").exists():
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
     pair_pictures.write_sheet(
-      config, prepared.dataset, found, workdir / "sheet.png"
+      config,
+      prepared.dataset,
+      found,
+      workdir / files.named("sheet.png", config.eval.split),
     )
     return ("results", "loss curves", "pictures")
 

@@ -1,5 +1,6 @@
 """Situations: one verb an image, its frame of roles filled and grounded."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -168,12 +169,13 @@ class Situations:
   ) -> Iterable[str]:
     del predict, params
     workdir = paths.path(config.workdir)
+    named = functools.partial(files.named, split=config.eval.split)
     files.write_results(workdir, results)
     tables.print_results(results)
     if (workdir / "metrics.jsonl").exists():  # an imported run has none
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
-    plots.accuracy_vs_frequency(results, workdir / "frequency.png")
-    pictures.write_sheet(config, prepared, found, workdir / "sheet.png")
+    plots.accuracy_vs_frequency(results, workdir / named("frequency.png"))
+    pictures.write_sheet(config, prepared, found, workdir / named("sheet.png"))
     return ("results", "plots", "pictures")
 
 

@@ -9,13 +9,14 @@ a chance of less than 2**-32.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from input_pipeline import json_files
 
 Record = dict[str, Any]
 _FORM = "mipd_jax-1"
@@ -34,15 +35,14 @@ def record(state: Any, **more: Any) -> Record:
       named(state).items(), of_arrays(state), strict=True
     )
   }
-  return _sealed({"form": _FORM, "arrays": arrays, **more})
+  return json_files.sealed({"form": _FORM, "arrays": arrays, **more})
 
 
 def problem(found: Any) -> str | None:
   """What is wrong with a record itself; None if it is as it was written."""
   if not isinstance(found, Mapping) or not found:
     return "it has no digests"
-  content = {name: x for name, x in found.items() if name != "sha256"}
-  if found != _sealed(content) or found["form"] != _FORM:
+  if not json_files.is_sealed(found) or found["form"] != _FORM:
     return "its digests are damaged"
   return None
 
@@ -151,10 +151,3 @@ def _join(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 def _words_each(dtype: np.dtype) -> int:
   """Words of 32 bits at most that an element takes."""
   return max(1, dtype.itemsize // 4)
-
-
-def _sealed(content: Mapping[str, Any]) -> Record:
-  """The content with a digest of its own."""
-  plain = json.loads(json.dumps(content))
-  text = json.dumps(plain, sort_keys=True)
-  return plain | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
