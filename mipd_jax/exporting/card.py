@@ -12,7 +12,7 @@ from mipd_jax.exporting import program
 from mipd_jax.inference import programs
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.workdir import Opened
-from mipd_jax.report import origins, tables
+from mipd_jax.report import files, origins, tables
 from mipd_jax.report.markdown import cell
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ def markdown(
   lines = [f"# Results on {cell(results.get('dataset', DASH))}", ""]
   lines += [cell(heading(results)) + ".", "", "All scores in percent.", ""]
   for block in (blocks_of or blocks)(results):
-    lines += [f"## {_cell(_titled(block, results))}", ""]
+    lines += [f"## {cell(_titled(block, results))}", ""]
     lines.append("| " + " | ".join(block.header) + " |")
     aligned = [":--"] * 2 + ["--:"] * (len(block.header) - 2)
     lines.append("| " + " | ".join(aligned[: len(block.header)]) + " |")
