@@ -167,11 +167,6 @@ class TrainConfig:
       raise ValueError(
         f"train.resident={self.resident!r} is not 'auto', 'on' or 'off'"
       )
-    if self.steps and self.warmup_steps >= self.steps:
-      raise ValueError(
-        f"train.warmup_steps={self.warmup_steps} leaves none of "
-        f"train.steps={self.steps}"
-      )
     if self.schedule not in ("constant", "cosine"):
       raise ValueError(
         f"train.schedule={self.schedule!r} is not 'constant' or 'cosine'"
