@@ -36,7 +36,7 @@ def write_step(result: Row) -> None:
   kept = json.loads(path.read_text()) if path.exists() else []
   rows = [row for row in kept if setting(row) != setting(result)]
   rows = sorted([*rows, dict(result)], key=setting)
-  _write("step", rows, step_table(rows))
+  write("step", rows, step_table(rows))
 
 
 def step_table(rows: Iterable[Row]) -> str:
@@ -88,7 +88,7 @@ def write_tpu(result: Mapping[str, Any]) -> None:
   old = kept.get(topology, {"programs": []})["programs"]
   rows = {row["program"]: row for row in [*old, *result["programs"]]}
   kept[topology] = dict(result) | {"programs": list(rows.values())}
-  _write("tpu", kept, tpu_table(kept))
+  write("tpu", kept, tpu_table(kept))
 
 
 def tpu_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -143,7 +143,7 @@ def _collectives(found: Mapping[str, Row]) -> str:
   )
 
 
-def _write(name: str, results: Any, table: str) -> None:
+def write(name: str, results: Any, table: str) -> None:
   for path, text in (
     (_FOLDER / f"{name}.json", json.dumps(results, indent=1) + "\n"),
     (_FOLDER / f"{name}_table.md", table),

@@ -423,6 +423,12 @@ def test_a_checkpoint_of_another_cache(copied):
   _refused(copied, "trained on another cache .* another vocabulary", "anew")
 
 
+def test_a_config_that_is_not_of_the_checkpoints(copied):
+  """Nothing of it shows in shapes: the answers would just be wrong."""
+  _edit(copied / "config.json", lambda c: c["model"].update(heads=1))
+  _refused(copied, r"config\.json .* differs .* model\.heads", "copy both")
+
+
 def test_a_checkpoint_of_another_vocabulary(copied, pipeline, tmp_path):  # noqa: F811
   jsons = tmp_path / "world" / "SWiG_jsons"
   shutil.copytree(pipeline.folder / "world" / "SWiG_jsons", jsons)

@@ -6,6 +6,7 @@ only its JSONs: the images and features of training are not needed.
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -131,6 +132,7 @@ def open_workdir(
   run = _run(place)
   plan, banks = _cache(config.teacher.cache)
   words = _words(config.dataset.folder)
+  _check_same_run(place, config, run)
   _check_belong_together(place, config, run, plan, words)
   name = config.teacher.student_encoder
   dtype = dict(plan.options)["student_dtype"]
@@ -223,6 +225,30 @@ def _check_belong_together(place, config, run, plan, words) -> None:
       f"get those of {labels.VERSION}",
       "prepare the cache again, and train anew",
     )
+
+
+def _check_same_run(place, config, run) -> None:
+  """Raises InputError where config.json and run.json tell of two runs.
+
+  Fields of the one alone are passed over: they came with another version.
+  """
+  differ = sorted(_differing(config.to_dict(), run, ""))
+  if differ:
+    raise InputError(
+      f"{place}: config.json is not that of the checkpoints; it differs from "
+      f"run.json in {', '.join(differ)}",
+      "copy both files of that work directory again",
+    )
+
+
+def _differing(here: Any, there: Any, path: str) -> list[str]:
+  if isinstance(here, Mapping) and isinstance(there, Mapping):
+    return [
+      name
+      for key in here.keys() & there.keys()
+      for name in _differing(here[key], there[key], f"{path}.{key}")
+    ]
+  return [] if here == there else [path[1:]]
 
 
 def _check_revision(name: str, found: str, expected: str) -> None:

@@ -143,9 +143,9 @@ def train(
       # Read once: a signal that comes during `after_steps` waits a turn, or
       # the run would leave without having saved.
       stop = _agreed_stop(config, done, preemption.requested)
-      if stop:
-        preemption.saving()
-      run.after_steps(chunk, state, metrics, stop=stop)
+      run.after_steps(
+        *(chunk, state, metrics), stop=stop, saving=preemption.saving
+      )
       progress.advance(chunk.count, note=run.note)
       if stop and done < steps:
         logging.warning("Saved at step %d of %d.", done, steps)
@@ -194,8 +194,8 @@ class _Run:
     self._writer.flush()
     self._writer.close()
 
-  def after_steps(self, chunk, state, metrics, *, stop):
-    """Steps 3 to 5 of the loop's order."""
+  def after_steps(self, chunk, state, metrics, *, stop, saving):
+    """Steps 3 to 5 of the loop's order; calls `saving` before the last save."""
     train = self._config.train
     done = chunk.first + chunk.count
     self._pending.append((chunk, metrics))
@@ -214,6 +214,8 @@ class _Run:
       self._flush(done)
     if evaluate:
       self._evaluate(done, state)
+    if stop:
+      saving()
     if save:
       self._checkpoints.save(state)
 
