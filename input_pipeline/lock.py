@@ -3,9 +3,10 @@
 The lock is a small file in the folder that names the process. It is made with
 a name of its own or not at all, which needs no flock and so works on network
 disks too, and it is deleted when the work ends. A process that was killed
-leaves its lock behind. On its own machine that is seen (no such process, or
-one that started at another time) and the lock is taken over. Nobody can see
-it from another machine: the message then names the file to delete.
+leaves its lock behind. On its own machine that is seen at once (no such
+process, or one that started at another time) and the lock is taken over. From
+another machine it shows in the file, which a living process writes anew every
+few seconds: whoever wants the folder watches it for a minute.
 
 Folders in buckets (gs://...) get the same file as an object. A bucket has no
 exclusive creation here, so two processes that start within the same second
@@ -23,6 +24,7 @@ import pathlib
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,6 +47,9 @@ _FORM = {
 _LINUX = pathlib.Path("/proc")
 # Kinds of file systems that only one machine can have mounted.
 _LOCAL_DISKS = "apfs btrfs ext2 ext3 ext4 f2fs overlay ramfs tmpfs xfs zfs"
+# Seconds between the signs of life of a lock, and how long another machine
+# waits for one. A machine that was taken back is found out by this.
+_BEAT, _WATCH = 15.0, 60.0
 # Seconds in which a lock that is being written gets its contents.
 _WRITING = 1.0
 _log = logging.getLogger(__name__)
@@ -110,10 +115,17 @@ def holding(
   mine = Holder.here(what)
   with _one_at_a_time(folder):
     _take(path, mine)
+  ended = threading.Event()
+  beating = threading.Thread(
+    target=_beat, args=(path, mine, ended), daemon=True
+  )
+  beating.start()
   try:
     _refuse_other_counts(folder, count)
     yield
   finally:
+    ended.set()
+    beating.join()
     if _holder(path) == mine:
       path.unlink(missing_ok=True)
 
@@ -144,6 +156,51 @@ def _take(path: paths.AnyPath, mine: Holder) -> None:
         f"{path} appears and disappears: several processes start at once",
         "start one of them",
       )
+
+
+def _beat(path: paths.AnyPath, mine: Holder, ended: threading.Event) -> None:
+  """Writes the lock anew every few seconds, until it has ended."""
+  number = 0
+  while not ended.wait(_BEAT):
+    number += 1
+    # A disk that is away for a moment is no reason to end a run.
+    with contextlib.suppress(OSError, InputError):
+      if _holder(path) != mine:
+        return  # deleted, or taken over: not ours any more
+      content = dataclasses.asdict(mine) | {"beat": number}
+      _replace(path, json.dumps(content, indent=1) + "\n")
+
+
+def _replace(path: paths.AnyPath, text: str) -> None:
+  if paths.is_remote(path):
+    path.write_text(text)
+    return
+  temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+  try:
+    temporary.write_text(text)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _shows_life(path: paths.AnyPath, holder: Holder) -> bool:
+  """Whether a lock of another machine is written within a minute, or goes."""
+  _log.warning(
+    "%s is locked by %s: watching for up to %.0f s whether that still runs.",
+    *(path.parent, holder, _WATCH),
+  )
+  before, until = _text(path), time.monotonic() + _WATCH
+  while time.monotonic() < until:
+    time.sleep(min(1.0, _WATCH / 10))
+    if _text(path) != before:
+      return path.exists()
+  return False
+
+
+def _text(path: paths.AnyPath) -> str:
+  with contextlib.suppress(OSError):
+    return path.read_text()
+  return ""
 
 
 def _create(path: paths.AnyPath, text: str) -> bool:
@@ -193,7 +250,9 @@ def _clear(path: paths.AnyPath) -> None:
   if holder is None:
     return
   lives = _lives(holder, path.parent)
-  if lives is False:
+  if lives is None:
+    lives = _shows_life(path, holder)
+  if not lives:
     _log.warning(
       "%s was in use by %s, which has ended without a word; going on.",
       path.parent,
@@ -201,13 +260,11 @@ def _clear(path: paths.AnyPath) -> None:
     )
     path.unlink(missing_ok=True)
     return
-  remedy = "wait until it has ended, or give another folder"
-  if lives is None:
-    remedy += (
-      f"; whether it still runs cannot be seen from here: if it does not, "
-      f"delete {path}"
-    )
-  raise InputError(f"{path.parent} is in use by {holder}", remedy)
+  raise InputError(
+    f"{path.parent} is in use by {holder}",
+    "wait until it has ended, or give another folder; if you know that it "
+    f"has ended, delete {path}",
+  )
 
 
 def _holder(path: paths.AnyPath) -> Holder | None:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -103,18 +105,51 @@ def test_a_lock_of_a_process_that_has_ended(
   ],
   ids=str,
 )
-def test_a_lock_of_another_machine_names_the_file(
-  tmp_path, changes, monkeypatch
+def test_a_lock_of_another_machine_is_watched(
+  tmp_path, changes, monkeypatch, caplog
 ):
+  """Its process number means nothing here; signs of life do."""
   monkeypatch.setattr(lock, "_is_local_disk", lambda folder: False)
+  monkeypatch.setattr(lock, "_WATCH", 0.5)
   holder = _leave(tmp_path, pid=_NO_PID, **changes)
-  with (
-    pytest.raises(InputError, match=f"on {holder['host']}") as caught,
-    lock.holding(tmp_path, "training"),
-  ):
-    pass
+  mine = lock.Holder(**{n: holder[n] for n in lock._FORM})
+  monkeypatch.setattr(lock, "_BEAT", 0.05)
+  ended = threading.Event()
+  other = threading.Thread(
+    target=lock._beat, args=(tmp_path / FIRST, mine, ended)
+  )
+  other.start()
+  try:
+    with (
+      pytest.raises(InputError, match=f"on {holder['host']}") as caught,
+      lock.holding(tmp_path, "training"),
+    ):
+      pass
+  finally:
+    ended.set()
+    other.join()
   assert f"delete {tmp_path / FIRST}" in caught.value.remedy
   assert (tmp_path / FIRST).exists()
+  # Its machine was taken back: the next run goes on.
+  with lock.holding(tmp_path, "training"):
+    assert "watching for up to" in caplog.text
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_shows_signs_of_life(tmp_path, monkeypatch):
+  monkeypatch.setattr(lock, "_BEAT", 0.02)
+  with lock.holding(tmp_path, "training"):
+    texts = set()
+    for _ in range(200):
+      texts.add((tmp_path / FIRST).read_text())
+      if len(texts) > 2:
+        break
+      time.sleep(0.02)
+    assert len(texts) > 2
+    # Deleted by a person: not ours any more, and not made again.
+    (tmp_path / FIRST).unlink()
+    time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "12"}', "\0" * 40])
