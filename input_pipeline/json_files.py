@@ -48,7 +48,9 @@ def read_text(path: paths.AnyPath | str, remedy: str = _AGAIN) -> str:
   try:
     content = path.read_bytes()
     if content[:2] in _UTF16 or b"\0" in content[:4]:
-      raise InputError(f"{path} is UTF-16 text, or no text", f"save it as UTF-8, or {remedy}")
+      raise InputError(
+        f"{path} is UTF-16 text, or no text", f"save it as UTF-8, or {remedy}"
+      )
     return content.decode("utf-8-sig")
   except FileNotFoundError:
     raise InputError(f"{path} is missing", "put the file there") from None
