@@ -1,16 +1,29 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all.
+
+What is being written has a name of its own, which tells machine and process.
+What a killed process left behind is removed when another one first writes in
+the same folder.
+"""
 
 import contextlib
 import os
 import pathlib
+import re
 import shutil
+import socket
 import tempfile
+import zlib
 from collections.abc import Iterator
 
 from input_pipeline import paths
 from input_pipeline.errors import InputError
 
 _PIECE = 2**24
+# This machine, in the names of what is being written.
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_LEFT = re.compile(rf"\..+\.{_HOST}-(\d+)\.(tmp(\..*)?|\w{{8}})")
+# Folders that this process has rid of what others left.
+_swept: set[tuple[int, pathlib.Path]] = set()
 
 
 @contextlib.contextmanager
@@ -28,7 +41,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     return
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+  _sweep(path.parent)
+  tag = f"{_HOST}-{os.getpid()}"
+  temporary = path.with_name(f".{path.stem}.{tag}.tmp{path.suffix}")
   try:
     yield temporary
     publish(temporary, path)
@@ -56,15 +71,43 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     OSError: it cannot be made, or there is something by that name.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(
-    tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-  )
+  _sweep(path.parent)
+  prefix = f".{path.name}.{_HOST}-{os.getpid()}."
+  temporary = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
   try:
     yield temporary
     temporary.chmod(0o755)
     temporary.rename(path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(folder: pathlib.Path) -> None:
+  """Removes what killed processes of this machine left; once a process."""
+  key = os.getpid(), folder.absolute()
+  if key in _swept:
+    return
+  _swept.add(key)
+  with contextlib.suppress(OSError):
+    for entry in list(os.scandir(folder)):
+      found = _LEFT.fullmatch(entry.name)
+      if found is None or _runs(int(found[1])):
+        continue
+      with contextlib.suppress(OSError):
+        if entry.is_dir(follow_symlinks=False):
+          shutil.rmtree(entry.path)
+        else:
+          os.unlink(entry.path)
+
+
+def _runs(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except (ProcessLookupError, OverflowError):
+    return False
+  except OSError:  # another user's
+    pass
+  return True
 
 
 def check_target(path: str | os.PathLike[str], flag: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import time
 import pytest
 from PIL import Image
 
-from input_pipeline import feature_cache
+from input_pipeline import feature_cache, lock
 from input_pipeline.errors import InputError
 from mipd_jax import stages
 from mipd_jax.stages import train as train_stage
@@ -106,6 +108,49 @@ def test_second_run_reuses_everything(pipeline):  # noqa: F811
   assert _metrics(pipeline.work) == metrics
   assert "encode" not in again.done.stderr and "encode" in pipeline.done.stderr
   assert time.monotonic() - start < 60
+
+
+def test_another_split_is_written_beside(pipeline, tmp_path):  # noqa: F811
+  """Nothing of the test split is overwritten, and every table names its own."""
+  work = shutil.copytree(pipeline.work, tmp_path / "work")
+  before = pipeline_fixture.snapshot(work)
+  config = pipeline.config(work, values={"eval.split": "dev"})
+  for mode in ("eval", "report"):
+    stages.run(config, mode)
+  after = pipeline_fixture.snapshot(work)
+  assert {k: v for k, v in after.items() if k in before} == before
+  new = sorted(pathlib.Path(p).name for p in after.keys() - before.keys())
+  assert new == [
+    "frequency-dev.png",
+    "report-dev.html",
+    "results-dev.json",
+    "results-dev.md",
+    "sheet-dev.png",
+  ]
+  found = json.loads((work / "results-dev.json").read_text())
+  assert found["split"] == "dev"
+  assert found["models"]["student"]["all"]["images"] == 24
+  for name, split in (("results.md", "test"), ("results-dev.md", "dev")):
+    text = (work / name).read_text()
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles and all(t.endswith(f", {split} split") for t in titles)
+    assert f"split {split}, " in text
+  assert "dev split" in (work / "report-dev.html").read_text()
+
+
+def test_a_work_directory_in_use_is_left_alone(pipeline, tmp_path):  # noqa: F811
+  work = shutil.copytree(pipeline.work, tmp_path / "work")
+  before = pipeline_fixture.snapshot(work)
+  with lock.holding(work, "main --mode=train"):
+    for mode in ("all", "train", "eval", "report"):
+      with pytest.raises(InputError, match=rf"in use by process {os.getpid()}"):
+        stages.run(pipeline.config(work), mode)
+  assert pipeline_fixture.snapshot(work) == before
+  # A refused run leaves no folder behind.
+  config = pipeline.config(tmp_path / "new", values={"teacher.only": "labels"})
+  with pytest.raises(InputError, match=r"teacher\.only"):
+    stages.run(config, "train")
+  assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow

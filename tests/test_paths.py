@@ -1,6 +1,9 @@
 """Local paths and buckets by the same calls; files whole or not at all."""
 
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -80,3 +83,29 @@ def test_folders_that_can_be_written(tmp_path, monkeypatch):
     atomic.check_folder(where, "--out")
   assert {p.name for p in tmp_path.iterdir()} == {"there", "link"}
   assert not list((tmp_path / "there").iterdir())
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+  """A file and a folder half made; not those of a process that lives."""
+  code = f"""
+import os, pathlib, signal
+from input_pipeline import atomic
+place = pathlib.Path({str(tmp_path)!r})
+with atomic.replacing(place / "sheet.png") as path:
+  path.write_text("half")
+  with atomic.new_folder(place / "world") as folder:
+    (folder / "image.jpg").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+  done = subprocess.run([sys.executable, "-c", code], check=False)
+  assert done.returncode == -signal.SIGKILL
+  assert len(list(tmp_path.iterdir())) == 2
+  others = [".sheet.0000abcd-1.tmp.png", ".hidden", "sheet.tmp"]
+  for name in others:
+    (tmp_path / name).write_text("somebody's")
+  with atomic.replacing(tmp_path / "results.json") as path:
+    mine = path.name
+    path.write_text("{}")
+    found = {p.name for p in tmp_path.iterdir()}
+    assert found == {*others, mine}
+  assert {p.name for p in tmp_path.iterdir()} == {*others, "results.json"}
