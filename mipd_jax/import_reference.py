@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import vocabulary
+from input_pipeline import commands, vocabulary
 from input_pipeline.errors import InputError
 
 # sha256 of the names of SWiG's index files, joined by line breaks.
@@ -220,4 +220,4 @@ def _as_array(tensor: Any) -> np.ndarray:
 
 
 if __name__ == "__main__":
-  sys.exit(main())
+  commands.start(main)

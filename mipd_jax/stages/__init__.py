@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from input_pipeline import lock, paths
+from input_pipeline import atomic, lock, paths
 from input_pipeline.errors import InputError
 from mipd_jax.config import Config
 
@@ -38,8 +38,8 @@ def _alone(workdir: str, mode: str) -> Iterator[None]:
   """Keeps other runs out of a work directory.
 
   Raises:
-    InputError: another run is at work there.
-    OSError: it cannot be made or written; nothing long was done by then.
+    InputError: another run is at work there, or it cannot be made or written;
+      nothing long was done by then.
   """
   import jax
 
@@ -47,6 +47,7 @@ def _alone(workdir: str, mode: str) -> Iterator[None]:
 
   folder = paths.path(workdir)
   processes = {"index": jax.process_index(), "count": jax.process_count()}
+  distributed.agreed(lambda: atomic.check_folder(workdir, "--workdir"))
   with contextlib.ExitStack() as stack:
     stack.callback(_remove_empty, folder)
     held = lock.holding(folder, f"main --mode={mode}", **processes)
