@@ -17,6 +17,7 @@ import filelock
 import pytest
 
 from configs import synthetic
+from input_pipeline import json_files
 from mipd_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -120,11 +121,14 @@ def _make(folder: pathlib.Path, shared: pathlib.Path) -> Pipeline:
   with filelock.FileLock(shared / "pipeline.lock"):
     if not note.exists():
       made = all_stages(folder, folder / "work")
+      # Its own folder goes on being used, while others copy.
+      shutil.copytree(folder, shared / "pipeline_as_made")
       said = dataclasses.asdict(_Said.of(made))
       note.write_text(json.dumps(said))
       return made
     said = _Said(**json.loads(note.read_text()))
-  shutil.copytree(said.folder, folder)  # files keep their times
+  # Files keep their times.
+  shutil.copytree(shared / "pipeline_as_made", folder)
   done = subprocess.CompletedProcess(said.args, 0, said.stdout, said.stderr)
   made = Pipeline(folder, done)
   first = Pipeline(pathlib.Path(said.folder), done)
@@ -132,7 +136,11 @@ def _make(folder: pathlib.Path, shared: pathlib.Path) -> Pipeline:
   for name in _NAME_FOLDERS:
     path = folder / name
     text = path.read_text().replace(said.folder, str(folder))
-    path.write_text(text.replace(*hashes))
+    text = text.replace(*hashes)
+    if name.endswith("results.json"):
+      content = json_files.sealed(json.loads(text))
+      text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text)
   return made
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from input_pipeline.errors import InputError
 from input_pipeline.geometry import letterbox_image
+from input_pipeline.vocabulary import PAD
 from mipd_jax import export, presets
 from mipd_jax.exporting import card, folder, weights
 from mipd_jax.exporting import words as words_lib
@@ -214,7 +215,7 @@ def test_labels_are_the_words(exported):
   labels = json.loads((exported / folder.LABELS).read_text())
   words = predict_fixture.opened().words
   assert labels["verbs"] == list(words.verbs)
-  assert labels["noun_classes"] == list(words.nouns)
+  assert labels["noun_classes"] == [n for n in words.nouns if n != PAD]
   assert labels["nouns"][:3] == ["", "dog", "man"]
   assert labels["frames"] == [
     list(words.frame_roles(i)) for i in range(len(words.verbs))

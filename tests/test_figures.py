@@ -16,7 +16,7 @@ from mipd_jax.ablations import tables
     ("README.md", 3),
     ("docs/ablations.md", 3),
     ("docs/hico_det.md", 1),
-    ("docs/performance.md", 3),
+    ("docs/performance.md", 4),
     ("docs/teachers.md", 1),
   ],
 )

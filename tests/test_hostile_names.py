@@ -9,12 +9,13 @@ import types
 import pytest
 from PIL import Image
 
+from input_pipeline import json_files
 from input_pipeline.errors import InputError
 from mipd_jax import presets, web_demo
 from mipd_jax.exporting import card, folder
 from mipd_jax.inference import images as image_lib
 from mipd_jax.inference.words import Words
-from mipd_jax.report import gallery, html_report, origins, tables
+from mipd_jax.report import files, gallery, html_report, origins, tables
 from mipd_jax.report.markdown import cell
 from mipd_jax.stages import report as report_stage
 from tests import predict_fixture, report_fakes
@@ -139,11 +140,11 @@ def _documents(name, folder_):
     ),
   )
   results = report_fakes.results(["waiting"]) | {
-    **{"dataset": name, "split": name, "step": name, "preset": name}
+    **{"dataset": name, "split": "test", "step": name, "preset": name}
   }
   results["models"] = {name: results["models"]["student"]}
   if name.isascii():  # others are refused as JSON, where they are no UTF-8
-    (folder_ / "results.json").write_text(json.dumps(results))
+    files.write_results(folder_, results)
   hostile = dataclasses.replace(opened, config=config, folder=folder_)
   lexicon = folder.resolve(opened, Words())
   settings = folder.Settings()
@@ -243,17 +244,26 @@ def test_texts_that_a_run_leaves_out():
 
 def test_results_are_read_as_they_are_written(tmp_path):
   results = report_fakes.results(["waiting"])
-  path = tmp_path / "results.json"
-  path.write_text(json.dumps(results))
-  assert report_stage._read_results(tmp_path) == json.loads(path.read_text())
+  path, _ = files.write_results(tmp_path, results)
+
+  def read():
+    return report_stage._results(tmp_path, "test")
+
+  assert read() == json.loads(json.dumps(results))
+
+  def sealed(**changes):
+    return json.dumps(json_files.sealed(results | changes))
+
   for wrong, said in (
     ("[]", "expected an object"),
-    (json.dumps(results | {"models": 3}), "models is 3"),
-    (json.dumps(results | {"per_verb": {"x": {}}}), r"per_verb\.x\.group"),
-    (json.dumps(results)[:-1], "cut off"),
+    (sealed(models=3), "models is 3"),
+    (sealed(per_verb={"x": {}}), r"per_verb\.x\.group"),
+    (sealed()[:-1], "cut off"),
+    (sealed().replace("test", "tset"), "changed or damaged"),
+    (json.dumps(results), "changed or damaged"),
   ):
     path.write_text(wrong)
     with pytest.raises(InputError, match=said) as error:
-      report_stage._read_results(tmp_path)
-    assert str(path) in str(error.value)
+      read()
+    assert str(tmp_path) in str(error.value)
     assert "--mode=eval" in error.value.remedy

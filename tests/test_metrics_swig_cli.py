@@ -41,7 +41,7 @@ def _predict(rng, annotations) -> dict:
       if rank < 5:
         verbs[rank] = record["verb"]
     filled = {}
-    for verb in {*verbs, record["verb"]}:
+    for verb in dict.fromkeys([*verbs, record["verb"]]):
       source = record if verb == record["verb"] else frames[verb]
       filled[verb] = _fill(rng, source)
     predictions[name] = {"verbs": verbs, "frames": filled}

@@ -72,7 +72,7 @@ def _verb_scores(config, prepared):
   mesh = train_stage.make_mesh(config)
   model = train_stage.make_model(config, prepared)
   banks = jax.device_put(dict(prepared.banks))
-  params, _ = eval_stage._best_params(config, prepared, model, banks, mesh)
+  params = eval_stage._best(config, prepared, model, banks, mesh).params
   found = eval_lib.evaluate(
     eval_lib.compile_eval_step(
       train_stage.student_predict(model), prepared.sizes.num_verbs
@@ -493,5 +493,6 @@ def test_an_imported_checkpoint_takes_the_config_that_is_given(
 
 
 def test_a_checkpoint_that_does_not_fit_the_config(copied):
-  _edit(copied / "config.json", lambda x: x["model"].update(hidden=64))
+  for name in ("config.json", "run.json"):
+    _edit(copied / name, lambda x: x["model"].update(hidden=64))
   _refused(copied, "does not fit the model", "workdir")
