@@ -192,4 +192,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  commands.start(main)
+  # No thread that heeds signals: this process forks.
+  sys.exit(commands.guarded(main))
