@@ -21,6 +21,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Files that take more than half a minute, the longest first. Workers take whole
 # files: one of these as the last would leave the other worker idle.
 _LONG = (
+  "test_hardening.py",
   "test_two_processes.py",
   "test_training.py",
   "test_main.py",

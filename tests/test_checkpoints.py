@@ -206,6 +206,30 @@ def test_a_damaged_run_json_is_named(work):
       checkpoints_lib.check_identity(work, IDENTITY)
 
 
+def test_best_checkpoint_survives_worse_ones(tmp_path):
+  writer = Checkpoints(tmp_path, IDENTITY, keep=1)
+  for step, selection in ((1, 30.0), (2, 50.0), (3, 40.0)):
+    writer.save(_state(step))
+    writer.save_best(_state(step), selection)
+  writer.wait()
+  assert writer.best_step() == 2 and writer.latest_step() == 3
+  found = writer.restore_best_params(_student())
+  assert set(found) == {"student"}
+  assert _same(found["student"], _state(2).params["student"])
+  writer.close()
+
+
+def test_parameters_that_a_checkpoint_lacks_are_named(work):
+  student = _student()["student"]
+  for name, said in (
+    ("extra", r"lacks params\.student\.extra"),
+    ("kernel", ""),
+  ):
+    other = student | {name: _like(jnp.zeros((2, 2)))}
+    with pytest.raises(InputError, match=f"does not fit.*{said}"):
+      read_best(work, {"student": other})
+
+
 ARRAYS = {
   "scalar": np.int32(5),
   "vector": np.arange(16, dtype=np.float32),

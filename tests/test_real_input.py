@@ -111,6 +111,7 @@ def _write_clip(folder: pathlib.Path, width: int, side: int) -> pathlib.Path:
   return folder
 
 
+@pytest.mark.slow
 def test_main_on_real_photographs_and_vocabulary(tmp_path):
   work = tmp_path / "work"
   values = {

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +16,6 @@ from input_pipeline import order, schema
 from input_pipeline.errors import InputError
 from mipd_jax import sharding
 from mipd_jax.config import MeshConfig
-from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import DivergedError
 from tests import batches, training
 
@@ -163,36 +161,3 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
   with pytest.raises(InputError, match=r"loss\.verb_kl 0\.3 -> 0\.0") as error:
     training.run(other)
   assert "another --workdir" in error.value.remedy
-
-
-def test_best_checkpoint_survives_worse_ones(tmp_path):
-  state, _ = training.run(training.config(tmp_path / "a", steps=2))
-  checkpoints = Checkpoints(tmp_path / "b", {}, keep=1)
-  for step, selection in ((1, 30.0), (2, 50.0), (3, 40.0)):
-    here = state.replace(step=np.int32(step))
-    checkpoints.save(here)
-    checkpoints.save_best(here, selection)
-  checkpoints.wait()
-  assert checkpoints.best_step() == 2
-  assert checkpoints.latest_step() == 3
-  student = {"student": state.params["student"]}
-  found = checkpoints.restore_best_params(student)
-  assert set(found) == {"student"}
-  jax.tree.map(np.testing.assert_array_equal, found, student)
-  checkpoints.close()
-
-
-def test_parameters_that_a_checkpoint_lacks_are_named(tmp_path):
-  state, _ = training.run(training.config(tmp_path, "no_distillation", steps=2))
-  checkpoints = Checkpoints(tmp_path, {"loss": _loss_identity()}, keep=1)
-  student = dict(state.params["student"], extra=jnp.zeros(3))
-  with pytest.raises(InputError, match=r"lacks.*extra"):
-    checkpoints.restore_best_params({"student": student})
-  wrong = dict(state.params["student"], verb_proj=jnp.zeros((2, 2)))
-  with pytest.raises(InputError, match="does not fit"):
-    checkpoints.restore_best_params({"student": wrong})
-  checkpoints.close()
-
-
-def _loss_identity():
-  return dataclasses.asdict(training.config("", "no_distillation").loss)
