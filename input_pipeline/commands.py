@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from input_pipeline import errors
@@ -31,10 +31,15 @@ def start(main: Callable[[], int | None]) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-  """Ends the process; after a signal without waiting for any thread."""
-  if HEEDED.received is not None:
-    with contextlib.suppress(OSError, ValueError):
-      sys.stdout.flush()
+  """Ends the process; unless all is well without waiting for any thread.
+
+  Threads of libraries that were in the middle of something (writing to a disk
+  that is full) would tell of it in tracebacks of their own.
+  """
+  if code or HEEDED.received is not None:
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(OSError, ValueError):
+        stream.flush()
     os._exit(code)
   sys.exit(code)
 
@@ -42,7 +47,7 @@ def leave(code: int) -> NoReturn:
 def guarded(main: Callable[[], int | None]) -> int:
   """The exit code of `main`; see `start`."""
   try:
-    with HEEDED.raising():
+    with HEEDED.raising(), _without_closed_loops():
       return main() or 0
   except errors.InputError as error:
     print(f"error: {error}", file=sys.stderr)
@@ -72,3 +77,22 @@ def stopped(number: int | None = None) -> int:
   number = number or HEEDED.received or signal.SIGTERM
   HEEDED.say(number)
   return exit_code(number)
+
+
+@contextlib.contextmanager
+def _without_closed_loops() -> Iterator[None]:
+  """Drops what TensorStore's threads say of an event loop that has ended.
+
+  A save that fails ends its loop while other files are being written; each
+  then comes back to a closed loop, which is no news to anybody.
+  """
+  before = sys.unraisablehook
+
+  def hook(found: "sys.UnraisableHookArgs") -> None:
+    if str(found.exc_value) != "Event loop is closed":
+      before(found)
+
+  sys.unraisablehook = hook
+  yield
+  # Kept while the process ends with an error; threads are not done by then.
+  sys.unraisablehook = before
