@@ -11,6 +11,7 @@ from input_pipeline import commands
 from input_pipeline.errors import InputError
 from input_pipeline.signals import HEEDED
 
+_HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 # Libraries that tell every file they touch, or which chips are not there.
 _CHATTY = ("orbax", "tensorflow", "xla_bridge")
 
@@ -55,8 +56,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags; what is wrong with them becomes one message, exit code 2.
 
   config_flags lets errors of config files through as they come, some wrapped
-  in others, so the InputError is looked for in the chain.
+  in others, so the InputError is looked for in the chain. Help ends with exit
+  code 0, where absl has 1.
   """
+  if _HELP & set(argv[1:]):
+    app.usage(shorthelp=True, writeto_stdout=True)
+    sys.exit(0)
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError) as error:
@@ -68,7 +73,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
       if not isinstance(error, flags.Error):
         about = [arg for arg in argv[1:] if arg.startswith("--config.")]
         said = f"one of {about} names no field of the config: {said}"
-      found = InputError(said, "see --helpshort, and mipd_jax/config.py")
+      remedy = "--help lists the flags, mipd_jax/config.py the config's fields"
+      if "--config must have a value" in said:
+        remedy = "give one, such as --config=configs/synthetic.py:debug"
+      found = InputError(said, remedy)
     print(found, file=sys.stderr)  # logging is not set up yet
     sys.exit(2)
 

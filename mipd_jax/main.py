@@ -4,6 +4,19 @@ python -m mipd_jax.main --config=configs/synthetic.py
   [--workdir=DIR] [--mode=all|prepare|train|eval|report|predict]
   [--images=GLOB --out=DIR [--vocabulary=words.yaml]]
   [--coordinator=HOST:PORT|auto] [--num_processes=N --process_id=I]
+  [--config.FIELD=VALUE ...]
+
+Configs, with words behind a colon, joined by commas:
+
+  configs/synthetic.py   a small world, drawn and learnt from nothing
+  configs/ov_swig.py     Ov-SWiG at true sizes
+  configs/hico_det.py    unseen interactions; also small_world
+    debug                every stage in about a minute
+    mipd, reference, no_distillation   what is learnt; mipd if none is given
+    jrg                  a language model writes the rationales
+
+mipd_jax/config.py has every FIELD. Exit codes: 0 done, 1 a loss is not finite,
+2 bad input, 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 import os

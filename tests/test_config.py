@@ -240,6 +240,7 @@ def test_hash_is_of_the_content():
     (["--config=configs/synthetic.py:mipd,reference"], "names 2 presets"),
     (["--config=configs/nothing.py"], "configs/nothing.py"),
     ([], "Flag --config must have a value"),
+    ([], "such as --config=configs/synthetic.py:debug"),
     (
       ["--config=configs/synthetic.py", "--mode=tran"],
       "all|prepare|train|eval",
@@ -270,6 +271,19 @@ def test_command_line_refuses_with_one_message(arguments, message):
   assert message in done.stderr
   assert "Traceback" not in done.stderr
   assert done.stdout == "" and done.stderr.count("Remedy") <= 1
+
+
+def test_help_names_configs_variants_and_flags():
+  done = subprocess.run(
+    [sys.executable, "-m", "mipd_jax.main", "--help"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0 and done.stderr == ""
+  words = (*NAMES, *presets.PRESETS, "debug", "jrg", "--workdir", "--mode")
+  for word in words:
+    assert word in done.stdout
 
 
 def test_compilation_respects_what_is_set(tmp_path, monkeypatch):
