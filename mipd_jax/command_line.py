@@ -82,6 +82,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _worth_showing(record) -> bool:
-  """Of chatty libraries only warnings are shown."""
+  """Of chatty libraries only warnings are shown.
+
+  And not the tracebacks of their threads: what went wrong there is raised
+  where somebody waits for them, and told once.
+  """
   chatty = any(name in record.pathname for name in _CHATTY)
+  if chatty and record.exc_info:
+    return False
   return not chatty or record.levelno >= logging.converter.STANDARD_WARNING
