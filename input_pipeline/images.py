@@ -112,11 +112,16 @@ def _from_numbers(image: Image.Image) -> Image.Image:
   values = np.asarray(image, np.float32)
   finite = values[np.isfinite(values)]
   low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
-  if image.mode == "F" and finite.size:
+  odd = finite.min(initial=0) < 0 or finite.max(initial=0) > 65535
+  if finite.size and (image.mode == "F" or odd):  # no scale of its own
     low, high = float(finite.min()), float(finite.max())
   share = (values - low) / max(high - low, 1e-12)
   share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-  return Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
+  grey = (share.clip(0, 1) * 255).round().astype(np.uint8)
+  clear = image.info.get("transparency")
+  if isinstance(clear, int):
+    grey[values == clear] = 255
+  return Image.fromarray(grey)
 
 
 @contextlib.contextmanager

@@ -48,6 +48,11 @@ _IGNORED = re.compile(
 )
 
 
+# Small letters of Cyrillic and Greek, and the Latin ones that they look like.
+_ALIKE = str.maketrans(
+  "авекмнорстухіјѕһԁԛԝαβεικνορτυχ", "abekmhopctyxijshdqwabeikvoptux"
+)
+_MIXED = re.compile(r"[a-z].*[α-ωа-ԯ]|[α-ωа-ԯ].*[a-z]", re.DOTALL)
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)
 _MARKS = range(0x300, 0x1F000)  # the code points that have them
 
@@ -84,6 +89,8 @@ class NameFinder:
 
   Letters count as the same whether accents are part of them or follow them,
   whether they are wide or narrow, capital or small (also the Turkish ones).
+  In a word of two alphabets (a Cyrillic "а" in "eаting") so do those that look
+  the same.
   """
 
   def __init__(self, names: Iterable[str]):
@@ -95,10 +102,15 @@ class NameFinder:
       elif signs := _folded(name).strip():
         self._signs[signs] = name
     self._lengths = sorted({len(words) for words in self._names})
+    self._looks = {
+      word.translate(_ALIKE): word for words in self._names for word in words
+    }
 
   def find(self, text: str) -> list[str]:
     """The names that a text has, in the order of their first place in it."""
     words = _words(text)
+    if not text.isascii():
+      words = [self._own(word) for word in words]
     found: dict[str, None] = {}
     for start in range(len(words)):
       for length in self._lengths:
@@ -108,6 +120,12 @@ class NameFinder:
       folded = _folded(text)
       found |= {n: None for signs, n in self._signs.items() if signs in folded}
     return list(found)
+
+  def _own(self, word: str) -> str:
+    """For a word of two alphabets the word of a name that looks like it."""
+    if _MIXED.search(word) is None:
+      return word
+    return self._looks.get(word.translate(_ALIKE), word)
 
 
 def unseen_names(words: Vocabulary, groups: VerbGroups) -> tuple[str, ...]:

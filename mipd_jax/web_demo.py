@@ -42,6 +42,8 @@ KEPT_BYTES = 256 * 2**20
 _SWEEP, _AGE = 60, 3600  # seconds: how often Gradio deletes what is how old
 _TEMP = "GRADIO_TEMP_DIR"
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})(:[0-9]{1,5})?")
+# Commas, semicolons and colons of other keyboards.
+_MARKS = str.maketrans(dict.fromkeys(";，、､،﹐；؛", ",") | {"：": ":"})
 _FONTS = ("system-ui", "sans-serif")
 _CSS = """
 .problem { border-left: 4px solid #b91c1c; padding: 0.6em 1em; }
@@ -81,6 +83,7 @@ def verbs_of(given: str) -> dict[str, list[str] | None] | None:
     InputError: a verb comes twice.
   """
   found: dict[str, list[str] | None] = {}
+  given = given.translate(_MARKS)
   for line in filter(str.strip, given.splitlines()):
     name, colon, roles = line.partition(":")
     wanted = _listed(roles) if colon else None
@@ -95,7 +98,7 @@ def verbs_of(given: str) -> dict[str, list[str] | None] | None:
 
 def nouns_of(given: str) -> list[str] | None:
   """Words of the box for nouns, by commas or lines; None if it is empty."""
-  return _listed(given.replace("\n", ",")) or None
+  return _listed(",".join(given.translate(_MARKS).splitlines())) or None
 
 
 def look(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import struct
 import subprocess
 import sys
 import zipimport
@@ -104,6 +105,9 @@ def _floats(low, high, *odd):
   return Image.fromarray(ramp)
 
 
+_RAMP = np.arange(30 * 20, dtype=np.int32).reshape(20, 30) * 4
+
+
 def _mode(mode, size=(30, 20)):
   """A photograph in a mode, partly transparent where it can be."""
   photo = predict_fixture.photograph(7, *size)
@@ -150,6 +154,11 @@ _IMAGES = {
   "grey 16 tiff": lambda at: _written(at / "a.tif", _grey16(9, 65_000)),
   "grey 32": lambda _: _grey16(0, 65_535).convert("I"),
   "negative 32": lambda _: Image.new("I", (9, 9), -5),
+  "large 32": lambda _: Image.fromarray(_RAMP * 2**20),
+  "signed 32": lambda _: Image.fromarray(_RAMP - 1000),
+  "clear grey 16": lambda at: _written(
+    at / "a.png", _grey16(0, 65_000), transparency=0
+  ),
   "floats": lambda at: _written(at / "a.tif", _floats(0.1, 0.8)),
   "large floats": lambda _: _floats(-900, 7e5),
   "odd floats": lambda _: _floats(0.1, 0.8, np.nan, np.inf, -np.inf),
@@ -169,6 +178,10 @@ _IMAGES = {
     f"turn {turn}": lambda at, turn=turn: _tagged(at / "a.jpg", turn)
     for turn in range(1, 10)
   },
+  **{
+    f"turn {turn} tiff": lambda at, turn=turn: _tagged(at / "a.tif", turn)
+    for turn in (3, 6)
+  },
 }
 
 
@@ -183,11 +196,17 @@ def test_the_script_sees_images_as_the_predictor_does(exported, tmp_path, kind):
   assert (pixels == letterbox_image(picture.pixels, 48)).all()
 
 
-@pytest.mark.parametrize("kind", ["grey 16", "floats", "odd floats"])
+@pytest.mark.parametrize(
+  "kind", ["grey 16", "large 32", "signed 32", "floats", "odd floats"]
+)
 def test_greys_of_many_bits_keep_their_tones(tmp_path, kind):
   found = image_lib.open_image(_IMAGES[kind](tmp_path), kind).pixels
   tones = np.asarray(found)[..., 0]
   assert len(np.unique(tones)) > 100 and (np.diff(tones[1:].ravel()) >= 0).all()
+
+
+def _damaged(*_):
+  struct.unpack("<I", b"")
 
 
 def test_the_script_names_what_it_cannot_read(exported, tmp_path, capsys):
@@ -199,7 +218,17 @@ def test_the_script_names_what_it_cannot_read(exported, tmp_path, capsys):
     student = export_fixture.student(exported, "baked")
     patch.setattr(script, "Student", lambda: student)
     assert script.main([str(bad), str(good)]) == 2
-    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    # No program is started for what Pillow doesn't decode by itself.
+    bad.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    assert script.main([str(bad)]) == 2
+    assert "cannot identify" in capsys.readouterr().out
+    patch.setattr(script, "letterbox", _damaged)  # as Pillow's readers do
+    assert script.main([str(good)]) == 2
+    assert "unpack requires" in capsys.readouterr().out
+    patch.undo()
+    patch.setattr(script, "Student", lambda: student)
+    first, second = map(json.loads, lines)
     assert first["image"] == str(bad) and "identify" in first["error"]
     assert second["image"] == str(good) and second["verb"]
     assert script.main([str(good)]) == 0

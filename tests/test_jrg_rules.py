@@ -46,6 +46,9 @@ BAD = [
   ("glimpse_pos", "A dog jumps, it is not sleeping.", "unseen verb"),
   ("glimpse_pos", "A dog jumps over one who sleeps.", "unseen verb"),
   ("glimpse_pos", "A dog jumps over one who slept.", "unseen verb"),
+  ("glimpse_pos", "A dog jumps over ｓｌｅｅｐｉｎｇ men.", "unseen verb"),
+  ("glimpse_pos", "A dog jumps, sl\u00adeeping men.", "unseen verb"),
+  ("glimpse_pos", "A dog jumps, not sl\u0435\u0435ping.", "unseen verb"),
   ("glimpse_neg", "A dog is jumping over a fence.", "true verb named"),
   (
     "glimpse_neg",

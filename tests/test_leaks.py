@@ -221,6 +221,11 @@ def test_not_by_label_banks(folder):
     ("high_jumping", "é high jumping", True),
     ("eating", "é beating", False),
     ("🏃", "he 🏃 now", True),
+    # Letters of another alphabet that look the same; whole words of it don't.
+    ("eating", "\u0435\u0430ting bread", True),
+    ("есть", "хочет e\u0441ть", True),
+    ("pot", "\u0440\u043e\u0442", False),
+    ("\u0440\u043e\u0442", "é pot", False),
   ],
 )
 def test_names_in_other_scripts(name, text, is_named):

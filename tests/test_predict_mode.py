@@ -275,6 +275,12 @@ def test_pictures_of_the_former_run_are_replaced(folder):
     *("00001-1.jpg", "00002-2.jpg", "00007-mine.jpg")
   }
   assert mine.read_bytes() == b"of the user" and not left.exists()
+  # Brackets may be of a name.
+  (odd := folder / "1 [a]").mkdir()
+  (odd / "c.png").write_bytes((folder / "1.png").read_bytes())
+  for given in (odd, odd / "*.png", odd / "c.png"):
+    request = predict_stage.Request(str(given), str(out))
+    assert predict_stage.find_images(request) == [str(odd / "c.png")]
   # Its own results are no images, where both folders are one.
   request = predict_stage.Request(str(out), str(out))
   with pytest.raises(InputError, match="names no file"):
@@ -298,8 +304,10 @@ def test_images_elsewhere_are_to_be_copied(folder, where):
   for given in (where, [where]):
     with pytest.raises(InputError, match="copy the image to this machine"):
       predictor.predict(given)
+  (inline,) = predictor.predict_each(["data:image/png;base64," + "A" * 999])
+  assert "it is a URL" in inline.reason and len(inline.reason) < 300
   (failure,) = predictor.predict_each([where])
-  assert failure.reason == "it is not on this machine"
+  assert failure.reason == "it is a URL, not a file of this machine"
   with pytest.raises(InputError, match="copy the images to this machine"):
     _request(folder, where)
 

@@ -212,3 +212,7 @@ def test_wrong_arguments_are_told(predictor, files, arguments, said):
 def test_images_that_are_none_are_told(predictor):
   with pytest.raises(InputError, match="a int is no image"):
     predictor.predict(3)
+  with pytest.raises(InputError, match="bytes and open files"):
+    predictor.predict(b"\x89PNG")
+  with pytest.raises(InputError, match="a dict is no image"):
+    predictor.predict({"a.jpg": 1})

@@ -1,5 +1,6 @@
 """Any image: upright, RGB, in bounded memory, or one clear message."""
 
+import io
 import pathlib
 import subprocess
 import sys
@@ -138,6 +139,9 @@ def test_bad_files_are_named(tmp_path):
     (np.full((4, 4, 3), 255.0), "floats from 255.0"),
     (np.full((4, 4, 3), np.nan), "floats from nan"),
     (np.zeros(4, np.uint8), r"\[4\]"),
+    (b"\x89PNG", "bytes and open files"),
+    (io.BytesIO(), "bytes and open files"),
+    (Image.new("RGB", (0, 5)), "0 x 5 pixels"),
   ],
 )
 def test_arrays_that_are_no_image(array, said):

@@ -233,6 +233,42 @@ NAMES = [
   ),
   ({"işçi": "man"}, "İŞÇİ çalışır", "the man çalışır", "a man çalışır"),
   ({"straße": "road"}, "STRASSE", "the road", "a road"),
+  (
+    {"täter": "man", "œuvre": "book"},
+    "TAETER, TÄTER OEUVRE",
+    "the man, the man the book",
+    "a man, a man a book",
+  ),
+  (  # hyphens of word processors, wide letters, what cannot be seen
+    {"agent": "man", "co-agent": "boy", "place": "park"},
+    "an AG\u00adENT hugs CO\u2011AGENT, CO\u2013AGENT at ＰＬＡＣＥ",
+    "the man hugs the boy, the boy at the park",
+    "a man hugs a boy, a boy at a park",
+  ),
+  (
+    {"agent(s)": "man", "goal.item": "cup"},
+    "AGENT(S) hit a GOAL.ITEM, GOAL ITEM",
+    "the man hit the cup, the cup",
+    "a man hit a cup, a cup",
+  ),
+  (
+    {"主体a": "男孩", "主体B": "女孩"},
+    "主体a和主体B跳舞",
+    "男孩和女孩跳舞",
+    "男孩和女孩跳舞",
+  ),
+  (  # Georgian has capitals, but texts don't
+    {"აგენტი": "კაცი"},
+    "აგენტი დარბის",
+    "კაცი დარბის",
+    "კაცი დარბის",
+  ),
+  (
+    {"agent": "something else"},
+    "an AGENT runs",
+    "something else runs",
+    "a something else runs",
+  ),
   ({"όχημα": "car"}, "ΟΧΗΜΑ, ΌΧΗΜΑ", "the car, the car", "a car, a car"),
   (
     {"主体": "男孩", "地点": "操场"},

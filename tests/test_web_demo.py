@@ -28,6 +28,14 @@ def test_words_are_read_from_the_boxes():
   assert web_demo.nouns_of("man, dog,\nstreet lamp,") == [
     *("man", "dog", "street lamp")
   ]
+  assert web_demo.verbs_of("跳绳：主体，地点\n吃饭、跳") == {
+    "跳绳": ["主体", "地点"],
+    "吃饭": None,
+    "跳": None,
+  }
+  assert web_demo.nouns_of("ولد، بنت; man\r\ndog") == [
+    *("ولد", "بنت", "man", "dog")
+  ]
   with pytest.raises(InputError, match="'jumping' is there twice"):
     web_demo.verbs_of("jumping\njumping: agent")
 

@@ -36,6 +36,7 @@ LARGE = 16_000_000
 KEPT = 2048
 # What is not a JPEG has to be decoded whole first: 4 bytes a pixel.
 MOST_PIXELS = 150_000_000
+_LONGEST = 200  # characters of a URL in a message
 # EXIF orientation -> what undoes it; from 5 on width and height change places.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,16 +112,22 @@ def open_image(source: Source, name: str) -> Picture:
     return _open_path(source, name)
   if isinstance(source, Image.Image):
     with _naming(name):
+      if 0 in source.size:
+        raise ValueError(f"it has {source.width} x {source.height} pixels")
       source.load()
       return _upright(source, name)
   return _upright(Image.fromarray(_checked(source, name)), name)
 
 
+def _is_data(path: str | os.PathLike[str]) -> bool:
+  return os.fspath(path)[:5].lower() == "data:" and not os.path.exists(path)
+
+
 def _open_path(path: str | os.PathLike[str], name: str) -> Picture:
-  if paths.is_remote(path):
+  if paths.is_remote(path) or _is_data(path):
     raise InputError(
-      f"{shown(name)}: it is not on this machine",
-      "copy the image to this machine first",
+      f"{shown(name[:_LONGEST])}: it is a URL, not a file of this machine",
+      "copy the image to this machine first, and give its path",
     )
   place = pathlib.Path(path)
   with _naming(name), place.open("rb") as file:
@@ -165,7 +172,10 @@ def _upright(image: Image.Image, name: str, *notes: str) -> Picture:
 
 
 def _orientation(image: Image.Image) -> int:
-  value = image.getexif().get(ExifTags.Base.Orientation, 1)
+  try:
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # Pillow checks no tag's form; a broken one turns nothing
+    return 1
   return value if value in range(1, 9) else 1
 
 
@@ -192,6 +202,8 @@ def _shrunk(image: Image.Image, name: str) -> Image.Image:
 
 def _checked(values: Any, name: str) -> np.ndarray:
   """uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+  if is_content(values):
+    raise no_content(name)
   try:
     array = np.asarray(values)
   except (TypeError, ValueError) as error:
@@ -210,6 +222,21 @@ def _checked(values: Any, name: str) -> np.ndarray:
   if array.dtype != np.uint8:
     raise _no_array(name, f"an array of {array.dtype}")
   return np.ascontiguousarray(array)
+
+
+def is_content(source: Any) -> bool:
+  """Whether it is the bytes of a file, or an open file."""
+  return isinstance(source, (bytes, bytearray, memoryview)) or (
+    hasattr(source, "read") and not hasattr(source, "dtype")
+  )
+
+
+def no_content(name: str) -> InputError:
+  """For what `is_content`: a path or what Pillow opens is wanted."""
+  return InputError(
+    f"{shown(name)}: bytes and open files are not read",
+    "give a path, or a Pillow image: PIL.Image.open(io.BytesIO(content))",
+  )
 
 
 def _no_array(name: str, found: str) -> InputError:

@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -193,9 +193,11 @@ def _listed(images: Any) -> tuple[bool, list]:
   """Whether it is a list, and the list."""
   if isinstance(images, (str, os.PathLike, Image.Image)):
     return False, [images]
-  if hasattr(images, "dtype") and getattr(images, "ndim", 0) < 4:
+  if hasattr(images, "dtype") and getattr(images, "ndim", 0) not in (1, 4):
     return False, [images]
-  if not isinstance(images, Iterable):
+  if image_lib.is_content(images):
+    raise image_lib.no_content(image_lib.name_of(None, 0))
+  if not isinstance(images, Iterable) or isinstance(images, Mapping):
     raise InputError(
       f"images: a {type(images).__name__} is no image and no list of images",
       "give paths, Pillow images or arrays [H, W, 3]",

@@ -38,7 +38,9 @@ def sentence(verb: str, nouns: Mapping[str, str], abstract: str = "") -> str:
     nouns: of each role of the frame, "" where nothing fills it.
     abstract: roles in capitals; "" where there is none.
   """
-  abstract = _REMARK.sub("", abstract).replace("’", "'")
+  if not any("(" in role for role in nouns):  # "agent(s)" is no remark
+    abstract = _REMARK.sub("", abstract)
+  abstract = abstract.replace("’", "'")
   if not placeholders.names_any(abstract, tuple(nouns)):
     return _tidy(_plain_sentence(verb, nouns))
   dropped = ""  # the preposition that the next "and" takes over
@@ -60,7 +62,7 @@ def sentence(verb: str, nouns: Mapping[str, str], abstract: str = "") -> str:
       return rest, noun
     lead = dropped if lead == "and" and dropped else lead
     dropped = ""
-    words = f"the {noun}" if noun else wording.vague(place.role)
+    words = _the(noun) if noun else wording.vague(place.role)
     words = noun if noun and place.owned and not lead else words
     return rest, f"{lead} {words}{place.owner}".strip()
 
@@ -77,7 +79,7 @@ def _plain_sentence(verb: str, nouns: Mapping[str, str]) -> str:
   first = "agent" if "agent" in others or not others else others[0]
   if first in others:
     noun = nouns[first]
-    parts = [f"the {noun}" if noun else wording.vague(first)]
+    parts = [_the(noun) if noun else wording.vague(first)]
   else:
     parts = ["it" if nouns else "someone"]
   parts += ["is", verb]
@@ -89,4 +91,9 @@ def _plain_sentence(verb: str, nouns: Mapping[str, str]) -> str:
 def _led(lead: str, noun: str) -> str:
   if not noun or noun in _ADVERBS:
     return noun
-  return f"{lead} the {noun}"
+  return f"{lead} {_the(noun)}"
+
+
+def _the(noun: str) -> str:
+  """With its article; "something else" is the class of all other nouns."""
+  return noun if noun.startswith("something") else f"the {noun}"

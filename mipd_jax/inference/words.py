@@ -1,6 +1,7 @@
 """Words that a caller gives: verbs with their roles, and nouns; checked."""
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from input_pipeline.schema import MAX_ROLES
 # A verb without a frame: in SWiG nearly every verb has these two.
 DEFAULT_ROLES = ("agent", "place")
 _LONGEST = 200  # characters of a name; a text encoder reads 77 tokens
+# Within words of Persian and of India, and within emoji.
+_JOINERS = "\u200c\u200d"
+_JOINED = re.compile(f"[{_JOINERS}]|[\U000e0020-\U000e007f]")
 _VERB_FIELDS = ("roles", "definition", "abstract")
 
 
@@ -78,17 +82,19 @@ def clean(name: Any, what: str) -> str:
     InputError: it is no text, has no letter or digit, or is a whole essay.
   """
   if not isinstance(name, str):
-    raise InputError(
-      f"the {what} {name!r} is no text",
-      "give names as texts; in YAML put quotes around numbers",
-    )
+    remedy = "give names as texts; in YAML put quotes around numbers"
+    if isinstance(name, Mapping):
+      remedy = "give a list of names, or a mapping with all of them as keys"
+    raise InputError(f"the {what} {name!r} is no text", remedy)
   text = " ".join(unicodedata.normalize("NFC", name).split())
   readable = any(unicodedata.category(c)[0] in "LNS" for c in text)
-  if not readable or not text.isprintable() or len(text) > _LONGEST:
+  shows = text.strip(_JOINERS) == text and _JOINED.sub("", text).isprintable()
+  if not readable or not shows or len(text) > _LONGEST:
     shown = text[:40] + ("..." if len(text) > 40 else "")
     raise InputError(
       f"the {what} {shown!r} is no word",
-      f"give a name of 1 to {_LONGEST} characters with a letter in it",
+      f"give a name of 1 to {_LONGEST} characters with a letter in it, and "
+      "none that cannot be seen",
     )
   return text
 

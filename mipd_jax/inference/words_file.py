@@ -9,8 +9,9 @@
     nouns: [man, club, stage]   # or name: what it means
 
 Either part may be left out. Scalars stay the texts that were written ("no",
-"12"), whatever YAML takes them for. Aliases, tags and merge keys are refused:
-a file of a few lines could stand for a billion words.
+"12"), whatever YAML takes them for; null after a name is no value. Aliases,
+tags and merge keys are refused: a file of a few lines could stand for a
+billion words.
 """
 
 import dataclasses
@@ -137,7 +138,8 @@ def _parse(path: str | os.PathLike[str]) -> Any:
     reason = error.strerror or str(error)
     raise _error(path, None, reason, "name a file of words") from None
   except UnicodeDecodeError as error:
-    raise _error(path, None, f"it is not UTF-8: {error}") from None
+    remedy = "save it as UTF-8"
+    raise _error(path, None, f"it is not UTF-8: {error}", remedy) from None
   except yaml.YAMLError as error:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
@@ -155,8 +157,7 @@ def _plain(path, node: yaml.Node | None) -> Any:
   if node is None:
     return None
   if isinstance(node, yaml.ScalarNode):
-    null = node.tag == "tag:yaml.org,2002:null" and not node.style
-    return None if null and node.value in ("", "~") else node.value
+    return None if _is_null(node) and node.value in ("", "~") else node.value
   if isinstance(node, yaml.SequenceNode):
     found = _List(_plain(path, item) for item in node.value)
     found.lines = [item.start_mark.line + 1 for item in node.value]
@@ -170,9 +171,14 @@ def _plain(path, node: yaml.Node | None) -> Any:
     if key.value in names:
       problem = f"{key.value!r} stands in line {names.lines[key.value]} already"
       raise _error(path, line, problem, "give each name once")
-    names[key.value] = _plain(path, value)
+    names[key.value] = None if _is_null(value) else _plain(path, value)
     names.lines[key.value] = line
   return names
+
+
+def _is_null(node: yaml.Node) -> bool:
+  """Whether it says that a name has no value; YAML's writers say "null"."""
+  return node.tag == "tag:yaml.org,2002:null" and not node.style
 
 
 def _error(path, line, problem, remedy="docs/predict.md shows the form"):

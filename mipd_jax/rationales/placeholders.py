@@ -12,9 +12,23 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
-_BETWEEN = re.compile(r"[\s_-]+")
+_BETWEEN = re.compile(r"[\s_./:-]+")
+# Dashes that word processors put for hyphens, and what cannot be seen.
+_DASHES = re.compile(r"(?<=\w)[\u2010-\u2013\u2212](?=\w)")
+_UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff]")
+# Wide letters, digits, hyphen and low line, and the plain ones.
+_NARROW = {
+  point: point - 0xFEE0
+  for first, last in (("－", "－"), ("０", "９"), ("Ａ", "Ｚ"), ("＿", "＿"))
+  for point in range(ord(first), ord(last) + 1)
+} | {point: point - 0xFEE0 for point in range(ord("ａ"), ord("ｚ") + 1)}
 # Letters that an abstract may write in other capitals than Python's.
-_CAPITALS = {"i": ("I", "İ"), "ı": ("I",), "ß": ("SS", "ẞ"), "ς": ("Σ",)}
+_CAPITALS = {
+  **{"i": ("I", "İ"), "ı": ("I",), "ß": ("SS", "ẞ"), "ς": ("Σ",)},
+  **{"ä": ("Ä", "AE"), "ö": ("Ö", "OE"), "ü": ("Ü", "UE")},
+  **{"æ": ("Æ", "AE"), "œ": ("Œ", "OE"), "'": ("'", "’"), "’": ("'", "’")},
+}
+_MARKED = re.compile(r"[./:]")  # between the parts of a role's name
 _ENDING = re.compile(r"[sS]['’]|['’][sS]|[sS]")
 _OWNER = re.compile(r"(?:[sS]['’]|['’][sS])$")
 _OWNED = re.compile(
@@ -91,8 +105,15 @@ def plain(text: str) -> str:
 
 
 def normal(text: str) -> str:
-  """A letter and its accents as one character, where there is one."""
-  return unicodedata.normalize("NFC", text)
+  """A text in one way of writing.
+
+  A letter and its accents are one character, where there is one; hyphens
+  and wide letters are plain; what cannot be seen within a word is gone.
+  """
+  if text.isascii():
+    return text
+  text = _UNSEEN.sub("", text.translate(_NARROW))
+  return _DASHES.sub("-", unicodedata.normalize("NFC", text))
 
 
 def places(abstract: str, roles: Sequence[str]) -> tuple[Place, ...]:
@@ -130,14 +151,15 @@ def _names(roles: tuple[str, ...]) -> tuple[_Name, ...]:
     parts = [part for part in _BETWEEN.split(normal(role)) if part]
     if not parts:
       continue
-    letters = [[_capital(letter) for letter in part] for part in parts]
-    cased = any(_is_cased(letter) for letter in role)
+    cased = _has_case(role) and not is_joined(role)
+    letters = [[_capital(letter, cased) for letter in part] for part in parts]
     within = r"[ _-]?" if cased else ""
+    joint = r"[\s_./:-]*" if _MARKED.search(role) else r"[\s_-]*"
     found.append(
       _Name(
         role,
-        re.compile(r"[\s_-]*".join("".join(part) for part in letters)),
-        re.compile(r"[\s_-]*".join(within.join(part) for part in letters)),
+        re.compile(joint.join("".join(part) for part in letters)),
+        re.compile(joint.join(within.join(part) for part in letters)),
         re.compile(letters[0][0] + re.escape(normal(role)[1:])),
         cased,
       )
@@ -145,9 +167,13 @@ def _names(roles: tuple[str, ...]) -> tuple[_Name, ...]:
   return tuple(sorted(found, key=lambda name: -len(name.role)))
 
 
-def _capital(letter: str) -> str:
-  """A pattern of a letter's capital, with its accents or without them."""
-  forms = [*_CAPITALS.get(letter.lower(), ()), normal(letter.upper())]
+def _capital(letter: str, cased: bool) -> str:
+  """A pattern of a letter's capital, with its accents or without them.
+
+  Of a name that needs no capitals, also of the letter as it is.
+  """
+  forms = [] if cased else [letter]
+  forms += [*_CAPITALS.get(letter.lower(), ()), normal(letter.upper())]
   forms += ["".join(filter(_is_no_mark, _apart(form))) for form in forms]
   forms = [form for form in dict.fromkeys(forms) if form] or [letter]
   return "(?:" + "|".join(map(re.escape, forms)) + ")"
@@ -274,7 +300,8 @@ def _shouts(word: str) -> bool:
 
 
 def _is_cased(letter: str) -> bool:
-  return letter.lower() != letter.upper()
+  # Georgian writes its capitals in headlines alone.
+  return letter.lower() != letter.upper() and not "ა" <= letter <= "ჿ"
 
 
 def _is_capital(letter: str) -> bool:

@@ -17,7 +17,7 @@ from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
 from mipd_jax.rationales.stems import contains, content, stem, stems, words
 
 # Part of what a run is made from: raise it when any rule changes.
-VERSION = "rules-2"
+VERSION = "rules-3"
 
 _LEAST_WORDS = 3
 _ECHO = 6  # words in a row of an instruction
@@ -149,6 +149,13 @@ class Rules:
       for verb in self._long
       if contains(stems(text), verb)
       and not any(contains(stems(fact), verb) for fact in facts)
+    }
+    # Ways of writing that stems don't know: wide letters, points, ...
+    leaked |= {
+      verb
+      for verb in self._unseen.find(text)
+      if not contains(stems(text), verb)
+      and not any(self._unseen.find(fact).count(verb) for fact in facts)
     }
     return [
       Fault("unseen verb", f"it names the activity {verb!r}")

@@ -209,6 +209,8 @@ def find_images(request: Request) -> list[str]:
     pattern = os.path.join(glob.escape(pattern), "*")
   found = [pattern] if os.path.isfile(pattern) else []
   found = found or glob.glob(pattern, recursive=True)
+  # "photos [1]/*.jpg": brackets may be of the name itself.
+  found = found or glob.glob(pattern.replace("[", "[[]"), recursive=True)
   ours = pathlib.Path(request.out).absolute()
   files = [
     name

@@ -15,6 +15,11 @@ from load import HERE, load
 
 FORMAT = 1  # of labels.json
 NO_VERB = -1  # the best verb's frame is filled
+# Formats that Pillow decodes by itself; others start programs or are vectors.
+FORMATS = (
+  *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"),
+  *("AVIF", "JPEG2000", "ICO", "TGA"),
+)
 # Above LARGE pixels an image is first brought to KEPT or more on its longer
 # side, a JPEG while it is decoded.
 LARGE, KEPT = 16_000_000, 2048
@@ -37,7 +42,7 @@ def letterbox(image, side):
   from PIL import Image
 
   (width, height), seen = image.size, shrunk(image)
-  turn = image.getexif().get(ORIENTATION, 1)
+  turn = orientation(image)
   if turn in TURNS:
     seen = seen.transpose(Image.Transpose[TURNS[turn]])
     if turn >= 5:
@@ -51,9 +56,18 @@ def letterbox(image, side):
   return np.asarray(canvas), (height, width)
 
 
+def orientation(image):
+  """What its tag says once it is loaded: of TIFF, Pillow has turned it."""
+  try:
+    return image.getexif().get(ORIENTATION, 1)
+  except Exception:  # a damaged tag turns nothing
+    return 1
+
+
 def shrunk(image):
   """A large image at a size that is enough; others as they are."""
   if image.width * image.height <= LARGE:
+    image.load()
     return image
   scale = KEPT / max(image.size)
   image.draft(None, tuple(max(1, round(x * scale)) for x in image.size))
@@ -74,12 +88,16 @@ def to_rgb(image):
     values = np.asarray(image, np.float32)
     finite = values[np.isfinite(values)]
     low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
-    if image.mode == "F" and finite.size:
+    odd = finite.min(initial=0) < 0 or finite.max(initial=0) > 65535
+    if finite.size and (image.mode == "F" or odd):  # no scale of its own
       low, high = float(finite.min()), float(finite.max())
     share = (values - low) / max(high - low, 1e-12)
     share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-    image = Image.fromarray((share.clip(0, 1) * 255).round().astype(np.uint8))
-    return image.convert("RGB")
+    grey = (share.clip(0, 1) * 255).round().astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+      grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
   clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
   if not clear and "transparency" not in image.info:
     return image.convert("RGB")
@@ -180,15 +198,15 @@ def main(names):
   except (OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  Image.init()
+  formats = [form for form in FORMATS if form in Image.OPEN]
   for name in names:
     try:
-      with Image.open(name) as image:
+      with Image.open(name, formats=formats) as image:
         pixels, size = letterbox(image, student.labels["side"])
       found = student([pixels], [size])[0]
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+    except Exception as error:  # of damaged files Pillow raises nearly any
       found, code = {"error": str(error) or type(error).__name__}, 2
-    except Image.DecompressionBombError as error:
-      found, code = {"error": str(error)}, 2
     print(json.dumps({"image": name, **found}), flush=True)
   return code
 
