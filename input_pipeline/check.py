@@ -258,6 +258,10 @@ def _check_whole(
       report.note("files whose boxes all lie in one quarter", text)
     nouns = whole_files.nouns(found, words, unseen)
     share[split] = {"nouns": nouns.total, "share": nouns.share}
+    if found and not whole_files.has_nouns(found):
+      report.note("splits in which every noun is blank", split)
+    if found and not whole_files.has_boxes(found):
+      report.note("splits without a box, nothing is grounded there", split)
     error = whole_files.wrong_nouns(files, split, nouns, words)
     if error is not None:
       report.problems.append(Finding.of(error, "nouns"))

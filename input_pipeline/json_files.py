@@ -18,6 +18,7 @@ from typing import Any
 from input_pipeline import paths
 from input_pipeline.errors import InputError
 
+_GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _AGAIN = "copy or download the file again"
@@ -47,6 +48,8 @@ def read_text(path: paths.AnyPath | str, remedy: str = _AGAIN) -> str:
   path = paths.path(path)
   try:
     content = path.read_bytes()
+    if content[:2] == _GZIP:
+      raise InputError(f"{path} is compressed by gzip", "unpack it: gunzip")
     if content[:2] in _UTF16 or b"\0" in content[:4]:
       raise InputError(
         f"{path} is UTF-16 text, or no text", f"save it as UTF-8, or {remedy}"

@@ -150,9 +150,15 @@ def check_images(files: Layout, rows: Rows, there: Collection[str]) -> None:
 def like_names(
   missing: Collection[str], there: Collection[str]
 ) -> dict[str, str]:
-  """Files that differ from missing ones by capitals or Unicode form alone."""
-  by_form = {folded(name): name for name in there}
-  return {n: by_form[folded(n)] for n in missing if folded(n) in by_form}
+  """Files that differ from missing ones by capitals, form or ending alone."""
+  by_form = {folded(pathlib.PurePath(name).stem): name for name in there}
+  by_form |= {folded(name): name for name in there}
+  found = {}
+  for name in missing:
+    for form in (folded(name), folded(pathlib.PurePath(name).stem)):
+      if form in by_form:
+        found.setdefault(name, by_form[form])
+  return found
 
 
 def _wrong_name(name: str, place: Place) -> RecordError | None:

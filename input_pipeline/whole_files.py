@@ -24,6 +24,7 @@ from input_pipeline.vocabulary import BLANK, PAD, Vocabulary, folded
 
 _SLACK = 0.01  # of boxes in shares, which rounding may push out of 0..1
 _FEW = 20  # boxes from which their places say something
+_SEVERAL = 3  # boxes that leave, from which the sides may be exchanged
 _SHOWN = 3
 CORNER = (
   "every box has its centre in the upper left quarter of its image, as x y "
@@ -54,8 +55,15 @@ def corner_files(rows: Rows) -> list[pathlib.Path]:
   return [
     path
     for path, kinds in _boxes(rows).items()
-    if kinds.sized >= _FEW and kinds.as_width == kinds.sized
+    if kinds.sized >= _FEW
+    and kinds.as_width == kinds.sized
+    and 2 * kinds.upper_left > kinds.sized
   ]
+
+
+def has_boxes(rows: Rows) -> bool:
+  """Whether any role of a split has a box."""
+  return bool(_boxes(rows))
 
 
 @dataclasses.dataclass
@@ -71,6 +79,8 @@ class _Kinds:
   sized: int = 0
   outside: int = 0
   as_width: int = 0
+  upper_left: int = 0
+  exchanged: int = 0
   highest: float = 0.0
   first: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -86,7 +96,11 @@ class _Kinds:
       height, width = size
       self.sized += 1
       kinds["outside"] = leaves(box, height, width)
-      self.as_width += box[0] + box[2] <= width and box[1] + box[3] <= height
+      sums = (box[0] + box[2], box[1] + box[3])
+      self.as_width += sums[0] <= width and sums[1] <= height
+      # A box of the whole image has its centre in none of the quarters.
+      self.upper_left += sums[0] < width and sums[1] < height
+      self.exchanged += not leaves([*box[1::-1], *box[:1:-1]], height, width)
     for kind in (kind for kind, yes in kinds.items() if yes):
       setattr(self, kind, getattr(self, kind) + 1)
       self.first.setdefault(kind, f"{box} of {where}")
@@ -106,6 +120,14 @@ class _Kinds:
         f"{path}: {self.flipped} of {self.total} boxes have their corners the "
         f"wrong way round, such as {self.first['flipped']}; {what}",
         "give x1 y1 x2 y2: x2 is x + width, y2 is y + height",
+      )
+    several = self.outside >= _SEVERAL
+    if several and 10 * self.outside > self.sized == self.exchanged:
+      return InputError(
+        f"{path}: {self.outside} of {self.sized} boxes leave their image, such "
+        f"as {self.first['outside']}, and none would with x and y exchanged, "
+        "or height and width",
+        "give x1 y1 x2 y2, and the height and width of the image as stored",
       )
     if 2 * self.outside > self.sized:
       what = "they were drawn on images of another size"
@@ -190,6 +212,16 @@ def nouns(rows: Rows, words: Vocabulary, unseen: Collection[str]) -> Nouns:
           found.unlisted[noun] += is_unlisted(noun, words)
   found.unlisted = +found.unlisted
   return found
+
+
+def has_nouns(rows: Rows) -> bool:
+  """Whether any role of a split has a noun, a blank one aside."""
+  return any(
+    noun not in ("", BLANK)
+    for row in rows.values()
+    for frame in indices.objects(row.entry.get("frames"))
+    for noun in frame.values()
+  )
 
 
 def is_unlisted(noun: str, words: Vocabulary) -> bool:

@@ -1,5 +1,6 @@
 """Files of others: one message whatever is wrong, the mark of Windows read."""
 
+import gzip
 import json
 
 import pytest
@@ -16,6 +17,7 @@ DAMAGED = {
   "half a character": ('{"a": "\\ud83d"}', "has half a character"),
   "UTF-16": ('{"a": 1}'.encode("utf-16"), "is UTF-16 text, or no text"),
   "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), "is UTF-16 text"),
+  "compressed": (gzip.compress(b"{}"), "is compressed by gzip"),
   "not UTF-8": (b'{"a": "\xff"}', "is not UTF-8 text: byte 7"),
 }
 

@@ -392,6 +392,11 @@ _OTHER_FORMS = {
   "outside": ([210, 220, 260, 280], _BOX, "lies outside its image"),
   "xywh": ([20, 10, 40, 20], [20, 10, 60, 30], "read as x, y, width, height"),
   "centres": ([35, 50, 50, 60], _BOX, "read as centre x"),
+  "rows first, shares": (
+    [0.2, 0.1, 0.8, 0.6],
+    _BOX,
+    "read as y1, x1, y2, x2, in",
+  ),
   "rows first": ([60, 5, 90, 20], [5, 60, 20, 90], "read as y1, x1"),
   "no area": ([10, 20, 10, 80], _BOX, "1 of 1 predicted boxes have no area"),
   "true shares": (_BOX, [0.1, 0.2, 0.6, 0.8], "annotated boxes lies in 0..1"),
@@ -407,6 +412,123 @@ def test_boxes_of_another_form_are_told(case, tmp_path, capsys):
   annotations, predictions = _plain_files({"v": true}, {"v": guess})
   _, error = _run(tmp_path, predictions, annotations, capsys)
   assert told in error and "note: " in error
+
+
+# How boxes of 30 images are written, (box, height, width) ->, and what is said.
+_RESIZED = {
+  "percent": (lambda b, h, w: _by(b, 100 / w, 100 / h), "read as percent"),
+  "within 224": (lambda b, h, w: _by(b, 224 / w, 224 / h), "224 x 224"),
+  "beyond 800": (lambda b, h, w: _by(b, 800 / w, 800 / h), "800 x 800"),
+  "longer side": (
+    lambda b, h, w: _by(b, 900 / max(h, w), 900 / max(h, w)),
+    "a longer side of about 900",
+  ),
+  "shorter side": (
+    lambda b, h, w: _by(b, 256 / min(h, w), 256 / min(h, w)),
+    "a shorter side of about 256",
+  ),
+  "half": (lambda b, h, w: _by(b, 0.5, 0.5), "about 0.5 times its size"),
+  "square": (
+    lambda b, h, w: _by(
+      np.add(b, [max(h - w, 0) / 2, max(w - h, 0) / 2] * 2),
+      384 / max(h, w),
+      384 / max(h, w),
+    ),
+    "a square of about 384 x 384 with the image in its middle",
+  ),
+  "slightly more than shares": (
+    lambda b, h, w: np.add(_by(b, 1 / w, 1 / h), [-0.01, 0, 0.01, 0]).tolist(),
+    "every one of the 22 predicted boxes lies in 0..1",
+  ),
+  "mostly shares": (
+    lambda b, h, w: _by(b, 1.1 / w, 1.1 / h),
+    "13 of 22 predicted boxes lie in 0..1",
+  ),
+  "columns, rows": (lambda b, h, w: [b[0], b[2], b[1], b[3]], "x1, x2, y1, y2"),
+  "lost": (lambda b, h, w: [3, 4, 30, 40], "upper left quarter"),
+}
+
+
+def _by(box, x, y):
+  return (np.array(box) * [x, y, x, y]).tolist()
+
+
+@pytest.mark.parametrize("case", _RESIZED)
+def test_boxes_of_resized_images_are_told(case, tmp_path, capsys):
+  write, told = _RESIZED[case]
+  annotations = _small(30)
+  predictions = _predict(np.random.default_rng(0), annotations)
+  for name, record in annotations.items():
+    height, width = record["height"], record["width"]
+    for filler in predictions[name]["frames"].values():
+      for role in filler.values():
+        role["box"] = None
+    for role, box in record["bb"].items():
+      if box[0] >= 0:
+        guess = write(box, height, width)
+        if guess[2] >= guess[0] and guess[3] >= guess[1]:
+          predictions[name]["frames"][record["verb"]][role]["box"] = guess
+  _, error = _run(tmp_path, predictions, annotations, capsys)
+  assert told in error
+
+
+def test_exchanged_sides_are_told(tmp_path, capsys):
+  annotations = _small()
+  predictions = _predict(np.random.default_rng(0), annotations)
+  for record in annotations.values():
+    record["height"], record["width"] = record["width"], record["height"]
+  _, error = _run(tmp_path, predictions, annotations, capsys)
+  assert "height and width, exchanged" in error
+
+
+# Predicted nouns as a function of the right one, and what is said of them.
+_IDS = {"n01": "man", "n02": "dog", "n03": "cup", "": ""}
+_OTHER_NOUNS = {
+  "words": (_IDS.get, "no WordNet ids, such as"),
+  "offsets": (lambda noun: noun[1:], "no WordNet ids, such as"),
+  "capitals": (str.upper, "differ by capitals, spaces"),
+  "spaces": (lambda noun: f" {noun}", "differ by capitals, spaces"),
+  "none": (lambda noun: noun or "None", "are 'None', which is wrong"),
+  "padding": (lambda noun: noun or "Pad", "are 'Pad', which is wrong"),
+  "blank": (lambda noun: noun or "Blank", "'Blank' is 'blank' there"),
+  "unknown": (lambda noun: "OOV", "'OOV' is 'oov' there"),
+  "as they are": (str, ""),
+}
+
+
+@pytest.mark.parametrize("case", _OTHER_NOUNS)
+def test_nouns_of_another_list_are_told(case, tmp_path, capsys):
+  write, told = _OTHER_NOUNS[case]
+  annotations = _small()
+  predictions = _predict(np.random.default_rng(0), annotations)
+  for name, record in annotations.items():
+    for role, filler in predictions[name]["frames"][record["verb"]].items():
+      filler["noun"] = write(record["frames"][0][role])
+  _, error = _run(tmp_path, predictions, annotations, capsys)
+  assert told in error and bool(told) == ("nouns" in error)
+
+
+def test_words_where_ids_are_predicted(tmp_path, capsys):
+  annotations = _small()
+  predictions = _predict(np.random.default_rng(0), annotations)
+  for record in annotations.values():
+    record["frames"] = [
+      {role: _IDS[noun] for role, noun in frame.items()}
+      for frame in record["frames"]
+    ]
+  _, error = _run(tmp_path, predictions, annotations, capsys)
+  assert "are WordNet ids, such as" in error and "have words" in error
+
+
+@pytest.mark.parametrize(
+  "form", ["images_512/{}.jpg", "{}", "{}.png", "D:\\x\\{}.JPG"]
+)
+def test_images_named_otherwise_are_told(form, tmp_path, capsys):
+  annotations = _small()
+  predictions = _predict(np.random.default_rng(0), annotations)
+  other = {form.format(n[:-4]): found for n, found in predictions.items()}
+  assert swig.main(_files(tmp_path, other, annotations)) == 2
+  assert f"{next(iter(other))!r} is there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("box", [[10, 90, 50, 20], [60, 60, 30, 30]])

@@ -126,6 +126,11 @@ SPOILT = {
     "train.json",
     "all fit their images as x y width height",
   ),
+  "rows first": (
+    _boxes(lambda _, h, w: [h - 9, w - 9, h, w] if h != w else [0, 0, 9, 9]),
+    "train.json",
+    "with x and y exchanged",
+  ),
   "capitals of nouns": (_nouns(str.upper), "train.json", "by capitals"),
   "capitals of nouns of test": (
     _nouns(str.upper, "test"),
@@ -204,6 +209,46 @@ def test_boxes_of_one_quarter_are_noted(folder, caplog, capsys):
   assert "train.json: every box has its centre" in capsys.readouterr().out
   swig.read_folder(folder)
   assert "every box has its centre" in caplog.text
+
+
+def test_boxes_of_whole_images_are_in_no_quarter(folder, capsys):
+  for split in ("train", "dev", "test"):
+    _boxes(lambda _, h, w: [0, 0, w, h], split)(folder)
+  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
+  assert "every box has its centre" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("field", "change", "said"),
+  [
+    ("frames", lambda _: [{}], "in which every noun is blank: train"),
+    ("bb", lambda bb: dict.fromkeys(bb), "without a box, nothing is"),
+  ],
+)
+def test_splits_without_nouns_or_boxes_are_noted(
+  folder, capsys, field, change, said
+):
+  records = _records(folder)
+  for entry in records.values():
+    entry[field] = change(entry[field])
+  assert said not in _checked(folder, capsys)
+  _write(folder, records)
+  assert said in _checked(folder, capsys)
+
+
+def _checked(folder, capsys) -> str:
+  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
+  return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [IMAGE[:-4], IMAGE[:-4] + ".png"])
+def test_an_image_of_another_ending_is_named(folder, capsys, name):
+  records = _records(folder)
+  records[name] = records.pop(IMAGE)
+  _write(folder, records)
+  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  said = f"image {name} is missing; {IMAGE!r} is there"
+  assert said in capsys.readouterr().out
 
 
 def test_one_box_in_shares_among_pixels_is_refused(folder):

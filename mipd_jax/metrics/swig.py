@@ -29,8 +29,9 @@ Two evaluations are published, and they differ:
 
 An image without "height" and "width" is cut at 0 alone. --groups prints rows
 for seen, rare and unseen verbs, and the harmonic mean of seen and unseen verb
-top-1. Figures are percent. What is odd about the boxes (all of them in 0..1,
-outside their images, or more like x, y, width, height) is told before them.
+top-1. Figures are percent. What is odd about the boxes (in 0..1,
+outside their images, more like x, y, width, height or pixels of a resized
+image) and the nouns (named otherwise than annotated ones) is told before them.
 The last line is the same as JSON.
 """
 
@@ -251,6 +252,7 @@ def _score_files(given: argparse.Namespace) -> dict:
   classes = swig_files.read_classes(given.classes) if given.classes else None
   flat = swig_files.flatten(predictions, annotations, classes)
   notes = swig_notes.notes(flat)
+  notes += swig_notes.of_nouns(predictions, annotations)
   if swig_files.says_unknown(predictions, annotations) and classes is None:
     classes = swig_files.classes_beside(given.annotations)
     flat = swig_files.flatten(predictions, annotations, classes)

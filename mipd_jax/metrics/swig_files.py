@@ -20,6 +20,7 @@ import csv
 import dataclasses
 import math
 import pathlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -189,10 +190,13 @@ def flatten(
   """
   missing = [name for name in annotations if name not in predictions]
   if missing:
+    like = {_bare(name): name for name in predictions}.get(_bare(missing[0]))
     raise InputError(
       f"{len(missing)} of {len(annotations)} annotated images have no "
-      f"prediction: {', '.join(missing[:5])}{', ...' if missing[5:] else ''}",
-      "predict every image of the annotations",
+      f"prediction: {', '.join(missing[:5])}{', ...' if missing[5:] else ''}"
+      + (f"; {like!r} is there" if like else ""),
+      "predict every image of the annotations"
+      + (", and name them as these do" if like else ""),
     )
   needed = min(TOP, _count_verbs(predictions, annotations))
   verbs = tuple(sorted({a.verb for a in annotations.values()}))
@@ -229,6 +233,13 @@ def flatten(
     ),
     names=tuple(annotations),
     roles=tuple(roles),
+  )
+
+
+def _bare(name: str) -> str:
+  """The name of an image without folders, ending and capitals."""
+  return vocabulary.folded(
+    re.split(r"[/\\]", name)[-1].rpartition(".")[0] or name
   )
 
 
@@ -350,7 +361,7 @@ def _size(record: dict[str, Any], where: str) -> tuple[float, float] | None:
   size = (record["height"], record["width"])
   if not box_rule.is_box([*size, 0, 0]) or min(size) <= 0:
     raise InputError(
-      f"{where}: height and width are {size}",
+      f"{where}: height and width are {_short(size)}",
       "give both in pixels, or leave both out",
     )
   return size
@@ -384,7 +395,7 @@ def _check_prediction(
   for verb, frame in frames.items():
     if not isinstance(frame, dict):
       raise InputError(
-        f"{where}: the frame of {verb!r} is {frame!r}",
+        f"{where}: the frame of {verb!r} is {_short(frame)}",
         "give an object {role: {'noun': ..., 'box': ...}}",
       )
     for role, filler in frame.items():
@@ -413,7 +424,7 @@ def _check_filler(filler: Any, where: str) -> None:
     or "box" not in filler
   ):
     raise InputError(
-      f"{where} is {filler!r}",
+      f"{where} is {_short(filler)}",
       "give {'noun': WordNet id or '', 'box': [x1, y1, x2, y2] or null}",
     )
   box = filler["box"]
@@ -458,9 +469,18 @@ def _all_boxes(
 
 def _bad_box(where: str, box: Any) -> InputError:
   return InputError(
-    f"{where} has the box {box!r}",
+    f"{where} has the box {_short(box)}",
     "give four numbers in pixels, x1 y1 x2 y2, or null for none",
   )
+
+
+def _short(value: Any) -> str:
+  """A value for a message, which a long one would drown."""
+  try:
+    text = repr(value)
+  except ValueError:  # of int: more digits than Python writes
+    return f"a {type(value).__name__}"
+  return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _index(verbs: list[str], verb: str) -> int:
