@@ -275,6 +275,14 @@ def _text(folder: pathlib.Path, **values) -> None:
   (folder / "config.json").write_text(json.dumps(content))
 
 
+def _eight_bits(folder: pathlib.Path) -> None:
+  """Weights that are one number of eight bits, by safetensors' rules."""
+  one = {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}
+  header = json.dumps({"logit_scale": one}).encode()
+  data = len(header).to_bytes(8, "little") + header + b"\0"
+  (folder / "model.safetensors").write_bytes(data)
+
+
 @pytest.mark.parametrize(
   ("spoil", "told"),
   [
@@ -317,6 +325,17 @@ def _text(folder: pathlib.Path, **values) -> None:
       lambda f: _edit(f / "preprocessor_config.json", image_std=[0, 0, 0]),
       "image_std",
     ),
+    (
+      lambda f: _edit(
+        f / "preprocessor_config.json",
+        image_processor_type="Own",
+        auto_map={"AutoImageProcessor": "own.Own"},
+        image_mean=0.5,
+        image_std=0.5,
+      ),
+      "image_processor_type is 'Own', expected one of transformers' own",
+    ),
+    (lambda f: _eight_bits(f), "logit_scale is of type F8_E4M3, which is not"),
   ],
 )
 def test_parts_that_do_not_fit_together(copy, spoil, told):
@@ -367,6 +386,26 @@ def test_pixels_that_the_folder_does_not_normalise(copy, model):
   pixels = np.full((1, 2, 2, 3), 51, np.uint8)
   np.testing.assert_allclose(loaded.normalise(pixels), 0.2, rtol=1e-6)
   assert model.mean == hf_config.MEAN
+
+
+@pytest.mark.parametrize(
+  ("values", "odd"),
+  [
+    ({"image_mean": [123.7, 116.3, 103.5], "image_std": 58.0}, True),
+    ({"image_std": 1e-9}, True),
+    ({"do_rescale": False}, True),
+    ({"do_rescale": False, "image_mean": 127.5, "image_std": 127.5}, False),
+    ({"rescale_factor": 1 / 127.5, "image_mean": 1, "image_std": 1}, False),
+    ({"do_normalize": False}, False),
+    ({"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}, False),
+  ],
+)
+def test_odd_pixels_are_told(tmp_path, caplog, values, odd):
+  """They are what the file says; a wrong file is only likely."""
+  _edit(tmp_path / "preprocessor_config.json", **values)
+  with caplog.at_level("WARNING"):
+    hf_config.pixel_normalisation(tmp_path, 16)
+  assert ("black to white become" in caplog.text) == odd
 
 
 def test_unknown_id(monkeypatch):

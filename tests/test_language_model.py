@@ -220,6 +220,18 @@ def test_names_of_the_first_checkpoints_are_known(copy):
     _read(folder)
 
 
+def test_an_unused_bias_of_the_first_t5_is_known(copy):
+  folder = copy("t5")
+  before, _ = _read(folder)
+  tensors = _tensors(folder)
+  name = "decoder.block.0.layer.%d.%s.relative_attention_bias.weight"
+  own = tensors[name % (0, "SelfAttention")]
+  tensors[name % (1, "EncDecAttention")] = own
+  _save(folder, tensors)
+  same = jax.tree.map(np.array_equal, before, _read(folder)[0])
+  assert all(jax.tree.leaves(same))
+
+
 def test_a_tied_head_is_filled_in_where_flax_wants_one(tmp_path):
   """Flax's Llama has a head of its own always; PyTorch's saves none."""
   from transformers import LlamaConfig
@@ -246,6 +258,12 @@ def test_a_tied_head_is_filled_in_where_flax_wants_one(tmp_path):
   params, _ = language_weights.read(tmp_path, network)
   embedding = params["model"]["embed_tokens"]["embedding"]
   np.testing.assert_array_equal(params["lm_head"]["kernel"], embedding.T)
+  tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+  _save(tmp_path, tensors)
+  with pytest.raises(InputError, match=r"lm_head\.weight is .* but they diff"):
+    _read(tmp_path)
+  del tensors["lm_head.weight"]
+  _save(tmp_path, tensors)
   config.tie_word_embeddings = False
   config.save_pretrained(tmp_path)
   with pytest.raises(InputError, match=r"missing: lm_head\.weight"):
@@ -270,11 +288,18 @@ def test_settings_that_flax_passes_over_are_heeded(tmp_path, kind, values):
   assert isinstance(language_weights.build(tmp_path), llama.Llama)
 
 
-def test_settings_that_nobody_heeds_are_refused(tmp_path):
+@pytest.mark.parametrize(
+  ("values", "told"),
+  [
+    ({"rope_theta": 5e5}, r"does not heed rope_theta=500000\.0"),
+    ({"hidden_act": "relu"}, "does not heed hidden_act='relu'"),
+  ],
+)
+def test_settings_that_nobody_heeds_are_refused(tmp_path, values, told):
   from transformers import GemmaConfig
 
-  GemmaConfig(rope_theta=5e5).save_pretrained(tmp_path)
-  with pytest.raises(InputError, match=r"does not heed rope_theta=500000\.0"):
+  GemmaConfig(**values).save_pretrained(tmp_path)
+  with pytest.raises(InputError, match=told):
     language_weights.build(tmp_path)
 
 

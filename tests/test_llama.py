@@ -75,6 +75,14 @@ CASES = {
     "rope_theta": 1000000.0,
     "sliding_window": 4,
   },
+  # Its positions are plain, but Flax's windows have one token more.
+  "mistral, plain positions": {
+    "model_type": "mistral",
+    "sliding_window": 4,
+    "attention_bias": False,
+    "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 1.0},
+    "partial_rotary_factor": 1.0,
+  },
 }
 IDS = np.array([[1, 5, 6, 7, 3, 9, 11, 4], [1, 8, 8, 2, 14, 3, 17, 6]])
 
@@ -234,6 +242,18 @@ def test_plain_positions_are_those_of_transformers(tmp_path):
     ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
     ({"rope_scaling": {"rope_type": ["linear"]}}, "is not known here"),
     ({"rope_scaling": "linear"}, "no object"),
+    (
+      {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+      r"\['full_attention'\] without a rope_type",
+    ),
+    (
+      {"model_type": "qwen2", "layer_types": ["chunked_attention"] * 2},
+      "layer_types is .* expected full_attention for each of 2 layers",
+    ),
+    (
+      {"model_type": "qwen2", "layer_types": ["sliding_attention"] * 2},
+      "layer_types is .* expected full_attention for each of 2 layers",
+    ),
     ({"rope_scaling": {"type": "linear"}}, "expected \\['factor'\\]"),
     ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor should be"),
     ({"rope_scaling": {**LINEAR, "rope_type": "default"}}, "not known here"),

@@ -156,6 +156,33 @@ _DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
 
 
 @pytest.mark.parametrize(
+  ("arguments", "wanted"),
+  [
+    ((0, (3, 4), (1, 3)), np.arange(12).reshape(4, 3).T),
+    ((1, (5,), (2,)), np.arange(1, 11, 2)),
+    ((11, (), ()), 11),
+    ((2, (2, 3), (4, 1)), [[2, 3, 4], [6, 7, 8]]),
+    ((0, (1, 12), (0, 1)), [np.arange(12)]),  # expanded, as position_ids are
+    ((0, (4, 3), (0, 1)), [[0, 1, 2]] * 4),
+    ((0, (1, 3), (2**62, 1)), [[0, 1, 2]]),
+    ((12, (0, 4), (4, 1)), np.zeros((0, 4))),
+  ],
+)
+@pytest.mark.parametrize(
+  "kind", ["FloatStorage", "ShortStorage", "CharStorage"]
+)
+def test_views_of_a_storage(tmp_path, arguments, wanted, kind):
+  dtype = {"F": np.float32, "S": np.int16, "C": np.int8}[kind[0]]
+  pickled = _pickle(_tensor(*arguments, _id(kind=kind, count=12)))
+  data = np.arange(12, dtype=dtype).tobytes()
+  with TorchFile(_archive(tmp_path / NAME, pickled, **{"data/0": data})) as f:
+    got = f.get_tensor("w")
+  assert got.dtype == dtype
+  np.testing.assert_array_equal(got, wanted, strict=False)
+  assert got.shape == np.shape(wanted)
+
+
+@pytest.mark.parametrize(
   ("pickled", "told"),
   [
     (_pickle(_tensor(offset=-2000, shape=(2000,))), "not whole numbers"),
@@ -170,8 +197,11 @@ _DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
     (_pickle(_tensor(shape=(2,), strides=(-1,))), "not whole numbers"),
     (_pickle(_tensor(shape=(2,), strides=())), "1 axes and 0 strides"),
     (_pickle(_tensor(shape=(1,) * 70, strides=(1,) * 70)), "70 axes"),
-    (_pickle(_tensor(shape=(2**40,), strides=(0,))), "larger than its bytes"),
+    (_pickle(_tensor(shape=(2**40,), strides=(0,))), "it repeats 2 numbers"),
     (_pickle(_tensor(shape=(2**40, 0, 2), strides=(1, 1, 1))), None),
+    (_pickle(_tensor(shape=(0, 2**40), strides=(2**62, 1))), None),
+    (_pickle(_tensor(shape=(0, 2**62), strides=(1, 1))), "has the shape"),
+    (_pickle(_tensor(shape=(2**31, 0, 2**31), strides=(1,) * 3)), "the shape"),
     (_pickle(_tensor(storage=_id(count=3))), "larger than its bytes"),
     (_pickle(_tensor(storage=_id(count=-1))), "a storage has -1 elements"),
     (_pickle(_tensor(storage=_id(count="2"))), "a storage has 2 elements"),

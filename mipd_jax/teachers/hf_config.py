@@ -19,6 +19,8 @@ from collections.abc import (
 )
 from typing import Any
 
+from absl import logging
+
 from input_pipeline import json_files
 from input_pipeline.errors import InputError
 
@@ -28,6 +30,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 _AGAIN = "give a folder with the model's own config.json"
 _MOST_LAYERS, _MOST = 1000, 2**26
+# Normalised pixels beyond it are odd; usual are 0 to 1, or -2.7 to 2.7.
+_FAR = 20
 
 # Fields beyond a class's own that no arithmetic depends on.
 _HARMLESS = frozenset(
@@ -37,10 +41,13 @@ _HARMLESS = frozenset(
   text_config_dict vision_config_dict gradient_checkpointing use_cache
   is_llama_config pretraining_tp projection_dim initializer_range
   initializer_factor image_text_hidden_size license tokenizer_class
-  model_max_length id2label label2id torchscript use_bfloat16
-  vocab_size_or_config_json_file
+  model_max_length id2label label2id num_labels torchscript use_bfloat16
+  vocab_size_or_config_json_file attn_implementation unsloth_version
+  unsloth_fixed
   """.split()  # noqa: SIM905 - one name a line would be long
 )
+# Biases: with or without, the weights are then others, which is refused.
+_IN_WEIGHTS = frozenset(("attention_bias", "mlp_bias"))
 # Sizes, by any class's name for them.
 _SIZES = frozenset(
   """
@@ -54,6 +61,7 @@ _SIZES = frozenset(
 # Fields that classes lack, and the one value that is what is computed.
 _FIXED = {
   "num_channels": 3,
+  "partial_rotary_factor": 1,
   "rope_interleaved": False,
   "use_qk_norm": False,
   "use_mrope": False,
@@ -249,7 +257,7 @@ def check_known(
   for name, value in content.items():
     if name in _FIXED and value != _FIXED[name]:
       strange.append(name)
-    if name in known or name in _FIXED or name in _HARMLESS:
+    if name in known or name in _FIXED or name in _HARMLESS | _IN_WEIGHTS:
       continue
     if name.startswith("_") or "dropout" in name or name.endswith("_token_id"):
       continue
@@ -297,9 +305,10 @@ def pixel_normalisation(
     if not POSITIVE.fits(factor):
       settings.refuse("rescale_factor", POSITIVE.told)
     scale = 255.0 * factor
-  if math.isclose(scale, 1.0, rel_tol=1e-6):
-    return mean, std
-  return tuple(x / scale for x in mean), tuple(x / scale for x in std)
+  if not math.isclose(scale, 1.0, rel_tol=1e-6):
+    mean, std = (tuple(x / scale for x in some) for some in (mean, std))
+  settings.note_odd(mean, std)
+  return mean, std
 
 
 def _processor(
@@ -352,6 +361,19 @@ class _Settings:
       self.refuse(name, "three numbers")
     return tuple(values)
 
+  def note_odd(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Says so on stderr where the pixels are far from any model's."""
+    pairs = list(zip(mean, std, strict=True))
+    ends = [(end - m) / s for m, s in pairs for end in (0.0, 1.0)]
+    if max(map(abs, ends)) > _FAR or not all(0 <= m <= 1 for m in mean):
+      logging.warning(
+        "%s: black to white become %.4g to %.4g, which suits hardly any "
+        "model; check image_mean, image_std, do_rescale and rescale_factor.",
+        self.path,
+        min(ends),
+        max(ends),
+      )
+
   def refuse_others(self, image_size: int) -> None:
     """Refuses what would feed the model other pixels than it gets here."""
     content = self.content
@@ -359,6 +381,12 @@ class _Settings:
       "feature_extractor_type", "CLIPImageProcessor"
     )
     plain = str(kind).startswith(("CLIP", "Blip"))
+    if not plain and content.get("auto_map"):
+      name = "image_processor_type"
+      self.refuse(
+        name if name in content else "auto_map",
+        "one of transformers' own: the folder's Python is never run",
+      )
     normal = content.get("image_mean") and content.get("image_std")
     if not plain and self.switch("do_normalize") and not normal:
       # Other processors have other defaults.

@@ -104,6 +104,15 @@ def check_llama(config: Any, source: str) -> None:
   for name in ("attention_bias", "mlp_bias"):
     if hasattr(config, name):
       hf_config.check(config, {name: SWITCH}, source)
+  if config.model_type == "qwen2":
+    hf_config.check(config, {"layer_types": _layer_types(config)}, source)
+  width = getattr(config, "head_dim", None)
+  width = width or config.hidden_size // config.num_attention_heads
+  if width % 2:
+    raise InputError(
+      f"{source}: heads are {width} wide, rotary positions want pairs",
+      "check head_dim, hidden_size and num_attention_heads in it",
+    )
   heads, shared = config.num_attention_heads, config.num_key_value_heads
   if heads % shared:
     raise InputError(
@@ -111,6 +120,20 @@ def check_llama(config: Any, source: str) -> None:
       f"num_attention_heads, {heads}",
       "give a folder with the model's own config.json",
     )
+
+
+def _layer_types(config: Any) -> hf_config.Rule:
+  layers, kinds = config.num_hidden_layers, {"full_attention"}
+  if config.sliding_window is not None:
+    kinds.add("sliding_attention")
+  return hf_config.Rule(
+    f"{' or '.join(sorted(kinds))} for each of {layers} layers",
+    lambda value: (
+      isinstance(value, list | tuple)
+      and len(value) == layers
+      and all(kind in kinds for kind in value)
+    ),
+  )
 
 
 def check_language(config: Any, source: str) -> None:

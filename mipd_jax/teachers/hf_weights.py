@@ -34,6 +34,10 @@ _EXPONENTS = {
   np.dtype(np.float32): (np.uint32, 0x7F800000),
   np.dtype(np.float64): (np.uint64, 0x7FF0000000000000),
 }
+# safetensors' types that numpy has; others are small floats.
+_KINDS = frozenset(
+  "F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL C64".split()  # noqa: SIM905
+)
 _PIECE = 1 << 20
 _MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _AGAIN = "the file is cut off or of another format: fetch it again"
@@ -163,6 +167,12 @@ class _SafeFile:
     return self._asked(self._file.get_slice, name)
 
   def get_tensor(self, name: str) -> np.ndarray:
+    kind = self.get_slice(name).get_dtype()
+    if kind not in _KINDS:
+      raise InputError(
+        f"{self._path}: {name} is of type {kind}, which is not read here",
+        "use a checkpoint in float32, bfloat16 or float16",
+      )
     return self._asked(self._file.get_tensor, name)
 
   def _asked(self, ask: Any, name: str) -> Any:

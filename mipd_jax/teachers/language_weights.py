@@ -25,6 +25,7 @@ Tree = dict[str, Any]
 _BUFFER = re.compile(
   r"(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$"
   r"|position_ids$|embed_positions\.weight$"
+  r"|EncDecAttention\.relative_attention_bias\.weight$"
 )
 # One embedding under its many names; checkpoints keep any one of them.
 _SHARED = re.compile(
@@ -34,6 +35,8 @@ _SHARED = re.compile(
 # its square. Prompts and texts are far shorter.
 _ROTARY = (*hf_fields.LLAMA_KINDS, "gemma", "gptj")
 _ROTARY_LENGTH = 2048
+# Gemma's first configs say gelu and mean the approximate one.
+_GELUS = ("gelu_pytorch_tanh", "gelu", "gelu_new")
 
 
 def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
@@ -105,7 +108,9 @@ def _unheeded(config: Any, rope: llama.Rope | None) -> str:
   """What transformers' Flax class would pass over; "" if nothing.
 
   modeling_flax_{llama,mistral,gemma}.py: rotary positions have the base
-  10000, whatever the config says. modeling_flax_gpt2.py: scores are always
+  10000, whatever the config says; Mistral's windows are one token longer than
+  in PyTorch; Gemma's activation is tanh's GELU unless hidden_activation says
+  otherwise. modeling_flax_gpt2.py: scores are always
   divided by the root of a head's width, and by nothing else.
   """
   kind = config.model_type
@@ -115,6 +120,9 @@ def _unheeded(config: Any, rope: llama.Rope | None) -> str:
     wanted["head_dim"] = (None, own)
   if kind == "llama":
     wanted["mlp_bias"] = (False,)
+  if kind == "gemma":
+    own = config.hidden_activation
+    wanted["hidden_act"] = _GELUS if own in (None, *_GELUS) else (own,)
   if kind == "gpt2":
     wanted["scale_attn_weights"] = (True,)
     wanted["scale_attn_by_inverse_layer_idx"] = (False,)
@@ -124,6 +132,10 @@ def _unheeded(config: Any, rope: llama.Rope | None) -> str:
     for name, values in wanted.items()
     if getattr(config, name, values[0]) not in values
   ]
+  if kind == "mistral" and (config.sliding_window or _ROTARY_LENGTH) < min(
+    config.max_position_embeddings, _ROTARY_LENGTH
+  ):
+    other.append(f"sliding_window={config.sliding_window!r}")
   if rope is not None and not rope.is_plain:
     other.append(f"rope_theta={rope.base!r} of type {rope.kind!r}")
   return ", ".join(other)
@@ -164,6 +176,8 @@ def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
   config = model.config
   scales = getattr(config, hf_fields.SCALES, None)
   tied = bool(getattr(config, "tie_word_embeddings", False))
+  if tied and scales is None:
+    _refuse_other_head(folder, tensors, names)
   # With transformers 5 the weights say whether a T5's head is tied.
   tensors = _untied(tensors, names, tied=tied or scales is not None)
   tree = hf_weights.to_flax(tensors, wanted, source=str(folder))
@@ -184,6 +198,23 @@ def _renamed(
     if name in wanted or not _BUFFER.search(name):
       kept[name] = tensor
   return kept
+
+
+def _refuse_other_head(
+  folder: pathlib.Path, tensors: Mapping[str, np.ndarray], wanted: list[str]
+) -> None:
+  """Raises InputError if a tied head is there and is not the embedding."""
+  have = [n for n in wanted if n in tensors and _SHARED.search(n)]
+  heads = [n for n in have if "lm_head" in n]
+  for head in heads:
+    for name in set(have) - set(heads):
+      if not np.array_equal(tensors[head], tensors[name]):
+        raise InputError(
+          f"{folder}: by config.json {head} is {name} (tie_word_embeddings), "
+          "but they differ in the files",
+          "set tie_word_embeddings to false if the model has a head of its "
+          "own; else use the config.json and the weights of one model",
+        )
 
 
 def _untied(

@@ -128,8 +128,10 @@ def _read_kind(
 ) -> tuple[str, dict[str, float]]:
   part = dict(part)
   kinds = [part.pop(name, None) for name in ("rope_type", "type")]
-  kinds = [kind for kind in kinds if kind is not None] or ["default"]
-  kind = kinds[0]
+  kinds = [kind for kind in kinds if kind is not None]
+  if not kinds and set(part) - {"partial_rotary_factor"}:
+    raise InputError(f"{source}: {sorted(part)} without a rope_type", _REMEDY)
+  kind = kinds[0] if kinds else "default"
   if any(one != kind for one in kinds) or kind not in ROPE_TYPES:
     raise InputError(
       f"{source}: the rope type {kind!r:.80} is not known here", _REMEDY
@@ -185,11 +187,6 @@ class Llama:
     self._width = getattr(config, "head_dim", None) or (
       config.hidden_size // self._heads
     )
-    if self._width % 2:
-      raise InputError(
-        f"heads are {self._width} wide, rotary positions want pairs",
-        "check head_dim, hidden_size and num_attention_heads in config.json",
-      )
     self._frequencies = rope.frequencies(self._width)
     self._windows = _windows(config)
     self.params_shape_tree = self._shapes()
@@ -384,15 +381,7 @@ def _windows(config: Any) -> list[int | None]:
     window = config.sliding_window
   if config.model_type != "qwen2":
     return [window] * layers
-  kinds = config.layer_types
-  fits = isinstance(kinds, list | tuple) and len(kinds) == layers
-  if not fits or set(kinds) - {"full_attention", "sliding_attention"}:
-    raise InputError(
-      f"layer_types are {kinds!r:.200}, expected full_attention or "
-      f"sliding_attention for each of {layers} layers",
-      "use the model's own config.json",
-    )
   return [
     config.sliding_window if kind == "sliding_attention" else None
-    for kind in kinds
+    for kind in config.layer_types
   ]

@@ -32,6 +32,8 @@ _STORAGES = {
   "BFloat16Storage": (ml_dtypes.bfloat16, "BF16"),
   "LongStorage": (np.int64, "I64"),
   "IntStorage": (np.int32, "I32"),
+  "ShortStorage": (np.int16, "I16"),
+  "CharStorage": (np.int8, "I8"),
   "ByteStorage": (np.uint8, "U8"),
   "BoolStorage": (np.bool_, "BOOL"),
 }
@@ -137,6 +139,8 @@ class TorchFile:
     """
     tensor = self._tensors[name]
     dtype = tensor.storage.dtype
+    if 0 in tensor.shape:
+      return np.zeros(tensor.shape, dtype)
     try:
       data = self._zip.read(self._members[self._place(tensor)])
     except Exception as error:  # zipfile raises what it likes
@@ -149,7 +153,11 @@ class TorchFile:
     view = np.lib.stride_tricks.as_strided(
       values[tensor.offset :],
       tensor.shape,
-      [step * dtype.itemsize for step in tensor.strides],
+      # PyTorch writes any stride along an axis of one element.
+      [
+        step * dtype.itemsize if n > 1 else 0
+        for n, step in zip(tensor.shape, tensor.strides, strict=True)
+      ],
       writeable=False,
     )
     return view.copy(order="C")
@@ -179,11 +187,17 @@ class TorchFile:
         "fetch the file again",
       )
     have = self._members[place].file_size // storage.dtype.itemsize
-    # Views that repeat elements (stride 0) would be larger than the file.
-    used = max(tensor.end, math.prod(tensor.shape))
-    if used > have or storage.count > have:
+    if tensor.end > have or storage.count > have:
       raise InputError(
         f"{self.path}: {name} is larger than its bytes", "fetch it again"
+      )
+    # Views that repeat elements (stride 0) could be larger than any memory.
+    size = math.prod(tensor.shape)
+    if size > have:
+      raise InputError(
+        f"{self.path}: {name} is larger than its bytes: it repeats {have} "
+        f"numbers to {size}",
+        _REMEDY,
       )
 
   def _close(self) -> None:
@@ -270,6 +284,8 @@ def _rebuild_tensor(
     raise _Refused("a tensor's place, shape or strides are not whole numbers")
   if len(shape) != len(strides) or len(shape) > _MOST_AXES:
     raise _Refused(f"a tensor has {len(shape)} axes and {len(strides)} strides")
+  if math.prod(filter(None, shape)) >= 2**60:  # numpy's limit, with 8 bytes
+    raise _Refused(f"a tensor has the shape {shape!s:.80}")
   return _Tensor(storage, offset, shape, strides)
 
 
