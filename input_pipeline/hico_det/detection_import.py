@@ -164,7 +164,10 @@ def _read_upt(path: pathlib.Path, name: str, words: Vocabulary) -> _Raw:
   where = parsing.Place(path, path.parent / name)
   if not isinstance(content, dict):
     raise parsing.RecordError(
-      where, "form", "holds no object", "give boxes, labels and scores"
+      where,
+      "form",
+      f"holds no object{parsing.looks_like(content)}",
+      'give {"boxes": [...], "labels": [...], "scores": [...]}',
     )
   labels = content.get("labels")
   if not isinstance(labels, list):
@@ -238,7 +241,11 @@ def main(arguments: list[str] | None = None) -> int:
   )
   add = parser.add_argument
   add("--upt", metavar="FOLDER", help="one JSON file per image")
-  add("--labels", choices=(*ORDERS, AUTO), help="how those number the objects")
+  add(
+    "--labels",
+    choices=(*ORDERS, AUTO),
+    help="how those number the objects; auto where they are names",
+  )
   add("--detector", help="its name, printed with every result")
   add("--oracle", action="store_true", help="annotated boxes instead")
   add("--folder", metavar="DIR", required=True, help="of the dataset")

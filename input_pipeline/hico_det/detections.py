@@ -32,6 +32,8 @@ from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary, shown
 
 ORACLE = "ground-truth boxes (oracle)"
+# A float32 softmax may leave 1 by so much.
+_ROUNDED = 1e-6
 _FORM = "docs/hico_det.md shows the form of detections"
 
 
@@ -58,7 +60,7 @@ class ImageDetections:
     return cls(
       np.asarray(boxes, np.float32).reshape(-1, 4)[order],
       np.asarray(objects, np.int32)[order],
-      np.asarray(scores, np.float32)[order],
+      np.minimum(np.asarray(scores, np.float32), 1)[order],
     )
 
 
@@ -166,7 +168,7 @@ def parse(
 
 def check_scores(where: parsing.Place, scores: np.ndarray) -> None:
   """`RecordError` names the first score [n] that is no probability."""
-  outside = (scores < 0) | (scores > 1)
+  outside = (scores < 0) | (scores > 1 + _ROUNDED)
   if outside.any():
     row = int(outside.argmax())
     raise parsing.RecordError(

@@ -1,5 +1,6 @@
 """Entries of a JSON list one after another, however long the list is."""
 
+import codecs
 import json
 import pathlib
 import sys
@@ -23,6 +24,7 @@ _BINARY = (
   (b"\x93NUMPY", "a numpy array"),
   (b"\x1f\x8b", "a gzip file"),
 )
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _AGAIN = "copy or make the file again"
 
 
@@ -63,6 +65,8 @@ def _refuse_binary(path: str | pathlib.Path) -> None:
         f"{path} is {what}, not JSON",
         "write its content as JSON; docs/hico_det.md shows the forms",
       )
+  if first[:2] in _UTF16 or b"\0" in first:
+    raise InputError(f"{path} is UTF-16 text, or no text", "save it as UTF-8")
 
 
 class _Reader:
@@ -78,9 +82,10 @@ class _Reader:
 
   def entries(self) -> Iterator[dict[str, Any]]:
     """See `entries` above."""
-    if self._take() != "[":
+    if (first := self._take()) != "[":
+      what = {"": " (it is empty)", "{": " (JSON lines, or an object?)"}
       raise InputError(
-        f"{self._path} holds no list of entries",
+        f"{self._path} holds no list of entries{what.get(first, '')}",
         "give a JSON list with one object per image",
       )
     mark = self._take() if self._next() == "]" else ","

@@ -20,6 +20,9 @@ _FORMS = (
   ({"hoi_scores"}, "QPIC's and GEN-VLKT's output before it is written"),
   ({"pairing"}, "UPT's and PViC's output"),
   ({"bbox", "category_id", "score"}, "COCO's form of detections, x y w h"),
+  ({"box", "label", "score"}, "Hugging Face's pipeline, one object per box"),
+  ({"bboxes", "labels", "scores"}, "MMDetection's output"),
+  ({"pred_boxes", "pred_classes", "scores"}, "Detectron2's output"),
   ({"boxes", "labels", "scores"}, "an object detector's output"),
   ({"pred_logits", "pred_boxes"}, "DETR's output before post-processing"),
 )
@@ -41,6 +44,8 @@ def place(path: pathlib.Path, images: pathlib.Path, name: Any) -> Place:
 
 def looks_like(content: Any) -> str:
   """ "; it looks like COCO's form ...", or nothing, for messages."""
+  if isinstance(content, list) and content:
+    content = content[0]
   keys = set(content) if isinstance(content, dict) else set()
   told = next((name for x, name in _FORMS if x <= keys), "")
   return f"; it looks like {told}" if told else ""

@@ -129,7 +129,7 @@ class Vocabulary:
 
   def object_number(self, name: str) -> int | None:
     """Number of an object by its name in any spelling; None if unknown."""
-    words = " ".join(_words(name).replace("-", " ").lower().split())
+    words = _plain(name)
     return self._object_numbers.get(_ALIASES.get(words, words))
 
   def near_object(self, name: str) -> str | None:
@@ -146,25 +146,38 @@ class Vocabulary:
       InputError: names that do not exist, all told at once.
     """
     names = list(names)
-    wrong = [n for n in names if _words(n) not in self._interaction_numbers]
+    found = [self._interaction_number(name) for name in names]
+    wrong = [n for n, x in zip(names, found, strict=True) if x is None]
     if wrong:
       raise InputError(
         f"{where}: no interaction is called {shown(map(repr, wrong))}",
         "write verb and object as classes.json has them, 'ride bicycle'",
       )
-    found = [self._interaction_numbers[_words(name)] for name in names]
     return np.array(found, np.int32)
+
+  def _interaction_number(self, name: str) -> int | None:
+    """By its name as it is or in any spelling; None if unknown."""
+    found = self._interaction_numbers.get(_words(name))
+    if found is not None:
+      return found
+    plain = _plain(name)
+    for alias, word in _ALIASES.items():
+      if plain.endswith(f" {alias}"):
+        plain = plain.removesuffix(alias) + word
+        break
+    return self._plain_interactions.get(plain)
 
   @functools.cached_property
   def _object_numbers(self) -> dict[str, int]:
-    return {
-      " ".join(_words(name).replace("-", " ").lower().split()): i
-      for i, name in enumerate(self.objects)
-    }
+    return {_plain(name): i for i, name in enumerate(self.objects)}
 
   @functools.cached_property
   def _interaction_numbers(self) -> dict[str, int]:
     return {name: i for i, name in enumerate(self.names)}
+
+  @functools.cached_property
+  def _plain_interactions(self) -> dict[str, int]:
+    return {_plain(name): i for i, name in enumerate(self.names)}
 
 
 def load(path: str | pathlib.Path | None = None) -> Vocabulary:
@@ -283,6 +296,11 @@ def _numbers(path: pathlib.Path, found: Any, size: int) -> list[int]:
 
 def _words(name: str) -> str:
   return name.replace("_", " ")
+
+
+def _plain(name: str) -> str:
+  """A name without capitals, hyphens and more than one space in a row."""
+  return " ".join(_words(name).replace("-", " ").lower().split())
 
 
 def _wrong(path: pathlib.Path, what: str) -> InputError:

@@ -19,29 +19,18 @@ trainval_hico.json counts from 0; a file of its form under another name needs
 
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from input_pipeline.errors import InputError
-from input_pipeline.hico_det import (
-  annotations,
-  box_readings,
-  json_stream,
-  parsing,
-)
+from input_pipeline.hico_det import annotations, json_stream, parsing
 from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from mipd_jax.metrics.hico_det_matching import (
-  MIN_OVERLAP,
-  Detections,
-  Truth,
-)
+from mipd_jax.metrics.hico_det_doubts import Doubts
+from mipd_jax.metrics.hico_det_matching import Detections, Truth
 
-_PAIRS = 1000  # annotated pairs whose best detection is looked at
-_SHIFTED = 5  # of them so many say that interactions count from 1
-_SHIFTS = {-1: "predictions", 1: "annotations"}
 _FORM = "python -m mipd_jax.metrics.hico_det --help shows the form"
 _BOX = "give x1 y1 x2 y2, four finite numbers, with x1 <= x2 and y1 <= y2"
 
@@ -116,7 +105,7 @@ def read_predictions(
   """
   place = {name: row for row, name in enumerate(truth.names)}
   read: set[int] = set()
-  whole = _Whole(str(path), truth)
+  whole = Doubts(str(path), truth, words)
   for number, entry in enumerate(json_stream.entries(path)):
     name = entry.get("file_name")
     where = f"{path}: image {name}"
@@ -127,7 +116,7 @@ def read_predictions(
       )
     if name not in place:
       raise InputError(
-        f"{where} is not in the annotations",
+        f"{where} is not in the annotations{_near(name, place)}",
         "predict their images alone, or give the annotations of these",
       )
     if place[name] in read:
@@ -141,71 +130,14 @@ def read_predictions(
     notes += told
 
 
-class _Whole:
-  """What only a whole file of predictions shows."""
+def _near(name: str, names: Iterable[str]) -> str:
+  """The annotated image whose name differs in folder or ending, in words."""
 
-  def __init__(self, path: str, truth: Truth):
-    self._path, self._truth = path, truth
-    self._readings = box_readings.Readings(
-      path,
-      "give corners x1 y1 x2 y2 in pixels of the original image, counted from "
-      "0; if it is the annotations that count from 0, say --box-base=0",
-    )
-    self._scores = [np.inf, -np.inf]
-    # Annotated pairs with a detection; of the best ones, how many are right
-    # if so much is added to their interaction.
-    self._pairs = 0
-    self._right = dict.fromkeys((0, *_SHIFTS), 0)
+  def stem(name: str) -> str:
+    return pathlib.PurePath(name.strip().replace("\\", "/")).stem.lower()
 
-  def add(self, image: int, found: Detections) -> None:
-    if not len(found.score):
-      return
-    low, high = found.score.min(), found.score.max()
-    self._scores = [min(self._scores[0], low), max(self._scores[1], high)]
-    truth, rows = self._truth, self._truth.of_image(image)
-    true = truth.boxes[rows] - 1
-    boxes = np.concatenate([found.boxes[:, :4], found.boxes[:, 4:]])
-    annotated = np.concatenate([true[:, :4], true[:, 4:]])
-    self._readings.add(boxes, annotated, truth.sizes[image])
-    if len(true) and self._pairs < _PAIRS:
-      self._count(truth.keys[rows] % len(truth.counts), true, found)
-
-  def _count(
-    self, labels: np.ndarray, true: np.ndarray, found: Detections
-  ) -> None:
-    on = np.minimum(
-      box_readings.iou(found.boxes[:, :4], true[:, :4]),
-      box_readings.iou(found.boxes[:, 4:], true[:, 4:]),
-    )
-    on = on >= MIN_OVERLAP
-    best = np.where(on, found.score[:, None], -np.inf).argmax(axis=0)
-    told = found.interaction[best]
-    for row in np.flatnonzero(on.any(axis=0)):
-      own = set(labels[(true == true[row]).all(axis=1)].tolist())
-      self._pairs += 1
-      for shift in self._right:
-        self._right[shift] += int(told[row]) + shift in own
-
-  def check(self) -> list[str]:
-    """What is odd; `InputError` where the file cannot be meant so."""
-    notes = [self._readings.check()]
-    for shift, what in _SHIFTS.items():
-      number = self._right[shift]
-      many = number >= max(_SHIFTED, self._pairs / 2)
-      if many and number > 3 * self._right[0]:
-        raise InputError(
-          f"{self._path}: of {self._pairs} annotated pairs with a detection, "
-          f"'hoi' of the best one is right in {self._right[0]}; {shift:+d}, in "
-          f"{number}: the {what} count interactions from 1",
-          "give numbers from 0, or names",
-        )
-    low, high = self._scores
-    if low < 0 or high > 1:
-      notes.append(
-        f"{self._path}: scores go from {low:g} to {high:g}, so they are no "
-        "probabilities (logits?); only their order counts here"
-      )
-    return [note for note in notes if note]
+  found = next((x for x in names if stem(x) == stem(name)), None)
+  return f"; {found} is" if found is not None else ""
 
 
 def _detections(
@@ -256,7 +188,7 @@ def _interactions(
       raise InputError(
         f"{where}: hoi {row} is {parsing.shown(value)}, which is no "
         "interaction",
-        f"give numbers from 0 to {len(words) - 1}, or names throughout",
+        f"give whole numbers from 0 to {len(words) - 1}, or names throughout",
       )
   return np.array(found, np.int32)
 
