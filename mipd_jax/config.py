@@ -281,6 +281,7 @@ class Config:
         teacher=TeacherConfig("", "", ""),
         model=model,
         loss=loss,
+        train=TrainConfig(),
         eval=EvalConfig(),
         interactions=InteractionsConfig(),
       )

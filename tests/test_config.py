@@ -140,6 +140,41 @@ def test_what_is_wrong_is_named_by_its_path(changes, message):
   assert str(error.value).count("Remedy:") == 1
 
 
+@pytest.mark.parametrize(
+  ("off", "field", "value", "on"),
+  [
+    ({"loss.scene_align": 0.0}, "loss.align_negative", False, {}),
+    ({"loss.scene_align": 0.0}, "loss.align_temperature", 0.2, {}),
+    ({"loss.scene_distill": 0.0}, "loss.scene_distill_form", "l1", {}),
+    (
+      {"loss.scene_distill": 0.0, "loss.gaze_distill": 0.0},
+      "loss.detach_teacher",
+      False,
+      {"loss.scene_distill": 0.0},
+    ),
+    ({"loss.verb_kl": 0.0}, "loss.verb_kl_listed", 0.5, {}),
+    ({"loss.verb_kl": 0.0}, "loss.verb_kl_prior", True, {}),
+    ({"loss.verb_kl_names": "trained"}, "loss.verb_kl_listed", 0.5, {}),
+    ({}, "teacher.jrg.temperature", 0.5, {"teacher.language_model": "any"}),
+    ({}, "teacher.process_index", 1, {"teacher.process_count": 2}),
+    ({"train.resident": "off"}, "train.resident_gib", 2.0, {}),
+    (
+      {
+        "model.teacher_branch": False,
+        **{f"loss.{x}": 0.0 for x in config_lib.LossConfig().teacher_terms},
+      },
+      "train.shuffled",
+      "rationales",
+      {},
+    ),
+  ],
+)
+def test_a_field_that_another_switches_off_is_refused(off, field, value, on):
+  with pytest.raises(InputError, match=f"{field}=.* does nothing with"):
+    _unpack(off | {field: value})
+  _unpack(on | {field: value})
+
+
 # A field of each kind of range -> values outside it, and on its border inside.
 RANGES = {
   "train.steps": ([-1, -(10**30), 2**31, 10**30], [0, 2**31 - 1]),
@@ -179,8 +214,10 @@ def test_numbers_out_of_range_are_refused_by_their_flag(field):
       _unpack({field: value})
     said = str(error.value)
     assert field in said and said.count("Remedy:") == 1, said
+  # Without one, jrg's fields do nothing.
+  model = {"teacher.language_model": "any"} if ".jrg." in field else {}
   for value in inside:
-    _unpack({field: value})
+    _unpack(model | {field: value})
 
 
 def test_every_number_of_the_configuration_states_its_range():

@@ -228,6 +228,13 @@ ONE = predictions()[0]
     ([ONE, ONE], "is there twice"),
     ([ONE | {"file_name": ["a"]}], "no 'file_name'"),
     ([ONE | {"file_name": "other.jpg"}], "not in the annotations"),
+    (
+      [ONE | {"file_name": f"images\\{ONE['file_name'][:-3]}png"}],
+      f"not in the annotations; {ONE['file_name']} is",
+    ),
+    (json.dumps(ONE) + "\n" + json.dumps(ONE), "JSON lines, or an object?"),
+    ("", "it is empty"),
+    ("[\0{\0", "is UTF-16 text"),
     ('[{"file_name": "\\ud83d.jpg"}]', "half a character"),
   ],
 )

@@ -135,6 +135,10 @@ def test_situations_know_nothing_of_it():
     ({"interactions.dropping": "image"}, "dropping"),
     ({"interactions.min_score": 1.5}, "min_score"),
     ({"interactions.detection_power": -1.0}, "detection_power"),
+    (
+      {"interactions.pair": 0.0, "interactions.focal_gamma": 2.0},
+      "focal_gamma=2.0 does nothing with interactions.pair=0",
+    ),
     ({"interactions.nms_threshold": 0.5}, "nothing with interactions.nms"),
     (
       {"interactions.split": "full", "interactions.dropping": "label"},

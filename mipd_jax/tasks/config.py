@@ -29,6 +29,9 @@ _TEACHER_BRANCH = (
   *("model.gaze", "model.mask_padding"),
 )
 
+# Of `teacher.jrg`: configs/synthetic.py gives them whether it is used or not.
+_ALWAYS_GIVEN = ("style", "max_new_tokens")
+
 
 def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
   """Yields the fields that do nothing in a run, and why, for messages.
@@ -41,9 +44,13 @@ def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
   if not config.model.teacher_branch:
     for name in _TEACHER_BRANCH:
       yield name, "model.teacher_branch=False"
+  yield from _idle_elsewhere(config)
   pairs = config.interactions
   if pairs is None:
     return
+  if not pairs.pair:
+    for name in ("focal_alpha", "focal_gamma"):
+      yield f"interactions.{name}", "interactions.pair=0"
   if not pairs.nms:
     yield "interactions.nms_threshold", "interactions.nms=False"
   if pairs.split == "full":
@@ -52,6 +59,39 @@ def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
     # Annotated boxes have the score 1.
     for name in ("min_score", "detection_power"):
       yield f"interactions.{name}", "annotated boxes (no detections)"
+
+
+def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
+  """The same for fields of any task that others switch off.
+
+  Not here are those that ablations give with what switches them off.
+  """
+  loss, teacher, train = config.loss, config.teacher, config.train
+  if not loss.scene_align:
+    for name in ("align_negative", "align_temperature"):
+      yield f"loss.{name}", "loss.scene_align=0"
+  if not loss.scene_distill:
+    yield "loss.scene_distill_form", "loss.scene_distill=0"
+    if not loss.gaze_distill:
+      why = "loss.scene_distill=0 and loss.gaze_distill=0"
+      yield "loss.detach_teacher", why
+  if not loss.verb_kl:
+    for name in ("verb_kl_listed", "verb_kl_prior"):
+      yield f"loss.{name}", "loss.verb_kl=0"
+  elif loss.verb_kl_names == "trained":
+    yield "loss.verb_kl_listed", "loss.verb_kl_names='trained'"
+  if not teacher.language_model:
+    for field in dataclasses.fields(teacher.jrg):
+      if field.name not in _ALWAYS_GIVEN:
+        yield f"teacher.jrg.{field.name}", "no teacher.language_model"
+  if not teacher.process_count:
+    yield "teacher.process_index", "teacher.process_count=0"
+  if train.resident == "off":
+    yield "train.resident_gib", "train.resident='off'"
+  if not config.model.teacher_branch and (
+    train.shuffled == "rationales" or not loss.verb_kl
+  ):
+    yield "train.shuffled", "model.teacher_branch=False"
 
 
 @dataclasses.dataclass(frozen=True)
