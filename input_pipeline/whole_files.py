@@ -39,8 +39,9 @@ def wrong_boxes(rows: Rows) -> Iterator[tuple[pathlib.Path, InputError]]:
     rows: the records of a split, each with its file.
 
   Yields:
-    (file, what its boxes are): most lie within 0..1 or leave their image, or
-    more than a tenth has its corners the wrong way round.
+    (file, what its boxes are): most are no four numbers, are empty, lie
+    within 0..1 or leave their image, or more than a tenth has its corners the
+    wrong way round or would be inside with x and y exchanged.
   """
   for path, kinds in _boxes(rows).items():
     if error := kinds.problem(path):
@@ -74,6 +75,8 @@ class _Kinds:
   """
 
   total: int = 0
+  unreadable: int = 0
+  empty: int = 0
   shares: int = 0
   flipped: int = 0
   sized: int = 0
@@ -84,12 +87,19 @@ class _Kinds:
   highest: float = 0.0
   first: dict[str, str] = dataclasses.field(default_factory=dict)
 
+  def add_unreadable(self, box: Any, where: str) -> None:
+    """Counts what is no four numbers."""
+    self.unreadable += 1
+    self.first.setdefault("unreadable", f"{box} of {where}")
+
   def add(
     self, box: list[float], where: str, size: tuple[int, int] | None
   ) -> None:
     self.total += 1
     self.highest = max(self.highest, *box)
     kinds = {"flipped": boxes.is_flipped(box)}
+    is_empty = box[2] == box[0] or box[3] == box[1]
+    kinds["empty"] = is_empty and not kinds["flipped"]
     if size not in _TINY:
       kinds["shares"] = min(box) >= -_SLACK and max(box) <= 1 + _SLACK
     if size is not None:
@@ -106,6 +116,18 @@ class _Kinds:
       self.first.setdefault(kind, f"{box} of {where}")
 
   def problem(self, path: pathlib.Path) -> InputError | None:
+    if self.unreadable > self.total:
+      return InputError(
+        f"{path}: {self.unreadable} of {self.unreadable + self.total} boxes "
+        f"are no four numbers, such as {self.first['unreadable']}",
+        "give a list of numbers, x1 y1 x2 y2 in pixels",
+      )
+    if 2 * self.empty > self.total:
+      return InputError(
+        f"{path}: {self.empty} of {self.total} boxes are empty, such as "
+        f"{self.first['empty']}",
+        "give x1 y1 x2 y2 in pixels, x1 < x2 and y1 < y2",
+      )
     if 2 * self.shares > self.total:
       return InputError(
         f"{path}: {self.shares} of {self.total} boxes lie within 0..1, such as "
@@ -148,16 +170,30 @@ def _boxes(rows: Rows) -> Mapping[pathlib.Path, _Kinds]:
   found: dict[pathlib.Path, _Kinds] = collections.defaultdict(_Kinds)
   for row in rows.values():
     given = row.entry.get("bb")
+    given = given if isinstance(given, dict) else {}
+    for role, box in given.items():
+      if _means_box(box) and not boxes.is_box(box):
+        where = f"image {row.place.image_path.name}, role {role!r}"
+        found[row.place.json_path].add_unreadable(box, where)
     given = {
       role: box
-      for role, box in (given.items() if isinstance(given, dict) else ())
-      if boxes.is_box(box) and not boxes.is_absent(box)
+      for role, box in given.items()
+      # All zeros mean none, and are told by record.
+      if boxes.is_box(box) and not boxes.is_absent(box) and any(box)
     }
     size = _size(row) if given else None
     for role, box in given.items():
       where = f"image {row.place.image_path.name}, role {role!r}"
       found[row.place.json_path].add(box, where, size)
   return found
+
+
+def _means_box(value: Any) -> bool:
+  """Whether a value is a list or an object with more in it than none."""
+  parts = value.values() if isinstance(value, dict) else value
+  if not isinstance(value, (list, dict)):
+    return False
+  return not all(part in (None, -1, "-1", "") for part in parts)
 
 
 def _size(row: Row) -> tuple[int, int] | None:

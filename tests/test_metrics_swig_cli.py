@@ -472,6 +472,17 @@ def test_boxes_of_resized_images_are_told(case, tmp_path, capsys):
   assert told in error
 
 
+def test_zeros_for_no_box_are_not_shares(tmp_path, capsys):
+  annotations, predictions = _plain_files(
+    {"v": _BOX, "w": _BOX}, {"v": _BOX, "w": [0, 0, 0, 0]}
+  )
+  annotations["v.jpg"]["bb"]["agent"] = [0, 0, 0, 0]
+  _, error = _run(tmp_path, predictions, annotations, capsys)
+  assert "0..1" not in error
+  assert "1 of 2 predicted boxes have no area" in error
+  assert "1 of 2 annotated boxes have no area" in error
+
+
 def test_exchanged_sides_are_told(tmp_path, capsys):
   annotations = _small()
   predictions = _predict(np.random.default_rng(0), annotations)

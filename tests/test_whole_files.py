@@ -126,6 +126,26 @@ SPOILT = {
     "train.json",
     "all fit their images as x y width height",
   ),
+  "texts": (
+    _boxes(lambda box, *_: [str(x) for x in box], "dev"),
+    "dev.json",
+    "28 of 28 boxes are no four numbers",
+  ),
+  "one for each annotator": (
+    _boxes(lambda box, *_: [box] * 3),
+    "train.json",
+    "28 of 28 boxes are no four numbers",
+  ),
+  "keys": (
+    _boxes(lambda box, *_: dict(zip("xywh", box, strict=True))),
+    "train.json",
+    "28 of 28 boxes are no four numbers",
+  ),
+  "points": (
+    _boxes(lambda box, *_: [*box[:2], *box[:2]], "test"),
+    "test.json",
+    "28 of 28 boxes are empty",
+  ),
   "rows first": (
     _boxes(lambda _, h, w: [h - 9, w - 9, h, w] if h != w else [0, 0, 9, 9]),
     "train.json",
@@ -216,6 +236,19 @@ def test_boxes_of_whole_images_are_in_no_quarter(folder, capsys):
     _boxes(lambda _, h, w: [0, 0, w, h], split)(folder)
   assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
   assert "every box has its centre" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("none", [[0, 0, 0, 0], [], [-1], ["-1"] * 4, -1, ""])
+def test_other_words_for_no_box_are_dropped_where_asked(folder, none):
+  """Each is a problem of its record, but the file is of no other kind."""
+  records = _records(folder)
+  for entry in records.values():
+    entry["bb"] = dict.fromkeys(entry["bb"], none)
+  _write(folder, records)
+  with pytest.raises(InputError, match=IMAGE):
+    swig.read_folder(folder)
+  found = swig.read_folder(folder, skip_broken=True).splits["train"]
+  assert all((record.boxes == -1).all() for record in found)
 
 
 @pytest.mark.parametrize(

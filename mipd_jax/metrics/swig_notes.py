@@ -102,6 +102,9 @@ def _forms(
   flat: swig_files.Flat, corners: np.ndarray, there: np.ndarray, what: str
 ) -> list[str]:
   """Whether all boxes are shares, or lie outside, or many do."""
+  there = there & corners.any(axis=1)  # All zeros mean none.
+  if not there.any():
+    return []
   count, found = int(there.sum()), corners[there]
   sizes = flat.sizes[there]
   # A box within one pixel can be meant where the image is not much more.
