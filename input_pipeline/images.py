@@ -11,12 +11,22 @@ from PIL import Image
 from input_pipeline.errors import InputError
 
 _ORIENTATION = 0x0112  # of EXIF
+# What undoes a turn that Pillow makes by itself, by the tag of a TIFF.
+_BACK = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_90,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_270,
+}
 
 
 def read_size(path: pathlib.Path) -> tuple[int, int]:
   """(height, width) in pixels from the header of an image file."""
   with _naming(str(path)), Image.open(path) as image:
-    return image.height, image.width
+    return _stored_size(image)
 
 
 def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
@@ -34,10 +44,10 @@ def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
     InputError: the image is broken, cut off, or of another size.
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
-    found = (image.height, image.width)
+    found, turn = _stored_size(image), _own_turn(image)
     image.draft(None, (1, 1))  # JPEG alone; others do nothing
     image.load()
-    turned = found != size and _is_turned(image)
+    turned = found != size and (turn != 1 or _is_turned(image))
   if size is not None and found != size:
     raise InputError(
       f"image {name} is {found[0]} x {found[1]} pixels (height x width), "
@@ -67,6 +77,20 @@ def _is_turned(image: Image.Image) -> bool:
     return False
 
 
+def _own_turn(image: Image.Image) -> int:
+  """The tag by which Pillow turns an image that is not loaded yet, or 1."""
+  if image.format != "TIFF" or not _is_turned(image):
+    return 1
+  return image.getexif()[_ORIENTATION]
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+  """(height, width) of the stored pixels of an image that is not loaded."""
+  if _own_turn(image) in (5, 6, 7, 8):
+    return image.width, image.height
+  return image.height, image.width
+
+
 def _exchanged(
   found: tuple[int, int], size: tuple[int, int], turned: bool
 ) -> str:
@@ -86,7 +110,10 @@ def decode(content: bytes, name: str) -> Image.Image:
     InputError: the image is broken or cut off.
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
+    turn = _own_turn(image)
     found = to_rgb(image)
+    if turn in _BACK:
+      return found.transpose(_BACK[turn])
     return found.copy() if found is image else found
 
 

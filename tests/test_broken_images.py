@@ -78,6 +78,24 @@ def test_all_kinds_of_greys_are_seen(stored, kind, seen):
   np.testing.assert_array_equal(np.asarray(image), np.stack([seen] * 3, -1))
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_orientation_tags_turn_nothing(tmp_path, kind, turn):
+  """Boxes are of the stored pixels; of TIFF, Pillow turns them by itself."""
+  stored = RAMP[:10]
+  exif = Image.Exif()
+  exif[0x0112] = turn
+  Image.fromarray(stored).save(tmp_path / "a", kind, exif=exif)
+  content = (tmp_path / "a").read_bytes()
+  image = images.decode(content, "a")
+  np.testing.assert_array_equal(np.asarray(image)[..., 0], stored)
+  images.check(content, "a", (10, 16))
+  assert images.read_size(tmp_path / "a") == (10, 16)
+  with pytest.raises(InputError, match="16 x 10") as error:
+    images.check(content, "a", (16, 10))
+  assert ("its orientation tag" in str(error.value)) == (turn > 1)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "WEBP", "BMP"])
 def test_damage_of_any_kind_is_one_error(kind):

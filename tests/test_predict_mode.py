@@ -320,9 +320,15 @@ def test_results_that_cannot_be_kept_are_told_first(folder, out, monkeypatch):
   monkeypatch.setattr(predict_stage.Predictor, "from_workdir", never)
   (folder.parent / "file").write_text("x")
   (folder.parent / "dangling").symlink_to("absent")
-  request = predict_stage.Request(str(folder), str(folder.parent / out))
-  with pytest.raises(InputError, match=f"--out=.*{out}"):
-    predict_stage.predict(predict_fixture.opened().config, request)
+  monkeypatch.setenv("HOME", str(folder.parent))
+  # No shell expands the ~ of --out=~/results.
+  for place in {
+    folder.parent / out,
+    pathlib.Path("~" if out[0] != "/" else "/", out),
+  }:
+    request = predict_stage.Request(str(folder), str(place))
+    with pytest.raises(InputError, match=f"--out=/.*{out}"):
+      predict_stage.predict(predict_fixture.opened().config, request)
 
 
 def test_wrong_requests_are_told_before_the_model_is_loaded(

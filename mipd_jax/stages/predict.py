@@ -66,6 +66,8 @@ def predict(config: Config, request: Request) -> None:
     raise InputError(
       "--mode=predict runs in one process", "leave --coordinator out"
     )
+  # No shell expands the ~ of --out=~/results.
+  request = dataclasses.replace(request, out=os.path.expanduser(request.out))
   files = find_images(request)
   words = Words()
   if request.vocabulary:
