@@ -67,7 +67,9 @@ def make(
     split: record_files.verbs(files, split, words) for split in layout.SPLITS
   }
   if method == split_draw.LIST:
-    lists = split_draw.from_lists(words, _listed(rare), _listed(unseen))
+    lists = split_draw.from_lists(
+      words, _listed(rare, "--rare"), _listed(unseen, "--unseen")
+    )
     groups = splits.of_lists(lists, words, method=method)
   elif method == layout.AUTHORS:
     groups = folder_groups.make(files, words)
@@ -95,8 +97,16 @@ def _number(value: str | int | None, name: str) -> int | None:
     ) from None
 
 
-def _listed(value: str | int | None) -> tuple[str, ...]:
-  return () if value is None else layout.read_lines(pathlib.Path(str(value)))
+def _listed(value: str | int | None, flag: str) -> tuple[str, ...]:
+  if value is None:
+    return ()
+  found = layout.read_lines(pathlib.Path(str(value)))
+  if not found:
+    raise InputError(
+      f"{value} lists no verb",
+      f"list one verb a line, or leave {flag} out for none",
+    )
+  return found
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -165,6 +165,11 @@ def test_the_authors_groups_are_not_to_be_chosen(tmp_path, capsys):
   [
     ({"method": "list", "unseen": "flying"}, ["flying", "no verbs"]),
     ({"method": "list", "unseen": "eating", "rare": "eating"}, ["both lists"]),
+    ({"method": "list", "unseen": "\n"}, ["no verb", "leave --unseen out"]),
+    (
+      {"method": "list", "unseen": "eating", "rare": ""},
+      ["no verb", "leave --rare out"],
+    ),
     ({"unseen": "many"}, ["--unseen=many", "no number"]),
     ({"unseen": 3, "rare": 3}, ["cannot draw 3 rare and 3 unseen"]),
     ({"unseen": -2}, ["cannot draw 1 rare and -2 unseen"]),
