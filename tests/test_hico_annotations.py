@@ -383,6 +383,33 @@ def test_check_doubts_a_file_without_a_box_at_the_edge(tmp_path, capsys):
   assert "labels given twice: 1198 of them" in said
 
 
+@pytest.mark.parametrize("form", ["qpic", "upt"])
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_check_doubts_boxes_of_a_smaller_image(tmp_path, capsys, form, share):
+  """Annotations of no kind leave the far sides of all images bare."""
+  directory = hico_fixture.write(tmp_path / "hico", form)
+  path = next((directory / "annotations").glob("*train*"))
+  content = json.loads(path.read_text())
+
+  def smaller(boxes):
+    return [[max(1, share * x) for x in box] for box in boxes]
+
+  for entry in content if form == "qpic" else content["annotation"]:
+    if form == "qpic":
+      for box in entry["annotations"]:
+        box["bbox"] = smaller([box["bbox"]])[0]
+      entry["hoi_annotation"] *= 60
+    else:
+      for key in ("boxes_h", "boxes_o"):
+        entry[key] = 60 * smaller(entry[key])
+      for key in ("hoi", "verb", "object"):
+        entry[key] *= 60
+  path.write_text(json.dumps(content))
+  assert check.main([str(directory)]) == 0
+  said = capsys.readouterr().out
+  assert ("reaches the last quarter" in said) == (share < 1), said
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data/hico_det")
 def test_real_test_annotations():
   found = annotations.read(SHARED / "test2015_annotations.json", WORDS)

@@ -31,6 +31,8 @@ _CHUNK = 64  # images a thread checks at a time
 _THREADS = 8  # they wait for the disk most of the time
 # So many boxes without a corner at 0 are a sign that they count from 1.
 _MANY_BOXES = 1000
+# Of so many boxes some reach so far into their images (shares of the sides).
+_SOME_BOXES, _REACHED = 100, 0.75
 
 
 def run(
@@ -65,6 +67,8 @@ def run(
   }
   _check_overlap(report, found)
   _add_zero_shot(report, found["train"], words)
+  for split in SPLITS:
+    _note_reach(report, split, found[split], read_images)
   records_seconds = time.monotonic() - start
   if read_images:
     for split in SPLITS:
@@ -122,6 +126,32 @@ def _check_split(
       "if the file counts pixels from 1, say --box-base=1",
     )
   return found
+
+
+def _note_reach(
+  report: Report, split: str, found: list[ImageLabels], read_images: bool
+) -> None:
+  """Boxes of a smaller image, or in hundredths, leave the far sides bare."""
+  reached, number = np.zeros(2), 0
+  for item in found:
+    boxes = annotations.corners([item])
+    size = item.size
+    # The images that come first will do, where the file does not say.
+    if size is None and read_images and number < _SOME_BOXES and len(boxes):
+      try:
+        size = images.read_size(item.place.image_path)
+      except (InputError, OSError):
+        continue  # told elsewhere
+    if size is not None and len(boxes):
+      number += len(boxes)
+      ends = (boxes[:, 2:].max(axis=0) + 1) / size[::-1]
+      reached = np.maximum(reached, ends)
+  if number >= _SOME_BOXES and reached.max() < _REACHED:
+    report.note(
+      "doubt about the boxes",
+      f"{split}: none of {number} boxes reaches the last quarter of its "
+      "image's width or height: are they pixels of these images?",
+    )
 
 
 def _note_labels(report: Report, item: ImageLabels) -> None:
