@@ -267,6 +267,25 @@ def test_unknown_id():
     blip2.load("no/such-blip2")
 
 
+@pytest.mark.parametrize(
+  ("fields", "told"),
+  [
+    ({"pad_token_id": None}, "pad_token_id is None, expected a token below 40"),
+    (
+      {"feed_forward_proj": "gated-silu"},
+      "feed_forward_proj is 'gated-silu', but dense_act_fn is",
+    ),
+    ({"is_gated_act": "yes"}, "is_gated_act is 'yes', expected true or false"),
+  ],
+)
+def test_fields_of_t5_that_make_no_model(copy, fields, told):
+  folder = copy(T5)
+  edit_config(folder, "text_config", **fields)
+  with pytest.raises(InputError, match=told) as caught:
+    blip2.load(folder)
+  assert str(folder) in str(caught.value)
+
+
 @pytest.mark.parametrize("dtype", [jnp.int8, "int32", bool, "nonsense", 7])
 def test_dtypes_that_are_not_floating(dtype):
   with pytest.raises(InputError, match="not a floating one"):

@@ -388,6 +388,15 @@ def test_pixels_that_the_folder_does_not_normalise(copy, model):
   assert model.mean == hf_config.MEAN
 
 
+def test_texts_are_padded_at_the_right(copy, model):
+  """Left is for generating; here it would move every token's position."""
+  _edit(copy / "tokenizer_config.json", padding_side="left")
+  ids, mask = clip.load(copy).tokenize(["a cat", "dog"])
+  wanted_ids, wanted_mask = model.tokenize(["a cat", "dog"])
+  np.testing.assert_array_equal(ids, wanted_ids)
+  np.testing.assert_array_equal(mask, wanted_mask)
+
+
 @pytest.mark.parametrize(
   ("values", "odd"),
   [

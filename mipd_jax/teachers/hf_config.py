@@ -112,8 +112,14 @@ def activation() -> Rule:
   )
 
 
-def token(words: int, *, several: bool = False) -> Rule:
-  """An id of a table of `words` rows, or null; or, if `several`, a list."""
+def token(words: int, *, several: bool = False, needed: bool = False) -> Rule:
+  """An id of a table of `words` rows.
+
+  Args:
+    words: rows of the table.
+    several: whether a list of ids fits, too.
+    needed: whether null does not fit.
+  """
 
   def one(value: Any) -> bool:
     return type(value) is int and 0 <= value < words
@@ -121,9 +127,10 @@ def token(words: int, *, several: bool = False) -> Rule:
   def fits(value: Any) -> bool:
     if several and isinstance(value, list | tuple):
       return bool(value) and all(map(one, value))
-    return value is None or one(value)
+    return one(value) or (value is None and not needed)
 
-  return Rule(f"a token below {words}, the model's vocab_size, or null", fits)
+  null = "" if needed else ", or null"
+  return Rule(f"a token below {words}, the model's vocab_size{null}", fits)
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:

@@ -178,7 +178,7 @@ class _SafeFile:
   def _asked(self, ask: Any, name: str) -> Any:
     try:
       return ask(name)
-    except Exception as error:  # types that numpy lacks, among others
+    except Exception as error:  # SafetensorError, OSError and others
       raise self._broken(f"{name}: {error}") from error
 
   def _broken(self, problem: Any) -> InputError:

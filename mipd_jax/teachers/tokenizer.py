@@ -53,6 +53,7 @@ class Tokenizer:
     encoded = self.inner(
       list(texts),
       padding="max_length",
+      padding_side="right",  # whatever generating with the model wants
       truncation=True,
       max_length=max_length,
       return_attention_mask=True,

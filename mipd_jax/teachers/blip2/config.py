@@ -103,6 +103,9 @@ def _check_numbers(config: Any, source: str) -> None:
   hf_config.check(qformer, tower | own, source, _PARTS[1])
   if text.model_type == T5:
     hf_fields.check_t5(text, source, _PARTS[2])
+    # What targets are filled up with.
+    row = hf_config.token(text.vocab_size, needed=True)
+    hf_config.check(text, {"pad_token_id": row}, source, _PARTS[2])
   else:
     hf_fields.check_opt(text, source, _PARTS[2])
   for part in (vision, qformer):
