@@ -108,13 +108,23 @@ LOSSES = (
     "jnp.maximum(high - low, 0)\n  intersection",
     "high - low\n  intersection",
   ),
-  ("weight: box", LOSS_CONFIG, "box: float = 5.0", "box: float = 4.0"),
-  ("weight: GIoU", LOSS_CONFIG, "giou: float = 5.0", "giou: float = 4.0"),
+  (
+    "weight: box",
+    LOSS_CONFIG,
+    "box: ranges.Weight = 5.0",
+    "box: ranges.Weight = 4.0",
+  ),
+  (
+    "weight: GIoU",
+    LOSS_CONFIG,
+    "giou: ranges.Weight = 5.0",
+    "giou: ranges.Weight = 4.0",
+  ),
   (
     "weight: confidence",
     LOSS_CONFIG,
-    "confidence: float = 5.0",
-    "confidence: float = 4.0",
+    "confidence: ranges.Weight = 5.0",
+    "confidence: ranges.Weight = 4.0",
   ),
   (
     "weight: distillation",
@@ -386,16 +396,21 @@ OPTIMIZER = (
   (
     "learning rate",
     CONFIG,
-    "learning_rate: float = 1e-4",
-    "learning_rate: float = 1.1e-4",
+    "learning_rate: ranges.Positive = 1e-4",
+    "learning_rate: ranges.Positive = 1.1e-4",
   ),
   (
     "weight decay",
     CONFIG,
-    "weight_decay: float = 1e-4",
-    "weight_decay: float = 1e-1",
+    "weight_decay: ranges.Weight = 1e-4",
+    "weight_decay: ranges.Weight = 1e-1",
   ),
-  ("clipping", CONFIG, "clip_norm: float = 0.1", "clip_norm: float = 1e-5"),
+  (
+    "clipping",
+    CONFIG,
+    "clip_norm: ranges.Positive = 0.1",
+    "clip_norm: ranges.Positive = 1e-5",
+  ),
 )
 MUTANTS = {
   "losses": LOSSES,
