@@ -34,7 +34,8 @@ from tests.pipeline_fixture import ROOT, pipeline  # noqa: F401
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # Modules whose flags an ArgumentParser reads.
 _PARSED = {
-  *("benchmarks.export", "benchmarks.figures", "benchmarks.hardening"),
+  *("benchmarks.checkpoints", "benchmarks.export", "benchmarks.figures"),
+  "benchmarks.hardening",
   *("benchmarks.hico_small_world", "benchmarks.input", "benchmarks.mutants"),
   *("benchmarks.parity", "benchmarks.step", "benchmarks.swig_sized"),
   *("benchmarks.teachers", "benchmarks.tpu_compile"),
