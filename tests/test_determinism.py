@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from input_pipeline import json_files
 from tests import pipeline_fixture
 from tests.pipeline_fixture import pipeline  # noqa: F401
 
@@ -39,6 +40,8 @@ def test_two_runs_agree_bit_for_bit(pipeline, tmp_path):  # noqa: F811
     json.loads((run.work / "results.json").read_text())
     for run in (other, pipeline)
   )
-  # Folders are part of the config, so its hash differs; nothing else may.
+  # Folders are part of the config, so its hash and the seal over all of it
+  # differ; nothing else may.
+  assert results.pop(json_files.SEAL) != wanted.pop(json_files.SEAL)
   assert results.pop("config_hash") != wanted.pop("config_hash")
   assert results == wanted
