@@ -212,18 +212,30 @@ def _create(path: paths.AnyPath, text: str) -> bool:
     return True
   temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
   try:
-    temporary.write_text(text)
-    os.link(temporary, path)
-  except FileExistsError:
-    return False
-  except OSError:  # a disk without links
+    temporary.write_text(text)  # a full disk is noticed here
     try:
-      with path.open("x") as file:
-        file.write(text)
+      os.link(temporary, path)
     except FileExistsError:
       return False
+    except OSError:  # a disk without links
+      return _create_plainly(path, text)
   finally:
     temporary.unlink(missing_ok=True)
+  return True
+
+
+def _create_plainly(path: paths.AnyPath, text: str) -> bool:
+  """Makes a file unless it is there; none is left that is half written."""
+  try:
+    with path.open("x") as file:
+      try:
+        file.write(text)
+        file.flush()
+      except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+  except FileExistsError:
+    return False
   return True
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -162,6 +163,33 @@ def test_a_lock_that_makes_no_sense(tmp_path, text, monkeypatch):
   ):
     pass
   assert f"delete {tmp_path / FIRST}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_full_disk_leaves_no_lock(tmp_path, links, monkeypatch):
+  """Half a lock would keep every later run out."""
+  if not links:
+
+    def refused(*_):
+      raise PermissionError
+
+    monkeypatch.setattr(lock.os, "link", refused)
+    # So that the plain way is reached, its first file is written whole.
+    monkeypatch.setattr(lock.pathlib.Path, "write_text", lambda *_: None)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+  try:
+    with (
+      pytest.raises(OSError, match="too large"),
+      lock.holding(tmp_path, "training"),
+    ):
+      pass
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert list(tmp_path.iterdir()) == []
+  monkeypatch.undo()
+  with lock.holding(tmp_path, "training"):
+    pass
 
 
 def test_without_links_and_turns(tmp_path, monkeypatch):
