@@ -31,12 +31,8 @@ def start(main: Callable[[], int | None]) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-  """Ends the process; unless all is well without waiting for any thread.
-
-  Threads of libraries that were in the middle of something (writing to a disk
-  that is full) would tell of it in tracebacks of their own.
-  """
-  if code or HEEDED.received is not None:
+  """Ends the process; after a signal without waiting for any thread."""
+  if HEEDED.received is not None:
     for stream in (sys.stdout, sys.stderr):
       with contextlib.suppress(OSError, ValueError):
         stream.flush()
