@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import struct
 import subprocess
 import sys
@@ -452,3 +453,17 @@ def test_the_loader_needs_jax_and_numpy_alone(exported, tmp_path):
     assert verb == expected.verb
     assert abs(float(share) - expected.verbs[0].probability) < 1e-4
   assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_damaged_program_is_named(exported, tmp_path):
+  broken = pathlib.Path(shutil.copytree(exported, tmp_path / "exported"))
+  program = broken / "baked.stablehlo"
+  program.write_bytes(program.read_bytes()[:-1000])
+  done = subprocess.run(
+    [sys.executable, "predict.py", "absent.jpg"],
+    cwd=broken,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2 and "Traceback" not in done.stderr
+  assert "baked.stablehlo is damaged" in done.stderr

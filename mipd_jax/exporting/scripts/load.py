@@ -30,7 +30,13 @@ def load(folder=HERE, form="baked"):
   # What jax.export reads with; one that is installed comes first.
   sys.path.append(str(folder / "flatbuffers.zip"))
   blob = (folder / f"{form}.stablehlo").read_bytes()
-  program = jax.jit(export.deserialize(bytearray(blob)).call)
+  try:
+    program = jax.jit(export.deserialize(bytearray(blob)).call)
+  except Exception as error:  # struct.error, IndexError, ...: what it meets
+    raise ValueError(
+      f"{folder / form}.stablehlo is damaged, or newer than this jax: {error}"
+      "; copy the folder again"
+    ) from None
   files = ["weights", "words"] if form == "passed" else ["weights"]
   arrays = [tensors(folder / f"{name}.safetensors") for name in files]
   arrays = jax.device_put(arrays)
