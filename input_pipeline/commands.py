@@ -80,12 +80,14 @@ def _without_closed_loops() -> Iterator[None]:
   """Drops what TensorStore's threads say of an event loop that has ended.
 
   A save that fails ends its loop while other files are being written; each
-  then comes back to a closed loop, which is no news to anybody.
+  then comes back to a closed loop, which is no news to anybody. Nor is a full
+  disk that a writer meets once more when it is closed.
   """
   before = sys.unraisablehook
 
   def hook(found: "sys.UnraisableHookArgs") -> None:
-    if str(found.exc_value) != "Event loop is closed":
+    told = found.exc_value is not None and errors.is_full(found.exc_value)
+    if not told and str(found.exc_value) != "Event loop is closed":
       before(found)
 
   sys.unraisablehook = hook
