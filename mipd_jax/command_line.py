@@ -13,7 +13,7 @@ from input_pipeline.signals import HEEDED
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 # Libraries that tell every file they touch, or which chips are not there.
-_CHATTY = ("asyncio", "orbax", "tensorflow", "xla_bridge")
+_CHATTY = ("asyncio", "/clu/", "orbax", "tensorflow", "xla_bridge")
 
 
 def start(main: Callable[[Sequence[str]], int]) -> NoReturn:
