@@ -79,7 +79,7 @@ def test_the_loader_reads_safetensors(exported, tmp_path):
   }
   save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "x"})
   load = export_fixture.scripts(exported).load.__globals__
-  found = load["tensors"](tmp_path / "x.safetensors")
+  found = load["tensors"]((tmp_path / "x.safetensors").read_bytes())
   assert set(found) == set(arrays)
   for name, array in arrays.items():
     assert found[name].dtype == array.dtype and found[name].shape == array.shape
@@ -234,7 +234,7 @@ def test_the_script_names_what_it_cannot_read(exported, tmp_path, capsys):
     assert second["image"] == str(good) and second["verb"]
     assert script.main([str(good)]) == 0
   assert script.main([]) == 2 and script.main(["--help"]) == 0
-  for content in ("{", "[]", "{}", '{"format": 2}'):
+  for content in ("{", "[]", "{}", '{"format": 2}', '{"format": 3}'):
     (tmp_path / "labels.json").write_text(content)
     with pytest.raises(ValueError, match=r"labels\.json"):
       script.Student(tmp_path)
@@ -455,7 +455,29 @@ def test_the_loader_needs_jax_and_numpy_alone(exported, tmp_path):
   assert len(done.stdout.splitlines()) == 2
 
 
-def test_a_damaged_program_is_named(exported, tmp_path):
+@pytest.mark.parametrize(
+  "name",
+  [
+    *("baked.stablehlo", "weights.safetensors", "words.safetensors"),
+    *("flatbuffers.zip", "labels.json", "passed.stablehlo", "passed.sha256"),
+  ],
+)
+def test_one_wrong_bit_is_named(exported, tmp_path, name):
+  broken = pathlib.Path(shutil.copytree(exported, tmp_path / "exported"))
+  data = bytearray((broken / name).read_bytes())
+  place = len(data) // 3
+  if name == "labels.json":
+    place = data.index(b"dog")
+  data[place] ^= 1
+  (broken / name).write_bytes(data)
+  scripts = export_fixture.scripts(broken)
+  form = "passed" if name.startswith(("words", "passed")) else "baked"
+  said = name.replace("sha256", "stablehlo")
+  with pytest.raises(ValueError, match=rf"{said} is .*damaged"):
+    scripts.Student(broken, form)
+
+
+def test_damage_is_one_line_and_exit_code_2(exported, tmp_path):
   broken = pathlib.Path(shutil.copytree(exported, tmp_path / "exported"))
   program = broken / "baked.stablehlo"
   program.write_bytes(program.read_bytes()[:-1000])
@@ -466,4 +488,23 @@ def test_a_damaged_program_is_named(exported, tmp_path):
     text=True,
   )
   assert done.returncode == 2 and "Traceback" not in done.stderr
-  assert "baked.stablehlo is damaged" in done.stderr
+  assert "baked.stablehlo is not the file" in done.stderr
+
+
+def test_words_of_a_second_export_go_with_the_first_program(exported, tmp_path):
+  """As docs/export.md says; the baked program then no longer fits."""
+  words = Words.of(nouns=["cat", "dog"])
+  settings = folder.Settings(top_k=4)
+  folder.write(predict_fixture.opened(), tmp_path / "other", words, settings)
+  mixed = pathlib.Path(shutil.copytree(exported, tmp_path / "mixed"))
+  for name in (folder.WORDS, folder.LABELS):
+    shutil.copy(tmp_path / "other" / name, mixed / name)
+  pixels = np.zeros(
+    (1, predict_fixture.SIDE, predict_fixture.SIDE, 3), np.uint8
+  )
+  student = export_fixture.student(mixed, "passed")
+  (found,) = student(pixels, [(9, 9)])
+  known = {noun["noun"] for role in found["roles"] for noun in role["nouns"]}
+  assert known <= {"", "cat", "dog"}
+  with pytest.raises(ValueError, match=r"baked\.stablehlo is not the file"):
+    export_fixture.student(mixed, "baked")

@@ -2,15 +2,18 @@
 
 OUT/baked.stablehlo        the program with the words inside (jax.export)
 OUT/passed.stablehlo       the program that takes words.safetensors
+OUT/passed.sha256          its digest
 OUT/weights.safetensors    parameters of image encoder and student
 OUT/words.safetensors      arrays of the words, for `passed`
-OUT/labels.json            the words by name; inputs and outputs explained
+OUT/labels.json            the words by name; inputs and outputs explained;
+                           digests of the other files and of itself
 OUT/load.py, predict.py    what runs it; flatbuffers.zip, which jax reads with
 OUT/README.md              the model card
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -23,7 +26,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from input_pipeline import atomic, geometry, paths
+from input_pipeline import atomic, geometry, json_files, paths
 from input_pipeline.errors import InputError
 from mipd_jax import sharding
 from mipd_jax.exporting import card, program
@@ -37,9 +40,10 @@ from mipd_jax.inference.workdir import Opened
 
 BAKED, PASSED = "baked", "passed"
 FORMS = (BAKED, PASSED)
+DIGEST = "passed.sha256"
 WEIGHTS, WORDS = "weights.safetensors", "words.safetensors"
 LABELS, CARD, READER = "labels.json", "README.md", "flatbuffers.zip"
-FORMAT = 1
+FORMAT = 2
 _SCRIPTS = pathlib.Path(__file__).parent / "scripts"
 
 
@@ -105,11 +109,20 @@ def write(
     _save(weights, folder / WEIGHTS)
     if PASSED in settings.forms:
       _save(arrays, folder / WORDS)
+    _pack_reader(folder / READER)
+    digests = {
+      path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+      for path in sorted(folder.iterdir())
+    }
+    name = f"{PASSED}.stablehlo"
+    if name in digests:  # in a file of its own: it takes other words as well
+      (folder / DIGEST).write_text(f"{digests.pop(name)}  {name}\n")
+    labels["files"] = digests
+    labels = json_files.sealed(labels)
     text = json.dumps(labels, indent=1, ensure_ascii=False)
     (folder / LABELS).write_text(text + "\n", encoding="utf-8")
     for script in ("load.py", "predict.py"):
       shutil.copyfile(_SCRIPTS / script, folder / script)
-    _pack_reader(folder / READER)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     text = card.card(opened, lexicon, settings, params, sizes)
     (folder / CARD).write_text(text, encoding="utf-8")

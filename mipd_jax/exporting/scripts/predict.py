@@ -11,9 +11,8 @@ import pathlib
 import sys
 
 import numpy as np
-from load import HERE, load
+from load import HERE, load, read_labels
 
-FORMAT = 1  # of labels.json
 NO_VERB = -1  # the best verb's frame is filled
 # Formats that Pillow decodes by itself; others start programs or are vectors.
 FORMATS = (
@@ -114,14 +113,8 @@ class Student:
 
   def __init__(self, folder=HERE, form=None):
     folder = pathlib.Path(folder)
-    path = folder / "labels.json"
-    try:
-      self.labels = json.loads(path.read_text("utf-8"))
-      if self.labels["format"] != FORMAT:
-        raise ValueError(f"format {self.labels['format']} is not {FORMAT}")
-      form = form or self.labels["forms"][0]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-      raise ValueError(f"{path} is damaged ({error!r}): export again") from None
+    self.labels = read_labels(folder)
+    form = form or self.labels["forms"][0]
     self.call = load(folder, form)
 
   def __call__(self, pixels, sizes, verbs=None):
