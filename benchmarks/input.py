@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import feature_cache, layout, order, ov_swig, stream
+from input_pipeline.dataset import Split
 from input_pipeline.errors import InputError
-from input_pipeline.image_split import ImageSplit
 
 _WARM = 2  # batches
 _LEAST = 64  # batches, however few images there are: epochs go on
@@ -68,7 +68,7 @@ def measure(
 
 
 def image_figures(
-  split: ImageSplit,
+  split: Split,
   sizes: tuple[int, ...],
   batch_size: int,
   seconds: float,

@@ -26,7 +26,7 @@ class Rows(Protocol):
 
 
 class ImageSplit:
-  """One split: annotations as columns, images by index.
+  """A `dataset.Split`: annotations as columns, images by index.
 
   It is a source for `stream`, with annotations only; `stream.image_batches`
   adds pixels. All methods may be called from several threads.

@@ -208,8 +208,8 @@ def _mend_lengths(builder: OvSwig) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class PreparedSwig:
-  """A dataset on disk, with its vocabulary and verb groups.
+class SwigDataset:
+  """A `dataset.Dataset` of situations: SWiG, or a folder in its layout.
 
   Attributes:
     builder: of the records.
@@ -235,7 +235,7 @@ class PreparedSwig:
     found = self.builder.info.metadata["broken"]
     return tuple(row["image"] for row in found)
 
-  def with_mirrored_views(self) -> "PreparedSwig":
+  def with_mirrored_views(self) -> "SwigDataset":
     """The same with every training image a second time, mirrored."""
     print_ = f"{self.fingerprint} and mirrored"
     return dataclasses.replace(self, fingerprint=print_, mirrored=True)
@@ -266,7 +266,7 @@ def prepare(
   seed: int = 0,
   withhold: bool = True,
   skip_broken: bool = False,
-) -> PreparedSwig:
+) -> SwigDataset:
   """Builds the dataset of a folder, or finds it built.
 
   Args:
@@ -277,7 +277,7 @@ def prepare(
     withhold: whether training images lose rationales that name an unseen
       verb, see `swig.read_folder`.
     skip_broken: whether images that are missing or cannot be decoded are
-      left out, named and counted (`PreparedSwig.broken`), and wrong boxes cut
+      left out, named and counted (`SwigDataset.broken`), and wrong boxes cut
       or dropped (the same, in `info.metadata`); False refuses both.
 
   Raises:
@@ -306,7 +306,7 @@ def prepare(
     builder = _builder(config, data_dir)
   words = vocabulary.load(folder)
   groups = splits.load_groups(folder, words, ())
-  found = PreparedSwig(builder, words, groups, swig.fingerprint(folder))
+  found = SwigDataset(builder, words, groups, swig.fingerprint(folder))
   prepared_files.check(builder, found.fingerprint)
   return found
 

@@ -11,7 +11,7 @@ from input_pipeline import check
 from input_pipeline.errors import InputError
 
 if TYPE_CHECKING:
-  from input_pipeline.ov_swig import PreparedSwig
+  from input_pipeline.ov_swig import SwigDataset
 
 
 _ONLY = {
@@ -21,7 +21,7 @@ _ONLY = {
 
 
 def main(
-  prepare: "Callable[..., PreparedSwig]", arguments: list[str] | None = None
+  prepare: "Callable[..., SwigDataset]", arguments: list[str] | None = None
 ) -> int:
   """Runs one task; the exit code, 1 for a folder with a problem.
 
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _tell(dataset: "PreparedSwig") -> None:
+def _tell(dataset: "SwigDataset") -> None:
   """Prints what a dataset holds and what was left out of it."""
   info = dataset.builder.info
   about = info.metadata

@@ -17,7 +17,7 @@ from input_pipeline import order, schema
 from input_pipeline.errors import InputError
 
 if TYPE_CHECKING:
-  from input_pipeline.image_split import ImageSplit
+  from input_pipeline.dataset import Split
 
 Batch = dict[str, np.ndarray]
 _AHEAD = 4  # batches read ahead of the consumer
@@ -105,7 +105,7 @@ class ImageBatch:
 
 
 def image_batches(
-  split: "ImageSplit",
+  split: "Split",
   *,
   sizes: Sequence[int],
   batch_size: int,

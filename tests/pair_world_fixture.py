@@ -7,7 +7,7 @@ import pytest
 
 from input_pipeline.hico_det import builder, splits
 from input_pipeline.hico_det.pair_columns import Selection
-from input_pipeline.hico_det.prepared import PreparedPairs, Settings
+from input_pipeline.hico_det.prepared import PairDataset, Settings
 from input_pipeline.small_world.pair_config import PairWorldConfig
 from input_pipeline.small_world.pair_folder import write_folder
 from mipd_jax import sharding
@@ -33,11 +33,11 @@ def settings(folder: pathlib.Path, **changes) -> Settings:
   return Settings(**values | changes)
 
 
-def pairs(folder: pathlib.Path, split: str = SPLIT, **changes) -> PreparedPairs:
+def pairs(folder: pathlib.Path, split: str = SPLIT, **changes) -> PairDataset:
   """The dataset of a drawn folder; nothing is made twice."""
   hico = builder.prepare(folder, folder.parent / "tfds")
   zero_shot = splits.load(split, hico.words, folder)
-  return PreparedPairs(hico, zero_shot, settings(folder, **changes))
+  return PairDataset(hico, zero_shot, settings(folder, **changes))
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def dataset(folder) -> PreparedPairs:
+def dataset(folder) -> PairDataset:
   return pairs(folder)
 
 

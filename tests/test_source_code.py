@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from input_pipeline import source_code
-from input_pipeline.ov_swig import PreparedSwig
+from input_pipeline.ov_swig import SwigDataset
 from mipd_jax.rationales import interactions, jrg
 from mipd_jax.rationales.source import TemplateRationales
 from mipd_jax.stages import made_from
@@ -26,7 +26,7 @@ def _clip() -> clip.Clip:
 def _entries(kind: str) -> tuple[str, ...]:
   """Of caches with a teacher of some kind."""
   teacher = image_teachers.ClipTeacher(fakes.FakeClip())
-  things = [PreparedSwig, _clip(), teacher, TemplateRationales()]
+  things = [SwigDataset, _clip(), teacher, TemplateRationales()]
   if kind == "blip2":
     teacher = image_teachers.Blip2Teacher.__new__(image_teachers.Blip2Teacher)
     nothing = dict.fromkeys(blip2.Blip2.__dataclass_fields__)
@@ -234,5 +234,5 @@ def test_the_note_of_a_finished_cache_covers_the_plan():
   """Nothing that the plan would refuse goes through without a look at it."""
   note = made_from._code()
   for kind in ("clip", "blip2", "jrg"):
-    data = source_code.reached(source_code.entries_of(PreparedSwig))
+    data = source_code.reached(source_code.entries_of(SwigDataset))
     assert {*_before(kind)} <= {*note, *data}

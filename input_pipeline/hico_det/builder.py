@@ -212,8 +212,8 @@ def _metadata(
 
 
 @dataclasses.dataclass(frozen=True)
-class PreparedHico:
-  """A dataset on disk.
+class HicoImages:
+  """HICO-DET on disk, as published: without a zero-shot split.
 
   Attributes:
     builder: of the records.
@@ -262,7 +262,7 @@ def prepare(
   *,
   form: str | None = None,
   skip_broken: bool = False,
-) -> PreparedHico:
+) -> HicoImages:
   """Builds the dataset of a folder, or finds it built.
 
   Args:
@@ -270,7 +270,7 @@ def prepare(
     data_dir: where prepared datasets live.
     form: which annotations, see `folder.find`.
     skip_broken: whether images and entries that cannot be used are left out,
-      named and counted (`PreparedHico.broken`); False refuses them.
+      named and counted (`HicoImages.broken`); False refuses them.
 
   Raises:
     InputError: anything wrong with the folder, a broken image, a full disk.
@@ -289,7 +289,7 @@ def prepare(
   with prepared_files.opening(where):
     builder = _builder(config, data_dir)
   words = vocabulary.load(layout.folder)
-  found = PreparedHico(builder, words, layout.folder, layout.fingerprint())
+  found = HicoImages(builder, words, layout.folder, layout.fingerprint())
   prepared_files.check(builder, found.fingerprint)
   return found
 

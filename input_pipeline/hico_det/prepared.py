@@ -18,7 +18,7 @@ from PIL import Image
 from input_pipeline import schema, vocabulary
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import detections, pair_columns, terms
-from input_pipeline.hico_det.builder import PreparedHico
+from input_pipeline.hico_det.builder import HicoImages
 from input_pipeline.hico_det.detections import Detections
 from input_pipeline.hico_det.image_split import HicoSplit
 from input_pipeline.hico_det.pair_columns import Selection
@@ -59,7 +59,7 @@ class Groups:
 
 
 class PairSplit:
-  """One split: pairs as columns, images by index.
+  """One split: pairs as columns, images by index; a `dataset.Split`.
 
   Args:
     split: records and images.
@@ -107,10 +107,10 @@ class PairSplit:
     del index
 
 
-class PreparedPairs:
+class PairDataset:
   """A dataset on disk with its zero-shot split and detections.
 
-  Has what teachers and stages read of `ov_swig.PreparedSwig`.
+  A `dataset.Dataset`, whose classes are the interactions.
 
   Args:
     hico: the dataset.
@@ -118,9 +118,7 @@ class PreparedPairs:
     settings: what else the splits depend on.
   """
 
-  def __init__(
-    self, hico: PreparedHico, zero_shot: ZeroShot, settings: Settings
-  ):
+  def __init__(self, hico: HicoImages, zero_shot: ZeroShot, settings: Settings):
     self._hico, self.zero_shot, self.settings = hico, zero_shot, settings
     self.split = functools.cache(self._read_split)
     self._hico_split = functools.cache(hico.split)

@@ -28,7 +28,7 @@ from mipd_jax.rationales.situation_frames import Frames, SituationFrames
 from mipd_jax.rationales.store import CODE, Store
 
 if TYPE_CHECKING:
-  from input_pipeline.image_split import ImageSplit
+  from input_pipeline.dataset import Split
 
 VERSION = f"jrg-1 {prompts.VERSION} {rules.VERSION} {templates.VERSION}"
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class JrgRationales:
       f"{_digest(dataclasses.asdict(self._config))} {_digest(self._given)}"
     )
 
-  def write(self, split: "ImageSplit", vocabulary: Vocabulary) -> list[Texts]:
+  def write(self, split: "Split", vocabulary: Vocabulary) -> list[Texts]:
     """The four texts of every image of the split, in its order."""
     texts = write_rationales(
       split,
@@ -70,7 +70,7 @@ class JrgRationales:
 
 
 def write_rationales(
-  split: "ImageSplit",
+  split: "Split",
   vocabulary: Vocabulary,
   model: Writer | None,
   out: str | os.PathLike,
@@ -153,7 +153,7 @@ class _Run:
 
   def __init__(
     self,
-    split: "ImageSplit",
+    split: "Split",
     vocabulary: Vocabulary,
     config: JrgConfig,
     given: Mapping[str, Texts],

@@ -13,7 +13,7 @@ from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import JrgConfig
 
 if TYPE_CHECKING:
-  from input_pipeline.image_split import ImageSplit
+  from input_pipeline.dataset import Split
 
 
 class Frames(Protocol):
@@ -41,7 +41,7 @@ class SituationFrames:
 
   def __init__(
     self,
-    split: "ImageSplit",
+    split: "Split",
     vocabulary: Vocabulary,
     config: JrgConfig,
     allowed_verbs: Iterable[int] | None = None,

@@ -16,7 +16,7 @@ from input_pipeline.errors import InputError
 from mipd_jax.rationales import templates
 
 if TYPE_CHECKING:
-  from input_pipeline.image_split import ImageSplit
+  from input_pipeline.dataset import Split
   from input_pipeline.vocabulary import Vocabulary
 
 _LOG = logging.getLogger(__name__)
@@ -28,11 +28,23 @@ Texts = list[tuple[str, ...]]
 
 
 class RationaleSource(Protocol):
-  """Writes the texts of a split; `version` is part of the cache's plan."""
+  """Writes rationales.
+
+  Attributes:
+    version: changes with the texts; part of the cache's plan.
+  """
 
   version: str
 
-  def write(self, split: "ImageSplit", vocabulary: "Vocabulary") -> Texts: ...
+  def write(self, split: "Split", vocabulary: "Vocabulary") -> Texts:
+    """The four texts of every image of a split, in its order.
+
+    Args:
+      split: of the task's own dataset, of which a source may read more than
+        `Split` has.
+      vocabulary: of that dataset.
+    """
+    ...
 
 
 class TemplateRationales:
@@ -45,7 +57,7 @@ class TemplateRationales:
       f"{templates.VERSION} seed={seed} definition_words={definition_words}"
     )
 
-  def write(self, split: "ImageSplit", vocabulary: "Vocabulary") -> Texts:
+  def write(self, split: "Split", vocabulary: "Vocabulary") -> Texts:
     columns = split.annotations()
     write = templates.RationaleWriter(
       vocabulary,

@@ -13,7 +13,8 @@ import filelock
 import jax
 from absl import logging
 
-from input_pipeline import buckets, feature_cache, ov_swig, paths
+from input_pipeline import buckets, feature_cache, paths
+from input_pipeline.dataset import Dataset
 from input_pipeline.errors import InputError
 from mipd_jax import tasks
 from mipd_jax.config import Config
@@ -21,7 +22,7 @@ from mipd_jax.config import Config
 _LOCK = ".preparing.lock"
 
 
-def make(config: Config) -> tuple[Config, ov_swig.PreparedSwig]:
+def make(config: Config) -> tuple[Config, Dataset]:
   """What the cache is made of, on this machine, made once.
 
   Processes that are no run together (teacher.process_count) wait for each
@@ -92,7 +93,7 @@ def check_sources(config: Config, *, encoders: bool) -> None:
     )
 
 
-def dataset(config: Config) -> ov_swig.PreparedSwig:
+def dataset(config: Config) -> Dataset:
   """The TFDS form of the folder, drawn first where it is a small world."""
   return tasks.of(config).dataset(config)
 

@@ -14,7 +14,8 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from input_pipeline import atomic, json_files, ov_swig, source_code
+from input_pipeline import atomic, json_files, source_code
+from input_pipeline.dataset import Dataset
 from input_pipeline.errors import InputError
 from mipd_jax.config import Config
 from mipd_jax.teachers import cache_plan
@@ -33,7 +34,7 @@ Facts = dict[str, object]
 
 def facts(
   config: Config,
-  dataset: ov_swig.PreparedSwig,
+  dataset: Dataset,
   encoders: Iterable[pathlib.Path],
 ) -> Facts:
   """All that a cache follows from.

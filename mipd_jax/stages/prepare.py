@@ -1,11 +1,12 @@
 """Stage 1: folder, dataset, frozen encoders, cache; each made when absent."""
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
-from input_pipeline import buckets, feature_cache, lock, ov_swig, paths
+from input_pipeline import buckets, feature_cache, lock, paths
+from input_pipeline.dataset import Dataset
 from input_pipeline.errors import InputError
 from mipd_jax import distributed, precision, sharding, tasks
 from mipd_jax.config import Config
@@ -40,7 +41,7 @@ def prepare(config: Config) -> Prepared | None:
   return tasks.of(config).prepared(dataset, cache) if cache else None
 
 
-def _made_inputs(config: Config) -> tuple[Config, ov_swig.PreparedSwig]:
+def _made_inputs(config: Config) -> tuple[Config, Dataset]:
   """What the cache is made of, unless another run makes that cache."""
   folder = config.teacher.cache
   if not paths.is_remote(folder):
@@ -56,7 +57,9 @@ def _bucket_alone(cache: str) -> contextlib.AbstractContextManager:
   return lock.holding(cache, "preparing this cache")
 
 
-def _upload(cache, here: Config, where: str) -> None:
+def _upload(
+  cache: feature_cache.Cache | None, here: Config, where: str
+) -> None:
   """Copies a cache into the bucket that it was asked for in."""
   if cache and here.teacher.cache != where:
     buckets.upload(where, last=feature_cache.MANIFEST)
@@ -119,7 +122,7 @@ def _opened(
 
 def _made(
   config: Config,
-  dataset: ov_swig.PreparedSwig,
+  dataset: Dataset,
   plan: "cache_plan.PrecomputeConfig",
   facts: made_from.Facts,
 ) -> feature_cache.Cache | None:
@@ -138,7 +141,7 @@ def _is_whole(folder: str) -> bool:
 
 def _make_cache(
   config: Config,
-  dataset: ov_swig.PreparedSwig,
+  dataset: Dataset,
   plan: "cache_plan.PrecomputeConfig",
 ) -> feature_cache.Cache | None:
   """Runs the frozen encoders over every split, unless that is done.
@@ -179,7 +182,7 @@ def _make_cache(
   )
 
 
-def _rationales(config: Config, dataset: Any) -> "RationaleSource":
+def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
   """Of the task, by the language model where one is given."""
   from mipd_jax.teachers import language_model
 

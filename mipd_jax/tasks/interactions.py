@@ -13,7 +13,7 @@ from input_pipeline import feature_cache, paths, stream
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import folder as hico_folder
 from input_pipeline.hico_det import pair_columns, splits
-from input_pipeline.hico_det.prepared import PreparedPairs, Settings
+from input_pipeline.hico_det.prepared import PairDataset, Settings
 from mipd_jax import precision
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
@@ -44,7 +44,7 @@ _DEV_SCORES = ("full", "seen", "rare", "non_rare")
 class PreparedInteractions(Prepared):
   """A dataset of pairs and its cache."""
 
-  dataset: PreparedPairs
+  dataset: PairDataset
 
   @functools.cached_property
   def train_images(self) -> np.ndarray:
@@ -82,7 +82,7 @@ class Interactions:
   def check_folder(self, folder: str) -> None:
     hico_folder.find(folder)
 
-  def dataset(self, config: Config) -> PreparedPairs:
+  def dataset(self, config: Config) -> PairDataset:
     from input_pipeline.hico_det import builder
 
     settings = config.interactions
@@ -110,10 +110,10 @@ class Interactions:
       test_detections=settings.test_detections,
     )
     zero_shot = splits.load(settings.split, hico.words, hico.folder)
-    return PreparedPairs(hico, zero_shot, chosen)
+    return PairDataset(hico, zero_shot, chosen)
 
   def rationales(
-    self, config: Config, dataset: PreparedPairs, writer: Any
+    self, config: Config, dataset: PairDataset, writer: Any
   ) -> RationaleSource:
     words = dataset.words
     if writer is None:
@@ -127,7 +127,7 @@ class Interactions:
     return JrgRationales(writer, out, config.teacher.jrg, frames=frames)
 
   def prepared(
-    self, dataset: PreparedPairs, cache: feature_cache.Cache
+    self, dataset: PairDataset, cache: feature_cache.Cache
   ) -> PreparedInteractions:
     return PreparedInteractions(dataset, cache)
 
@@ -272,6 +272,6 @@ class Interactions:
 
 
 @functools.lru_cache(maxsize=4)
-def _truth(dataset: PreparedPairs, split: str) -> Truth:
+def _truth(dataset: PairDataset, split: str) -> Truth:
   labels = [record.as_labels() for record in dataset.split(split).records]
   return hico_det_files.make_truth(labels, dataset.words)

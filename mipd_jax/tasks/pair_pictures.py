@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.hico_det.prepared import PairSplit, PreparedPairs
+from input_pipeline.hico_det.prepared import PairDataset, PairSplit
 from input_pipeline.hico_det.records import Record
 from mipd_jax.config import Config
 from mipd_jax.metrics import hico_det_files
@@ -23,7 +23,7 @@ _PAIRS = 3
 
 def write_sheet(
   config: Config,
-  dataset: PreparedPairs,
+  dataset: PairDataset,
   found: Sequence[Detections],
   path: pathlib.Path,
 ) -> None:
@@ -55,7 +55,7 @@ def write_sheet(
 
 
 def _choose(
-  dataset: PreparedPairs, split: PairSplit, config: Config
+  dataset: PairDataset, split: PairSplit, config: Config
 ) -> list[int]:
   """Images with labels, every other one with an unseen interaction."""
   order = np.random.default_rng(config.seed).permutation(len(split))
@@ -72,7 +72,7 @@ def _choose(
   return (mixed + rest)[: config.eval.sheet_examples]
 
 
-def _group(dataset: PreparedPairs, interaction: int) -> str:
+def _group(dataset: PairDataset, interaction: int) -> str:
   return schema.GROUPS[int(dataset.groups.groups[interaction])]
 
 
@@ -80,7 +80,7 @@ def _box(values: np.ndarray) -> tuple[float, float, float, float]:
   return tuple(float(x) for x in values)
 
 
-def _true(dataset: PreparedPairs, record: Record) -> list[ShownPair]:
+def _true(dataset: PairDataset, record: Record) -> list[ShownPair]:
   """One row a pair: all its interactions, of the rarest group."""
   rows = []
   for pair, (person, thing) in enumerate(record.pairs):
@@ -98,7 +98,7 @@ def _true(dataset: PreparedPairs, record: Record) -> list[ShownPair]:
 
 
 def _predicted(
-  dataset: PreparedPairs, found: Detections, right: np.ndarray
+  dataset: PairDataset, found: Detections, right: np.ndarray
 ) -> list[ShownPair]:
   """The best hypothesis of each pair of boxes, best pairs first."""
   _, first = np.unique(found.boxes, axis=0, return_index=True)

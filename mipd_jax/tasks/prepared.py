@@ -5,16 +5,25 @@ import functools
 
 import numpy as np
 
-from input_pipeline import feature_cache, ov_swig, schema
+from input_pipeline import feature_cache, schema
+from input_pipeline.dataset import Dataset
 from mipd_jax.losses import total as total_lib
 from mipd_jax.models.config import Sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A dataset and its cache; what both tasks have."""
+  """A dataset and its cache, as training and evaluation see them.
 
-  dataset: ov_swig.PreparedSwig
+  A task that reads more than this of its own dataset has a subclass, in which
+  `dataset` is of that kind.
+
+  Attributes:
+    dataset: images, annotations and words.
+    cache: what the frozen encoders made of it.
+  """
+
+  dataset: Dataset
   cache: feature_cache.Cache
 
   @property

@@ -39,7 +39,7 @@ class Situations:
         "https://github.com/allenai/swig",
       ) from error
 
-  def dataset(self, config: Config) -> ov_swig.PreparedSwig:
+  def dataset(self, config: Config) -> ov_swig.SwigDataset:
     settings = config.dataset
     folder = pathlib.Path(settings.folder)
     if settings.world is not None:
@@ -64,7 +64,7 @@ class Situations:
     return found.with_mirrored_views() if settings.mirrored else found
 
   def rationales(
-    self, config: Config, dataset: ov_swig.PreparedSwig, writer: Any
+    self, config: Config, dataset: ov_swig.SwigDataset, writer: Any
   ) -> RationaleSource:
     del dataset
     from mipd_jax.rationales.jrg import JrgRationales
@@ -75,7 +75,7 @@ class Situations:
     return JrgRationales(writer, out, config.teacher.jrg)
 
   def prepared(
-    self, dataset: ov_swig.PreparedSwig, cache: feature_cache.Cache
+    self, dataset: ov_swig.SwigDataset, cache: feature_cache.Cache
   ) -> Prepared:
     return Prepared(dataset, cache)
 

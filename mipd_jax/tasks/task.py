@@ -8,9 +8,11 @@ import flax.linen as nn
 import jax
 
 from input_pipeline import feature_cache, stream
+from input_pipeline.dataset import Dataset
 from mipd_jax.config import Config
 from mipd_jax.evaluation.evaluate import Predict
 from mipd_jax.feeding.feeds import Feed
+from mipd_jax.rationales.judging import Writer
 from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.training.step import Objective
@@ -45,20 +47,19 @@ class Task(Protocol):
     """Raises InputError, with the way to get it, if data are missing."""
     ...
 
-  def dataset(self, config: Config) -> Any:
+  def dataset(self, config: Config) -> Dataset:
     """The dataset of config.dataset.folder, drawn first if it is a small
-    world's; has what `Prepared` and teachers/precompute read of
-    `ov_swig.PreparedSwig`."""
+    world's."""
     ...
 
   def rationales(
-    self, config: Config, dataset: Any, writer: Any
+    self, config: Config, dataset: Dataset, writer: Writer | None
   ) -> RationaleSource:
     """Writes the rationales of `self.dataset(config)`; `writer` is a language
     model, or None."""
     ...
 
-  def prepared(self, dataset: Any, cache: feature_cache.Cache) -> Prepared:
+  def prepared(self, dataset: Dataset, cache: feature_cache.Cache) -> Prepared:
     """Both, with the banks that the model and the losses read."""
     ...
 

@@ -23,7 +23,7 @@ from mipd_jax.teachers import labels
 from mipd_jax.teachers.encoding import Encoder, feature_fields
 
 if TYPE_CHECKING:
-  from input_pipeline.ov_swig import PreparedSwig
+  from input_pipeline.dataset import Dataset
   from mipd_jax.rationales.source import RationaleSource
   from mipd_jax.teachers.image_teachers import ImageTeacher
 
@@ -82,7 +82,7 @@ def _known(what: str, given: Collection[str], known: Collection[str]) -> None:
 
 
 def make_plan(
-  dataset: "PreparedSwig",
+  dataset: "Dataset",
   student: Encoder,
   teacher: "ImageTeacher",
   text: Encoder,
@@ -140,7 +140,7 @@ def make_plan(
 
 
 def code(
-  dataset: "PreparedSwig",
+  dataset: "Dataset",
   student: Encoder,
   teacher: "ImageTeacher",
   text: Encoder,

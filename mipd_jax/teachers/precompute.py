@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from input_pipeline import feature_cache, schema, stream
+from input_pipeline.dataset import Dataset, Split
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   PARTS,
@@ -28,7 +28,6 @@ from input_pipeline.feature_cache import (
   CachePlan,
   CacheWriter,
 )
-from input_pipeline.image_split import ImageSplit
 from mipd_jax import distributed, sharding
 from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts
@@ -42,9 +41,6 @@ from mipd_jax.teachers.encoding import (
 )
 from mipd_jax.teachers.image_teachers import ImageTeacher
 from mipd_jax.teachers.shard_work import Work
-
-if TYPE_CHECKING:
-  from input_pipeline.ov_swig import PreparedSwig
 
 # Images whose rationales are checked for length, and the share to warn at.
 _SAMPLED, _MANY = 256, 0.1
@@ -66,7 +62,7 @@ class Process:
 
 
 def build_cache(
-  dataset: "PreparedSwig",
+  dataset: Dataset,
   student: Encoder,
   teacher: ImageTeacher,
   out: str | Path,
@@ -149,7 +145,7 @@ def _alone(out: str | Path, process: Process) -> Iterator[None]:
 class _Builder:
   """The steps of `build_cache`, with what they share."""
 
-  dataset: "PreparedSwig"
+  dataset: Dataset
   student: Encoder
   teacher: ImageTeacher
   text: Encoder
@@ -293,7 +289,7 @@ class _Builder:
 
   def _encode(
     self,
-    split: ImageSplit,
+    split: Split,
     works: list[Work],
     encoders: Encoders,
     texts: Texts | None,
@@ -326,7 +322,7 @@ def _path(split: str, name: str) -> str:
   return f"{split}/{name}"
 
 
-def _annotations(split: ImageSplit) -> dict[str, np.ndarray]:
+def _annotations(split: Split) -> dict[str, np.ndarray]:
   columns = split.annotations()
   arrays = {k: x for k, x in columns.items() if k != schema.EXAMPLE_MASK}
   return {feature_cache.NAMES: np.array(split.names), **arrays}
