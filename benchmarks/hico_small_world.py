@@ -24,7 +24,7 @@ from configs import hico_det
 from input_pipeline import atomic
 from mipd_jax import config as config_lib
 from mipd_jax.ablations import statistics
-from mipd_jax.metrics.hico_det import GROUPS
+from mipd_jax.metrics.hico_det_scores import NAMES
 from mipd_jax.report import tables
 from mipd_jax.stages import evaluate, prepare, train
 
@@ -86,7 +86,7 @@ def add(
   found: Found, row: str, scores: dict, world: int, seed: int
 ) -> dict[str, float]:
   """Notes a run's figures; groups without an interaction are left out."""
-  told = {name: scores[name] for name in GROUPS if scores[name] is not None}
+  told = {name: scores[name] for name in NAMES if scores[name] is not None}
   for name, value in told.items():
     by_run = found.setdefault(row, {}).setdefault(name, {})
     by_run[str(world), seed] = value
@@ -121,11 +121,11 @@ def markdown(content: dict) -> str:
   ]
   for split, rows in content["table"].items():
     lines += ["", f"Split {split}", ""]
-    heads = [*GROUPS, f"unseen, less {BASELINE}"]
+    heads = [*NAMES, f"unseen, less {BASELINE}"]
     lines.append("| model | " + " | ".join(heads) + " |")
     lines.append("|---|" + "---|" * len(heads))
     for row, scores in rows.items():
-      cells = [_cell(scores.get(name, {}).get("mean")) for name in GROUPS]
+      cells = [_cell(scores.get(name, {}).get("mean")) for name in NAMES]
       cells.append(_cell(scores.get("unseen", {}).get("gain")))
       lines.append(f"| {row} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"

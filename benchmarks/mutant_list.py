@@ -300,9 +300,9 @@ METRICS = (
   ("value: all annotators", SCORES, "jnp.any(noun", "jnp.all(noun"),
   (
     "grnd: noun ignored",
-    SCORES,
-    "grounded = right_noun & right_box",
-    "grounded = right_box",
+    SWIG_SCORES,
+    "judged.total(judged.noun & judged.box) / judged.divisor",
+    "judged.total(judged.box) / judged.divisor",
   ),
   (
     "grnd: absent box negated",
@@ -316,25 +316,25 @@ METRICS = (
     "present & (iou >= box_rule.IOU_THRESHOLD)",
     "(iou >= box_rule.IOU_THRESHOLD)",
   ),
-  ("top 5: four", SCORES, "rank < 5", "rank < 4"),
+  ("top 5: four", SWIG_SCORES, "TOP = 5", "TOP = 4"),
   ("ties: true verb first", SCORES, " & (index < verb)", " & (index < 0)"),
   (
     "all: unused slots count",
     SCORES,
-    "jnp.all(right | ~roles, axis=-1)",
-    "jnp.all(right, axis=-1)",
+    "roles=roles,",
+    "roles=mask.shape[-1],",
   ),
   (
     "share: of all slots",
     SCORES,
-    "jnp.sum(roles, axis=-1), 1\n    )",
-    "roles.shape[-1], 1\n    )",
+    "jnp.maximum(roles, 1)",
+    "mask.shape[-1]",
   ),
   (
     "top 1: verb ignored",
-    SCORES,
-    '"top1": verb["verb_top1"], "top5"',
-    '"top1": True, "top5"',
+    SWIG_SCORES,
+    '"top1": lambda judged: judged.rank < 1',
+    '"top1": lambda judged: True',
   ),
   (
     "sums: filler counts",
@@ -364,8 +364,8 @@ METRICS = (
   (
     "evaluator: macro by images",
     SWIG_SCORES,
-    "rates = self.sums[there] / self.counts[there, None]",
-    "rates = self.sums[there].sum(0, keepdims=True) / self.counts[there].sum()",
+    "rates = self.sums[there] / np.maximum(self.counts[there], 1)",
+    "rates = self.sums[there] * 0 + self.sums.sum(0) / self.counts.sum(0)",
   ),
   (
     "evaluator: union counts twice",

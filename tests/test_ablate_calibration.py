@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.metrics import calibration, scores
+from mipd_jax.metrics import calibration, swig_scores
 from mipd_jax.tasks.situations import Situations
 from tests import ablation_fakes as fakes
 
@@ -28,6 +28,11 @@ def test_a_bias_is_off_the_scores_of_trained_names(bias):
   assert 0 < wanted.sum() < COUNT
 
 
+def _totals(sums, counts):
+  """Of verb top-1 alone: [V, 1] and [V]."""
+  return swig_scores.VerbTotals(("verb_top1",), sums, counts[:, None], counts)
+
+
 def test_without_bias_it_is_the_normal_score():
   found = calibration.by_group(
     calibration.rivals(SCORES, VERB, TRAINED).right(0.0), VERB, GROUPS
@@ -35,8 +40,8 @@ def test_without_bias_it_is_the_normal_score():
   right = SCORES.argmax(axis=-1) == VERB
   sums = np.bincount(VERB, right, len(GROUPS))[:, None]
   counts = np.bincount(VERB, minlength=len(GROUPS)).astype(float)
-  totals = scores.VerbTotals(("verb_top1",), sums, counts)
-  wanted = scores.summarise(totals, GROUPS)
+  totals = _totals(sums, counts)
+  wanted = swig_scores.summarise(totals, GROUPS)
   for group in ("seen", "rare", "unseen"):
     np.testing.assert_allclose(found[group], wanted[group]["verb_top1"])
   np.testing.assert_allclose(found["harmonic_mean"], wanted["harmonic_mean"])
@@ -71,13 +76,15 @@ def test_the_best_bias_undoes_the_advantage_of_trained_names():
   curve = calibration.curve(found, VERB, TRAINED)
   bias, best = calibration.best_bias(curve)
   raw = curve["bias"].index(0.0)
-  before = scores.harmonic_mean(curve["trained"][raw], curve["untrained"][raw])
+  before = swig_scores.harmonic_mean(
+    curve["trained"][raw], curve["untrained"][raw]
+  )
   assert 0.3 < bias < 1.8
   assert best > before + 3
   # By hand at that bias.
   right = (SCORES - bias * TRAINED).argmax(axis=-1) == VERB
   known = TRAINED[VERB]
-  wanted = scores.harmonic_mean(
+  wanted = swig_scores.harmonic_mean(
     100 * right[known].mean(), 100 * right[~known].mean()
   )
   assert best == pytest.approx(wanted)
@@ -132,7 +139,7 @@ def test_results_of_the_normal_evaluation_have_it_too():
   verb = prepared.cache.split("test", ()).annotations[schema.VERB]
   verb_scores = RNG.normal(size=(len(verb), len(GROUPS)))
   counts = np.bincount(verb, minlength=len(GROUPS)).astype(float)
-  totals = scores.VerbTotals(("verb_top1",), counts[:, None] / 2, counts)
+  totals = _totals(counts[:, None] / 2, counts)
   found = types.SimpleNamespace(verb_scores=verb_scores, totals=totals)
   summary = Situations().summary(None, prepared, "test", found)
   assert summary["seen"]["verb_top1"] == 50

@@ -14,7 +14,7 @@ from mipd_jax import ablate
 from mipd_jax.ablations import collect, figures, plots, tables
 from mipd_jax.ablations.plan import Variant, World
 from mipd_jax.metrics import calibration
-from mipd_jax.metrics.scores import ALL_SCORES, VerbTotals
+from mipd_jax.metrics.swig_scores import NAMES, VerbTotals
 from tests import ablation_fakes as fakes
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -203,8 +203,9 @@ def test_every_column_is_a_figure_that_runs_have():
 
 def _totals(verb, verbs, rng):
   counts = np.bincount(verb, minlength=verbs).astype(float)
-  sums = rng.uniform(size=(verbs, len(ALL_SCORES))) * counts[:, None]
-  return VerbTotals(ALL_SCORES, sums, counts)
+  columns = np.repeat(counts[:, None], len(NAMES), axis=1)
+  sums = rng.uniform(size=columns.shape) * columns
+  return VerbTotals(NAMES, sums, columns, counts)
 
 
 def test_tables_of_nothing_are_refused(tmp_path):

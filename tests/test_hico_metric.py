@@ -17,6 +17,7 @@ from mipd_jax.metrics import (
   hico_det_files,
   hico_det_matching,
   hico_det_pool,
+  hico_det_scores,
 )
 from tests.hico_fixture import SHARED, WORDS, number
 
@@ -207,7 +208,7 @@ def test_invisible_pairs_are_not_asked_for(tmp_path):
 def test_no_predictions(tmp_path):
   true = [_image("a", (HUMAN, OBJECT, RIDE), (HUMAN, OBJECT, SIT))]
   found = _score(tmp_path, true, [], "UV")
-  assert all(found[group] == 0 for group in hico_det.GROUPS)
+  assert all(found[group] == 0 for group in hico_det_scores.NAMES)
   found = _score(tmp_path, true, [_predict("a", (HUMAN, OBJECT, SIT, 1))], "UV")
   by_class = found["by_interaction"]["default"]
   assert (by_class[SIT], by_class[RIDE], sum(by_class)) == (100, 0, 100)
@@ -372,7 +373,7 @@ def test_a_slow_implementation_gives_the_same(
   for part, of in ((found, expected[0]), (found["known_object"], expected[1])):
     means = of.mean(), of[WORDS.rare].mean(), of[~WORDS.rare].mean()
     means = (*means, of[~unseen].mean(), of[unseen].mean())
-    got = [part[group] for group in hico_det.GROUPS]
+    got = [part[group] for group in hico_det_scores.NAMES]
     np.testing.assert_allclose(got[:-1], means, rtol=0, atol=1e-10)
     seen, new = got[3], got[4]
     assert got[5] == pytest.approx(2 * seen * new / (seen + new))
@@ -388,9 +389,9 @@ def test_a_summary_that_breaks_the_identity_is_an_error(monkeypatch):
 
   split = splits.load("UV", WORDS)
   precisions = np.where(split.unseen, 0.2, 0.4)
-  hico_det.summary(precisions, WORDS, split)
+  hico_det_scores.summary(precisions, WORDS, split)
   with pytest.raises(AssertionError):
-    hico_det.summary(precisions, WORDS, Torn("x", split.unseen, ""))
+    hico_det_scores.summary(precisions, WORDS, Torn("x", split.unseen, ""))
 
 
 def _as_predictions(true):
@@ -422,7 +423,7 @@ def test_the_truth_itself_gets_all_of_it_on_the_real_test_set(capsys, tmp_path):
   assert hico_det.main(arguments) == 0
   found = json.loads(capsys.readouterr().out.splitlines()[-1])
   for part in (found, found["known_object"]):
-    assert all(part[group] == 100.0 for group in hico_det.GROUPS)
+    assert all(part[group] == 100.0 for group in hico_det_scores.NAMES)
   assert (found["images"], found["without_pairs"]) == (9658, 0)
   # So it is in every other split.
   rows = json.loads(out.read_text())
@@ -462,7 +463,7 @@ def test_the_command(tmp_path, capsys):
   assert last["detector"] == "oracle"
   assert last["full"] == pytest.approx(100 / 600)
   assert (last["unseen"], last["hm"]) == (None, None)
-  assert set(last["known_object"]) == set(hico_det.GROUPS)
+  assert set(last["known_object"]) == set(hico_det_scores.NAMES)
   assert "detector: oracle; split full" in said.out
   assert "1 of 2 annotated images have no entry" in said.err
   assert "1 images have no pair; detections there count as wrong" in said.err

@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline import leaks, ov_swig, schema, split_file, swig, vocabulary
 from input_pipeline.swig_record import RATIONALE_KEYS
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import swig_scores
 from mipd_jax.rationales import templates
 from mipd_jax.teachers import labels
 from tests import swig_fixture
@@ -160,13 +160,13 @@ def test_not_by_dev_selection(folder, tmp_path):
   }
 
   def summary(of_unseen):
-    numbers = dict.fromkeys(scores.MEAN_ACC, 0.25) | {"images": 5}
-    best = dict.fromkeys(scores.MEAN_ACC, of_unseen) | {"images": 5}
+    numbers = dict.fromkeys(swig_scores.MEAN_ACC, 0.25) | {"images": 5}
+    best = dict.fromkeys(swig_scores.MEAN_ACC, of_unseen) | {"images": 5}
     return {"seen": numbers, "rare": numbers, "unseen": best}
 
-  assert scores.selection_score(summary(0.0)) == scores.selection_score(
-    summary(1.0)
-  )
+  assert swig_scores.selection_score(
+    summary(0.0)
+  ) == swig_scores.selection_score(summary(1.0))
 
 
 def test_not_by_label_banks(folder):

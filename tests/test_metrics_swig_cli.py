@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline import boxes, schema
 from input_pipeline.errors import InputError
-from mipd_jax.metrics import scores, swig, swig_files
+from mipd_jax.metrics import scores, swig, swig_files, swig_scores
 from mipd_jax.models import outputs as out
 from tests import batches
 
@@ -143,8 +143,8 @@ def _assert_same(found, expected):
   assert found["images"] == expected["images"]
   assert found["variant"] == expected["variant"]
   for part, other in ((found, expected), (found["macro"], expected["macro"])):
-    assert set(swig.SCORES) <= part.keys()
-    for name in swig.SCORES:
+    assert set(swig_scores.NAMES) <= part.keys()
+    for name in swig_scores.NAMES:
       assert part[name] == pytest.approx(other[name], abs=1e-6), name
 
 
@@ -350,7 +350,7 @@ def test_groups(tmp_path, capsys):
       }
       wanted = _slow(predictions, some, variant)
       assert found[group]["images"] == len(some)
-      for name in swig.SCORES:
+      for name in swig_scores.NAMES:
         assert found[group][name] == pytest.approx(wanted[name], abs=1e-6)
         macro = found["macro"][group][name]
         assert macro == pytest.approx(wanted["macro"][name], abs=1e-6)
@@ -642,8 +642,9 @@ def test_agrees_with_the_scores_of_training():
   ours = scores.example_scores(outputs | {out.BOX: cut}, batch)
   ours = np.asarray(ours).mean(axis=0) * 100
   found = swig.score(swig_files.flatten(*files))
-  assert swig.SCORES == scores.ALL_SCORES
-  np.testing.assert_allclose([found[n] for n in swig.SCORES], ours, atol=1e-4)
+  np.testing.assert_allclose(
+    [found[n] for n in swig_scores.NAMES], ours, atol=1e-4
+  )
   assert found["grnd_gt"] > 5
 
 

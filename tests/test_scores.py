@@ -1,5 +1,7 @@
 """The SWiG scores against a slow implementation, and their sums."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from input_pipeline import schema
 from mipd_jax import sharding
 from mipd_jax.evaluation import evaluate
 from mipd_jax.losses import boxes as box_ops
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 from tests import batches
 
@@ -80,7 +82,7 @@ def test_scores_equal_a_loop():
   got = np.asarray(scores.example_scores(outputs, batch))
   for i in range(60):
     want = _slow_scores(outputs, batch, i)
-    for k, name in enumerate(scores.ALL_SCORES):
+    for k, name in enumerate(swig_scores.NAMES):
       np.testing.assert_allclose(got[i, k], want[name], rtol=1e-6, err_msg=name)
   assert 0 < got.mean() < 1
   assert (got.std(axis=0) > 0).all()  # no column is always right or wrong
@@ -90,17 +92,17 @@ def test_ties_are_broken_by_index():
   batch = batches.batch(2)
   batch[schema.VERB] = np.array([0, 3], np.int32)
   flat = jnp.zeros((2, batches.SIZES.num_verbs))
-  hits = scores.verb_hits(flat, batch)
-  np.testing.assert_array_equal(hits["verb_top1"], [True, False])
-  np.testing.assert_array_equal(hits["verb_top5"], [True, True])
+  np.testing.assert_array_equal(scores.ranks(flat, batch), [0, 3])
 
 
 def _totals(batch, outputs):
   keep = batch[schema.EXAMPLE_MASK]
   found = np.asarray(scores.example_scores(outputs, batch), np.float64)[keep]
-  return scores.VerbTotals.of(
-    scores.ALL_SCORES, found, batch[schema.VERB][keep], batches.SIZES.num_verbs
+  columns = swig_scores.ImageScores(
+    swig_scores.NAMES, found, np.ones(found.shape, bool)
   )
+  verb = batch[schema.VERB][keep]
+  return swig_scores.VerbTotals.of(columns, verb, batches.SIZES.num_verbs)
 
 
 def test_sums_merge_and_filler_counts_nothing():
@@ -126,7 +128,10 @@ def test_summary_groups_micro_macro_and_harmonic_mean():
   sums = np.array([[1.0, 2], [3, 3], [1, 1], [0, 0]])
   counts = np.array([2.0, 6, 4, 0])
   groups = np.array([0, 0, 2, 1])
-  found = scores.summarise(scores.VerbTotals(names, sums, counts), groups)
+  totals = swig_scores.VerbTotals(
+    names, sums, np.stack([counts, counts], axis=-1), counts
+  )
+  found = swig_scores.summarise(totals, groups)
   assert found["seen"] == {"images": 8, "verb_top1": 50.0, "verb_top5": 62.5}
   assert found["macro"]["seen"]["verb_top1"] == 50.0  # of 50 % and 50 %
   assert found["macro"]["seen"]["verb_top5"] == 75.0
@@ -142,14 +147,18 @@ def test_selection_never_looks_at_unseen():
   outputs = _outputs(batch, 2)
   totals = _totals(batch, outputs)
   groups = np.arange(batches.SIZES.num_verbs) % 3
-  score = scores.selection_score(scores.summarise(totals, groups))
+  score = swig_scores.selection_score(swig_scores.summarise(totals, groups))
   worse = totals.sums.copy()
   worse[groups == 2] = 0
-  blind = scores.VerbTotals(totals.names, worse, totals.counts)
-  assert scores.selection_score(scores.summarise(blind, groups)) == score
+  blind = dataclasses.replace(totals, sums=worse)
+  assert (
+    swig_scores.selection_score(swig_scores.summarise(blind, groups)) == score
+  )
   worse[groups == 1] = 0
-  seeing = scores.VerbTotals(totals.names, worse, totals.counts)
-  assert scores.selection_score(scores.summarise(seeing, groups)) < score
+  seeing = dataclasses.replace(totals, sums=worse)
+  assert (
+    swig_scores.selection_score(swig_scores.summarise(seeing, groups)) < score
+  )
 
 
 def test_boxes_are_cut_to_the_image_and_no_further():
@@ -210,7 +219,7 @@ def test_evaluation_equals_the_device_and_a_loop():
   np.testing.assert_array_equal(found.counts, on_device.counts)
   np.testing.assert_allclose(found.sums, on_device.sums, rtol=1e-6)
   rows = [_slow_scores(outputs, batch, i) for i in range(60)]
-  for k, name in enumerate(scores.ALL_SCORES):
+  for k, name in enumerate(swig_scores.NAMES):
     wanted = sum(float(row[name]) for row in rows)
     np.testing.assert_allclose(found.sums[:, k].sum(), wanted, rtol=1e-9)
 
@@ -224,7 +233,7 @@ def test_padding_is_never_a_predicted_noun():
   noun[..., -1] = 2
   outputs[out.NOUN_SCORES] = noun
   found = _evaluated(batch, outputs)
-  value = scores.ALL_SCORES.index("value_all_gt")
+  value = swig_scores.NAMES.index("value_all_gt")
   assert found.totals.sums[:, value].sum() == 5
   assert (found.frames.noun < batches.SIZES.num_nouns - 1).all()
   hits, _ = scores.role_hits(outputs, batch)
@@ -241,5 +250,5 @@ def test_evaluation_scores_the_cut_boxes():
   outputs[out.BOX] = np.full_like(batch[schema.BOXES], [0.5, 0.5, 1.0, 1.2])
   outputs[out.BOX_CONFIDENCE] = np.ones_like(outputs[out.BOX_CONFIDENCE])
   totals = _evaluated(batch, outputs).totals
-  found = dict(zip(scores.ALL_SCORES, totals.sums.sum(axis=0), strict=True))
+  found = dict(zip(swig_scores.NAMES, totals.sums.sum(axis=0), strict=True))
   assert found["grnd_gt"] == found["value_gt"] > 0

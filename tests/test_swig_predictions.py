@@ -219,7 +219,7 @@ def test_the_file_gives_the_runs_own_table(run, files, capsys):
   for part, own in ((scored, table), (scored["macro"], table["macro"])):
     for group in (*schema.GROUPS, "all"):
       assert part[group]["images"] == own[group]["images"] > 0
-      for name in swig.SCORES:
+      for name in swig_scores.NAMES:
         assert part[group][name] == pytest.approx(
           own[group][name], rel=1e-12, abs=1e-12
         ), (group, name)

@@ -26,7 +26,7 @@ from mipd_jax.config import (
   TrainConfig,
 )
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import swig_scores
 from mipd_jax.models.config import Dropout
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.train import student_predict
@@ -79,7 +79,7 @@ def run(settings: Config, source=None, mesh=None, dev_source=None):
     found = eval_lib.evaluate(
       step, state.params, keys, banks, mesh, batch_size=16
     )
-    return scores.summarise(
+    return swig_scores.summarise(
       found.totals, np.arange(batches.SIZES.num_verbs) % 3
     )
 

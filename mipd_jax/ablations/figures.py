@@ -23,12 +23,9 @@ from input_pipeline import schema
 from mipd_jax.ablations.holdout import HeldOut
 from mipd_jax.evaluation.evaluate import Evaluation
 from mipd_jax.losses import terms
-from mipd_jax.metrics import calibration, scores
+from mipd_jax.metrics import calibration, swig_scores
 
 Figures = dict[str, float | None]
-# Of the normal scores, those that a study looks at.
-_SCORES = ("verb_top1", "verb_top5", "value_top1", "grnd_top1")
-_SCORES += ("value_gt", "value_all_gt", "grnd_gt", "grnd_all_gt")
 UNLISTED_SHARE = 0.5
 HARMONIC = "harmonic_mean"
 
@@ -52,12 +49,12 @@ def of_report(
   Returns:
     "figures", and "curve": accuracy by bias, for plots only.
   """
-  summary = scores.summarise(found.totals, groups)
+  summary = swig_scores.summarise(found.totals, groups)
   result: Figures = {
-    f"raw/{group}/{name}": summary[group][name]
+    f"raw/{group}/{score.name}": summary[group][score.name]
     for group in (*schema.GROUPS, "all")
-    for name in _SCORES
-    if name in summary[group]
+    for score in swig_scores.SCORES
+    if score.studied and score.name in summary[group]
   }
   result[f"raw/{HARMONIC}"] = summary[HARMONIC]
   rivals = calibration.rivals(found.verb_scores, verb, trained)
@@ -78,7 +75,7 @@ def of_report(
 
 def of_oracle(accuracy: Mapping[str, float]) -> Figures:
   """Figures of expected verb accuracies, percent, by group."""
-  both = scores.harmonic_mean(accuracy["seen"], accuracy["unseen"])
+  both = swig_scores.harmonic_mean(accuracy["seen"], accuracy["unseen"])
   return _named("raw", dict(accuracy) | {HARMONIC: both})
 
 
@@ -113,7 +110,7 @@ def of_selection(
     "held_out/among_rare/verb_top1": _percent(rivals.trained_right[rare]),
     "held_out/calibrated_harmonic_mean": calibration.best_bias(curve)[1],
   }
-  figures[f"held_out/{HARMONIC}"] = scores.harmonic_mean(
+  figures[f"held_out/{HARMONIC}"] = swig_scores.harmonic_mean(
     figures["held_out/seen/verb_top1"], figures["held_out/unseen/verb_top1"]
   )
   return {"figures": figures, "curve": curve}

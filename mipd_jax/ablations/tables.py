@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mipd_jax.metrics import swig_scores
 from mipd_jax.report.tables import DASH
 
 # Header -> figure, of each table. Verb top-1 unless the header says more.
@@ -20,13 +21,20 @@ SCORES = {
   "unseen among untrained": "among/unseen/verb_top1",
   "unlisted": "unlisted/unseen/verb_top1",
 }
-ROLES = {
-  f"{group} {score.replace('_gt', '').replace('_', '-')}": (
-    f"raw/{group}/{score}"
-  )
-  for score in ("value_gt", "value_all_gt", "grnd_gt", "grnd_all_gt")
-  for group in ("seen", "unseen")
-}
+
+
+def _frames(*, headline: bool) -> dict[str, str]:
+  """Columns of frames of the true verb: all that are studied, or headlines."""
+  return {
+    f"{group} {score.label}": f"raw/{group}/{score.name}"
+    for score in swig_scores.SCORES
+    if score.frame and score.table == "gt" and score.studied
+    if score.headline or not headline
+    for group in ("seen", "unseen")
+  }
+
+
+ROLES = _frames(headline=False)
 DIFFERENCES = {
   "seen": "raw/seen/verb_top1",
   "rare": "raw/rare/verb_top1",
@@ -34,10 +42,7 @@ DIFFERENCES = {
   "HM": "raw/harmonic_mean",
   "HM, cal.": "calibrated/harmonic_mean",
   "unseen among untrained": "among/unseen/verb_top1",
-  "seen value": "raw/seen/value_gt",
-  "unseen value": "raw/unseen/value_gt",
-  "seen grnd": "raw/seen/grnd_gt",
-  "unseen grnd": "raw/unseen/grnd_gt",
+  **_frames(headline=True),
 }
 SELECTION = {
   "seen": "held_out/seen/verb_top1",

@@ -79,7 +79,7 @@ class Evaluation:
   of verbs alone.
   """
 
-  totals: scores.VerbTotals
+  totals: swig_scores.VerbTotals
   verb: np.ndarray  # int32 [n]
   probability: np.ndarray  # float32 [n]
   verb_scores: np.ndarray  # float32 [n, V]
@@ -181,16 +181,17 @@ def judge(rows: Mapping[str, np.ndarray]) -> Judged:
   )
 
 
-def columns(rows: Mapping[str, np.ndarray]) -> np.ndarray:
-  """Scores of each image in 0..1: [n, K], of verbs alone or of all."""
+def image_scores(rows: Mapping[str, np.ndarray]) -> swig_scores.ImageScores:
+  """Scores of each image, of verbs alone or of all."""
   rank = swig_scores.ranks(rows["verb_scores"], rows[TRUE_VERB])
   if _NOUN not in rows:
-    return swig_scores.verb_columns(rank)
+    return swig_scores.of_images(swig_scores.Judged(rank))
   judged = judge(rows)
   image, role = np.nonzero(rows[_TRUE + schema.ROLE_MASK])
-  return swig_scores.per_image(
+  found = swig_scores.judge_images(
     rank, image, judged.noun[image, role], judged.box[image, role]
   )
+  return swig_scores.of_images(found)
 
 
 def evaluate(
@@ -235,11 +236,9 @@ def evaluate(
     name: np.concatenate([part[name] for part in parts])[order_back]
     for name in parts[0]
   }
-  found = columns(rows)
-  names = scores.ALL_SCORES if _NOUN in rows else scores.VERB_SCORES
   verb, num_verbs = rows[TRUE_VERB], rows["verb_scores"].shape[-1]
   return Evaluation(
-    scores.VerbTotals.of(names, found, verb, num_verbs),
+    swig_scores.VerbTotals.of(image_scores(rows), verb, num_verbs),
     **{name: rows[name] for name in _ROWS},
     frames=frames_of(rows) if _NOUN in rows else None,
   )

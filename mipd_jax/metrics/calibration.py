@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from input_pipeline import schema
-from mipd_jax.metrics.scores import harmonic_mean
+from mipd_jax.metrics.swig_scores import harmonic_mean
 
 _STEPS = np.geomspace(0.01, 40.0, 60)
 # What curves are measured at, in units of verb scores, ascending.

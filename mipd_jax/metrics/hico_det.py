@@ -27,8 +27,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-import numpy as np
-
 from input_pipeline import atomic, commands
 from input_pipeline.errors import InputError
 from input_pipeline.hico_det import annotations, splits, vocabulary
@@ -37,8 +35,7 @@ from input_pipeline.hico_det.vocabulary import Vocabulary
 from mipd_jax.metrics import hico_det_files
 from mipd_jax.metrics.hico_det_matching import Detections, Truth
 from mipd_jax.metrics.hico_det_pool import Pool
-
-GROUPS = ("full", "rare", "non_rare", "seen", "unseen", "hm")
+from mipd_jax.metrics.hico_det_scores import NAMES, summary
 
 
 def score(
@@ -59,9 +56,10 @@ def score(
     skip_empty: whether detections in images without pairs are left out.
 
   Returns:
-    `GROUPS`, 'known_object' with the same, None where a group is empty;
-    'images', 'predicted_images', 'without_pairs': interactions that nothing
-    is annotated of, whose precision is 0; 'by_interaction': two lists.
+    `hico_det_scores.SCORES` by name, 'known_object' with the same, None where
+    a group is empty; 'images', 'predicted_images', 'without_pairs':
+    interactions that nothing is annotated of, whose precision is 0;
+    'by_interaction': two lists.
   """
   pool = Pool(truth)
   for item in found:
@@ -81,46 +79,15 @@ def score(
   }
 
 
-def summary(
-  precisions: np.ndarray, words: Vocabulary, split: ZeroShot
-) -> dict[str, float | None]:
-  """`GROUPS` in percent from precisions [I] in 0..1."""
-
-  def mean(rows: np.ndarray) -> float | None:
-    return float(100 * precisions[rows].mean()) if rows.any() else None
-
-  unseen, seen = mean(split.unseen), mean(split.seen)
-  found = {
-    "full": float(100 * precisions.mean()),
-    "rare": mean(words.rare),
-    "non_rare": mean(~words.rare),
-    "seen": seen,
-    "unseen": unseen,
-    "hm": harmonic_mean(unseen, seen),
-  }
-  number = split.unseen.sum()
-  parts = number * (unseen or 0) + (len(words) - number) * (seen or 0)
-  # A table that fails this has other classes than it says.
-  assert abs(found["full"] - parts / len(words)) < 1e-6, found
-  return found
-
-
-def harmonic_mean(unseen: float | None, seen: float | None) -> float | None:
-  """Of two means; None where there is but one, 0 where both are 0."""
-  if unseen is None or seen is None:
-    return None
-  return 2 * unseen * seen / (unseen + seen) if unseen + seen else 0.0
-
-
 def _print_table(found: dict[str, Any], out: TextIO) -> None:
   """The same figures for people; the JSON line follows."""
   print(f"{found['images']} images", file=out)
-  print(f"{'':14}" + "".join(f"{name:>10}" for name in GROUPS), file=out)
+  print(f"{'':14}" + "".join(f"{name:>10}" for name in NAMES), file=out)
   for name, part in (
     ("default", found),
     ("known object", found["known_object"]),
   ):
-    cells = ("" if part[g] is None else f"{part[g]:.2f}" for g in GROUPS)
+    cells = ("" if part[g] is None else f"{part[g]:.2f}" for g in NAMES)
     print(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells), file=out)
 
 

@@ -1,8 +1,8 @@
 """SWiG's scores as a jax program: those of a training step.
 
-A run is evaluated on the host, by `swig_scores`; `example_scores` is the same
-rule on the devices, where the reference counts its training accuracy, and
-tests hold the two together.
+A run is evaluated on the host, by `swig_scores`; `example_scores` has the same
+scores on the devices, where the reference counts its training accuracy. What a
+score is stands in `swig_scores.SCORES` alone; here is what it reads.
 """
 
 from collections.abc import Mapping
@@ -13,34 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from input_pipeline import boxes as box_rule
 from input_pipeline import schema
 from mipd_jax.losses import boxes as box_ops
-from mipd_jax.metrics.swig_scores import (
-  ALL_SCORES,
-  CONDITIONS,
-  MEAN_ACC,
-  VERB_SCORES,
-  VerbTotals,
-  dev_report,
-  harmonic_mean,
-  selection_score,
-  summarise,
-)
+from mipd_jax.metrics import swig_scores
 from mipd_jax.models import outputs as out
-
-__all__ = [
-  "ALL_SCORES",
-  "MEAN_ACC",
-  "VERB_SCORES",
-  "VerbTotals",
-  "cut_to_image",
-  "dev_report",
-  "example_scores",
-  "harmonic_mean",
-  "nouns",
-  "role_hits",
-  "selection_score",
-  "summarise",
-  "verb_hits",
-]
 
 
 def nouns(noun_scores: Float[Array, "*b r c"]) -> Int[Array, "*b r"]:
@@ -48,10 +22,10 @@ def nouns(noun_scores: Float[Array, "*b r c"]) -> Int[Array, "*b r"]:
   return jnp.argmax(noun_scores[..., :-1], axis=-1).astype(jnp.int32)
 
 
-def verb_hits(
+def ranks(
   verb_scores: Float[Array, "b v"], batch: Mapping[str, Array]
-) -> dict[str, Bool[Array, "b"]]:
-  """Whether the true verb is first, and among the first five.
+) -> Int[Array, "b"]:
+  """Place of the true verb, from 0.
 
   Ties count against the model only from lower indices, as `top_k` orders.
   """
@@ -60,8 +34,7 @@ def verb_hits(
   true = jnp.take_along_axis(scores, verb, axis=-1)
   index = jnp.arange(scores.shape[-1])
   ahead = (scores > true) | ((scores == true) & (index < verb))
-  rank = jnp.sum(ahead, axis=-1)
-  return {"verb_top1": rank < 1, "verb_top5": rank < 5}
+  return jnp.sum(ahead, axis=-1)
 
 
 def role_hits(
@@ -113,33 +86,20 @@ def cut_to_image(
 def example_scores(
   outputs: Mapping[str, Array], batch: Mapping[str, Array]
 ) -> Float[Array, "b k"]:
-  """One row an example, a column for each of ALL_SCORES, in 0..1."""
-  verb = verb_hits(outputs[out.VERB_SCORES], batch)
+  """One row an example, a column for each of `swig_scores.SCORES`, in 0..1.
+
+  Every score has a value for every example, whether that counts or not.
+  """
   right_noun, right_box = role_hits(outputs, batch)
-  roles = batch[schema.ROLE_MASK]
-  grounded = right_noun & right_box
-
-  def share(right):
-    return jnp.sum(right & roles, axis=-1) / jnp.maximum(
-      jnp.sum(roles, axis=-1), 1
-    )
-
-  def every(right):
-    return jnp.all(right | ~roles, axis=-1)
-
-  frame = {
-    "value": share(right_noun),
-    "value_all": every(right_noun),
-    "grnd": share(grounded),
-    "grnd_all": every(grounded),
-  }
-  # The frame is filled for the true verb; it counts where the verb counts.
-  counts = {"top1": verb["verb_top1"], "top5": verb["verb_top5"], "gt": True}
-  scores = verb | {
-    f"{name}_{condition}": value * counts[condition]
-    for condition in CONDITIONS
-    for name, value in frame.items()
-  }
-  return jnp.stack(
-    [scores[name].astype(jnp.float32) for name in ALL_SCORES], axis=-1
+  mask = batch[schema.ROLE_MASK]
+  roles = jnp.sum(mask, axis=-1)
+  judged = swig_scores.Judged(
+    rank=ranks(outputs[out.VERB_SCORES], batch),
+    roles=roles,
+    divisor=jnp.maximum(roles, 1),
+    noun=right_noun,
+    box=right_box,
+    total=lambda right: jnp.sum(right & mask, axis=-1),
   )
+  columns = [score.value(judged) for score in swig_scores.SCORES]
+  return jnp.stack([x.astype(jnp.float32) for x in columns], axis=-1)

@@ -46,7 +46,6 @@ from input_pipeline import boxes, commands, schema
 from input_pipeline.errors import InputError
 from mipd_jax.metrics import swig_files, swig_notes, swig_scores
 
-SCORES = swig_scores.ALL_SCORES
 COFORMER, ALLENAI = "coformer", "allenai"
 VARIANTS = {
   COFORMER: "boxes cut to the image, IoU >= 0.5, over images",
@@ -86,8 +85,8 @@ def score(
     found = totals.micro(verbs)
     if variant == ALLENAI and found["images"]:
       averaged = totals.macro(verbs)
-      verb = {name: found[name] for name in swig_scores.VERB_SCORES}
-      found = averaged | verb
+      verb = [score.name for score in swig_scores.SCORES if not score.frame]
+      found = averaged | {name: found[name] for name in verb}
     return found
 
   every = np.ones(len(flat.verbs), bool)
@@ -121,10 +120,12 @@ def _totals(flat: swig_files.Flat, variant: str) -> swig_scores.VerbTotals:
       of_image = np.bincount(flat.image, minlength=len(flat.verb))
       mean = np.bincount(flat.verb, of_image) / np.bincount(flat.verb)
       roles = mean[flat.verb]
-  columns = swig_scores.per_image(
+  judged = swig_scores.judge_images(
     flat.rank, flat.image, flat.right_noun, right_box, roles
   )
-  return swig_scores.VerbTotals.of(SCORES, columns, flat.verb, len(flat.verbs))
+  return swig_scores.VerbTotals.of(
+    swig_scores.of_images(judged), flat.verb, len(flat.verbs)
+  )
 
 
 def true_boxes(flat: swig_files.Flat) -> np.ndarray:
@@ -183,22 +184,19 @@ def _print_tables(found: dict, out) -> None:
   print(f"{found['images']} images", file=out)
   print(f"variant {variant}: {VARIANTS[variant]}; percent", file=out)
   print(f"{'':10}{'top1':>10}{'top5':>10}{'gt':>10}", file=out)
-  for name in ("verb", *swig_scores.FRAME_SCORES):
+  for name in dict.fromkeys(score.stem for score in swig_scores.SCORES):
     row = (found.get(f"{name}_{when}") for when in swig_scores.CONDITIONS)
     cells = ("" if x is None else f"{x:.2f}" for x in row)
     print(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells), file=out)
   if "all" not in found:
     return
   for when, title in _WHEN.items():
-    names = [f"{name}_{when}" for name in swig_scores.FRAME_SCORES]
-    if when == "top1":
-      names = [*swig_scores.VERB_SCORES, *names]
-    heads = [name.removesuffix(f"_{when}") for name in names]
-    heads = [h if h != "verb" else "verb_top1" for h in heads]
+    scores = [score for score in swig_scores.SCORES if score.table == when]
+    heads = [score.stem if score.frame else score.name for score in scores]
     print(f"\n{title}\n{'verbs':10}{'images':>10}", end="", file=out)
     print("".join(f"{head:>11}" for head in heads), file=out)
     for group in (*schema.GROUPS, "all"):
-      cells = (_cell(found[group].get(name)) for name in names)
+      cells = (_cell(found[group].get(score.name)) for score in scores)
       print(f"{group:10}{found[group]['images']:>10}", end="", file=out)
       print("".join(f"{cell:>11}" for cell in cells), file=out)
   mean = _cell(found["harmonic_mean"])

@@ -1,34 +1,177 @@
-"""SWiG's scores from what was right of each role: numpy alone.
+"""SWiG's scores: what they are, and their figures. Needs numpy alone.
+
+A score is one object (`Score`) in `SCORES`: its name, its column in tables,
+and the value of each image. Whatever lists scores goes through `SCORES`:
+results.json, tables, studies, the evaluator of files and the program on the
+devices (`metrics/scores.py`). So a new score is a new entry here. A score
+of frames is given once (`FRAME_SCORES`) and counted under three conditions.
 
 The evaluation of training and the evaluator of files both come to these
 functions, with the same arrays, so a table cannot depend on which of the two
 made it. Three steps: which roles are right (`predicted_boxes`, `right_nouns`,
-`input_pipeline.boxes`), the scores of each image (`per_image`), and the
-figures that are reported (`VerbTotals`, `summarise`).
+`input_pipeline.boxes`), the scores of each image (`judge_images`, `of_images`),
+and the figures that are reported (`VerbTotals`, `summarise`).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import boxes, schema
 
 TOP = 5
-FRAME_SCORES = ("value", "value_all", "grnd", "grnd_all")
-CONDITIONS = ("top1", "top5", "gt")
-VERB_SCORES = ("verb_top1", "verb_top5")
-ALL_SCORES = VERB_SCORES + tuple(
-  f"{score}_{condition}" for condition in CONDITIONS for score in FRAME_SCORES
+# A column of images, [n]; arrays of numpy or of jax.
+Column = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """What is right in n images: all that a score reads.
+
+  The arrays are numpy's on the host and jax's on the devices.
+
+  Attributes:
+    rank: int [n], place of the true verb among the predicted ones, from 0.
+    roles: int [n], how many roles the true verb's frame has.
+    divisor: [n], what the number of right roles is divided by, at least 1.
+    noun, box: bool, one a role, whether noun and grounding are right.
+    total: adds up something of the roles over each image, [n].
+  """
+
+  rank: Column
+  roles: Column = None
+  divisor: Column = None
+  noun: Any = None
+  box: Any = None
+  total: Callable[[Any], Column] | None = None
+
+
+Value = Callable[[Judged], Column]
+
+
+def _every_image(judged: Judged) -> Column:
+  return judged.rank >= 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """One figure, in percent: the mean of a value over images.
+
+  Attributes:
+    stem: what it is of; its name is STEM_CONDITION.
+    condition: of CONDITIONS: which verb has to be right for it to count.
+    label: at the head of its column.
+    table: of CONDITIONS: whose table the column stands in.
+    value: 0..1 or bool, [n], of each image.
+    counts: bool [n], which images the mean is over.
+    frame: whether it needs nouns and boxes. A predictor of verbs has none.
+    selects: whether it is one of the figures that choose a checkpoint, the
+      eight of the reference's `mean_acc`.
+    headline: whether it stands for the others where there is little room:
+      a curve of the dev split, a column of a study's differences.
+    studied: whether a study keeps it.
+  """
+
+  stem: str
+  condition: str
+  label: str
+  table: str
+  value: Value
+  counts: Value = _every_image
+  frame: bool = True
+  selects: bool = False
+  headline: bool = False
+  studied: bool = True
+
+  @property
+  def name(self) -> str:
+    """In results.json."""
+    return f"{self.stem}_{self.condition}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameScore:
+  """A score of the true verb's frame, before a condition.
+
+  Attributes:
+    stem, value, counts, selects: as of `Score`.
+    headline, studied: the conditions under which they hold.
+  """
+
+  stem: str
+  value: Value
+  counts: Value = _every_image
+  selects: bool = False
+  headline: tuple[str, ...] = ()
+  studied: tuple[str, ...] = ("top1", "gt")
+
+  def under(self, condition: str) -> Score:
+    """The same where the verb is right as `condition` has it, else 0."""
+    right = CONDITIONS[condition]
+    return Score(
+      stem=self.stem,
+      condition=condition,
+      label=self.stem.replace("_", "-"),
+      table=condition,
+      value=lambda judged: self.value(judged) * right(judged),
+      counts=self.counts,
+      selects=self.selects,
+      headline=condition in self.headline,
+      studied=condition in self.studied,
+    )
+
+
+# When a frame counts: its verb is first, among the first five, or given.
+CONDITIONS: Mapping[str, Value] = {
+  "top1": lambda judged: judged.rank < 1,
+  "top5": lambda judged: judged.rank < TOP,
+  "gt": lambda judged: True,
+}
+VERB_SCORES = tuple(
+  Score(
+    stem="verb",
+    condition=condition,
+    label=f"verb {condition.replace('top', 'top-')}",
+    table="top1",
+    value=CONDITIONS[condition],
+    frame=False,
+    selects=True,
+    headline=True,
+  )
+  for condition in ("top1", "top5")
 )
-# Of the dev scores, those that are worth a curve; all go into selection.
-_DEV_SCORES = ("verb_top1", "verb_top5", "value_gt", "grnd_gt")
-# The eight numbers of the reference's `mean_acc`.
-MEAN_ACC = VERB_SCORES + tuple(
-  f"{score}_{condition}"
-  for condition in CONDITIONS
-  for score in ("value", "value_all")
+FRAME_SCORES = (
+  FrameScore(
+    "value",
+    lambda judged: judged.total(judged.noun) / judged.divisor,
+    selects=True,
+    headline=("gt",),
+  ),
+  FrameScore(
+    "value_all",
+    lambda judged: judged.total(judged.noun) == judged.roles,
+    selects=True,
+    studied=("gt",),
+  ),
+  FrameScore(
+    "grnd",
+    lambda judged: judged.total(judged.noun & judged.box) / judged.divisor,
+    headline=("gt",),
+  ),
+  FrameScore(
+    "grnd_all",
+    lambda judged: judged.total(judged.noun & judged.box) == judged.roles,
+    studied=("gt",),
+  ),
 )
+SCORES = VERB_SCORES + tuple(
+  score.under(condition) for condition in CONDITIONS for score in FRAME_SCORES
+)
+NAMES = tuple(score.name for score in SCORES)
+# The eight figures of the reference's `mean_acc`.
+MEAN_ACC = tuple(score.name for score in SCORES if score.selects)
 
 
 def predicted_boxes(
@@ -83,94 +226,131 @@ def ranks(verb_scores: np.ndarray, verb: np.ndarray) -> np.ndarray:
   return ahead.sum(axis=-1)
 
 
-def verb_columns(rank: np.ndarray) -> np.ndarray:
-  """Columns of VERB_SCORES, 0 or 1: [n, 2]."""
-  rank = np.asarray(rank)
-  return np.stack([rank < 1, rank < TOP], axis=-1).astype(np.float64)
-
-
-def per_image(
+def judge_images(
   rank: np.ndarray,
   image: np.ndarray,
   right_noun: np.ndarray,
   right_box: np.ndarray,
   roles: np.ndarray | None = None,
-) -> np.ndarray:
-  """Columns of ALL_SCORES in 0..1: [n, K].
-
-  The frame is the true verb's; under a condition it counts where the verb
-  does.
+) -> Judged:
+  """What is right in n images, from what is right of s roles.
 
   Args:
     rank: [n], place of the true verb among the predicted ones, from 0.
     image: [s], which image each role belongs to.
-    right_noun, right_box: [s], what is right of each role.
+    right_noun, right_box: bool [s], what is right of each role.
     roles: [n], what the number of right roles is divided by; the number of
       the image's roles if None.
   """
   count = len(rank)
-
-  def hits(right):
-    return np.bincount(image, right, count)
-
   of_image = np.bincount(image, minlength=count)
-  value, grnd = hits(right_noun), hits(right_noun & right_box)
-  share = np.maximum(of_image if roles is None else roles, 1)
-  frame = np.stack(
-    [value / share, value == of_image, grnd / share, grnd == of_image], axis=-1
+  return Judged(
+    rank=rank,
+    roles=of_image,
+    divisor=np.maximum(of_image if roles is None else roles, 1),
+    noun=right_noun,
+    box=right_box,
+    total=lambda right: np.bincount(image, right, count),
   )
-  verb = verb_columns(rank)
-  conditions = (verb[:, :1], verb[:, 1:], 1)
-  return np.concatenate([verb, *(frame * c for c in conditions)], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScores:
+  """Some scores of n images.
+
+  Attributes:
+    names: of the scores.
+    values: float64 [n, K] in 0..1; 0 where an image does not count.
+    counts: bool [n, K], whether an image counts.
+  """
+
+  names: tuple[str, ...]
+  values: np.ndarray
+  counts: np.ndarray
+
+
+def of_images(found: Judged) -> ImageScores:
+  """The scores of each image: all, or those of verbs where that is all."""
+  scores = [
+    score for score in SCORES if not score.frame or found.noun is not None
+  ]
+  counts = np.stack([score.counts(found) for score in scores], axis=-1)
+  values = np.stack(
+    [np.asarray(score.value(found), np.float64) for score in scores], axis=-1
+  )
+  names = tuple(score.name for score in scores)
+  return ImageScores(names, np.where(counts, values, 0), counts)
 
 
 @dataclasses.dataclass(frozen=True)
 class VerbTotals:
-  """Sums [V, K] and counts [V] of some columns of scores."""
+  """Scores added up by true verb: each name with its sums and its counts.
+
+  Attributes:
+    names: of K scores.
+    sums: float64 [V, K] of values in 0..1.
+    counts: float64 [V, K], how many images each sum is of.
+    images: float64 [V], how many there are.
+  """
 
   names: tuple[str, ...]
   sums: np.ndarray
   counts: np.ndarray
+  images: np.ndarray
 
   @classmethod
   def of(
-    cls,
-    names: tuple[str, ...],
-    columns: np.ndarray,
-    verb: np.ndarray,
-    num_verbs: int,
+    cls, scores: ImageScores, verb: np.ndarray, num_verbs: int
   ) -> "VerbTotals":
-    """Adds up columns [n, K] of images by true verb [n], in float64."""
-    sums = np.stack(
-      [np.bincount(verb, column, num_verbs) for column in columns.T], axis=-1
+    """Adds up images by true verb [n], in float64."""
+
+    def by_verb(columns):
+      return np.stack(
+        [np.bincount(verb, column, num_verbs) for column in columns.T], axis=-1
+      )
+
+    images = np.bincount(verb, minlength=num_verbs).astype(np.float64)
+    return cls(
+      scores.names, by_verb(scores.values), by_verb(scores.counts), images
     )
-    counts = np.bincount(verb, minlength=num_verbs).astype(np.float64)
-    return cls(names, sums, counts)
 
   def __add__(self, other: "VerbTotals") -> "VerbTotals":
     assert self.names == other.names
     return VerbTotals(
-      self.names, self.sums + other.sums, self.counts + other.counts
+      self.names,
+      self.sums + other.sums,
+      self.counts + other.counts,
+      self.images + other.images,
     )
 
   def micro(self, verbs: np.ndarray) -> dict[str, float]:
     """Percent over the images of some verbs (bool [V]); none: no scores."""
-    images = float(self.counts[verbs].sum())
-    scores = {"images": int(images)}
-    if images:
-      values = 100 * self.sums[verbs].sum(axis=0) / images
-      scores |= dict(zip(self.names, map(float, values), strict=True))
-    return scores
+    counts = self.counts[verbs].sum(axis=0)
+    values = 100 * self.sums[verbs].sum(axis=0) / np.maximum(counts, 1)
+    return {"images": int(self.images[verbs].sum())} | self._named(
+      values, counts
+    )
 
   def macro(self, verbs: np.ndarray) -> dict[str, float]:
     """Percent averaged over those verbs that have images."""
-    there = verbs & (self.counts > 0)
-    scores = {"images": int(self.counts[there].sum())}
-    if there.any():
-      rates = self.sums[there] / self.counts[there, None]
-      values = 100 * rates.mean(axis=0)
-      scores |= dict(zip(self.names, map(float, values), strict=True))
-    return scores
+    there = verbs & (self.images > 0)
+    rates = self.sums[there] / np.maximum(self.counts[there], 1)
+    number = (self.counts[there] > 0).sum(axis=0)
+    values = 100 * (rates.sum(axis=0) / np.maximum(number, 1))
+    return {"images": int(self.images[verbs].sum())} | self._named(
+      values, number
+    )
+
+  def of_verb(self, verb: int) -> dict[str, float]:
+    """Percent over the images of one verb, without their number."""
+    counts = self.counts[verb]
+    values = self.sums[verb] * 100 / np.maximum(counts, 1)
+    return self._named(values, counts)
+
+  def _named(self, values: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """By name, [K], those that anything counts for."""
+    found = zip(self.names, values, counts, strict=True)
+    return {name: float(value) for name, value, count in found if count}
 
 
 def summarise(totals: VerbTotals, groups: np.ndarray) -> dict:
@@ -222,10 +402,11 @@ def dev_report(
   summary: Mapping[str, Mapping[str, float]],
 ) -> tuple[dict[str, float], float]:
   """Scores that are worth a curve, by name, and the selection score."""
+  headlines = [score.name for score in SCORES if score.headline]
   curves = {
-    f"dev/{group}/{name}": value
+    f"dev/{group}/{name}": summary[group][name]
     for group in schema.GROUPS
-    for name, value in summary[group].items()
-    if name in _DEV_SCORES
+    for name in headlines
+    if name in summary[group]
   }
   return curves, selection_score(summary)

@@ -9,7 +9,7 @@ from input_pipeline import schema
 from mipd_jax import presets
 from mipd_jax.losses import boxes as box_ops
 from mipd_jax.losses.total import total_loss
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 from mipd_jax.reference.network import OUTPUTS
 
@@ -22,11 +22,19 @@ LOSSES = (
   "loss_bbox_conf",
   "total",
 )
-_NAMES = {"value": "noun_acc", "grnd": "bbox_acc", "verb": "verb_acc"}
-# The metric names of the reference, by ours (`scores.ALL_SCORES`).
+# What the reference calls a score, by our stem; it has no others.
+_NAMES = {
+  "verb": "verb_acc",
+  "value": "noun_acc",
+  "value_all": "noun_acc_all",
+  "grnd": "bbox_acc",
+  "grnd_all": "bbox_acc_all",
+}
+# The metric names of the reference, by ours.
 METRICS: Mapping[str, str] = {
-  name: name.replace(kind := name.split("_")[0], _NAMES[kind])
-  for name in scores.ALL_SCORES
+  score.name: f"{_NAMES[score.stem]}_{score.condition}"
+  for score in swig_scores.SCORES
+  if score.stem in _NAMES
 }
 
 
@@ -137,7 +145,7 @@ def _metrics(outputs, batch, targets, original) -> dict[str, Array]:
   batch = batch | {schema.BOXES: true}
   outputs = outputs | {out.BOX: box_ops.to_centres(guess)}
   mean = 100 * jnp.mean(scores.example_scores(outputs, batch), axis=0)
-  ours = dict(zip(scores.ALL_SCORES, mean, strict=True))
+  ours = dict(zip(swig_scores.NAMES, mean, strict=True))
   result = {theirs: ours[name] for name, theirs in METRICS.items()}
-  chosen = jnp.stack([ours[name] for name in scores.MEAN_ACC])
+  chosen = jnp.stack([ours[name] for name in swig_scores.MEAN_ACC])
   return result | {"mean_acc": jnp.mean(chosen)}

@@ -1,23 +1,16 @@
 """Results of interactions as tables: results.md and the terminal.
 
-A results dict has `models`: {name: {"full", "rare", "non_rare", "seen",
-"unseen", "hm", "known_object": {the same}}} in percent, and `detector`,
-`zero_shot`: what found the boxes, and which interactions are unseen.
+A results dict has `models`: {name: scores, with "known_object": {the same}}},
+where scores are those of `metrics.hico_det_scores` by name, in percent; and
+`detector`, `zero_shot`: what found the boxes, and which interactions are
+unseen.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from mipd_jax.metrics.hico_det_scores import SCORES
 from mipd_jax.report.tables import Block, models_of, number
-
-COLUMNS = (
-  ("Full", "full"),
-  ("Rare", "rare"),
-  ("Non-rare", "non_rare"),
-  ("Seen", "seen"),
-  ("Unseen", "unseen"),
-  ("HM", "hm"),
-)
 
 
 def blocks(results: Mapping[str, Any]) -> list[Block]:
@@ -40,8 +33,8 @@ def _block(
   title: str, models: Mapping[str, Mapping[str, Any]], zero_shot: str
 ) -> Block:
   rows = tuple(
-    (name, zero_shot, *(number(scores.get(key)) for _, key in COLUMNS))
+    (name, zero_shot, *(number(scores.get(score.name)) for score in SCORES))
     for name, scores in models.items()
   )
-  header = ("model", "split", *(name for name, _ in COLUMNS))
+  header = ("model", "split", *(score.label for score in SCORES))
   return Block(title, header, rows)

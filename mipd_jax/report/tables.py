@@ -9,9 +9,9 @@ A results dict is plain data:
              "among": {"trained" | "untrained": verb top-1 among such names}}}
   per_verb  {verb: {"group", "train_images", "test_images", METRICS...}}
 
-METRICS holds `images` (a count), `verb_top1`, `verb_top5` and, for c in top1,
-top5 and gt, `value_c`, `value_all_c`, `grnd_c`, `grnd_all_c`, in percent. A
-number that is missing, null or not finite is printed as a dash.
+METRICS holds `images` (a count) and the scores of `metrics.swig_scores.SCORES`
+by name, in percent. A number that is missing, null or not finite is printed as
+a dash.
 """
 
 import dataclasses
@@ -26,12 +26,13 @@ import rich.table
 
 from input_pipeline import schema
 from input_pipeline.errors import InputError
+from mipd_jax.metrics import swig_scores
 from mipd_jax.report.markdown import cell
 
 WIDTH = 100  # columns that the widest table needs
 DASH = "\N{EN DASH}"
 ROW_GROUPS = (*schema.GROUPS, "all")
-VERB_COLUMNS = (("verb top-1", "verb_top1"), ("verb top-5", "verb_top5"))
+# Titles of the tables, by the condition that their columns stand under.
 CRITERIA = {
   "top1": "Verb and frame as predicted (top-1)",
   "top5": "True verb among the five best (top-5)",
@@ -177,22 +178,18 @@ def _scores(
   criterion: str,
 ) -> Block:
   """Rows = model x group; a row without numbers and images is left out."""
-  verb = criterion == "top1"  # the verb's scores stand in that table alone
-  columns = VERB_COLUMNS if verb else ()
-  columns += tuple(
-    (name.replace("_", "-"), f"{name}_{criterion}")
-    for name in ("value", "value_all", "grnd", "grnd_all")
-  )
+  scores = [s for s in swig_scores.SCORES if s.table == criterion]
+  verb = any(not score.frame for score in scores)
   rows = []
   for model, groups in models.items():
     for group in ROW_GROUPS:
       metrics = groups.get(group) or {}
-      cells = tuple(number(metrics.get(key)) for _, key in columns)
+      cells = tuple(number(metrics.get(score.name)) for score in scores)
       # "No images" is itself a result, told once, in the table with the verb.
       if any(cell != DASH for cell in cells) or (verb and "images" in metrics):
         count = number(metrics.get("images"), digits=0)
         rows.append((model, group, count, *cells))
-  header = ("model", "verbs", "images", *(name for name, _ in columns))
+  header = ("model", "verbs", "images", *(score.label for score in scores))
   return Block(title, header, tuple(rows))
 
 

@@ -21,7 +21,7 @@ from mipd_jax.evaluation import pairs as pair_eval
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.losses import pairs as pair_losses
 from mipd_jax.losses import total as total_lib
-from mipd_jax.metrics import hico_det, hico_det_files
+from mipd_jax.metrics import hico_det, hico_det_files, hico_det_scores
 from mipd_jax.metrics.hico_det_matching import Detections, Truth
 from mipd_jax.models.pair_mipd import PairMipd
 from mipd_jax.models.pair_student import VERB_OBJECT
@@ -36,9 +36,6 @@ from mipd_jax.tasks import pair_pictures, worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
 from mipd_jax.training.step import Objective
-
-# Of the scores those that are worth a curve; unseen ones are not in dev.
-_DEV_SCORES = ("full", "seen", "rare", "non_rare")
 
 
 class PreparedInteractions(Prepared):
@@ -217,12 +214,7 @@ class Interactions:
     )
 
   def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
-    curves = {
-      f"dev/{name}": summary[name]
-      for name in _DEV_SCORES
-      if summary[name] is not None
-    }
-    return curves, summary["seen"]
+    return hico_det_scores.dev_report(summary)
 
   def details(
     self,

@@ -14,7 +14,7 @@ from mipd_jax import precision
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.feeding.feeds import Feed
-from mipd_jax.metrics import calibration, scores
+from mipd_jax.metrics import calibration, swig_scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.rationales.source import RationaleSource, TemplateRationales
 from mipd_jax.report import files, plots, tables
@@ -147,10 +147,11 @@ class Situations:
     among = calibration.among_names(
       found.verb_scores, truth[schema.VERB], prepared.train_images > 0
     )
-    return scores.summarise(found.totals, prepared.groups) | {"among": among}
+    summary = swig_scores.summarise(found.totals, prepared.groups)
+    return summary | {"among": among}
 
   def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
-    return scores.dev_report(summary)
+    return swig_scores.dev_report(summary)
 
   def details(
     self, config: Config, prepared: Prepared, found: eval_lib.Evaluation
@@ -179,16 +180,14 @@ class Situations:
     return ("results", "plots", "pictures")
 
 
-def _per_verb(prepared: Prepared, totals: scores.VerbTotals) -> dict:
+def _per_verb(prepared: Prepared, totals: swig_scores.VerbTotals) -> dict:
   """Scores of each verb, with its group and its number of images."""
-  result = {}
-  for verb, name in enumerate(prepared.dataset.vocabulary.verbs):
-    count = totals.counts[verb]
-    values = totals.sums[verb] * 100 / count if count else []
-    result[name] = {
+  return {
+    name: {
       "group": schema.GROUPS[prepared.groups[verb]],
       "train_images": int(prepared.train_images[verb]),
-      "test_images": int(count),
-      **dict(zip(totals.names, map(float, values), strict=False)),
+      "test_images": int(totals.images[verb]),
+      **totals.of_verb(verb),
     }
-  return result
+    for verb, name in enumerate(prepared.dataset.vocabulary.verbs)
+  }

@@ -25,7 +25,7 @@ from input_pipeline.progress import Progress
 from mipd_jax import distributed
 from mipd_jax.config import Config
 from mipd_jax.feeding.feeds import Chunk
-from mipd_jax.metrics import scores
+from mipd_jax.metrics import swig_scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import check_finite
@@ -66,7 +66,7 @@ class TrainInputs:
   dev: Callable[[TrainState], Summary]
   identity: Mapping[str, Any]
   dev_report: Callable[[Summary], tuple[dict[str, float], float]] = (
-    scores.dev_report
+    swig_scores.dev_report
   )
   objective: Objective | None = None
 
