@@ -159,7 +159,7 @@ class _Sized:
   """Of `workdir.Opened` what a program is traced from."""
 
   model: Mipd
-  clip: clip_lib.Clip
+  encoder: clip_lib.Clip
   token_dtype: str = "bfloat16"
 
 
@@ -178,8 +178,9 @@ def true_size() -> dict[str, Any]:
       method=model.predict,
     )
   )["params"]
-  vision = {k: v for k, v in shapes.items() if k not in program.TEXT_SIDE}
-  leaves = weights.names({program.CLIP: vision, program.STUDENT: params})
+  leaves = weights.names(
+    {program.ENCODER: clip.image_params, program.STUDENT: params}
+  )
   dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
   start = time.perf_counter()
   found = program.exported(

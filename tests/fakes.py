@@ -22,7 +22,7 @@ from input_pipeline.vocabulary import Vocabulary
 
 
 class FakeClip:
-  """An encoder with the interface of `teachers.clip.Clip`.
+  """An `Encoder` of `teachers.interfaces`.
 
   Images: mean colours of the patches, times a random matrix. Texts: hashed
   words, times a random matrix; equal words give equal vectors.
@@ -40,6 +40,10 @@ class FakeClip:
       "project": rng.normal(size=(width, text_width)).astype(np.float32),
       "words": rng.normal(size=(1000, text_width)).astype(np.float32),
     }
+
+  @property
+  def image_params(self):
+    return self.params
 
   def image_tokens(self, params, pixels):
     size, grid = self.patch, self.image_size // self.patch

@@ -14,7 +14,7 @@ from mipd_jax import sharding
 from mipd_jax.rationales.interactions import InteractionRationales
 from mipd_jax.tasks.interactions import PreparedInteractions
 from mipd_jax.teachers import precompute
-from mipd_jax.teachers.image_teachers import ClipTeacher
+from mipd_jax.teachers.image_teachers import ZeroShotTeacher
 from tests import fakes
 
 WORLD = PairWorldConfig.tiny()
@@ -57,7 +57,9 @@ def prepared(dataset, tmp_path_factory) -> PreparedInteractions:
   cache = precompute.build_cache(
     dataset,
     fakes.FakeClip(image_size=32, width=8, text_width=6, seed=0),
-    ClipTeacher(fakes.FakeClip(image_size=32, width=10, text_width=7, seed=1)),
+    ZeroShotTeacher(
+      fakes.FakeClip(image_size=32, width=10, text_width=7, seed=1)
+    ),
     tmp_path_factory.mktemp("made") / "cache",
     precompute.PrecomputeConfig(
       batch_size=8, examples_per_shard=64, text_length=24

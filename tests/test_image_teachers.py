@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline.errors import InputError
 from mipd_jax import sharding
-from mipd_jax.teachers import image_teachers, tokenizer
+from mipd_jax.teachers import families, tokenizer
 from mipd_jax.teachers.image_teachers import Blip2Teacher
 from tests import blip2_fixture, fakes
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 def load(folder, **changes):
   asked = {"question": QUESTION, "verb_score": "sum"} | changes
-  return image_teachers.load(str(folder), "float32", **asked)
+  return families.load_teacher(str(folder), "float32", **asked)
 
 
 def see(teacher, pixels):

@@ -177,10 +177,10 @@ def _role_embeddings(opened, verb: int) -> np.ndarray:
   side = predict_fixture.SIDE
   pixels = np.stack([letterbox_image(image, side) for image in IMAGES])
   roles = np.tile(KNOWN.frame_array[verb], (len(IMAGES), 1))
-  params = opened.clip.params
+  params = opened.encoder.params
 
   def run(params, pixels):
-    tokens = opened.clip.image_tokens(params, pixels).astype("bfloat16")
+    tokens = opened.encoder.image_tokens(params, pixels).astype("bfloat16")
     batch = {
       schema.STUDENT_TOKENS: tokens,
       schema.VERB: np.full(len(IMAGES), verb),

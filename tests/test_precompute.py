@@ -24,7 +24,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import ShardWriter
 from mipd_jax import sharding
 from mipd_jax.teachers import precompute
-from mipd_jax.teachers.image_teachers import TEACHER_VERB_TEXT, ClipTeacher
+from mipd_jax.teachers.image_teachers import TEACHER_VERB_TEXT, ZeroShotTeacher
 from tests import fakes, swig_fixture
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -67,7 +67,7 @@ def build(
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
   small, large = clips or (student(), teacher())
   return precompute.build_cache(
-    *(dataset, small, ClipTeacher(large), out, config(**changes), mesh),
+    *(dataset, small, ZeroShotTeacher(large), out, config(**changes), mesh),
     only=only,
     process=process,
   )

@@ -36,7 +36,7 @@ class _Split:
   """What a cache has of some images: a `stream.Source`."""
 
   def __init__(self, opened, verbs):
-    view = jax.jit(encoding.student_view(opened.clip, opened.token_dtype))
+    view = jax.jit(encoding.student_view(opened.encoder, opened.token_dtype))
     pixels = np.stack(
       [
         letterbox_image(
@@ -46,7 +46,7 @@ class _Split:
       ]
     )
     found = view(
-      opened.clip.params, opened.banks["verb_text"], {"pixels": pixels}
+      opened.encoder.params, opened.banks["verb_text"], {"pixels": pixels}
     )
     tokens = {k: np.asarray(v) for k, v in found.items() if "tokens" in k}
     tokens.pop(encoding.error_name(schema.STUDENT_TOKENS), None)

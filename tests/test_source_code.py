@@ -25,7 +25,7 @@ def _clip() -> clip.Clip:
 @functools.cache
 def _entries(kind: str) -> tuple[str, ...]:
   """Of caches with a teacher of some kind."""
-  teacher = image_teachers.ClipTeacher(fakes.FakeClip())
+  teacher = image_teachers.ZeroShotTeacher(fakes.FakeClip())
   things = [SwigDataset, _clip(), teacher, TemplateRationales()]
   if kind == "blip2":
     teacher = image_teachers.Blip2Teacher.__new__(image_teachers.Blip2Teacher)

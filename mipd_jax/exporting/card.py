@@ -88,8 +88,8 @@ def card(
     f"| Architecture | MIPD student, preset {cell(config.preset)}, "
     f"{count / 1e6:.1f} M parameters with the image encoder |",
     f"| Image encoder | {cell(config.teacher.student_encoder)} "
-    f"(sha256 {opened.clip.revision[:12]}), "
-    f"{opened.clip.image_size} x {opened.clip.image_size} pixels |",
+    f"(sha256 {opened.encoder.revision[:12]}), "
+    f"{opened.encoder.image_size} x {opened.encoder.image_size} pixels |",
     f"| Text encoder of the words | {cell(opened.text_encoder)} |",
     f"| Teacher | {_teacher(opened)} |",
     f"| Data | {cell(config.dataset.folder)}{_drawn(opened)}, vocabulary "
@@ -97,7 +97,7 @@ def card(
     f"| Words | {len(lexicon.verbs)} verbs, {len(lexicon.nouns.names)} nouns, "
     f"{words}; nouns compared {_RULES[compare]} |",
     f"| Weights | stored as {settings.weights}; arithmetic in "
-    f"{np.dtype(opened.model.dtype).name}, encoder in {opened.clip_dtype} |",
+    f"{np.dtype(opened.model.dtype).name}, encoder in {opened.encoder_dtype} |",
     "",
     "## Use",
     "",

@@ -169,7 +169,7 @@ def _labels(
     "jax": jax.__version__,
     "forms": list(settings.forms),
     "weights": settings.weights,
-    "side": opened.clip.image_size,
+    "side": opened.encoder.image_size,
     "border_rgb": list(geometry.BORDER_RGB),
     "top_k": settings.top_k,
     "inputs": program.INPUTS,

@@ -22,9 +22,8 @@ from mipd_jax.inference.workdir import Opened
 from mipd_jax.teachers import encoding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-CLIP, STUDENT = "clip", "student"
-# Of CLIP's parameters those that see no image.
-TEXT_SIDE = ("text_model", "text_projection")
+# What the parameters' names begin with.
+ENCODER, STUDENT = "clip", "student"
 # What goes in beside weights (and words), in this order.
 INPUTS = {
   "pixels": "uint8 [b, side, side, 3]: RGB, letterboxed as predict.py does it",
@@ -45,12 +44,8 @@ OUTPUTS = {
 
 def parameters(opened: Opened) -> weights_lib.Arrays:
   """All that the program reads, by name, in the dtypes of the predictor."""
-  vision = {
-    name: value
-    for name, value in opened.clip.params.items()
-    if name not in TEXT_SIDE
-  }
-  return weights_lib.flat({CLIP: vision, STUDENT: opened.params})
+  image_side = opened.encoder.image_params
+  return weights_lib.flat({ENCODER: image_side, STUDENT: opened.params})
 
 
 def make(
@@ -78,7 +73,7 @@ def make(
 
   def program(weights, words, pixels, image_size, verb):
     params = weights_lib.restored(weights, dtypes)
-    tokens = _see(opened, params[CLIP], pixels)
+    tokens = _see(opened, params[ENCODER], pixels)
     banks = {name: words[name] for name in ("verb_text", "role_text")}
     banks["noun_text"] = words["noun_bank"]
     student = params[STUDENT]
@@ -132,7 +127,7 @@ def exported(
   found = export.symbolic_shape(", ".join(names), constraints=least)
   sizes = dict(zip(names, found, strict=True))
   b = sizes["b"]
-  side = opened.clip.image_size
+  side = opened.encoder.image_size
   rest = (
     jax.ShapeDtypeStruct((b, side, side, 3), np.uint8),
     jax.ShapeDtypeStruct((b, 2), np.int32),
@@ -170,7 +165,7 @@ def _see(opened: Opened, params: Any, pixels: Array) -> dict[str, Array]:
   bfloat16 and back as a round trip; this rounding they keep.
   """
   dtype = opened.token_dtype
-  tokens = opened.clip.image_tokens(params, pixels)
+  tokens = opened.encoder.image_tokens(params, pixels)
   if dtype != INT8:
     digits = jnp.finfo(dtype)
     tokens = jax.lax.reduce_precision(

@@ -44,7 +44,7 @@ class Predictor:
     self.vocabulary, self.config = opened.words, opened.config
     self.step = opened.step
     self.batch_size = batch_size + -batch_size % mesh.shape[sharding.DATA]
-    self._side = opened.clip.image_size
+    self._side = opened.encoder.image_size
     self._runner = Runner(opened, mesh, self.batch_size)
     texts = Texts(
       opened.load_text_encoder, opened.text_revision, mesh, opened.folder

@@ -20,7 +20,7 @@ from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.teachers import encoding
-from mipd_jax.teachers.clip import Clip
+from mipd_jax.teachers.interfaces import Encoder
 
 # How nouns are scored: by all that the student has, for the list of training
 # or for a part of it; or against texts alone, for lists with other words.
@@ -32,8 +32,8 @@ Params = Any
 Banks = Mapping[str, Array]
 
 
-def see(clip: Clip, dtype: str) -> Callable:
-  """(CLIP's params, uint8 pixels [B, s, s, 3]) -> tokens as a cache has them.
+def see(encoder: Encoder, dtype: str) -> Callable:
+  """(params, uint8 pixels [B, s, s, 3]) -> tokens as a cache has them.
 
   They are rounded as the cache of training rounded them (`dtype`), and are
   the same bits as long as this is a program of its own: within a larger one
@@ -41,7 +41,7 @@ def see(clip: Clip, dtype: str) -> Callable:
   """
 
   def program(params: Params, pixels: Array) -> dict[str, Array]:
-    tokens = clip.image_tokens(params, pixels)
+    tokens = encoder.image_tokens(params, pixels)
     found = encoding.stored(schema.STUDENT_TOKENS, tokens, dtype)
     found.pop(encoding.error_name(schema.STUDENT_TOKENS), None)
     return found

@@ -68,8 +68,8 @@ class Runner:
     self.batch_size = batch_size
     self._model, self._params = opened.model, opened.params
     self._mesh, self._whole = mesh, sharding.replicated(mesh)
-    self._clip_params = jax.device_put(opened.clip.params, self._whole)
-    self._see = jax.jit(programs.see(opened.clip, opened.token_dtype))
+    self._encoder_params = jax.device_put(opened.encoder.params, self._whole)
+    self._see = jax.jit(programs.see(opened.encoder, opened.token_dtype))
     self._made: dict[tuple, Callable] = {}
 
   def lists(self, lexicon: Lexicon) -> Lists:
@@ -91,7 +91,7 @@ class Runner:
     `every_frame` fills the frames of all verbs that are listed, too.
     """
     pixels = _padded([item.pixels for item in seen], self.batch_size)
-    tokens = self._see(self._clip_params, self._put(pixels=pixels)["pixels"])
+    tokens = self._see(self._encoder_params, self._put(pixels=pixels)["pixels"])
     verbs = self._verbs(tokens, lists, top_k)
     chosen = [
       int(verbs["verb"][row, 0]) if item.verb is None else item.verb

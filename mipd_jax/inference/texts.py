@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from input_pipeline import atomic, paths
 from input_pipeline.progress import Progress
 from mipd_jax.teachers import labels
-from mipd_jax.teachers.clip import Clip
+from mipd_jax.teachers.interfaces import TextEncoder
 
 FILE = "words.npz"
 _AT_ONCE = 1024  # words embedded between two lines of progress
@@ -28,13 +28,14 @@ class Texts:
 
   def __init__(
     self,
-    load: Callable[[], Clip],
+    load: Callable[[], TextEncoder],
     revision: str,
     mesh: Mesh,
     folder: paths.AnyPath,
   ):
     """`load` gives the text encoder; it is called when a word is new."""
-    self._load, self._clip = load, None
+    self._load: Callable[[], TextEncoder] = load
+    self._encoder: TextEncoder | None = None
     self._revision, self._mesh = revision, mesh
     self._path = folder / FILE
     self._rows: dict[str, np.ndarray] | None = None
@@ -59,8 +60,8 @@ class Texts:
     return np.stack([self._rows[key] for key in keys])
 
   def _embed(self, missing: dict[str, Sequence[str]]) -> None:
-    if self._clip is None:
-      self._clip = self._load()
+    if self._encoder is None:
+      self._encoder = self._load()
     names = list(missing)
     if len(names) <= _AT_ONCE:
       self._add(names, missing)
@@ -73,7 +74,7 @@ class Texts:
 
   def _add(self, keys: list[str], prompts: dict[str, Sequence[str]]) -> None:
     groups = [list(prompts[key]) for key in keys]
-    rows = labels.text_bank(self._clip, _filled(groups), self._mesh)
+    rows = labels.text_bank(self._encoder, _filled(groups), self._mesh)
     self._rows |= zip(keys, rows[: len(keys)], strict=True)
 
   def _key(self, prompts: Sequence[str]) -> str:

@@ -29,8 +29,8 @@ from mipd_jax import config as config_lib
 from mipd_jax import precision, sharding
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.mipd import Mipd
-from mipd_jax.teachers import clip as clip_lib
-from mipd_jax.teachers import labels
+from mipd_jax.teachers import families, labels
+from mipd_jax.teachers.interfaces import Encoder
 from mipd_jax.training import checkpoints
 from mipd_jax.training import state as state_lib
 
@@ -48,7 +48,7 @@ class Opened:
     words: the vocabulary of training.
     plan: of the cache of training.
     banks: its text banks.
-    clip: the student's image encoder.
+    encoder: what the student looks with.
     model, params: the student's, the latter on the mesh.
     step: of the checkpoint.
   """
@@ -58,7 +58,7 @@ class Opened:
   words: vocabulary.Vocabulary
   plan: CachePlan
   banks: dict[str, np.ndarray]
-  clip: clip_lib.Clip
+  encoder: Encoder
   model: Mipd
   params: Any
   step: int
@@ -70,31 +70,31 @@ class Opened:
 
   @property
   def text_encoder(self) -> str:
-    """The CLIP that embedded the labels."""
+    """Folder or id of the encoder that embedded the labels."""
     settings = self.config.teacher
     return settings.text_encoder or settings.student_encoder
 
   @property
   def text_revision(self) -> str:
-    """Of that CLIP's weights, and of the prompts."""
+    """Of that encoder's weights, and of the prompts."""
     name = self.plan_option("text_encoder").split(" ")[-1]
     return f"{name} {self.plan_option('labels')}"
 
-  def load_text_encoder(self) -> clip_lib.Clip:
+  def load_text_encoder(self) -> Encoder:
     """Loads it, at the precision of the cache.
 
     Raises:
       InputError: it is not there, or not the one that embedded the labels.
     """
     expected = self.plan_option("text_encoder").split(" ")[-1]
-    found = self.clip
+    found = self.encoder
     if self.text_encoder != self.config.teacher.student_encoder:
-      found = clip_lib.load(self.text_encoder, self.clip_dtype)
+      found = families.load_encoder(self.text_encoder, self.encoder_dtype)
     _check_revision(self.text_encoder, found.revision, expected)
     return found
 
   @property
-  def clip_dtype(self) -> str:
+  def encoder_dtype(self) -> str:
     return self.plan_option("student_dtype")
 
   def plan_option(self, name: str) -> str:
@@ -136,12 +136,14 @@ def open_workdir(
   _check_belong_together(place, config, run, plan, words)
   name = config.teacher.student_encoder
   dtype = dict(plan.options)["student_dtype"]
-  clip = clip_lib.load(name, dtype)
-  _check_revision(name, clip.revision, plan.student_revision)
+  encoder = families.load_encoder(name, dtype)
+  _check_revision(name, encoder.revision, plan.student_revision)
   sizes = Sizes(len(words.verbs), len(words.roles), len(words.nouns))
   model = Mipd(config.model, sizes, precision.compute_dtype(config.train.dtype))
   params, step = _params(place, model, plan, banks, mesh)
-  return Opened(*(place, config, words, plan, banks, clip, model, params, step))
+  return Opened(
+    *(place, config, words, plan, banks, encoder, model, params, step)
+  )
 
 
 def _config(place, given: config_lib.Config | None) -> config_lib.Config:

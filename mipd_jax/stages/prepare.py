@@ -149,16 +149,16 @@ def _make_cache(
   Returns:
     The cache, or None if teacher.only left something undone.
   """
-  from mipd_jax.teachers import clip, image_teachers, precompute
+  from mipd_jax.teachers import families, precompute
 
   settings = config.teacher
   dtype = precision.compute_dtype(settings.compute_dtype)
   names = (settings.student_encoder, inputs.text_encoder(config))
-  clips = {name: clip.load(name, dtype) for name in set(names)}
+  encoders = {name: families.load_encoder(name, dtype) for name in set(names)}
   mesh = sharding.make_mesh(
     model=config.mesh.model, devices=jax.local_devices()
   )
-  teacher = image_teachers.load(
+  teacher = families.load_teacher(
     settings.teacher_encoder,
     dtype,
     question=settings.question,
@@ -170,12 +170,12 @@ def _make_cache(
     process = precompute.Process(settings.process_index, settings.process_count)
   return precompute.build_cache(
     dataset,
-    clips[settings.student_encoder],
+    encoders[settings.student_encoder],
     teacher,
     settings.cache,
     config=plan,
     mesh=mesh,
-    text=clips[inputs.text_encoder(config)],
+    text=encoders[inputs.text_encoder(config)],
     rationales=_rationales(config, dataset),
     only=_listed(settings.only),
     process=process,

@@ -20,12 +20,12 @@ from input_pipeline.feature_cache import (
   SplitPlan,
 )
 from mipd_jax.teachers import labels
-from mipd_jax.teachers.encoding import Encoder, feature_fields
+from mipd_jax.teachers.encoding import feature_fields
+from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
 
 if TYPE_CHECKING:
   from input_pipeline.dataset import Dataset
   from mipd_jax.rationales.source import RationaleSource
-  from mipd_jax.teachers.image_teachers import ImageTeacher
 
 TRAIN = "train"
 # What a run may be asked to do besides parts of the cache.
@@ -84,7 +84,7 @@ def _known(what: str, given: Collection[str], known: Collection[str]) -> None:
 def make_plan(
   dataset: "Dataset",
   student: Encoder,
-  teacher: "ImageTeacher",
+  teacher: ImageTeacher,
   text: Encoder,
   rationales: "RationaleSource",
   config: PrecomputeConfig,
@@ -142,7 +142,7 @@ def make_plan(
 def code(
   dataset: "Dataset",
   student: Encoder,
-  teacher: "ImageTeacher",
+  teacher: ImageTeacher,
   text: Encoder,
   rationales: "RationaleSource",
   splits: Collection[str],

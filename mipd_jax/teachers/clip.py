@@ -24,7 +24,7 @@ Params = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
-  """A frozen CLIP. Methods that take `params` are pure and can be jitted.
+  """A frozen CLIP. An `interfaces.Encoder`; what takes `params` is pure.
 
   Letters: B images, N tokens (class token first, then the grid row by row),
   S vision width, n texts, L tokens, X width of the joint space.
@@ -78,6 +78,12 @@ class Clip:
   def logit_scale(self) -> float:
     """Factor on cosine similarities, about 100 for openai's models."""
     return float(np.exp(np.asarray(self.params["logit_scale"], np.float32)))
+
+  @property
+  def image_params(self) -> Params:
+    """Of `params` all but the text tower."""
+    text = ("text_model", "text_projection")
+    return {name: x for name, x in self.params.items() if name not in text}
 
   def tokenize(
     self, texts: Sequence[str], max_length: int | None = None

@@ -1,7 +1,7 @@
 """The frozen encoders as compiled functions of a batch of pixels or texts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,32 +22,12 @@ from input_pipeline.feature_cache import (
 from input_pipeline.feature_cache.int8 import INT8, LEVELS, scale_name
 from mipd_jax import sharding
 from mipd_jax.teachers import hf_weights
-from mipd_jax.teachers.labels import TextEncoder
-
-if TYPE_CHECKING:
-  from mipd_jax.teachers.image_teachers import ImageTeacher
+from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
 
 # The verbs in the student encoder's own text space.
 CLIP_VERB_TEXT = "clip_verb_text"
 _ERROR = "_error"
 Features = dict[str, jax.Array]
-
-
-class Encoder(TextEncoder, Protocol):
-  """What a cache needs of `teachers.clip.Clip`; see there for the shapes."""
-
-  name: str
-  revision: str
-  image_size: int
-  logit_scale: float
-
-  def image_features(
-    self, params: dict, pixels: jax.Array
-  ) -> tuple[jax.Array, jax.Array]: ...
-
-  def text_tokens(
-    self, params: dict, ids: jax.Array, mask: jax.Array
-  ) -> jax.Array: ...
 
 
 class Encoders:
@@ -60,7 +40,7 @@ class Encoders:
   def __init__(
     self,
     student: Encoder,
-    teacher: "ImageTeacher",
+    teacher: ImageTeacher,
     text: Encoder,
     verbs: Sequence[str],
     bank: Mapping[str, np.ndarray],
@@ -260,7 +240,7 @@ def stored(name: str, tokens: jax.Array, dtype: str) -> Features:
 
 def feature_fields(
   student: Encoder,
-  teacher: "ImageTeacher",
+  teacher: ImageTeacher,
   text: Encoder,
   num_verbs: int,
   text_length: int,

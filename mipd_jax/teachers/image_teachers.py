@@ -1,12 +1,10 @@
-"""Teachers: whose image tokens and verb logits are distilled.
+"""The teachers there are: any dual encoder, and BLIP-2.
 
-A teacher looks at a batch of letterboxed pixels once (`see`); what the cache
-keeps of it are its tokens, a class token and then a square grid, and its
-logits over the verbs (`scorer`). Add another teacher here.
+See `interfaces.ImageTeacher` for what they do, `families` for another one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,9 +13,10 @@ from jax.sharding import Mesh
 from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import Vocabulary
 from mipd_jax import sharding
-from mipd_jax.teachers import blip2, clip, hf_config, hf_weights, labels
+from mipd_jax.teachers import blip2, hf_weights, labels
 from mipd_jax.teachers.blip2 import Blip2, rules
-from mipd_jax.teachers.encoding import Encoder, zero_shot_logits
+from mipd_jax.teachers.encoding import zero_shot_logits
+from mipd_jax.teachers.interfaces import Encoder, Params, Scorer, Seen
 
 # The verbs in a CLIP teacher's own text space; what a BLIP-2 gives them
 # whatever it sees, float32 [V].
@@ -26,50 +25,9 @@ TEACHER_VERB_PRIOR = "teacher_verb_prior"
 VERB_SCORES = ("sum", "mean", "calibrated")
 _GREY = 127
 
-Params = Any
-Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and what a scorer needs
-Scorer = Callable[[Params, Seen], jax.Array]
 
-
-class ImageTeacher(Protocol):
-  """What a cache needs of a teacher.
-
-  Attributes:
-    name, revision: of the checkpoint; part of the cache's plan.
-    image_size: side of the square input, pixels.
-    params: nested dict of arrays.
-    options: whatever else its features depend on, name -> value.
-  """
-
-  name: str
-  revision: str
-  image_size: int
-  params: Params
-  options: Mapping[str, str]
-
-  def shardings(self, mesh: Mesh) -> Any:
-    """Where the parameters lie: a tree, or one sharding for all."""
-    ...
-
-  def see(self, params: Params, pixels: jax.Array) -> Seen:
-    """uint8 [B, H, W, 3] -> {"tokens" [B, M, T], ...}; pure."""
-    ...
-
-  def verb_bank(
-    self, vocabulary: Vocabulary, mesh: Mesh
-  ) -> dict[str, np.ndarray]:
-    """What `scorer` needs of the verbs; kept in the cache's labels."""
-    ...
-
-  def scorer(
-    self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
-  ) -> Scorer:
-    """(params, seen) -> logits of the verbs, float32 [B, V]; pure."""
-    ...
-
-
-class ClipTeacher:
-  """A CLIP as teacher; its logits are scaled cosines of image and label.
+class ZeroShotTeacher:
+  """A dual encoder as teacher; its logits are scaled cosines with the labels.
 
   Radford et al. 2021, figure 3.
   """
@@ -77,7 +35,7 @@ class ClipTeacher:
   options: Mapping[str, str] = {"verb_logits": "zero-shot"}
 
   def __init__(self, model: Encoder):
-    self._clip = model
+    self._encoder = model
     self.name, self.revision = model.name, model.revision
     self.image_size, self.params = model.image_size, model.params
 
@@ -85,19 +43,19 @@ class ClipTeacher:
     return sharding.replicated(mesh)
 
   def see(self, params: Params, pixels: jax.Array) -> Seen:
-    tokens, image = self._clip.image_features(params, pixels)
+    tokens, image = self._encoder.image_features(params, pixels)
     return {"tokens": tokens, "image": image}
 
   def verb_bank(
     self, vocabulary: Vocabulary, mesh: Mesh
   ) -> dict[str, np.ndarray]:
     prompts = labels.verb_prompts(vocabulary)
-    return {TEACHER_VERB_TEXT: labels.text_bank(self._clip, prompts, mesh)}
+    return {TEACHER_VERB_TEXT: labels.text_bank(self._encoder, prompts, mesh)}
 
   def scorer(
     self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
   ) -> Scorer:
-    text, scale = bank[TEACHER_VERB_TEXT], self._clip.logit_scale
+    text, scale = bank[TEACHER_VERB_TEXT], self._encoder.logit_scale
 
     def score(params: Params, seen: Seen) -> jax.Array:
       del params
@@ -184,36 +142,14 @@ class Blip2Teacher:
     return score
 
 
-def load(
+def load_blip2(
   folder_or_id: str,
   dtype: Any,
   *,
   question: str,
   verb_score: str,
   mesh: Mesh | None = None,
-) -> ImageTeacher:
-  """Loads a CLIP or a BLIP-2, whichever the folder's config.json names.
-
-  Args:
-    folder_or_id: as in `clip.load` and `blip2.load`.
-    dtype: of parameters and arithmetic.
-    question: asked of each image; for a BLIP-2.
-    verb_score: of `VERB_SCORES`; for a BLIP-2.
-    mesh: where a BLIP-2's parameters are laid as they are read: the whole of
-      them would not fit on one device twice.
-
-  Raises:
-    InputError: the checkpoint cannot be used; the message says why.
-  """
-  folder = hf_weights.find(folder_or_id)
-  kind = hf_config.read(folder).get("model_type")
-  if kind == "clip":
-    return ClipTeacher(clip.load(folder_or_id, dtype))
-  if kind == "blip-2":
-    model = blip2.load(folder_or_id, dtype, mesh=mesh)
-    return Blip2Teacher(model, question, verb_score)
-  raise InputError(
-    f"{folder_or_id}: a teacher of model_type {kind!r} is not supported",
-    "give a CLIP or a BLIP-2 checkpoint; mipd_jax/teachers/image_teachers.py "
-    "is where another one is added",
-  )
+) -> Blip2Teacher:
+  """Loads a BLIP-2 as teacher; arguments as of `families.load_teacher`."""
+  model = blip2.load(folder_or_id, dtype, mesh=mesh)
+  return Blip2Teacher(model, question, verb_score)

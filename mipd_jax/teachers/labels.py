@@ -7,7 +7,6 @@ names, and WordNet ids for nouns (METHOD table, row 5).
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.vocabulary import BLANK, OOV, PAD, Vocabulary
 from mipd_jax import sharding
 from mipd_jax.rationales import wording
+from mipd_jax.teachers.interfaces import TextEncoder
 
 # Part of the cache's plan: raise it when any prompt changes.
 VERSION = "labels-3"
@@ -27,20 +27,6 @@ _DEFINITION_WORDS = 40
 _SYNONYMS = 2
 # Batches are cut to the longest text in them, rounded up to this.
 _LENGTH_STEP = 8
-
-
-class TextEncoder(Protocol):
-  """The part of `teachers.clip.Clip` that banks need."""
-
-  params: dict
-
-  def tokenize(
-    self, texts: Sequence[str], max_length: int
-  ) -> tuple[np.ndarray, np.ndarray]: ...
-
-  def text_embedding(
-    self, params: dict, ids: jax.Array, mask: jax.Array
-  ) -> jax.Array: ...
 
 
 def verb_prompts(vocabulary: Vocabulary) -> list[list[str]]:
@@ -104,7 +90,7 @@ def _meaning(definition: str) -> str:
 
 
 def label_banks(
-  clip: TextEncoder,
+  encoder: TextEncoder,
   vocabulary: Vocabulary,
   mesh: Mesh,
   *,
@@ -128,7 +114,7 @@ def label_banks(
     "noun_text": noun_prompts(vocabulary),
   }
   banks = {
-    name: text_bank(clip, texts, mesh, max_length, batch_size)
+    name: text_bank(encoder, texts, mesh, max_length, batch_size)
     for name, texts in prompts.items()
   }
   for name in ("role", "noun"):
@@ -152,7 +138,7 @@ def center(bank: np.ndarray, shared: np.ndarray) -> np.ndarray:
 
 
 def text_bank(
-  clip: TextEncoder,
+  encoder: TextEncoder,
   prompts: Sequence[Sequence[str]],
   mesh: Mesh,
   max_length: int = 77,
@@ -165,16 +151,16 @@ def text_bank(
   """
   texts = [text for group in prompts for text in group]
   classes = np.repeat(np.arange(len(prompts)), [len(g) for g in prompts])
-  rows = embed_texts(clip, texts, mesh, max_length, batch_size)
+  rows = embed_texts(encoder, texts, mesh, max_length, batch_size)
   mean = np.zeros((len(prompts), rows.shape[1]), np.float64)
-  encoder = getattr(clip, "name", "the text encoder")
-  np.add.at(mean, classes, _unit(rows, texts, encoder))
+  name = getattr(encoder, "name", "the text encoder")
+  np.add.at(mean, classes, _unit(rows, texts, name))
   names = [group[0] for group in prompts]
-  return _unit(mean, names, encoder).astype(np.float32)
+  return _unit(mean, names, name).astype(np.float32)
 
 
 def embed_texts(
-  clip: TextEncoder,
+  encoder: TextEncoder,
   texts: Sequence[str],
   mesh: Mesh,
   max_length: int = 77,
@@ -185,14 +171,14 @@ def embed_texts(
   Texts of like length share a batch that is cut to their length: a text
   tower's cost grows with padding, and prompts are short.
   """
-  ids, mask = clip.tokenize(list(texts), max_length)
+  ids, mask = encoder.tokenize(list(texts), max_length)
   order = np.argsort(mask.sum(axis=1), kind="stable")
   shards = mesh.shape[sharding.DATA]
   batch_size = min(batch_size, len(texts))
   batch_size += -batch_size % shards
-  params = jax.device_put(clip.params, sharding.replicated(mesh))
+  params = jax.device_put(encoder.params, sharding.replicated(mesh))
   embed = jax.jit(
-    lambda params, batch: clip.text_embedding(
+    lambda params, batch: encoder.text_embedding(
       params, batch["ids"], batch["mask"]
     ).astype(jnp.float32)
   )

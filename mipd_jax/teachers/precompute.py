@@ -33,13 +33,8 @@ from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts
 from mipd_jax.teachers import cache_plan, labels, shard_work
 from mipd_jax.teachers.cache_plan import TRAIN, PrecomputeConfig
-from mipd_jax.teachers.encoding import (
-  CLIP_VERB_TEXT,
-  Encoder,
-  Encoders,
-  Features,
-)
-from mipd_jax.teachers.image_teachers import ImageTeacher
+from mipd_jax.teachers.encoding import CLIP_VERB_TEXT, Encoders, Features
+from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
 from mipd_jax.teachers.shard_work import Work
 
 # Images whose rationales are checked for length, and the share to warn at.
@@ -77,12 +72,12 @@ def build_cache(
 
   Args:
     dataset: images with annotations, vocabulary and verb groups.
-    student: CLIP whose image tokens the student reads.
+    student: whose image tokens the student reads.
     teacher: whose image tokens and verb logits are distilled.
     out: the cache's folder.
     config: how; the defaults if None.
     mesh: devices of this process; all of them if None.
-    text: CLIP whose text tower embeds labels and rationales; the student's
+    text: whose text tower embeds labels and rationales; the student's
       if None.
     rationales: writes them; templates if None.
     only: of `cache_plan.TASKS`, what to do in this call; all if empty.

@@ -1,0 +1,103 @@
+"""Which checkpoints can be used, by the `model_type` of their config.json.
+
+Another family is a file of its own and a line in `FAMILIES`; another
+checkpoint of a known family needs neither.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax.sharding import Mesh
+
+from input_pipeline.errors import InputError
+from mipd_jax.teachers import clip, hf_config, hf_weights, image_teachers
+from mipd_jax.teachers.image_teachers import ZeroShotTeacher
+from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """What becomes of the checkpoints of one `model_type`.
+
+  Attributes:
+    title: the family's name, for people.
+    encoder: (folder or id, dtype) -> `Encoder`; None if it is none.
+    teacher: (folder or id, dtype, question=, verb_score=, mesh=) ->
+      `ImageTeacher`, see `load_teacher`; None where its encoder is the
+      teacher, by its zero-shot logits.
+  """
+
+  title: str
+  encoder: Callable[..., Encoder] | None = None
+  teacher: Callable[..., ImageTeacher] | None = None
+
+
+FAMILIES: Mapping[str, Family] = {
+  "clip": Family("CLIP", encoder=clip.load),
+  "blip-2": Family("BLIP-2", teacher=image_teachers.load_blip2),
+}
+
+
+def load_encoder(folder_or_id: str | os.PathLike, dtype: Any) -> Encoder:
+  """Loads a dual encoder, of whichever family its config.json names.
+
+  Args:
+    folder_or_id: a folder, or an id in the local Hugging Face cache.
+    dtype: of parameters and arithmetic.
+
+  Raises:
+    InputError: the checkpoint cannot be used; the message says why.
+  """
+  kind = _model_type(folder_or_id)
+  family = FAMILIES.get(kind) if isinstance(kind, str) else None
+  if family is None or family.encoder is None:
+    known = {k: f.title for k, f in FAMILIES.items() if f.encoder}
+    raise InputError(
+      f"{hf_weights.find(folder_or_id) / 'config.json'}: model_type is "
+      f"{kind!r:.80}, not {' or '.join(map(repr, known))}",
+      f"give the folder of a {' or a '.join(known.values())} checkpoint",
+    )
+  return family.encoder(folder_or_id, dtype)
+
+
+def load_teacher(
+  folder_or_id: str,
+  dtype: Any,
+  *,
+  question: str,
+  verb_score: str,
+  mesh: Mesh | None = None,
+) -> ImageTeacher:
+  """Loads a teacher, of whichever family its config.json names.
+
+  Args:
+    folder_or_id: a folder, or an id in the local Hugging Face cache.
+    dtype: of parameters and arithmetic.
+    question: asked of each image; for a teacher that answers questions.
+    verb_score: of `image_teachers.VERB_SCORES`; for the same.
+    mesh: where the parameters of a large teacher are laid as they are read:
+      the whole of them would not fit on one device twice.
+
+  Raises:
+    InputError: the checkpoint cannot be used; the message says why.
+  """
+  kind = _model_type(folder_or_id)
+  family = FAMILIES.get(kind) if isinstance(kind, str) else None
+  if family is None:
+    titles = [family.title for family in FAMILIES.values()]
+    raise InputError(
+      f"{folder_or_id}: a teacher of model_type {kind!r} is not supported",
+      f"give a {' or a '.join(titles)} checkpoint; "
+      "mipd_jax/teachers/families.py is where another one is added",
+    )
+  if family.teacher is None:
+    return ZeroShotTeacher(family.encoder(folder_or_id, dtype))
+  return family.teacher(
+    folder_or_id, dtype, question=question, verb_score=verb_score, mesh=mesh
+  )
+
+
+def _model_type(folder_or_id: str | os.PathLike) -> Any:
+  return hf_config.read(hf_weights.find(folder_or_id)).get("model_type")

@@ -1,0 +1,141 @@
+"""What a frozen encoder has to offer: the protocols that others plug in at.
+
+`Encoder` is an image and text dual encoder: the student looks with it, it
+embeds labels and rationales, and it may be a teacher. `ImageTeacher` is
+whatever has image tokens and an opinion of the verbs. `families` says which
+checkpoints become which.
+
+Letters: B images, H = W = `image_size` pixels, N and M tokens, S and T their
+widths, n texts, L text tokens, X width of the joint space of images and
+texts, V verbs. Methods that take `params` are pure and can be jitted; `params`
+are always an object's own, or what a mesh has of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from input_pipeline.vocabulary import Vocabulary
+
+Params = Any  # nested dict of arrays
+Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and what a scorer needs
+Scorer = Callable[[Params, Seen], jax.Array]
+
+
+class TextEncoder(Protocol):
+  """What text banks need of a text tower.
+
+  Attributes:
+    params: nested dict of arrays.
+  """
+
+  params: Params
+
+  def tokenize(
+    self, texts: Sequence[str], max_length: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Texts -> ids int32 [n, L], mask bool [n, L], True where a token is.
+
+    L is `max_length`, or the most that the tower reads where that is less.
+    """
+    ...
+
+  def text_embedding(
+    self, params: Params, ids: jax.Array, mask: jax.Array
+  ) -> jax.Array:
+    """ids, mask [n, L] -> [n, X]: projected, not normalised."""
+    ...
+
+
+class Encoder(TextEncoder, Protocol):
+  """An image and text dual encoder.
+
+  Attributes:
+    name: of the checkpoint, for people.
+    revision: sha256 of weights, settings and tokenizer; part of a cache's
+      plan.
+    image_size: side of the square input, pixels.
+    logit_scale: factor on the cosines of images and texts.
+  """
+
+  name: str
+  revision: str
+  image_size: int
+  logit_scale: float
+
+  @property
+  def image_params(self) -> Params:
+    """Of `params` what `image_tokens` reads; an export carries no more."""
+    ...
+
+  def image_tokens(self, params: Params, pixels: jax.Array) -> jax.Array:
+    """uint8 [B, H, W, 3] -> [B, N, S].
+
+    Token 0 stands for the whole image; a square grid follows, row by row.
+    """
+    ...
+
+  def image_features(
+    self, params: Params, pixels: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """The same in one pass with the image's embedding: ([B, N, S], [B, X]).
+
+    The embedding is projected, not normalised.
+    """
+    ...
+
+  def text_tokens(
+    self, params: Params, ids: jax.Array, mask: jax.Array
+  ) -> jax.Array:
+    """ids, mask [n, L] -> [n, L, X]: each token, projected.
+
+    Tokens where `mask` is False are filler.
+    """
+    ...
+
+
+class ImageTeacher(Protocol):
+  """Whose image tokens and verb logits are distilled.
+
+  A teacher looks at a batch of letterboxed pixels once (`see`); what the cache
+  keeps of it are its tokens and its logits over the verbs (`scorer`).
+
+  Attributes:
+    name, revision: of the checkpoint; part of a cache's plan.
+    image_size: side of the square input, pixels.
+    params: nested dict of arrays.
+    options: whatever else its features depend on, name -> value; part of a
+      cache's plan.
+  """
+
+  name: str
+  revision: str
+  image_size: int
+  params: Params
+  options: Mapping[str, str]
+
+  def shardings(self, mesh: Mesh) -> Any:
+    """Where the parameters lie: a tree, or one sharding for all."""
+    ...
+
+  def see(self, params: Params, pixels: jax.Array) -> Seen:
+    """uint8 [B, H, W, 3] -> {"tokens" [B, M, T], ...}.
+
+    Token 0 stands for the whole image; a square grid follows, row by row.
+    """
+    ...
+
+  def verb_bank(
+    self, vocabulary: Vocabulary, mesh: Mesh
+  ) -> dict[str, np.ndarray]:
+    """What `scorer` needs of the verbs; kept in the cache's labels."""
+    ...
+
+  def scorer(
+    self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
+  ) -> Scorer:
+    """(params, seen) -> logits of the verbs, float32 [B, V]; pure."""
+    ...
