@@ -10,7 +10,7 @@ import numpy as np
 from input_pipeline import feature_cache, schema
 from input_pipeline.small_world.config import WorldConfig
 from mipd_jax import sharding
-from mipd_jax.ablations import opened, programs
+from mipd_jax.ablations import programs, world_data
 from mipd_jax.ablations.plan import Plan, Variant, World
 from mipd_jax.config import (
   Config,
@@ -150,8 +150,8 @@ def no_steps(monkeypatch) -> None:
   monkeypatch.setattr(programs, "train_steps", train_steps)
 
 
-def open_world(plan_: Plan, prepared: Prepared) -> opened.OpenWorld:
+def open_world(plan_: Plan, prepared: Prepared) -> world_data.WorldData:
   """A world that is open for all runs of a plan."""
   configs = [plan_.config(v, plan_.worlds[0], 0) for v in plan_.variants]
   parts = frozenset(p for c in configs for p in train_stage.train_parts(c))
-  return opened.OpenWorld(configs[0], prepared, parts, HELD_OUT)
+  return world_data.WorldData(configs[0], prepared, parts, HELD_OUT)

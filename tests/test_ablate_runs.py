@@ -10,7 +10,7 @@ import pytest
 
 from configs import ablations
 from input_pipeline import feature_cache, schema
-from mipd_jax.ablations import collect, opened, programs, runs, study
+from mipd_jax.ablations import collect, programs, runs, study, world_data
 from mipd_jax.ablations.plan import Variant
 from mipd_jax.feeding import shuffled
 from mipd_jax.stages import prepare
@@ -259,7 +259,7 @@ def test_every_variant_of_the_grid_can_take_a_step(tmp_path, prepared):
     data = world.training(parts, config.train.shuffled, False)
     banks, model = world.banks(data.verbs), world.model(config)
     start = programs.initial_state(model, config.train, 4, world.mesh)
-    batch = opened.first_batch(data.source)
+    batch = world_data.first_batch(data.source)
     state = jax.eval_shape(start, batch, banks, np.int32(0))
     step = functools.partial(
       step_lib.train_step,

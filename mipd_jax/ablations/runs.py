@@ -17,8 +17,8 @@ from jaxtyping import Array
 from input_pipeline import atomic
 from input_pipeline.small_world import draw_world, oracle
 from mipd_jax.ablations import figures, programs
-from mipd_jax.ablations.opened import Data, OpenWorld, first_batch
 from mipd_jax.ablations.plan import Run
+from mipd_jax.ablations.world_data import Data, WorldData, first_batch
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.evaluation.evaluate import Evaluation
@@ -43,7 +43,7 @@ def finished(run: Run, hash_: str) -> Result | None:
 
 
 def do(
-  run: Run, world: OpenWorld, hash_: str, bias: float | None = None
+  run: Run, world: WorldData, hash_: str, bias: float | None = None
 ) -> Result:
   """Trains, scores and writes one run.
 
@@ -78,7 +78,7 @@ def do(
   return result
 
 
-def zero_shot(world: OpenWorld, config: Config) -> dict[str, Result]:
+def zero_shot(world: WorldData, config: Config) -> dict[str, Result]:
   """Figures of the frozen models' logits, by name of the model.
 
   Of a small world also those of an oracle that reads every attribute.
@@ -97,7 +97,7 @@ def zero_shot(world: OpenWorld, config: Config) -> dict[str, Result]:
   return result
 
 
-def _figures(run: Run, world: OpenWorld, bias: float | None) -> Result:
+def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
   config = run.config
   data = world.training(
     train_stage.train_parts(config), config.train.shuffled, run.held_out
@@ -180,6 +180,6 @@ def _evaluate(config, world, data, step, params, banks, what) -> Evaluation:
   )
 
 
-def _verbs(world: OpenWorld) -> tuple[np.ndarray, np.ndarray]:
+def _verbs(world: WorldData) -> tuple[np.ndarray, np.ndarray]:
   """Group of each verb, and whether it has training images."""
   return world.prepared.groups, world.prepared.train_images > 0

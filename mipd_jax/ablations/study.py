@@ -8,9 +8,9 @@ from absl import logging
 
 from input_pipeline import atomic
 from mipd_jax.ablations import collect, runs
-from mipd_jax.ablations.opened import OpenWorld
 from mipd_jax.ablations.plan import Plan, Run, Variant, World
 from mipd_jax.ablations.runs import Result
+from mipd_jax.ablations.world_data import WorldData
 from mipd_jax.metrics import calibration
 from mipd_jax.report.files import jsonable
 from mipd_jax.stages import prepare
@@ -94,7 +94,7 @@ class _WorldStudy:
 
   def __init__(self, plan: Plan, world: World, clock: _Clock):
     self._plan, self._world, self._clock = plan, world, clock
-    self._open: OpenWorld | None = None
+    self._open: WorldData | None = None
 
   def bias(self, variant: Variant) -> float | None:
     """Trains what is missing of the runs that choose it."""
@@ -124,7 +124,7 @@ class _WorldStudy:
       self._clock.tick(run_, found)
     return found
 
-  def _opened(self, run_: Run) -> OpenWorld:
+  def _opened(self, run_: Run) -> WorldData:
     if self._open is None:
       plan = self._plan
       logging.info("Opening %s.", self._world.name)
@@ -136,5 +136,5 @@ class _WorldStudy:
         )
       )
       prepared = prepare.prepare(run_.config)
-      self._open = OpenWorld(run_.config, prepared, parts, plan.held_out_verbs)
+      self._open = WorldData(run_.config, prepared, parts, plan.held_out_verbs)
     return self._open

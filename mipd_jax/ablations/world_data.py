@@ -1,4 +1,4 @@
-"""A world that is open: its cache, and its features in memory, read once.
+"""The data of one world: its cache, and its features in memory, read once.
 
 All runs of a world share them. Training features are loaded with every part
 that some run of the study reads; a run is handed views of those it uses.
@@ -49,8 +49,8 @@ class Data:
   verbs: Int[np.ndarray, "n"]
 
 
-class OpenWorld:
-  """Opened once for all runs of one world.
+class WorldData:
+  """What all runs of one world read; opened once.
 
   Args:
     config: of any of the runs: mesh, batch sizes and residence count.
