@@ -25,8 +25,7 @@ from input_pipeline import commands
 from input_pipeline.errors import InputError
 from mipd_jax.inference import Prediction, Predictor
 from mipd_jax.inference import images as image_lib
-from mipd_jax.report import annotated
-from mipd_jax.report.html_page import text
+from mipd_jax.report import annotated, pages
 from mipd_jax.stages.predict import as_annotated
 
 if TYPE_CHECKING:
@@ -229,11 +228,12 @@ def scratch() -> Iterator[str]:
 
 def shown(result: Prediction, picture: image_lib.Picture) -> Shown:
   """A prediction as the page has it."""
-  notes = "; ".join(result.notes)
-  remark = f"<br><small>{text(notes)}</small>" if notes else ""
+  said = pages.fragment(
+    "demo.html.j2", "sentence", said=result.sentence, notes=result.notes
+  )
   return Shown(
     picture=annotated.draw(as_annotated(result, picture)).image,
-    sentence=f'<div class="sentence">{text(result.sentence)}{remark}</div>',
+    sentence=said,
     verbs={guess.verb: guess.probability for guess in result.verbs},
     rows=[
       (
@@ -423,11 +423,7 @@ def _gradio() -> Any:
 
 
 def _message(error: InputError) -> str:
-  problem, remedy = text(error.problem), text(error.remedy)
-  return (
-    f'<div class="problem" role="alert">{problem}<br>'
-    f"<small>What helps: {remedy}</small></div>"
-  )
+  return pages.fragment("demo.html.j2", "problem", error=error)
 
 
 def _listed(given: str) -> list[str]:

@@ -5,10 +5,9 @@ from PIL import Image
 
 from input_pipeline import schema
 from mipd_jax.report import choice
+from mipd_jax.report.cards import ExampleView, RoleView
 from mipd_jax.report.findings import Guesses, Rows
-from mipd_jax.report.html_examples import ExampleView, RoleView
-from mipd_jax.report.html_measures import Trade
-from mipd_jax.report.html_report import Report
+from mipd_jax.report.report_page import Report, Trade
 
 # What breaks pages that take text for markup, or do not break long words.
 HOSTILE = '<script>console.error("no")</script>"\'& ' + "x" * 90

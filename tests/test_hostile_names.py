@@ -15,7 +15,7 @@ from mipd_jax import presets, web_demo
 from mipd_jax.exporting import card, folder
 from mipd_jax.inference import images as image_lib
 from mipd_jax.inference.words import Words
-from mipd_jax.report import files, gallery, html_report, origins, tables
+from mipd_jax.report import files, gallery, origins, report_page, tables
 from mipd_jax.report.markdown import cell
 from mipd_jax.stages import report as report_stage
 from tests import predict_fixture, report_fakes
@@ -40,7 +40,8 @@ _TAGS = {
   *("h2", "h3", "p", "nav", "a", "main", "section", "article", "div", "span"),
   *("table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "b", "br"),
   *("small", "details", "summary", "figure", "figcaption", "img", "svg"),
-  *("g", "rect", "circle", "path", "line", "polyline", "text", "image"),
+  *("g", "rect", "circle", "path", "line", "text", "image"),
+  *("defs", "use", "clippath"),
 }
 
 
@@ -99,7 +100,7 @@ def _prediction(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_report(name, monkeypatch):
   monkeypatch.setattr(report_fakes, "HOSTILE", name)
-  _check(html_report.render(report_fakes.report()), name)
+  _check(report_page.render(report_fakes.report()), name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,7 +201,7 @@ def test_rationales_have_their_author(version, own, total, said):
 @pytest.mark.parametrize("teacher", [True, False])
 def test_the_report_says_what_training_did(teacher):
   use = origins.use(teacher=teacher, read=True, preset="no_distillation")
-  page = html_report.render(
+  page = report_page.render(
     report_fakes.report(
       written=origins.author("templates-2", 0, 6),
       use=use,

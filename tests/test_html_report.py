@@ -11,7 +11,7 @@ from PIL import Image
 from input_pipeline import image_split
 from input_pipeline.errors import InputError
 from mipd_jax import stages
-from mipd_jax.report import files, html_report
+from mipd_jax.report import files, report_page
 from mipd_jax.stages import report as report_stage
 from tests import browser, report_fakes
 from tests.pipeline_fixture import pipeline  # noqa: F401
@@ -48,7 +48,7 @@ def _cells(page, selector):
 
 def test_hostile_words_and_sizes(tmp_path):
   path = tmp_path / "report.html"
-  html_report.write_report(
+  report_page.write_report(
     path, report_fakes.report(pictures=_pictures(), verbs=60, images=600)
   )
   with browser.opened(path, PHONE) as found:
@@ -92,7 +92,7 @@ def test_report_of_a_run(pipeline):  # noqa: F811
   results = json.loads((pipeline.work / "results.json").read_text())
   student = results["models"]["student"]
   path = pipeline.work / "report.html"
-  assert path.stat().st_size < html_report.MAX_BYTES
+  assert path.stat().st_size < report_page.MAX_BYTES
   with browser.opened(path) as found:
     page = found.page
     assert found.width <= PHONE and found.complaints == []
@@ -175,7 +175,7 @@ def test_what_is_missing_is_said():
     teacher_ahead=[],
     training=[],
   )
-  page = html_report.render(none)
+  page = report_page.render(none)
   for words in ("no verbs of the teacher", "no rationales", "no such image"):
     assert words in page
   assert "Trained against untrained" not in page
@@ -183,8 +183,8 @@ def test_what_is_missing_is_said():
 
 def test_a_whole_test_split_fits():
   """25,200 images of 504 verbs, and pictures that hardly compress."""
-  page = html_report.render(
+  page = report_page.render(
     report_fakes.report(images=25_200, verbs=504, pictures=_pictures()[-1:])
   )
   assert page.count("<article") >= 22
-  assert len(page.encode()) < html_report.MAX_BYTES
+  assert len(page.encode()) < report_page.MAX_BYTES

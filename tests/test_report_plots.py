@@ -1,6 +1,8 @@
 """The run log is read right and the plots show what it holds."""
 
 import json
+import re
+from xml.etree import ElementTree
 
 import matplotlib.figure
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.errors import InputError
-from mipd_jax.report import plots, runlog, style
+from mipd_jax.report import findings, plots, runlog, style
 
 
 @pytest.fixture
@@ -126,3 +128,49 @@ def test_accuracy_vs_frequency_with_one_verb(tmp_path, group):
 def test_accuracy_vs_frequency_without_verbs(tmp_path):
   with pytest.raises(InputError, match="no verb"):
     plots.accuracy_vs_frequency({"per_verb": {}}, tmp_path / "f.png")
+
+
+def _svgs():
+  stated = np.arange(40) / 40
+  bins = findings.reliability(stated, stated > 0.3)
+  points = {"seen": [("a<b", 9, 50.0), ("c", 0, 1.0)], "rare": [("d", 2, 7.0)]}
+  return [
+    plots.frequency_svg(points),
+    plots.frequency_svg({}),
+    plots.reliability_svg(bins, "seen", "stated", "right"),
+    plots.reliability_svg([], "rare", "stated", "right"),
+    plots.trade_svg([(0, 80), (30, 60)], (30, 60), ("untrained", "trained")),
+  ]
+
+
+def test_charts_of_a_page_are_the_same_every_time():
+  assert _svgs() == _svgs()
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_charts_of_a_page_take_its_colours_and_say_what_they_show(number):
+  chart = _svgs()[number]
+  root = ElementTree.fromstring(chart)
+  assert root.get("role") == "img" and root.get("aria-label")
+  # Nothing but what is drawn, in colours that follow light and dark.
+  assert {e.tag for e in root.iter()} <= {
+    *("svg", "g", "defs", "clipPath", "path", "rect", "use", "text", "title")
+  }
+  assert not re.search('#[0-9a-f]{6}[;"]', chart)
+  assert "font-family" not in chart
+  for reference in re.findall(r'(?:url\(|href=")#(\w+)', chart):
+    assert chart.count(f'id="{reference}"') == 1
+
+
+def test_marks_of_a_page_say_what_they_are():
+  said = [
+    [e.text for e in ElementTree.fromstring(chart).iter("title")]
+    for chart in _svgs()
+  ]
+  assert sorted(said[0]) == [
+    "a<b: 50 % right, 9 training images",
+    "c: 1 % right, 0 training images",
+    "d: 7 % right, 2 training images",
+  ]
+  assert said[2][0] == "stated 5 %, true 0 %, 5 of them"
+  assert said[4] == ["as it is"] and said[1] == said[3] == []

@@ -66,8 +66,8 @@ def test_what_the_page_shows_is_the_prediction(photograph):
   [
     (None, "", "there is no image yet"),
     (b"<b>no picture</b>", "", "x &lt;1&gt;.jpg: it is no image"),
-    ("good", "<i>: agent, agent", "&#x27;agent&#x27; is in the list twice"),
-    ("good", "...", "&#x27;...&#x27; is no word"),
+    ("good", "<i>: agent, agent", "&#39;agent&#39; is in the list twice"),
+    ("good", "...", "&#39;...&#39; is no word"),
   ],
 )
 def test_bad_input_is_a_message(tmp_path, photograph, content, verbs, said):

@@ -6,10 +6,8 @@ from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
-import numpy as np
 
-from input_pipeline import atomic
-from mipd_jax.report import style
+from mipd_jax.report import plots, style
 
 # Title -> figure, a panel each.
 PANELS = {
@@ -63,7 +61,7 @@ def differences(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
     "exclude zero",
     fontsize=9,
   )
-  _save(figure, path)
+  plots.save(figure, path)
   return True
 
 
@@ -90,17 +88,15 @@ def curves(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
   for colour, (name, curve) in zip(
     style.SERIES_COLOURS, list(found.items())[:_MAX_CURVES], strict=False
   ):
-    x = np.asarray(curve["untrained"], float)
-    y = np.asarray(curve["trained"], float)
-    axis.plot(x, y, color=colour, linewidth=1.6, label=name)
-    raw = curve["bias"].index(0.0)
-    axis.plot(x[raw], y[raw], "o", color=colour)
+    points = list(zip(curve["untrained"], curve["trained"], strict=True))
+    raw = points[curve["bias"].index(0.0)]
+    plots.draw_trade(axis, points, raw, colour, name)
   axis.set_xlabel("unseen verbs, top-1, percent")
   axis.set_ylabel("trained verbs, top-1, percent")
   axis.set_title("As a bias between them moves; mark: none", fontsize=11)
-  _finish(axis)
+  plots.tidy(axis)
   axis.legend(frameon=False, fontsize=9)
-  _save(figure, path)
+  plots.save(figure, path)
   return True
 
 
@@ -115,15 +111,4 @@ def _draw_differences(axis: matplotlib.axes.Axes, rows: list) -> None:
       ends = (found["low"], found["high"])
       axis.plot(ends, (position, position), color=colour, linewidth=2)
     axis.plot(found["mean"], position, "o", color=colour, markersize=5)
-  _finish(axis)
-
-
-def _finish(axis: matplotlib.axes.Axes) -> None:
-  axis.grid(color="#E4E8EC", linewidth=0.8)
-  axis.set_axisbelow(True)
-  axis.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: matplotlib.figure.Figure, path: str | os.PathLike) -> None:
-  with atomic.replacing(path) as temporary:
-    figure.savefig(temporary, format="png", facecolor="white")
+  plots.tidy(axis)

@@ -1,23 +1,46 @@
-"""Curves of a run, and accuracy against how often a verb was trained on."""
+"""Curves of a run, and what is measured of it, for documents and the page.
 
+A document shows a PNG; a web page shows the same drawing at the width of a
+telephone, as SVG in the colours of the page, stretched on wider screens.
+"""
+
+import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.patches
 import matplotlib.ticker
 import numpy as np
 
 from input_pipeline import atomic, schema
 from input_pipeline.errors import InputError
 from mipd_jax.report import style
+from mipd_jax.report.findings import Bin
 from mipd_jax.report.runlog import Series, read_metrics
 
 # What is drawn of the dev metrics when there are more than a panel can show.
 MAIN_METRICS = ("verb_top1", "value_gt", "grnd_gt")
 MAX_SERIES = 8
+
+# group -> (verb, training images, top-1 in percent).
+Points = Mapping[str, Sequence[tuple[str, int, float]]]
+_PAGE_SIZE = (5, 3.5)  # inches: 360 x 252 units of the SVG
+_PAGE_STYLE = {"font.size": 11, "legend.fontsize": 11}
+_GRID = "#E4E8EC"
+# What a page draws in colours of its own, light or dark.
+_PAGE_COLOURS = {
+  **{colour.lower(): name for name, colour in style.LIGHT.items()},
+  **{"#000000": "ink", _GRID.lower(): "rule"},
+}
+_COLOUR = re.compile("|".join(_PAGE_COLOURS))
+_FONT = re.compile(r"font-family:[^;]*; ")
 
 
 def loss_curves(
@@ -56,9 +79,9 @@ def loss_curves(
   axes = figure.subplots(1, len(panels), squeeze=False)[0]
   for axis, (title, unit, drawn) in zip(axes, panels, strict=True):
     _draw_series(axis, drawn)
-    _finish(axis, title, "training step", unit)
+    finish(axis, title, "training step", unit)
   _scale_losses(axes[0], losses)
-  _save(figure, out_png)
+  save(figure, out_png)
 
 
 def accuracy_vs_frequency(
@@ -77,24 +100,16 @@ def accuracy_vs_frequency(
   Raises:
     InputError: no verb has both a count and a score.
   """
-  points = _verb_points(results)
+  points = verb_points(results)
+  if not points:
+    raise InputError(
+      "the results hold no verb with a group, train_images and verb_top1",
+      'evaluate with per-verb scores, which fill results["per_verb"]',
+    )
   figure = matplotlib.figure.Figure(
     figsize=(8.4, 4.8), dpi=120, layout="constrained"
   )
-  strip, axis = figure.subplots(1, 2, sharey=True, width_ratios=(1, 5))
-  for group, (counts, scores) in points.items():
-    trained = counts > 0
-    _draw_verbs(axis, group, counts[trained], scores[trained])
-    jitter = np.random.default_rng(0).uniform(-0.32, 0.32, (~trained).sum())
-    _draw_verbs(strip, group, jitter, scores[~trained])
-    for panel, mask in ((axis, trained), (strip, ~trained)):
-      if mask.any():
-        _draw_mean(panel, group, counts[mask], scores[mask], panel is strip)
-  _finish(strip, "", "not trained on", "verb top-1 accuracy, percent")
-  strip.set(xlim=(-0.6, 0.6), xticks=[0], xticklabels=["0"], ylim=(-4, 104))
-  strip.grid(axis="x", visible=False)
-  _finish(axis, "", "training images of the verb", "")
-  _log_counts(axis, points)
+  strip, axis = _draw_frequency(figure, points)
   handles = [h for a in (axis, strip) for h in a.get_legend_handles_labels()[0]]
   order = {g: i for i, g in enumerate(points)}
   handles.sort(key=lambda handle: order[handle.get_label().split(":")[0]])
@@ -107,7 +122,178 @@ def accuracy_vs_frequency(
     "bars: mean over the group's verbs",
     fontsize=12,
   )
-  _save(figure, out_png)
+  save(figure, out_png)
+
+
+def frequency_svg(points: Points) -> str:
+  """The drawing of `accuracy_vs_frequency` for a page, a mark a verb."""
+  with matplotlib.rc_context(_PAGE_STYLE):
+    figure = _page_figure()
+    strip, axis = _draw_frequency(figure, points)
+    strip.set_ylabel("verb top-1, percent")
+    handles = {
+      handle.get_label().split(":")[0]: handle
+      for panel in (axis, strip)
+      for handle in panel.get_legend_handles_labels()[0]
+    }
+    if points:
+      figure.legend(
+        handles=[handles[group] for group in points],
+        labels=list(points),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+      )
+    marks = {
+      f"{group} {trained}": [
+        f"{name}: {score:.0f} % right, {count} training images"
+        for name, count, score in verbs
+        if (count > 0) == trained
+      ]
+      for group, verbs in points.items()
+      for trained in (True, False)
+    }
+    for panel, trained in ((axis, True), (strip, False)):
+      for collection in panel.collections:
+        group = collection.get_label().split(":")[0]
+        collection.set_gid(f"{group} {trained}")
+    return _svg(figure, "Verb accuracy against training images", marks)
+
+
+def reliability_svg(
+  bins: Sequence[Bin], group: str, label: str, what: str
+) -> str:
+  """Bars of what came true in each bin, against the diagonal.
+
+  A dot stands at the mean stated probability of a bin, and a bar is as strong
+  as its bin is full: a faint one stands for few predictions.
+
+  Args:
+    bins: from `findings.reliability`.
+    group: whose colour is taken.
+    label: of the horizontal axis.
+    what: comes true, for the vertical axis.
+  """
+  most = max((b.count for b in bins), default=0)
+  colour, marks = style.GROUP_COLOURS[group], {}
+  with matplotlib.rc_context(_PAGE_STYLE):
+    figure = _page_figure()
+    axis = figure.subplots()
+    for b in filter(lambda b: b.count, bins):
+      bar = matplotlib.patches.Rectangle(
+        (100 * b.low, 0),
+        100 * (b.high - b.low),
+        max(100 * b.true, 0.2),
+        facecolor=colour,
+        edgecolor=style.CARD,
+        alpha=0.25 + 0.6 * math.sqrt(b.count / most),
+        gid=f"bin {b.low}",
+      )
+      axis.add_patch(bar)
+      marks[f"bin {b.low}"] = [
+        f"stated {100 * b.stated:.0f} %, true {100 * b.true:.0f} %, "
+        f"{b.count} of them"
+      ]
+    full = [b for b in bins if b.count]
+    axis.plot(
+      [100 * b.stated for b in full],
+      [100 * b.true for b in full],
+      "o",
+      color=colour,
+      markeredgecolor=style.CARD,
+      clip_on=False,
+    )
+    axis.plot((0, 100), (0, 100), "--", color=style.FAINT, linewidth=1.2)
+    ticks = (0, 25, 50, 75, 100)
+    axis.set(xlim=(0, 100), ylim=(0, 100), xticks=ticks, yticks=ticks)
+    finish(axis, "", label, what)
+    return _svg(figure, f"{group}: {what} against {label}", marks)
+
+
+def trade_svg(
+  curve: Sequence[tuple[float, float]],
+  here: tuple[float, float],
+  labels: tuple[str, str],
+) -> str:
+  """A curve of two accuracies in percent, and the point of this run on it."""
+  with matplotlib.rc_context(_PAGE_STYLE):
+    figure = _page_figure()
+    axis = figure.subplots()
+    draw_trade(axis, curve, here, style.GROUP_COLOURS["seen"])
+    axis.lines[-1].set_gid("here")
+    most = np.max([(10, 10), *curve], axis=0) * 1.05
+    axis.set(xlim=(0, most[0]), ylim=(0, most[1]))
+    finish(axis, "", *labels)
+    name = f"{labels[1]} against {labels[0]}"
+    return _svg(figure, name, {"here": ["as it is"]})
+
+
+def draw_trade(
+  axis: matplotlib.axes.Axes,
+  curve: Sequence[tuple[float, float]],
+  here: tuple[float, float],
+  colour: str,
+  label: str = "",
+) -> None:
+  """Accuracy on trained against untrained verbs, as a bias moves.
+
+  Args:
+    axis: is drawn on.
+    curve: (untrained, trained), percent.
+    here: where it stands without a bias; a mark.
+    colour: of both.
+    label: for a legend.
+  """
+  x, y = np.asarray(curve, float).T
+  axis.plot(x, y, color=colour, linewidth=1.6, label=label)
+  axis.plot(*here, "o", color=colour)
+
+
+def _page_figure() -> matplotlib.figure.Figure:
+  return matplotlib.figure.Figure(figsize=_PAGE_SIZE, layout="constrained")
+
+
+def _svg(
+  figure: matplotlib.figure.Figure,
+  name: str,
+  marks: Mapping[str, Sequence[str]],
+) -> str:
+  """A figure as an element of a page: no ids but those that it refers to.
+
+  Args:
+    figure: is drawn.
+    name: says what it shows, to readers that do not see it.
+    marks: gid of an artist -> what each of its marks says when touched.
+  """
+  content = io.StringIO()
+  # The salt makes the ids of clips and markers the same in every run.
+  settings = {"svg.fonttype": "none", "svg.hashsalt": name}
+  with matplotlib.rc_context(settings):
+    figure.savefig(content, format="svg", facecolor="none")
+  root = ElementTree.fromstring(content.getvalue())
+  for element in root.iter():
+    element.tag = element.tag.split("}")[-1]
+    for key in [k for k in element.attrib if k.endswith("}href")]:
+      element.set("href", element.attrib.pop(key))
+    if "style" in element.attrib:
+      told = _FONT.sub("", element.get("style"))
+      told = _COLOUR.sub(lambda c: f"var(--{_PAGE_COLOURS[c[0]]})", told)
+      element.set("style", told)
+  for child in list(root):
+    # `style` speaks of all elements of the page.
+    if child.tag == "metadata" or child.find("style") is not None:
+      root.remove(child)
+  for group in root.iter("g"):
+    said = marks.get(group.attrib.pop("id", ""), ())
+    shapes = list(group.iter("use")) or group.findall("path")
+    for shape, words in zip(shapes, said, strict=bool(said)):
+      ElementTree.SubElement(shape, "title").text = words
+  root.attrib = {
+    "viewBox": root.get("viewBox"),
+    "role": "img",
+    "aria-label": name,
+  }
+  return ElementTree.tostring(root, encoding="unicode")
 
 
 def _main_metrics(dev: Series) -> Series:
@@ -156,26 +342,39 @@ def _scale_losses(axis: matplotlib.axes.Axes, losses: Series) -> None:
     axis.set_ylim(bottom=0)
 
 
-def _verb_points(
-  results: Mapping[str, Any],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """group -> (training images int64 [n], verb top-1 float64 [n], percent)."""
-  found: dict[str, list[tuple[int, float]]] = {g: [] for g in schema.GROUPS}
-  for entry in (results.get("per_verb") or {}).values():
+def verb_points(results: Mapping[str, Any]) -> Points:
+  """The verbs with a group, a count and a score; groups in their order."""
+  found = {group: [] for group in schema.GROUPS}
+  for name, entry in (results.get("per_verb") or {}).items():
     count, score = entry.get("train_images"), entry.get("verb_top1")
     scored = score is not None and math.isfinite(score)
     if entry.get("group") in found and count is not None and scored:
-      found[entry["group"]].append((int(count), float(score)))
-  if not any(found.values()):
-    raise InputError(
-      "the results hold no verb with a group, train_images and verb_top1",
-      'evaluate with per-verb scores, which fill results["per_verb"]',
-    )
-  return {
-    group: (np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]))
-    for group, pairs in found.items()
-    if pairs
-  }
+      found[entry["group"]].append((name, int(count), float(score)))
+  return {group: points for group, points in found.items() if points}
+
+
+def _draw_frequency(
+  figure: matplotlib.figure.Figure, points: Points
+) -> tuple[matplotlib.axes.Axes, matplotlib.axes.Axes]:
+  """Returns the strip of the untrained verbs, and the axis of the others."""
+  strip, axis = figure.subplots(1, 2, sharey=True, width_ratios=(1, 5))
+  for group, verbs in points.items():
+    counts = np.array([count for _, count, _ in verbs])
+    scores = np.array([score for *_, score in verbs])
+    trained = counts > 0
+    _draw_verbs(axis, group, counts[trained], scores[trained])
+    jitter = np.random.default_rng(0).uniform(-0.32, 0.32, (~trained).sum())
+    _draw_verbs(strip, group, jitter, scores[~trained])
+    for panel, mask in ((axis, trained), (strip, ~trained)):
+      if mask.any():
+        _draw_mean(panel, group, counts[mask], scores[mask], panel is strip)
+  finish(strip, "", "not trained on", "verb top-1 accuracy, percent")
+  strip.set(xlim=(-0.6, 0.6), xticks=[0], xticklabels=["0"], ylim=(-4, 104))
+  strip.grid(axis="x", visible=False)
+  finish(axis, "", "training images of the verb", "")
+  counts = [count for verbs in points.values() for _, count, _ in verbs]
+  _log_counts(axis, np.array(counts))
+  return strip, axis
 
 
 def _draw_verbs(
@@ -209,8 +408,7 @@ def _draw_mean(
   axis.plot(ends, mean, color=style.GROUP_COLOURS[group], linewidth=2.5)
 
 
-def _log_counts(axis: matplotlib.axes.Axes, points: dict) -> None:
-  counts = np.concatenate([counts for counts, _ in points.values()])
+def _log_counts(axis: matplotlib.axes.Axes, counts: np.ndarray) -> None:
   counts = counts[counts > 0]
   axis.set_xscale("log")
   if not counts.size:
@@ -227,19 +425,26 @@ def _log_counts(axis: matplotlib.axes.Axes, points: dict) -> None:
   axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
 
 
-def _finish(
+def finish(
   axis: matplotlib.axes.Axes, title: str, xlabel: str, ylabel: str
 ) -> None:
+  """Labels a panel, and tidies it."""
   axis.set_title(title, fontsize=12)
   axis.set_xlabel(xlabel)
   axis.set_ylabel(ylabel)
-  axis.grid(color="#E4E8EC", linewidth=0.8)
+  tidy(axis)
+
+
+def tidy(axis: matplotlib.axes.Axes) -> None:
+  """Gives a panel a faint grid, and no box around it."""
+  axis.grid(color=_GRID, linewidth=0.8)
   axis.set_axisbelow(True)
   axis.spines[["top", "right"]].set_visible(False)
 
 
-def _save(
+def save(
   figure: matplotlib.figure.Figure, out_png: str | os.PathLike[str]
 ) -> None:
+  """Writes a figure as PNG, whole or not at all."""
   with atomic.replacing(out_png) as temporary:
     figure.savefig(temporary, format="png", facecolor="white")

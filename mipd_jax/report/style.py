@@ -46,12 +46,43 @@ INK, FAINT, RULE, PAPER, CARD = (
   "#FFFFFF",
 )
 
+# The names that web pages give these colours, and the same meanings on a dark
+# ground; contrast of 4.5 and more for text.
+LIGHT = {
+  "ink": INK,
+  "faint": FAINT,
+  "rule": RULE,
+  "paper": PAPER,
+  "card": CARD,
+  "right": RIGHT,
+  "wrong": WRONG,
+  **GROUP_COLOURS,
+}
+DARK = {
+  "ink": "#E6EAEE",
+  "faint": "#9BA5AF",
+  "rule": "#3A424B",
+  "paper": "#14181C",
+  "card": "#1D2329",
+  "right": "#4FD0A5",
+  "wrong": "#FF9166",
+  "seen": "#56B4E9",
+  "rare": "#E69F00",
+  "unseen": "#E3A0C6",
+  "all": "#C3CAD1",
+}
+
 # Colours that a picture with a small palette has to keep as they are.
 MEANINGS = (
   *GROUP_COLOURS.values(),
   *ROLE_COLOURS,
   *(RIGHT, WRONG, INK, FAINT, RULE, PAPER, CARD, "#000000"),
 )
+
+
+def role_colour(position: int) -> str:
+  """Of a role, by its place in the frame."""
+  return ROLE_COLOURS[position % len(ROLE_COLOURS)]
 
 
 @functools.lru_cache(maxsize=16)

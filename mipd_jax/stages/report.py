@@ -12,9 +12,8 @@ from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
-from mipd_jax.report import choice, files, html_report, origins
-from mipd_jax.report.html_measures import Trade
-from mipd_jax.report.html_report import Report
+from mipd_jax.report import choice, files, origins, report_page
+from mipd_jax.report.report_page import Report, Trade
 from mipd_jax.stages import report_examples, report_rows
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
@@ -85,7 +84,7 @@ def report(config: Config, prepared: Prepared) -> None:
     **_use(config),
   )
   path = workdir / files.named(PAGE, split)
-  html_report.write_report(path, page)
+  report_page.write_report(path, page)
   logging.info("The report is %s.", path)
 
 

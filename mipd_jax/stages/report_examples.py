@@ -9,8 +9,8 @@ from input_pipeline import feature_cache, json_files, schema
 from input_pipeline.geometry import Letterbox
 from mipd_jax.inference.sentence import sentence
 from mipd_jax.rationales import source
+from mipd_jax.report.cards import ExampleView, RoleView
 from mipd_jax.report.drawing import Box
-from mipd_jax.report.html_examples import ExampleView, RoleView
 from mipd_jax.tasks.pictures import noun_word
 from mipd_jax.tasks.prepared import Prepared
 

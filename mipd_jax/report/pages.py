@@ -1,0 +1,83 @@
+"""Web pages from the templates beside this file, each whole in one file.
+
+No page needs the network, a script or another file. Whatever is put into a
+template is text: only a template, and an SVG that a template marks `safe`, is
+markup.
+"""
+
+import functools
+import os
+import re
+from typing import Any
+
+import jinja2
+
+from input_pipeline import atomic
+from mipd_jax.report import style
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def plain(value: object) -> str:
+  """Any value as text that a page can hold.
+
+  Control characters, and bytes of a file name that are not UTF-8, stand as
+  escapes.
+  """
+  told = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+  return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", told)
+
+
+def render(template: str, **values: Any) -> str:
+  """A page as text.
+
+  Args:
+    template: its name, such as "report.html.j2".
+    **values: what the template names.
+
+  Raises:
+    jinja2.UndefinedError: the template names something else.
+  """
+  return _templates().get_template(template).render(values)
+
+
+def fragment(template: str, macro: str, **values: Any) -> str:
+  """A part of a page of others: what one macro of a template gives."""
+  module = _templates().get_template(template).module
+  return str(getattr(module, macro)(**values))
+
+
+def write(path: str | os.PathLike[str], page: str) -> None:
+  """Writes a page, whole or not at all."""
+  with atomic.replacing(path) as partial:
+    partial.write_text(page, encoding="utf-8")
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+  found = jinja2.Environment(
+    loader=jinja2.PackageLoader("mipd_jax.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=_shown,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+  )
+  found.globals.update(
+    light=style.LIGHT,
+    dark=style.DARK,
+    pills=style.GROUP_COLOURS,
+    role_colour=style.role_colour,
+  )
+  found.filters.update(
+    plain=plain,
+    percent="{:.0%}".format,
+    tenth="{:.1f}".format,
+  )
+  return found
+
+
+def _shown(value: Any) -> Any:
+  """What is put in; markup of our own templates stays markup."""
+  return value if hasattr(value, "__html__") else plain(value)
