@@ -25,7 +25,7 @@ from input_pipeline import commands
 from input_pipeline.errors import InputError
 from mipd_jax.inference import Prediction, Predictor
 from mipd_jax.inference import images as image_lib
-from mipd_jax.report import annotated, pages
+from mipd_jax.report import drawing, pages
 from mipd_jax.stages.predict import as_annotated
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def shown(result: Prediction, picture: image_lib.Picture) -> Shown:
     "demo.html.j2", "sentence", said=result.sentence, notes=result.notes
   )
   return Shown(
-    picture=annotated.draw(as_annotated(result, picture)).image,
+    picture=drawing.draw_annotated(as_annotated(result, picture)).image,
     sentence=said,
     verbs={guess.verb: guess.probability for guess in result.verbs},
     rows=[

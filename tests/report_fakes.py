@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import schema
-from mipd_jax.report import choice
+from mipd_jax.report import examples
 from mipd_jax.report.cards import ExampleView, RoleView
 from mipd_jax.report.findings import Guesses, Rows
 from mipd_jax.report.report_page import Report, Trade
@@ -117,7 +117,7 @@ def report(images=120, verbs=9, pictures=None, **changes) -> Report:
   pictures = pictures or [Image.new("RGB", (64, 48), "teal")]
   names = [HOSTILE, *(f"verb{i}" for i in range(1, verbs))]
   found = rows(images, verbs)
-  chosen = choice.choose(found, 2, 3)
+  chosen = examples.choose_for_report(found, 2, 3)
   views = {
     i: view(pictures[n % len(pictures)], n, 3 + n % 4)
     for n, i in enumerate(chosen.all)

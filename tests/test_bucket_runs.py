@@ -8,7 +8,7 @@ import pytest
 
 from input_pipeline import buckets, paths
 from input_pipeline.errors import InputError
-from mipd_jax.report import files, runlog
+from mipd_jax.report import files
 from mipd_jax.stages import prepare
 from mipd_jax.training.writers import JsonLinesWriter
 from tests import fake_bucket
@@ -34,7 +34,7 @@ def test_metrics_grow_and_are_cut(bucket):
   writer = JsonLinesWriter(path, first_step=4)
   writer.write_scalars(5, {"loss": 1.0})
   writer.close()
-  steps, _ = runlog.read_metrics(path)["loss"]
+  steps, _ = files.read_metrics(path)["loss"]
   np.testing.assert_array_equal(steps, [2, 4, 5])
 
 

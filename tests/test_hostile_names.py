@@ -15,8 +15,8 @@ from mipd_jax import presets, web_demo
 from mipd_jax.exporting import card, folder
 from mipd_jax.inference import images as image_lib
 from mipd_jax.inference.words import Words
-from mipd_jax.report import files, gallery, origins, report_page, tables
-from mipd_jax.report.markdown import cell
+from mipd_jax.report import files, gallery, report_page, tables
+from mipd_jax.report.tables import cell
 from mipd_jax.stages import report as report_stage
 from tests import predict_fixture, report_fakes
 
@@ -191,7 +191,7 @@ def test_cells_say_what_was_written():
   ],
 )
 def test_rationales_have_their_author(version, own, total, said):
-  found = origins.author(version, own, total)
+  found = files.author(version, own, total)
   assert found.startswith(said) and "teacher" not in found
   assert ("language model from" in found) == (
     version.startswith("jrg") and own < max(total, 1)
@@ -200,10 +200,10 @@ def test_rationales_have_their_author(version, own, total, said):
 
 @pytest.mark.parametrize("teacher", [True, False])
 def test_the_report_says_what_training_did(teacher):
-  use = origins.use(teacher=teacher, read=True, preset="no_distillation")
+  use = files.use(teacher=teacher, read=True, preset="no_distillation")
   page = report_page.render(
     report_fakes.report(
-      written=origins.author("templates-2", 0, 6),
+      written=files.author("templates-2", 0, 6),
       use=use,
       has_teacher=teacher,
       pictures=[Image.new("RGB", (8, 8))],

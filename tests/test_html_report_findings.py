@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipd_jax.report import choice, findings
+from mipd_jax.report import examples, findings
 from mipd_jax.report.findings import Guesses
 from tests import report_fakes
 
@@ -110,7 +110,7 @@ def test_score_is_the_mean_of_three():
 
 def test_choice_follows_its_rule():
   rows = report_fakes.rows(images=300)
-  chosen = choice.choose(rows, 2, 3)
+  chosen = examples.choose_for_report(rows, 2, 3)
   score = rows.score
   shown = [i for cell in chosen.examples.values() for i in cell]
   shown += chosen.student_ahead + chosen.teacher_ahead
@@ -133,7 +133,7 @@ def test_choice_follows_its_rule():
 
 def test_choice_of_few_images():
   rows = report_fakes.rows(images=4, teacher=False)
-  chosen = choice.choose(rows, 2, 3)
+  chosen = examples.choose_for_report(rows, 2, 3)
   assert chosen.all == [0, 1, 2, 3]
   assert chosen.student_ahead == chosen.teacher_ahead == []
 
@@ -141,9 +141,9 @@ def test_choice_of_few_images():
 def test_training_images_are_of_different_verbs():
   verb = np.repeat(np.arange(6), 50)
   group = verb % 2  # seen and rare: no other has training images
-  chosen = choice.choose_training(verb, group, 4, seed=3)
-  assert chosen == choice.choose_training(verb, group, 4, seed=3)
-  assert chosen != choice.choose_training(verb, group, 4, seed=4)
+  chosen = examples.choose_training(verb, group, 4, seed=3)
+  assert chosen == examples.choose_training(verb, group, 4, seed=3)
+  assert chosen != examples.choose_training(verb, group, 4, seed=4)
   assert len(set(verb[chosen])) == 4
   assert sorted(group[chosen]) == [0, 0, 1, 1]
-  assert len(choice.choose_training(verb, group, 40, seed=3)) == 6
+  assert len(examples.choose_training(verb, group, 40, seed=3)) == 6

@@ -14,7 +14,7 @@ from mipd_jax.metrics.hico_det_matching import Detections
 from mipd_jax.metrics.pair_nms import suppress
 from mipd_jax.models import outputs as out
 from mipd_jax.models.pair_student import VERB_OBJECT, of_the_object
-from mipd_jax.report import interaction_tables, tables
+from mipd_jax.report import tables
 from mipd_jax.tasks import interactions
 from tests import pair_batches, pair_world_fixture
 from tests.pair_batches import OBJECT_OF, PAIRS
@@ -183,7 +183,7 @@ def test_tables_name_detector_and_split():
     "zero_shot": "UV",
     "models": {"student": scores | {"known_object": scores | {"full": 20.0}}},
   }
-  text = tables.markdown(results, interaction_tables.blocks)
+  text = tables.markdown(results, tables.interaction_blocks)
   assert "imagined" in text and "split UV" in text
   row = f"| student | UV | 12.50 | {tables.DASH} | 12.00 | 15.00 | 10.00 |"
   assert row in text

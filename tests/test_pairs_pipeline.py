@@ -14,7 +14,7 @@ from mipd_jax import config as config_lib
 from mipd_jax import sharding
 from mipd_jax.losses.total import VERB_TRAINED
 from mipd_jax.models.pair_student import VERB_OBJECT
-from mipd_jax.report import pair_sheet
+from mipd_jax.report import sheets
 from mipd_jax.stages import evaluate, train
 from tests import pair_world_fixture
 from tests.pair_world_fixture import (  # noqa: F401
@@ -117,15 +117,15 @@ def test_train_evaluate_and_what_is_written(
 
 def test_a_card_shows_both_boxes_and_the_line_between(tmp_path):
   image = Image.new("RGB", (200, 100), (255, 255, 255))
-  pair = pair_sheet.ShownPair(
+  pair = sheets.ShownPair(
     (10.0, 20.0, 50.0, 80.0), (120.0, 30.0, 180.0, 70.0), "ride bicycle", "seen"
   )
   said = dataclasses.replace(pair, score=0.5, is_right=False)
 
   def sheet(true, predicted, name):
     path = tmp_path / name
-    example = pair_sheet.PairExample(image, "a.jpg", true, predicted)
-    pair_sheet.pair_sheet([example], path)
+    example = sheets.PairExample(image, "a.jpg", true, predicted)
+    sheets.pair_sheet([example], path)
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
   empty = sheet([], [], "empty.png")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from mipd_jax.inference.sentence import sentence
-from mipd_jax.report import annotated, gallery
+from mipd_jax.report import drawing, gallery, style
 
 THROW = "an AGENT throws an ITEM at a DESTINATION using a TOOL in PLACE."
 
@@ -88,14 +88,14 @@ def _item(width, height, boxes, shrunk=1):
   image = Image.new(
     "RGB", (width // shrunk or 1, height // shrunk or 1), "white"
   )
-  return annotated.Annotated(
+  return drawing.Annotated(
     image=image,
     width=width,
     height=height,
     verb="jumping",
     probability=0.5,
     roles=[
-      annotated.Role(f"role{i}", f"noun{i}", 0.3, box)
+      drawing.Role(f"role{i}", f"noun{i}", 0.3, box)
       for i, box in enumerate(boxes)
     ],
     sentence="the man jumps",
@@ -109,14 +109,14 @@ def _item(width, height, boxes, shrunk=1):
 def test_boxes_are_drawn_where_they_are(width, height, shrunk):
   """Original pixels to the drawing, whatever size it was seen and is drawn."""
   box = (0.25 * width, 0.4 * height, 0.75 * width, 0.9 * height)
-  drawing = annotated.draw(_item(width, height, [box], shrunk))
-  drawn = np.asarray(drawing.image)
+  made = drawing.draw_annotated(_item(width, height, [box], shrunk))
+  drawn = np.asarray(made.image)
   side = max(width, height) // shrunk
-  side = min(max(side, annotated.SMALLEST), annotated.LARGEST)
+  side = min(max(side, drawing.SMALLEST), drawing.LARGEST)
   scale = side / max(width, height)
   left = (drawn.shape[1] - round(width * scale)) / 2
   found = np.argwhere(
-    (drawn == ImageColor.getrgb(annotated.colour(0))).all(axis=-1)
+    (drawn == ImageColor.getrgb(style.role_colour(0))).all(axis=-1)
   )
   picture = found[found[:, 0] < round(height * scale)]
   # The box and its label; the label lies above or within.
@@ -130,16 +130,16 @@ def test_boxes_are_drawn_where_they_are(width, height, shrunk):
 
 def test_every_role_has_its_colour_and_a_label_that_nothing_hides():
   boxes = [(10, 10, 60, 60)] * 3 + [(200, 10, 290, 90), (0, 150, 99, 199)]
-  drawing = annotated.draw(_item(300, 200, [*boxes, None]))
-  drawn, height = np.asarray(drawing.image), drawing.picture_height
-  assert height == round(200 * annotated.SMALLEST / 300)
+  made = drawing.draw_annotated(_item(300, 200, [*boxes, None]))
+  drawn, height = np.asarray(made.image), made.picture_height
+  assert height == round(200 * drawing.SMALLEST / 300)
   areas = []
   for i in range(5):
-    colour = ImageColor.getrgb(annotated.colour(i))
+    colour = ImageColor.getrgb(style.role_colour(i))
     areas.append((drawn[:height] == colour).all(axis=-1).sum())
   # Labels are solid: three boxes in one place have three of them.
   assert min(areas) > 700
-  absent = ImageColor.getrgb(annotated.colour(5))
+  absent = ImageColor.getrgb(style.role_colour(5))
   assert not (drawn[:height] == absent).all(axis=-1).any()
   assert (drawn[height:] == absent).all(axis=-1).any()  # in the legend
 
@@ -149,10 +149,12 @@ def test_every_role_has_its_colour_and_a_label_that_nothing_hides():
 )
 def test_any_size_has_a_legend_that_can_be_read(size):
   box = (0, 0, *size)
-  drawing = annotated.draw(_item(*size, [box, None], 1 + max(size) // 4000))
-  assert 560 <= drawing.image.width <= annotated.LARGEST
-  assert 1 <= drawing.picture_height <= annotated.LARGEST
-  legend = drawing.image.height - drawing.picture_height
+  made = drawing.draw_annotated(
+    _item(*size, [box, None], 1 + max(size) // 4000)
+  )
+  assert 560 <= made.image.width <= drawing.LARGEST
+  assert 1 <= made.picture_height <= drawing.LARGEST
+  legend = made.image.height - made.picture_height
   assert 4 * 16 <= legend <= 300
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline.errors import InputError
-from mipd_jax.report import findings, plots, runlog, style
+from mipd_jax.report import files, findings, plots, style
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_read_metrics_takes_the_last_of_a_step(tmp_path):
     ],
     tail='{"step": 3, "loss/to',
   )
-  series = runlog.read_metrics(path)
+  series = files.read_metrics(path)
   assert set(series) == {"loss/total", "dev/verb_top1"}
   steps, values = series["loss/total"]
   assert steps.tolist() == [1, 2] and values.tolist() == [9.0, 4.0]
@@ -51,9 +51,9 @@ def test_read_metrics_takes_the_last_of_a_step(tmp_path):
 def test_read_metrics_names_the_broken_line(tmp_path):
   path = write_log(tmp_path / "m.jsonl", [{"loss": 1}, {"step": 2, "a": 1}])
   with pytest.raises(InputError, match=r"m\.jsonl, line 1"):
-    runlog.read_metrics(path)
+    files.read_metrics(path)
   with pytest.raises(InputError, match="no such file"):
-    runlog.read_metrics(tmp_path / "absent.jsonl")
+    files.read_metrics(tmp_path / "absent.jsonl")
 
 
 def test_loss_curves_draw_the_log(tmp_path, figures):
@@ -154,7 +154,8 @@ def test_charts_of_a_page_take_its_colours_and_say_what_they_show(number):
   assert root.get("role") == "img" and root.get("aria-label")
   # Nothing but what is drawn, in colours that follow light and dark.
   assert {e.tag for e in root.iter()} <= {
-    *("svg", "g", "defs", "clipPath", "path", "rect", "use", "text", "title")
+    *("svg", "g", "defs", "clipPath", "path", "rect", "use", "text", "tspan"),
+    "title",
   }
   assert not re.search('#[0-9a-f]{6}[;"]', chart)
   assert "font-family" not in chart

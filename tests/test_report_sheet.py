@@ -7,20 +7,20 @@ import pytest
 from PIL import Image, ImageColor, ImageDraw
 
 from input_pipeline.errors import InputError
-from mipd_jax.report import card, drawing, sheet, style
+from mipd_jax.report import drawing, examples, sheets, style
 
 GREY = 128
 
 
 def role(true_box=None, predicted_box=None, noun="dog", name="agent"):
-  return sheet.RoleExample(
+  return examples.RoleExample(
     name, ("dog", "dog", "puppy"), noun, true_box, predicted_box
   )
 
 
 def example(roles, height=64, width=64, **changes):
   image = np.full((height, width, 3), GREY, np.uint8)
-  made = sheet.Example(
+  made = examples.Example(
     image, "a_1.jpg", "rare", "jumping", "jumping", 0.5, roles
   )
   return dataclasses.replace(made, **changes)
@@ -57,12 +57,12 @@ def test_box_corners_after_enlarging(box, dashed):
 
 def test_card_shows_truth_left_and_prediction_right():
   true_box, predicted_box = (16, 8, 48, 56), (4, 32, 60, 60)
-  drawn = card.draw_card(example([role(true_box, predicted_box)]), 572)
-  pixels = np.asarray(drawn)[card.HEADER : card.HEADER + 264]
-  side = (572 - 2 * card.PAD - card.GAP) // 2
+  drawn = sheets.draw_card(example([role(true_box, predicted_box)]), 572)
+  pixels = np.asarray(drawn)[sheets.HEADER : sheets.HEADER + 264]
+  side = (572 - 2 * sheets.PAD - sheets.GAP) // 2
   scale = side / 64
   for column, box in ((0, true_box), (1, predicted_box)):
-    left = card.PAD + column * (side + card.GAP)
+    left = sheets.PAD + column * (side + sheets.GAP)
     half = pixels[:side, left : left + side]
     found = extent(half, style.ROLE_COLOURS[0])
     np.testing.assert_allclose(found, np.array(box) * scale, atol=1.0)
@@ -72,9 +72,10 @@ def test_card_shows_truth_left_and_prediction_right():
 
 
 def test_absent_boxes_are_not_drawn():
-  drawn = np.asarray(card.draw_card(example([role()]), 572))
-  side = (572 - 2 * card.PAD - card.GAP) // 2
-  left = drawn[card.HEADER : card.HEADER + side, card.PAD : card.PAD + side]
+  drawn = np.asarray(sheets.draw_card(example([role()]), 572))
+  side = (572 - 2 * sheets.PAD - sheets.GAP) // 2
+  top, left = sheets.HEADER, sheets.PAD
+  left = drawn[top : top + side, left : left + side]
   assert (left == GREY).all()
 
 
@@ -112,16 +113,16 @@ def test_sheet_size_and_bytes(tmp_path):
     role((10, 10, 200, 150), (15, 12, 190, 160), "cat " * 30, f"role {i}")
     for i in range(6)
   ]
-  examples = [example(six, image=noise) for _ in range(4)]
-  examples.append(example([], height=200, width=3, probability=None))
+  shown = [example(six, image=noise) for _ in range(4)]
+  shown.append(example([], height=200, width=3, probability=None))
   out = tmp_path / "sheet.png"
-  sheet.example_sheet(examples, out, title="Title", note="Note")
+  sheets.example_sheet(shown, out, title="Title", note="Note")
   picture = Image.open(out)
-  assert picture.width == sheet.SHEET_WIDTH
-  cards = [card.draw_card(e, 572).height for e in examples]
-  gaps = 2 * sheet.MARGIN + sheet.TITLE + sheet.NOTE + 2 * sheet.GAP
+  assert picture.width == sheets.SHEET_WIDTH
+  cards = [sheets.draw_card(e, 572).height for e in shown]
+  gaps = 2 * sheets.MARGIN + sheets.TITLE + sheets.NOTE + 2 * sheets.GAP
   assert picture.height == cards[0] + cards[2] + cards[4] + gaps
-  assert out.stat().st_size <= sheet.MAX_BYTES
+  assert out.stat().st_size <= sheets.MAX_BYTES
   assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
@@ -130,7 +131,7 @@ def test_palette_keeps_the_colours_that_carry_a_meaning(tmp_path):
   pixels = rng.integers(0, 256, (600, 600, 3), np.uint8)
   meanings = [ImageColor.getrgb(colour) for colour in style.MEANINGS]
   pixels[0, : len(meanings)] = meanings
-  sheet._save_small(Image.fromarray(pixels), tmp_path / "s.png")
+  sheets._save_small(Image.fromarray(pixels), tmp_path / "s.png")
   saved = Image.open(tmp_path / "s.png")
   assert saved.mode == "P"
   saved = np.asarray(saved.convert("RGB"))
@@ -154,7 +155,7 @@ def test_palette_keeps_the_colours_that_carry_a_meaning(tmp_path):
 )
 def test_bad_examples_are_named(examples, columns, words, tmp_path):
   with pytest.raises(InputError, match=words):
-    sheet.example_sheet(examples, tmp_path / "s.png", columns=columns)
+    sheets.example_sheet(examples, tmp_path / "s.png", columns=columns)
   assert not list(tmp_path.iterdir())
 
 
@@ -162,9 +163,9 @@ def test_choose_examples_mixes_and_repeats():
   rng = np.random.default_rng(1)
   groups = rng.choice(["seen", "rare", "unseen"], 300, p=[0.8, 0.15, 0.05])
   correct = rng.random(300) < 0.7
-  chosen = sheet.choose_examples(groups, correct, 12, seed=5)
-  assert chosen == sheet.choose_examples(groups, correct, 12, seed=5)
-  assert chosen != sheet.choose_examples(groups, correct, 12, seed=6)
+  chosen = examples.choose_for_sheet(groups, correct, 12, seed=5)
+  assert chosen == examples.choose_for_sheet(groups, correct, 12, seed=5)
+  assert chosen != examples.choose_for_sheet(groups, correct, 12, seed=6)
   cells = [(groups[i], bool(correct[i])) for i in chosen]
   assert len(set(chosen)) == 12
   assert {cells.count(cell) for cell in set(cells)} == {2}
@@ -173,10 +174,11 @@ def test_choose_examples_mixes_and_repeats():
 
 
 def test_choose_examples_with_few_and_with_ids():
-  few = sheet.choose_examples([0, 0, 2], [True, True, False], 8, seed=0)
+  few = examples.choose_for_sheet([0, 0, 2], [True, True, False], 8, seed=0)
   assert few == [0, 1, 2]
-  two = sheet.choose_examples([0] * 9 + [1] * 9, [True, False, True] * 6, 2, 0)
+  groups, correct = [0] * 9 + [1] * 9, [True, False, True] * 6
+  two = examples.choose_for_sheet(groups, correct, 2, 0)
   assert two[0] < 9 <= two[1]
   assert [i % 3 != 1 for i in two] == [True, False]
   with pytest.raises(InputError, match="1 groups, 2 verdicts"):
-    sheet.choose_examples([0], [True, False], 1, 0)
+    examples.choose_for_sheet([0], [True, False], 1, 0)

@@ -37,7 +37,7 @@ from mipd_jax.evaluation import evaluate
 from mipd_jax.metrics import scores, swig
 from mipd_jax.models import outputs as out
 from mipd_jax.reference import METRICS
-from mipd_jax.report import interaction_tables, tables
+from mipd_jax.report import tables
 from tests import batches
 
 # Two images of verbs 0 and 1, with one role and with three.
@@ -89,7 +89,7 @@ words = Words()
 split = types.SimpleNamespace(unseen=half, seen=~half)
 scored = hico_det_scores.summary(np.array([0.5, 0.25]), words, split)
 assert scored["best"] == 50
-(first, _) = interaction_tables.blocks({"models": {"student": scored}})
+(first, _) = tables.interaction_blocks({"models": {"student": scored}})
 assert (first.header[-1], first.rows[0][-1]) == ("Best", "50.00")
 print("everywhere")
 """

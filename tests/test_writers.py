@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mipd_jax.report import runlog
+from mipd_jax.report import files
 from mipd_jax.training.writers import JsonLinesWriter, make_writer
 
 
@@ -65,7 +65,7 @@ def test_report_and_tensorboard_read_what_was_written(tmp_path):
     writer.write_scalars(step, {"loss/total": 1.5 * step})
   writer.flush()
   writer.close()
-  steps, values = runlog.read_metrics(tmp_path / "metrics.jsonl")["loss/total"]
+  steps, values = files.read_metrics(tmp_path / "metrics.jsonl")["loss/total"]
   np.testing.assert_array_equal(steps, [1, 2])
   np.testing.assert_array_equal(values, [1.5, 3.0])
   events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))

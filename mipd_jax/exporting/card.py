@@ -12,8 +12,8 @@ from mipd_jax.exporting import program
 from mipd_jax.inference import programs
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.workdir import Opened
-from mipd_jax.report import files, origins, tables
-from mipd_jax.report.markdown import cell
+from mipd_jax.report import files, tables
+from mipd_jax.report.tables import cell
 
 if TYPE_CHECKING:
   from mipd_jax.exporting.folder import Settings
@@ -133,7 +133,7 @@ def _teacher(opened: Opened) -> str:
   config = opened.config
   if not (config.model.teacher_branch and config.loss.teacher_terms):
     return f"none: trained without (preset {cell(config.preset)})"
-  written = origins.author(opened.plan.rationales)
+  written = files.author(opened.plan.rationales)
   return (
     f"{cell(config.teacher.teacher_encoder)}, not needed here; its rationales "
     f"written {written}"

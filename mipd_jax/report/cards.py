@@ -80,7 +80,7 @@ class ExampleView:
     roles: of the true verb's frame, filled by the student for that verb.
     true_sentence, sentence: the true frame, and the student's own.
     own_frame: (role, noun) of the verb that the student takes it for.
-    score: as `choice.RULE` says.
+    score: as `examples.RULE` says.
     rationales: the image's four, in the order of `schema.RATIONALES`.
   """
 

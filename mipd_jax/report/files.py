@@ -1,4 +1,7 @@
-"""Writes results and pictures whole or not at all."""
+"""The files of a run: its results, its log, and where its texts are from.
+
+Files are written whole or not at all.
+"""
 
 import json
 import math
@@ -14,9 +17,18 @@ from input_pipeline.atomic import replacing
 from input_pipeline.errors import InputError
 from mipd_jax.report import tables
 
+# name -> (steps int64 [n], values float64 [n]).
+Series = dict[str, tuple[np.ndarray, np.ndarray]]
 RESULTS, TABLES = "results.json", "results.md"
 # The split whose files have no split in their names.
 REPORTED = "test"
+# Who writes rationales.
+_TEMPLATE = "by template from the annotated frames, without a language model"
+_MODEL = (
+  "by a language model from the annotated frames; by template where none of "
+  "its answers was accepted"
+)
+_OWN = "by those who published the dataset, whose files hold them"
 
 
 def named(name: str, split: str) -> str:
@@ -104,3 +116,95 @@ def jsonable(value: Any, where: str = "results") -> Any:
     f"{where} is a {type(value).__name__}, which JSON cannot hold",
     "hand over numbers, strings, lists and dicts",
   )
+
+
+def read_metrics(path: str | os.PathLike[str]) -> Series:
+  """Reads JSON lines {"step": int, name: number, ...}.
+
+  A half-written last line is skipped, as a killed run leaves one; of several
+  values for one step (a run that was resumed) the last one counts.
+
+  Returns:
+    name -> (steps int64 [n], values float64 [n]), by rising step.
+
+  Raises:
+    InputError: no such file, a broken line before the last, or no numbers.
+  """
+  path = paths.path(path)
+  if not path.is_file():
+    raise InputError(f"{path}: no such file", "train first, or mend the path")
+  points: dict[str, dict[int, float]] = {}
+  lines = path.read_text(encoding="utf-8").splitlines()
+  for position, line in enumerate(lines):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+      step = int(record["step"])
+    except (ValueError, KeyError, TypeError) as error:
+      if position == len(lines) - 1:
+        break
+      raise InputError(
+        f'{path}, line {position + 1}: not a JSON object with a "step"',
+        "delete the line",
+      ) from error
+    for name, value in record.items():
+      if name != "step" and type(value) in (int, float):
+        points.setdefault(name, {})[step] = float(value)
+  if not points:
+    raise InputError(f"{path}: holds no numbers", "train for a few steps first")
+  series = {}
+  for name, by_step in points.items():
+    steps = np.array(sorted(by_step), np.int64)
+    series[name] = steps, np.array([by_step[s] for s in steps.tolist()])
+  return series
+
+
+def author(version: str, own: int = 0, total: int = 0) -> str:
+  """Who wrote rationales, as it follows "written".
+
+  Args:
+    version: `rationales` of the cache's plan.
+    own: of the images that are spoken of, those with texts in the dataset's
+      own files, which come before all others.
+    total: images that are spoken of; 0 where they were not looked at.
+  """
+  here = _MODEL if version.startswith("jrg") else _TEMPLATE
+  if total and own == total:
+    return _OWN
+  if own:
+    return f"for {own} of these {total} images {_OWN}; for the others {here}"
+  if total:
+    return here
+  return f"{here}; texts in the dataset's own files come before them"
+
+
+def use(*, teacher: bool, read: bool, preset: str) -> str:
+  """What training did with the rationales, one sentence.
+
+  Args:
+    teacher: whether the run has a teacher branch with a term in use.
+    read: whether anything of that branch reads rationales.
+    preset: of the run, for the sentence.
+  """
+  if not teacher:
+    return (
+      f"This student was trained without a teacher (preset {preset}): it has "
+      "read none of them."
+    )
+  if not read:
+    return "The settings of this run leave them out: training read none."
+  return (
+    "In training an image's four texts guide what the teacher passes on to "
+    "the student."
+  )
+
+
+def zero_shot(*, teacher: bool) -> str:
+  """What the teacher's verbs are, beside the student's."""
+  role = (
+    "the student never sees it in use"
+    if teacher
+    else "this student was trained without it"
+  )
+  return f"The teacher is asked zero-shot, as the cache has it; {role}."

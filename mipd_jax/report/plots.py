@@ -22,8 +22,8 @@ import numpy as np
 from input_pipeline import atomic, schema
 from input_pipeline.errors import InputError
 from mipd_jax.report import style
+from mipd_jax.report.files import Series, read_metrics
 from mipd_jax.report.findings import Bin
-from mipd_jax.report.runlog import Series, read_metrics
 
 # What is drawn of the dev metrics when there are more than a panel can show.
 MAIN_METRICS = ("verb_top1", "value_gt", "grnd_gt")
@@ -40,7 +40,7 @@ _PAGE_COLOURS = {
   **{"#000000": "ink", _GRID.lower(): "rule"},
 }
 _COLOUR = re.compile("|".join(_PAGE_COLOURS))
-_FONT = re.compile(r"font-family:[^;]*; ")
+_FONT = re.compile(r"font-family:[^;]*;? ?")
 
 
 def loss_curves(
@@ -52,7 +52,7 @@ def loss_curves(
   others of the form `dev/...`. A panel without series is left out.
 
   Raises:
-    InputError: see `runlog.read_metrics`; or neither losses nor dev metrics.
+    InputError: see `files.read_metrics`; or neither losses nor dev metrics.
   """
   series = read_metrics(metrics_jsonl_path)
   losses = {k: v for k, v in series.items() if "loss" in k.split("/")}

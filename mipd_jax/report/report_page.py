@@ -14,9 +14,9 @@ from input_pipeline import schema
 from input_pipeline.errors import InputError
 from mipd_jax.report import (
   cards,
-  choice,
+  examples,
+  files,
   findings,
-  origins,
   pages,
   plots,
   tables,
@@ -53,11 +53,11 @@ class Report:
     rows: the split, image by image.
     verbs: names of the verbs.
     trade: None where there are no images of untrained verbs.
-    examples: by (kind, group), as `choice.choose` gave them.
+    examples: by (kind, group), as `examples.choose_for_report` gave them.
     student_ahead, teacher_ahead: where only one of both is right.
     training: training images with their rationales.
-    written: who wrote those, from `origins.author`.
-    use: what training did with them, from `origins.use`.
+    written: who wrote those, from `files.author`.
+    use: what training did with them, from `files.use`.
     has_teacher: whether a teacher took part in training.
   """
 
@@ -111,16 +111,17 @@ def render(report: Report) -> str:
     boxes=_boxes(rows),
     teacher=_teacher(report),
     examples={
-      "rule": choice.RULE,
+      "rule": examples.RULE,
       "kinds": {
         kind: _cards(
           view for g in schema.GROUPS for view in report.examples[kind, g]
         )
-        for kind in choice.KINDS
+        for kind in examples.KINDS
       },
     },
     rationales={
-      "said": f"Written {report.written}. {report.use} {choice.TRAINING_RULE}",
+      "said": f"Written {report.written}. {report.use} "
+      f"{examples.TRAINING_RULE}",
       "views": _cards(report.training),
     },
   )
@@ -251,7 +252,7 @@ def _teacher(report: Report) -> dict[str, Any] | None:
     ]
 
   return {
-    "said": origins.zero_shot(teacher=report.has_teacher),
+    "said": files.zero_shot(teacher=report.has_teacher),
     "rows": [
       (group, *(counts[k] for k in ("both", "student", "teacher", "neither")))
       for group, counts in findings.agreement(rows).items()
@@ -260,7 +261,7 @@ def _teacher(report: Report) -> dict[str, Any] | None:
       "student": listed([v for v in lead if v[2] > v[3]]),
       "teacher": listed([v for v in reversed(lead) if v[2] < v[3]]),
     },
-    "rule": choice.TEACHER_RULE,
+    "rule": examples.TEACHER_RULE,
     "ahead": {
       "student": _cards(report.student_ahead),
       "teacher": _cards(report.teacher_ahead),

@@ -12,10 +12,16 @@ A results dict is plain data:
 METRICS holds `images` (a count) and the scores of `metrics.swig_scores.SCORES`
 by name, in percent. A number that is missing, null or not finite is printed as
 a dash.
+
+Of interactions `models` is {name: scores, with "known_object": {the same}},
+where scores are those of `metrics.hico_det_scores` by name, in percent; and
+`detector`, `zero_shot`: what found the boxes, and which interactions are
+unseen.
 """
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,11 +32,12 @@ import rich.table
 
 from input_pipeline import schema
 from input_pipeline.errors import InputError
-from mipd_jax.metrics import swig_scores
-from mipd_jax.report.markdown import cell
+from mipd_jax.metrics import hico_det_scores, swig_scores
 
 WIDTH = 100  # columns that the widest table needs
 DASH = "\N{EN DASH}"
+# What starts markup wherever it stands; "_" only at the edge of a word.
+_MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 ROW_GROUPS = (*schema.GROUPS, "all")
 # Titles of the tables, by the condition that their columns stand under.
 CRITERIA = {
@@ -163,6 +170,45 @@ def blocks(results: Mapping[str, Any]) -> list[Block]:
   return [
     block for block in [found[0], _harmonic(models), *found[1:]] if block.rows
   ]
+
+
+def interaction_blocks(results: Mapping[str, Any]) -> list[Block]:
+  """Mean average precision by default and of known objects.
+
+  Raises:
+    InputError: there is no dict of models.
+  """
+  models = models_of(results, "mipd_jax/report/tables.py")
+  zero_shot = str(results.get("zero_shot", ""))
+  told = f"split {zero_shot}; boxes: {results.get('detector', 'not told')}"
+  known = {name: x.get("known_object") or {} for name, x in models.items()}
+  return [
+    _interaction_block(f"mAP, Default ({told})", models, zero_shot),
+    _interaction_block(f"mAP, Known Object ({told})", known, zero_shot),
+  ]
+
+
+def _interaction_block(
+  title: str, models: Mapping[str, Mapping[str, Any]], zero_shot: str
+) -> Block:
+  scores = hico_det_scores.SCORES
+  rows = tuple(
+    (name, zero_shot, *(number(values.get(score.name)) for score in scores))
+    for name, values in models.items()
+  )
+  header = ("model", "split", *(score.label for score in scores))
+  return Block(title, header, rows)
+
+
+def cell(value: object) -> str:
+  """A text for a heading, a table's cell or the middle of a line.
+
+  Line ends and control characters become spaces, so that it ends no cell and
+  starts no line; HTML and markup of its own stand as they were written.
+  """
+  told = "".join(c if c.isprintable() else " " for c in str(value))
+  told = _MARKS.sub(lambda found: f"\\{found[0]}", " ".join(told.split()))
+  return told.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def number(value: Any, digits: int = 2) -> str:

@@ -28,7 +28,7 @@ from mipd_jax.config import Config
 from mipd_jax.evaluation import predictions
 from mipd_jax.inference import Failure, Prediction, Predictor, Words, words_file
 from mipd_jax.inference import images as image_lib
-from mipd_jax.report import annotated, gallery
+from mipd_jax.report import drawing, gallery
 
 PREDICTIONS, PICTURES, PAGE = "predictions.jsonl", "pictures", "index.html"
 _TOP_K = 5
@@ -240,28 +240,28 @@ def _drawn(
     picture = image_lib.open_image(result.name, result.name)
   except InputError as error:  # gone or changed since it was looked at
     return Failure(result.name, error)
-  drawing = annotated.draw(as_annotated(result, picture))
+  drawn = drawing.draw_annotated(as_annotated(result, picture))
   name = _picture_name(number, result.name)
   with atomic.replacing(out / name) as path:
-    drawing.image.save(path, quality=90, subsampling=0)
-  size = (drawing.image.width, drawing.picture_height)
+    drawn.image.save(path, quality=90, subsampling=0)
+  size = (drawn.image.width, drawn.picture_height)
   entries.append(_entry(result, name, size))
   return result
 
 
 def as_annotated(
   result: Prediction, picture: image_lib.Picture
-) -> annotated.Annotated:
+) -> drawing.Annotated:
   """What is drawn of a prediction."""
   shares = {guess.verb: guess.probability for guess in result.verbs}
-  return annotated.Annotated(
+  return drawing.Annotated(
     image=picture.pixels,
     width=result.width,
     height=result.height,
     verb=result.verb,
     probability=shares.get(result.verb),
     roles=[
-      annotated.Role(
+      drawing.Role(
         role.role, role.nouns[0].noun, role.nouns[0].probability, role.box
       )
       for role in result.roles

@@ -12,7 +12,7 @@ from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
-from mipd_jax.report import choice, files, origins, report_page
+from mipd_jax.report import examples, files, report_page
 from mipd_jax.report.report_page import Report, Trade
 from mipd_jax.stages import report_examples, report_rows
 from mipd_jax.stages import train as train_stage
@@ -58,7 +58,7 @@ def report(config: Config, prepared: Prepared) -> None:
   found = runner.run(source, f"{split}, report")
   truth = prepared.cache.split(split, ()).annotations
   rows = found.rows(truth)
-  chosen = choice.choose(rows, _EACH, _DIFFERING)
+  chosen = examples.choose_for_report(rows, _EACH, _DIFFERING)
   shown = chosen.all
   own = runner.run_own(source, shown, found.values["verb"][shown])
   training = _training(config, prepared, runner)
@@ -93,7 +93,7 @@ def _training(
 ) -> Callable[[], dict[str, Any]]:
   """Predicts some training images; what comes out shows them, at one place."""
   truth = prepared.cache.split("train", ()).annotations
-  drawn = choice.choose_training(
+  drawn = examples.choose_training(
     truth[schema.VERB], truth[schema.GROUP], _TRAINING, config.seed
   )
   source = runner.source("train")
@@ -108,7 +108,7 @@ def _training(
       "training": report_examples.training_views(
         viewer, prepared.cache, drawn, found.values, own.values, scores
       ),
-      "written": origins.author(version, texts, len(drawn)),
+      "written": files.author(version, texts, len(drawn)),
     }
 
   return views
@@ -120,7 +120,7 @@ def _use(config: Config) -> dict[str, Any]:
   teacher = bool(model.teacher_branch and loss.teacher_terms)
   read = model.scene_prompt or model.instance_prompt
   contrasts = loss.scene_contrast, loss.scene_align, loss.gaze_contrast
-  said = origins.use(
+  said = files.use(
     teacher=teacher, read=read or any(contrasts), preset=config.preset
   )
   return {"use": said, "has_teacher": teacher}

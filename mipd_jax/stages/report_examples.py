@@ -45,7 +45,7 @@ class Viewer:
       index: position in the split.
       found: what was predicted of it, roles for the true verb's frame.
       own: the same, roles for the frame of the predicted verb.
-      score: see `choice.RULE`.
+      score: see `examples.RULE`.
       rationales: of the image, if any.
     """
     words = self._words
@@ -121,7 +121,7 @@ def split_views(
     indices: of the images that are shown.
     found: values of all images of the split, for the true verbs' frames.
     own: values of the images shown, for the frames of predicted verbs.
-    scores: of all images of the split, see `choice.RULE`.
+    scores: of all images of the split, see `examples.RULE`.
   """
   return {
     index: viewer.view(

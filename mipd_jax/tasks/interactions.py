@@ -31,7 +31,7 @@ from mipd_jax.rationales.interactions import (
 )
 from mipd_jax.rationales.jrg import JrgRationales
 from mipd_jax.rationales.source import RationaleSource
-from mipd_jax.report import files, interaction_tables, plots, tables
+from mipd_jax.report import files, plots, tables
 from mipd_jax.tasks import pair_pictures, worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
@@ -250,8 +250,8 @@ class Interactions:
   ) -> Iterable[str]:
     del predict, params
     workdir = paths.path(config.workdir)
-    files.write_results(workdir, results, interaction_tables.blocks)
-    tables.print_results(results, blocks_of=interaction_tables.blocks)
+    files.write_results(workdir, results, tables.interaction_blocks)
+    tables.print_results(results, blocks_of=tables.interaction_blocks)
     if (workdir / "metrics.jsonl").exists():
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
     pair_pictures.write_sheet(

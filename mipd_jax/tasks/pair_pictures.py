@@ -11,7 +11,7 @@ from input_pipeline.hico_det.records import Record
 from mipd_jax.config import Config
 from mipd_jax.metrics import hico_det_files
 from mipd_jax.metrics.hico_det_matching import Detections, match
-from mipd_jax.report.pair_sheet import PairExample, ShownPair, pair_sheet
+from mipd_jax.report.sheets import PairExample, ShownPair, pair_sheet
 
 _NOTE = (
   "Images drawn at random, those with unseen interactions first in turn. "

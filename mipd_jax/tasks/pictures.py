@@ -9,7 +9,7 @@ from input_pipeline import schema
 from input_pipeline.geometry import Letterbox
 from mipd_jax.config import Config
 from mipd_jax.evaluation.evaluate import Evaluation
-from mipd_jax.report import sheet
+from mipd_jax.report import examples, sheets
 from mipd_jax.tasks.prepared import Prepared
 
 _NOTE = (
@@ -26,18 +26,18 @@ def write_sheet(
 ) -> None:
   """Draws a few images with the frames that were scored."""
   truth = prepared.cache.split(config.eval.split, ()).annotations
-  chosen = sheet.choose_examples(
+  chosen = examples.choose_for_sheet(
     truth[schema.GROUP],
     evaluation.verb == truth[schema.VERB],
     config.eval.sheet_examples,
     config.seed,
   )
   images = prepared.dataset.split(config.eval.split)
-  examples = [
+  shown = [
     _example(prepared, evaluation, images, truth, index) for index in chosen
   ]
-  sheet.example_sheet(
-    examples,
+  sheets.example_sheet(
+    shown,
     path,
     columns=3,
     title=f"{config.name}: {config.eval.split}",
@@ -56,7 +56,7 @@ def _example(prepared, evaluation, images, truth, index):
 
   verb = int(truth[schema.VERB][index])
   roles = [
-    sheet.RoleExample(
+    examples.RoleExample(
       role=words.roles[role],
       true_nouns=tuple(
         noun_word(words, noun) for noun in truth[schema.NOUNS][index, i]
@@ -67,7 +67,7 @@ def _example(prepared, evaluation, images, truth, index):
     )
     for i, role in enumerate(words.frames[verb])
   ]
-  return sheet.Example(
+  return examples.Example(
     image=images.image(index),
     name=images.names[index],
     group=schema.GROUPS[truth[schema.GROUP][index]],
