@@ -6,7 +6,7 @@
 from benchmarks.mutant_pairs import PAIRS
 
 TERMS = "mipd_jax/losses/terms.py"
-TOTAL = "mipd_jax/losses/total.py"
+SITUATIONS = "mipd_jax/losses/situations.py"
 LOSS_BOXES = "mipd_jax/losses/boxes.py"
 LOSS_CONFIG = "mipd_jax/losses/config.py"
 PRESETS = "mipd_jax/presets.py"
@@ -79,21 +79,21 @@ LOSSES = (
   ),
   (
     "nouns: mean of annotators",
-    TOTAL,
+    SITUATIONS,
     "jnp.sum(loss_BxRxA",
     "jnp.mean(loss_BxRxA",
   ),
   (
     "box losses: images without box count",
-    TOTAL,
-    "boxed = every * has_box",
-    "boxed = every",
+    SITUATIONS,
+    "return Term(l1, has_box.astype(jnp.float32))",
+    "return of_every(l1)",
   ),
   (
     "confidence: boxes only",
-    TOTAL,
-    "    ),\n    batch[schema.ROLE_MASK],\n  )\n  return {",
-    "    ),\n    batch[schema.BOX_MASK],\n  )\n  return {",
+    SITUATIONS,
+    "terms.per_role_mean(value, given.batch[schema.ROLE_MASK]))",
+    "terms.per_role_mean(value, given.batch[schema.BOX_MASK]))",
   ),
   ("GIoU: hull ignored", LOSS_BOXES, "_ratio(hull - union, hull)", "0 * hull"),
   (

@@ -1,6 +1,7 @@
 """Single faults in what interactions are made of; form as in `mutant_list`."""
 
-LOSS = "mipd_jax/losses/pairs.py"
+LOSS = "mipd_jax/losses/interactions.py"
+DISTILLATION = "mipd_jax/losses/distillation.py"
 GEOMETRY = "mipd_jax/models/pair_geometry.py"
 STUDENT = "mipd_jax/models/pair_student.py"
 TEACHER = "mipd_jax/models/pair_teacher.py"
@@ -21,7 +22,7 @@ PAIRS = (
   (
     "focal: untrained interactions are negatives",
     LOSS,
-    "(scores > out.NEVER / 2) & banks[VERB_TRAINED]\n  logits",
+    "(scores > out.NEVER / 2) & given.banks[VERB_TRAINED]\n  logits",
     "scores > out.NEVER / 2\n  logits",
   ),
   (
@@ -33,7 +34,7 @@ PAIRS = (
   (
     "labels of filler pairs",
     LOSS,
-    "(numbers >= 0) & batch[schema.PAIR_MASK][..., None]",
+    "(numbers >= 0) & given.batch[schema.PAIR_MASK][..., None]",
     "numbers >= 0",
   ),
   (
@@ -44,15 +45,14 @@ PAIRS = (
   ),
   (
     "distillation: teacher follows",
-    LOSS,
-    "jax.lax.stop_gradient(target) if config.detach_teacher else target\n"
-    '    found["gaze',
-    'target\n    found["gaze',
+    DISTILLATION,
+    "jax.lax.stop_gradient(target) if detached else target",
+    "target",
   ),
   (
     "gaze: unlabelled pairs too",
     LOSS,
-    "terms.per_role_mean(value, labels.labelled)",
+    "terms.per_role_mean(value, self.labelled)",
     "value.mean(axis=-1)",
   ),
   (

@@ -11,7 +11,8 @@ from benchmarks import true_sizes
 from mipd_jax import presets, randomness
 from mipd_jax.config import TrainConfig
 from mipd_jax.evaluation import evaluate
-from mipd_jax.losses.config import LossConfig
+from mipd_jax.losses import situations
+from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import Dropout
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training import optimizer as optimizer_lib
@@ -28,8 +29,8 @@ def build(
   *,
   dropout: bool = True,
   absorbed: bool = True,
-) -> tuple[Mipd, LossConfig]:
-  """A preset's model at the paper's sizes, and its losses.
+) -> tuple[Mipd, Objective]:
+  """A preset's model at the paper's sizes, and its objective.
 
   Args:
     preset: of `mipd_jax.presets`.
@@ -40,7 +41,8 @@ def build(
   config, losses = presets.preset_defaults(preset)
   if not dropout:
     config = dataclasses.replace(config, dropout=NO_DROPOUT)
-  return Mipd(config, true_sizes.SIZES, dtype, absorbed), losses
+  model = Mipd(config, true_sizes.SIZES, dtype, absorbed)
+  return model, Objective(situations.TERMS, losses)
 
 
 def optimizer() -> optax.GradientTransformation:
@@ -60,9 +62,9 @@ def initial_state(model: Mipd) -> TrainState:
   return TrainState(step, params, optimizer().init(params))
 
 
-def train(model: Mipd, losses: LossConfig) -> Callable:
+def train(model: Mipd, objective: Objective) -> Callable:
   """Jitted (state, batch, banks) -> (state, metrics)."""
-  return step_lib.compile_step(model, losses, optimizer(), _SEED)
+  return step_lib.compile_step(model, objective, optimizer(), _SEED)
 
 
 def student(model: Mipd) -> Callable:

@@ -101,14 +101,15 @@ def make_form(
   given: argparse.Namespace, batch: Any, banks: Any, *, absorbed: bool
 ) -> Form:
   """Compiles a form; both forms start from the same parameters."""
-  model, losses = programs.build(
+  model, objective = programs.build(
     given.preset,
     precision.compute_dtype(given.dtype),
     dropout=given.dropout == "on",
     absorbed=absorbed,
   )
   state = jax.jit(lambda: programs.initial_state(model))()
-  step = programs.train(model, losses).lower(state, batch, banks).compile()
+  step = programs.train(model, objective)
+  step = step.lower(state, batch, banks).compile()
   student = programs.student(model).lower(state.params, batch, banks).compile()
   return Form(step, student, state)
 

@@ -78,13 +78,13 @@ def _state(mesh: Mesh, model: Any) -> Any:
 
 
 def _train(mesh: Mesh, batch: int, preset: str) -> Program:
-  model, losses = real.build(preset, _DTYPE)
+  model, objective = real.build(preset, _DTYPE)
   arguments = (
     _state(mesh, model),
     _placed(true_sizes.batch_shapes(batch), sharding.batch_sharding(mesh)),
     _placed(true_sizes.bank_shapes(), sharding.replicated(mesh)),
   )
-  return Program(real.train(model, losses), arguments, batch)
+  return Program(real.train(model, objective), arguments, batch)
 
 
 def _evaluation(mesh: Mesh, batch: int) -> Program:
@@ -125,11 +125,11 @@ def _gather(mesh: Mesh, batch: int) -> Program:
 
 
 def _steps(mesh: Mesh, batch: int) -> Program:
-  model, losses = real.build("mipd", _DTYPE)
+  model, objective = real.build("mipd", _DTYPE)
   whole = sharding.replicated(mesh)
   shapes = jax.eval_shape(lambda: real.initial_state(model))
   places = sharding.state_shardings(mesh, shapes)
-  function = step.compile_steps(model, losses, real.optimizer(), 0, places)
+  function = step.compile_steps(model, objective, real.optimizer(), 0, places)
   arguments = (
     _state(mesh, model),
     feeds.train_shapes(_layout(mesh, batch), _STEPS),

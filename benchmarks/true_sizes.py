@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import schema
-from mipd_jax.losses import total
+from mipd_jax.losses import banks
 from mipd_jax.models.config import Sizes
 
 SIZES = Sizes(num_verbs=504, num_roles=190, num_nouns=9929)
@@ -54,8 +54,8 @@ def bank_shapes() -> Shapes:
     "verb_text": jax.ShapeDtypeStruct((SIZES.num_verbs, TEXT_WIDTH), "float32"),
     "role_text": jax.ShapeDtypeStruct((SIZES.num_roles, TEXT_WIDTH), "float32"),
     "noun_text": jax.ShapeDtypeStruct((SIZES.num_nouns, TEXT_WIDTH), "float32"),
-    total.VERB_LOG_PRIOR: jax.ShapeDtypeStruct((SIZES.num_verbs,), "float32"),
-    total.VERB_TRAINED: jax.ShapeDtypeStruct((SIZES.num_verbs,), "bool"),
+    banks.VERB_LOG_PRIOR: jax.ShapeDtypeStruct((SIZES.num_verbs,), "float32"),
+    banks.VERB_TRAINED: jax.ShapeDtypeStruct((SIZES.num_verbs,), "bool"),
   }
 
 
@@ -103,8 +103,8 @@ def random_banks(seed: int = 0) -> dict[str, np.ndarray]:
   }
   share = rng.dirichlet(np.ones(SIZES.num_verbs))
   return texts | {
-    total.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
-    total.VERB_TRAINED: np.arange(SIZES.num_verbs)
+    banks.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
+    banks.VERB_TRAINED: np.arange(SIZES.num_verbs)
     < SIZES.num_verbs - _UNTRAINED,
   }
 

@@ -23,6 +23,8 @@ import ml_collections
 from configs import ov_swig, synthetic
 from input_pipeline.errors import InputError
 from mipd_jax.ablations.plan import Variant, World
+from mipd_jax.losses import situations
+from mipd_jax.models import outputs
 
 MAX_WORLDS = 20
 _WORDS = ("full", "candidates", "short", "debug", "ov_swig")
@@ -110,8 +112,9 @@ STANDARD = (
   ),
 )
 _NO_SCENE = {
-  name: 0.0
-  for name in ("scene_distill", "scene_contrast", "scene_align", "teacher_verb")
+  term.name: 0.0
+  for term in situations.TERMS
+  if term.target == outputs.SCENE_TARGET
 }
 # One step of the method each.
 FURTHER = (

@@ -7,6 +7,8 @@ flags once.
 import os
 import pathlib
 
+import jax
+
 # Level 0 halves the time that a CPU takes to compile a training step and
 # makes its arithmetic a little slower.
 _QUICK = "--xla_backend_optimization_level=0"
@@ -26,6 +28,8 @@ def set_up(folder: str | os.PathLike, *, quick: bool) -> None:
   folder = pathlib.Path(folder).absolute() / os.uname().nodename
   for name, value in (
     ("JAX_COMPILATION_CACHE_DIR", str(folder)),
-    ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3"),
+    ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.3),
   ):
-    os.environ.setdefault(name, value)
+    if name not in os.environ:
+      os.environ[name] = str(value)  # for processes that this one starts
+      jax.config.update(name.lower(), value)

@@ -22,9 +22,11 @@ from input_pipeline.small_world.config import WorldConfig
 from input_pipeline.small_world.pair_config import PairWorldConfig
 from mipd_jax import presets
 from mipd_jax.losses.config import LossConfig
+from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.rationales.judging import JrgConfig
-from mipd_jax.tasks.config import TASKS, InteractionsConfig, idle_fields
+from mipd_jax.tasks import config as task_config
+from mipd_jax.tasks.config import InteractionsConfig
 
 T = TypeVar("T")
 _VERB_SCORES = ("sum", "mean", "calibrated")  # as of teachers/image_teachers
@@ -251,8 +253,8 @@ class Config:
   interactions: InteractionsConfig | None = None
 
   def __post_init__(self):
-    if self.task not in TASKS:
-      raise ValueError(f"task={self.task!r} is not one of {TASKS}")
+    if self.task not in task_config.TASKS:
+      raise ValueError(f"task={self.task!r} is not one of {task_config.TASKS}")
     if (self.task == "interactions") != (self.interactions is not None):
       raise ValueError(
         f"task={self.task!r} does not go with interactions="
@@ -263,7 +265,7 @@ class Config:
         f"teacher.foundation is set but {self.world_field}, whose images it "
         "learns from, is not"
       )
-    needed = self.loss.teacher_terms
+    needed = self.objective.teacher_terms
     if needed and not self.model.teacher_branch:
       raise ValueError(
         f"model.teacher_branch is off but loss.{needed[0]} is not 0"
@@ -287,7 +289,7 @@ class Config:
       )
       for model, loss in usual
     ]
-    for name, why in idle_fields(self):
+    for name, why in task_config.idle_fields(self):
       value = operator.attrgetter(name)
       values = [value(one) for one in allowed]
       if value(self) not in values:
@@ -295,6 +297,11 @@ class Config:
           f"{name}={value(self)!r} does nothing with {why}",
           f"leave it out, or at {values[-1]!r}",
         )
+
+  @property
+  def objective(self) -> Objective:
+    """What is minimised: the terms of the task, with their weights."""
+    return task_config.objective(self)
 
   @property
   def world(self) -> WorldConfig | PairWorldConfig | None:

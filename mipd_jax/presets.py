@@ -9,16 +9,11 @@ import dataclasses
 
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models.config import ModelConfig
+from mipd_jax.tasks.config import TERMS
 
+# No term that a frozen model is needed for, of any task.
 _NO_TEACHER = {
-  "scene_distill": 0.0,
-  "scene_contrast": 0.0,
-  "scene_align": 0.0,
-  "teacher_verb": 0.0,
-  "verb_kl": 0.0,
-  "gaze_distill": 0.0,
-  "gaze_contrast": 0.0,
-  "teacher_noun": 0.0,
+  term.name: 0.0 for terms in TERMS.values() for term in terms if term.distils
 }
 _REFERENCE_MODEL = {
   "verb_pooling": "cls",

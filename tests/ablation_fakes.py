@@ -19,7 +19,7 @@ from mipd_jax.config import (
   TeacherConfig,
   TrainConfig,
 )
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import banks as bank_lib
 from mipd_jax.stages import train as train_stage
 from tests import batches, models
 
@@ -124,12 +124,7 @@ class Prepared:
 
   @functools.cached_property
   def banks(self):
-    count = self.train_images
-    share = np.maximum(count, 1) / count.sum()
-    return batches.banks() | {
-      total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
-      total_lib.VERB_TRAINED: count > 0,
-    }
+    return batches.banks() | bank_lib.of_verbs(self.train_images)
 
 
 def one_device(monkeypatch) -> None:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import schema
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import banks as bank_lib
 from mipd_jax.models.config import Sizes
 
 SIZES = Sizes(num_verbs=12, num_roles=8, num_nouns=15)
@@ -76,8 +76,8 @@ def banks(seed: int = 0) -> dict[str, np.ndarray]:
     "verb_text": texts(SIZES.num_verbs),
     "role_text": texts(SIZES.num_roles),
     "noun_text": texts(SIZES.num_nouns),
-    total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
-    total_lib.VERB_TRAINED: np.arange(SIZES.num_verbs)
+    bank_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
+    bank_lib.VERB_TRAINED: np.arange(SIZES.num_verbs)
     < SIZES.num_verbs - UNTRAINED,
   }
 

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from mipd_jax import presets
+from mipd_jax.losses import situations
 from mipd_jax.losses.config import LossConfig
-from mipd_jax.losses.total import total_loss
+from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import Dropout, ModelConfig
 from mipd_jax.models.mipd import Mipd
 from tests import batches
@@ -27,6 +28,11 @@ def configs(preset: str, **changes) -> tuple[ModelConfig, LossConfig]:
     "dropout": NO_DROPOUT,
   }
   return dataclasses.replace(model, **small | changes), losses
+
+
+def objective(losses: LossConfig) -> Objective:
+  """Of situations, with these weights."""
+  return Objective(situations.TERMS, losses)
 
 
 @functools.cache
@@ -63,7 +69,7 @@ def _compiled(preset: str, losses: LossConfig):
   def run(params, batch, banks):
     def loss_of(params):
       outputs = model.apply({"params": params}, batch, banks)
-      total, terms = total_loss(outputs, batch, banks, losses)
+      total, terms = objective(losses)(outputs, batch, banks)
       return total, (terms, outputs)
 
     return jax.value_and_grad(loss_of, has_aux=True)(params)

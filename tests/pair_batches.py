@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import schema
-from mipd_jax.losses.pairs import PairLosses
-from mipd_jax.losses.total import VERB_TRAINED
+from mipd_jax.losses import interactions
+from mipd_jax.losses.banks import VERB_TRAINED
+from mipd_jax.losses.interactions import PairLosses
+from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.pair_mipd import PairMipd
 from mipd_jax.models.pair_student import VERB_OBJECT
@@ -75,6 +77,11 @@ def banks(seed: int = 0) -> dict[str, np.ndarray]:
   }
 
 
+def objective(losses: PairLosses) -> Objective:
+  """Of interactions, with these weights."""
+  return Objective(interactions.TERMS, losses)
+
+
 @functools.cache
 def make(preset: str = "mipd"):
   """Module, its losses, and parameters with every value away from zero."""
@@ -85,4 +92,5 @@ def make(preset: str = "mipd"):
   params = jax.tree.map(
     lambda x: x + 0.02 * rng.normal(size=x.shape).astype(np.float32), params
   )
-  return model, PairLosses(losses), params
+  form = {"pair": 1.0, "focal_alpha": 0.5, "focal_gamma": 0.2}
+  return model, PairLosses(**vars(losses), **form), params

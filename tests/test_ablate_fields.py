@@ -1,6 +1,5 @@
 """Config fields that only studies turn: each does what its name says."""
 
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +8,8 @@ import pytest
 
 from input_pipeline import schema
 from mipd_jax.config import TrainConfig
-from mipd_jax.losses import terms
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import situations, terms
+from mipd_jax.losses.banks import VERB_LOG_PRIOR
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models import outputs as out
 from mipd_jax.models.teacher_branch import TeacherBranch
@@ -67,10 +66,10 @@ def test_the_weight_of_listing_reaches_the_total():
 
   def kl(share):
     config = LossConfig(verb_kl_listed=share)
-    found = total_lib._verb_terms(
+    found = situations.verb_kl.of(
       {out.VERB_SCORES: scores}, batches.batch(), batches.banks(), config
     )
-    return np.asarray(found["verb_kl"])
+    return np.asarray(found.value)
 
   assert not np.allclose(kl(1.0), kl(0.5))
   with pytest.raises(ValueError, match=r"verb_kl_listed=1\.5"):
@@ -79,10 +78,10 @@ def test_the_weight_of_listing_reaches_the_total():
 
 def _cross_entropy(scores, prior, names):
   config = LossConfig(verb_prior=prior, verb_names=names)
-  banks = batches.banks()
-  return jnp.sum(
-    total_lib._verb_cross_entropy(scores, batches.batch(), banks, config)
+  found = situations.verb.of(
+    {out.VERB_SCORES: scores}, batches.batch(), batches.banks(), config
   )
+  return jnp.sum(found.value)
 
 
 @pytest.mark.parametrize("prior", [True, False])
@@ -101,7 +100,7 @@ def test_verb_names_says_whether_unseen_names_compete(prior):
 def test_the_class_prior_is_a_choice_of_its_own():
   scores = jnp.asarray(RNG.normal(size=(6, VERBS)).astype(np.float32))
   banks = batches.banks()
-  shifted = scores + banks[total_lib.VERB_LOG_PRIOR]
+  shifted = scores + banks[VERB_LOG_PRIOR]
   for names in ("trained", "all"):
     with_prior = _cross_entropy(scores, True, names)
     by_hand = _cross_entropy(shifted, False, names)
@@ -111,11 +110,11 @@ def test_the_class_prior_is_a_choice_of_its_own():
 
 def test_the_negative_competes_in_infonce_only_if_asked():
   rows = [RNG.normal(size=(5, 8)).astype(np.float32) for _ in range(3)]
-  verb, mask = np.arange(5), np.ones(5, bool)
+  others = ~np.eye(5, dtype=bool)
 
   def loss(negative, competes):
     target, positive = rows[:2]
-    return terms.info_nce(target, positive, negative, verb, mask, 0.1, competes)
+    return terms.info_nce(target, positive, negative, others, 0.1, competes)
 
   other = RNG.normal(size=(5, 8)).astype(np.float32)
   np.testing.assert_array_equal(loss(rows[2], False), loss(other, False))
@@ -134,13 +133,14 @@ def test_align_negative_reaches_the_total():
       out.VERB_EMBEDDING,
     )
   }
-  config = LossConfig(teacher_verb=0.0)
-  found = [
-    total_lib._scene_terms(outputs, batches.batch(), batches.banks(), c)
-    for c in (config, dataclasses.replace(config, align_negative=False))
-  ]
-  assert not np.allclose(*[f["scene_align"] for f in found])
-  np.testing.assert_array_equal(*[f["scene_contrast"] for f in found])
+  settings = LossConfig(), LossConfig(align_negative=False)
+
+  def both(term):
+    data = outputs, batches.batch(), batches.banks()
+    return [np.asarray(term.of(*data, form).value) for form in settings]
+
+  assert not np.allclose(*both(situations.scene_align))
+  np.testing.assert_array_equal(*both(situations.scene_contrast))
 
 
 @pytest.mark.parametrize("pooling", ["text", "class_query", "learned_query"])

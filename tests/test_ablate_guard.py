@@ -8,7 +8,7 @@ import pytest
 from input_pipeline import feature_cache, schema
 from input_pipeline.errors import InputError
 from mipd_jax.ablations import figures, holdout, runs, study
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import banks as bank_lib
 from mipd_jax.stages import prepare
 from tests import ablation_fakes as fakes
 
@@ -87,7 +87,7 @@ def test_held_out_verbs_are_seen_and_out_of_training():
   left = np.setdiff1d(np.arange(len(verbs)), rows)
   assert held.verbs[verbs[left]].all()
   banks = holdout.banks_of(fakes.Prepared().banks, verbs[rows])
-  trained = banks[total_lib.VERB_TRAINED]
+  trained = banks[bank_lib.VERB_TRAINED]
   np.testing.assert_array_equal(trained, ~held.verbs & ~UNSEEN)
 
 

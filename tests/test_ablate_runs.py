@@ -50,7 +50,7 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   runs._train(other, model, data, banks, world.mesh)
   params, losses = runs._train(config, model, data, banks, world.mesh)
   program = programs.train_steps(
-    model, config.loss, config.train, config.train.steps, world.mesh
+    model, config.objective, config.train, config.train.steps, world.mesh
   )
   assert program._cache_size() == 1  # one for both seeds
 
@@ -264,7 +264,7 @@ def test_every_variant_of_the_grid_can_take_a_step(tmp_path, prepared):
     step = functools.partial(
       step_lib.train_step,
       model=model,
-      losses=config.loss,
+      objective=config.objective,
       optimizer=make_optimizer(config.train, 4),
       seed=0,
     )

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.losses.total import total_loss
 from mipd_jax.models import layers, memory
 from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import Dropout
@@ -163,7 +162,7 @@ def _model_results(preset, form):
     outputs = model.apply(
       {"params": params}, batch, banks, train=True, rngs=rngs
     )
-    total, terms = total_loss(outputs, batch, banks, losses)
+    total, terms = models.objective(losses)(outputs, batch, banks)
     return total, (terms, outputs)
 
   run = jax.value_and_grad(loss, has_aux=True)
@@ -238,7 +237,7 @@ def test_towers_in_front_of_student_and_teacher():
       train=True,
       rngs={"dropout": jax.random.key(3)},
     )
-    return total_loss(found, scaled, banks, losses)[0]
+    return models.objective(losses)(found, scaled, banks)[0]
 
   def grad(key):
     found = jax.jit(jax.grad(lambda x: loss(x, key)), compiler_options=_QUICK)

@@ -21,10 +21,10 @@ _BATCH = 32
 
 def _flops(preset: str, absorbed: bool) -> float:
   """GFLOP of a training step, an image, as traced."""
-  model, losses = programs.build(preset, jnp.float32, absorbed=absorbed)
+  model, objective = programs.build(preset, jnp.float32, absorbed=absorbed)
   state = jax.eval_shape(lambda: programs.initial_state(model))
   batch = true_sizes.batch_shapes(_BATCH, tokens=jnp.float32)
-  lowered = programs.train(model, losses).lower(
+  lowered = programs.train(model, objective).lower(
     state, batch, true_sizes.bank_shapes()
   )
   return lowered.cost_analysis()["flops"] / _BATCH / 1e9

@@ -10,7 +10,7 @@ from configs import hico_det, synthetic
 from input_pipeline.errors import InputError
 from mipd_jax import config as config_lib
 from mipd_jax.evaluation import evaluate
-from mipd_jax.losses.total import VERB_TRAINED
+from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.models import outputs as out
 from mipd_jax.report import files
 from mipd_jax.stages import beside

@@ -14,6 +14,7 @@ from configs import common, synthetic
 from input_pipeline.errors import InputError
 from mipd_jax import compilation, presets
 from mipd_jax import config as config_lib
+from mipd_jax.losses import situations
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAMES = sorted(
@@ -29,6 +30,7 @@ VARIANTS = [
   *common.VARIANTS,
   *(f"debug,{p}" for p in presets.PRESETS),
 ]
+TEACHER_TERMS = [term.name for term in situations.TERMS if term.target]
 
 
 def test_all_config_files_are_here():
@@ -52,7 +54,7 @@ def test_every_config_and_variant_unpacks(name, variant):
   model, loss = presets.preset_defaults(config.preset)
   assert config.loss == loss
   assert config.model.teacher_pooling == model.teacher_pooling
-  assert bool(config.loss.teacher_terms) == config.model.teacher_branch
+  assert bool(config.objective.teacher_terms) == config.model.teacher_branch
   steps = config.train.steps
   assert (0 < steps <= 12) if debug else steps != 12
 
@@ -161,7 +163,7 @@ def test_what_is_wrong_is_named_by_its_path(changes, message):
     (
       {
         "model.teacher_branch": False,
-        **{f"loss.{x}": 0.0 for x in config_lib.LossConfig().teacher_terms},
+        **{f"loss.{x}": 0.0 for x in TEACHER_TERMS},
       },
       "train.shuffled",
       "rationales",
@@ -324,11 +326,14 @@ def test_help_names_configs_variants_and_flags():
 
 
 def test_compilation_respects_what_is_set(tmp_path, monkeypatch):
+  told = {}
+  monkeypatch.setattr(compilation.jax.config, "update", told.__setitem__)
   for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):
     monkeypatch.setenv(name, "--set=1")
   compilation.set_up(tmp_path, quick=False)
   assert compilation.os.environ["XLA_FLAGS"] == "--set=1"
   assert compilation.os.environ["JAX_COMPILATION_CACHE_DIR"] == "--set=1"
+  assert "jax_compilation_cache_dir" not in told
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
   for _ in range(2):
     compilation.set_up(tmp_path, quick=True)
@@ -337,3 +342,5 @@ def test_compilation_respects_what_is_set(tmp_path, monkeypatch):
   )
   found = compilation.os.environ["JAX_COMPILATION_CACHE_DIR"]
   assert found.startswith(str(tmp_path))
+  # jax was imported before, and reads the environment only then.
+  assert told["jax_compilation_cache_dir"] == found

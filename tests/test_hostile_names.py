@@ -18,7 +18,7 @@ from mipd_jax.inference.words import Words
 from mipd_jax.report import files, gallery, report_page, tables
 from mipd_jax.report.tables import cell
 from mipd_jax.stages import report as report_stage
-from tests import predict_fixture, report_fakes
+from tests import models, predict_fixture, report_fakes
 
 NAMES = [
   "<script>alert(1)</script>",
@@ -228,7 +228,9 @@ def test_the_report_says_what_training_did(teacher):
 )
 def test_what_a_preset_does_with_rationales(preset, said, teacher):
   model, loss = presets.preset_defaults(preset)
-  config = types.SimpleNamespace(preset=preset, model=model, loss=loss)
+  config = types.SimpleNamespace(
+    preset=preset, model=model, objective=models.objective(loss)
+  )
   found = report_stage._use(config)
   assert said in found["use"] and found["has_teacher"] == teacher
 
@@ -237,8 +239,9 @@ def test_texts_that_a_run_leaves_out():
   model, loss = presets.preset_defaults("mipd")
   model = dataclasses.replace(model, scene_prompt=False, instance_prompt=False)
   off = dict.fromkeys(("scene_contrast", "scene_align", "gaze_contrast"), 0.0)
+  objective = models.objective(dataclasses.replace(loss, **off))
   config = types.SimpleNamespace(
-    preset="mipd", model=model, loss=dataclasses.replace(loss, **off)
+    preset="mipd", model=model, objective=objective
   )
   assert "training read none" in report_stage._use(config)["use"]
 

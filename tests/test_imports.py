@@ -75,13 +75,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     *CONTRACT,
     "input_pipeline.small_world.config",
     "input_pipeline.small_world.pair_config",
-    "mipd_jax.losses.config",
+    "mipd_jax.losses",
     "mipd_jax.models.config",
     "mipd_jax.presets",
     "mipd_jax.rationales.judging",
     "mipd_jax.tasks.config",
   ),
-  "mipd_jax.presets": ("mipd_jax.losses.config", "mipd_jax.models.config"),
+  "mipd_jax.presets": (
+    "mipd_jax.losses.config",
+    "mipd_jax.models.config",
+    "mipd_jax.tasks.config",
+  ),
   "mipd_jax.training": (
     DATA,
     *SMALL,
@@ -123,6 +127,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.tasks.config": (
     *CONTRACT,
     "input_pipeline.small_world.pair_config",
+    "mipd_jax.losses",
   ),
   "mipd_jax.inference": (
     DATA,
@@ -196,6 +201,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "configs",
     "mipd_jax.ablations.plan",
     "mipd_jax.config",
+    "mipd_jax.losses.situations",
+    "mipd_jax.models.outputs",
     "mipd_jax.presets",
   ),
   "benchmarks": (DATA, "mipd_jax", "configs", "benchmarks"),
@@ -342,8 +349,8 @@ def test_imports_go_one_way():
     ("mipd_jax.models.student", "from mipd_jax import config"),
     ("mipd_jax.models.student", "from absl import flags"),
     ("mipd_jax.models.student", "import transformers"),
-    ("mipd_jax.losses.total", "import clu.metrics"),
-    ("mipd_jax.losses.total", "from mipd_jax.models.student import Student"),
+    ("mipd_jax.losses.situations", "import clu.metrics"),
+    ("mipd_jax.losses.terms", "from mipd_jax.models.student import Student"),
     ("mipd_jax.training.step", "from orbax import checkpoint"),
     ("mipd_jax.training.loop", "from mipd_jax.stages import train"),
     ("mipd_jax.training.loop", "from ml_collections import config_dict"),
@@ -388,7 +395,7 @@ for name in ("tensorflow", "tensorflow_datasets", "clu", "orbax",
              "array_record", "matplotlib"):
   sys.modules[name] = None
 import mipd_jax.models.mipd
-import mipd_jax.losses.total
+import mipd_jax.losses.situations
 import mipd_jax.metrics.scores
 import mipd_jax.training.step
 import mipd_jax.sharding, mipd_jax.presets, mipd_jax.randomness

@@ -7,8 +7,8 @@ import pytest
 
 from input_pipeline import schema
 from mipd_jax.losses import boxes as box_ops
-from mipd_jax.losses import terms
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import situations, terms
+from mipd_jax.losses.banks import VERB_LOG_PRIOR, VERB_TRAINED
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models import outputs as out
 from tests import batches
@@ -57,7 +57,8 @@ def test_info_nce_leaves_out_same_verb_and_filler():
   target, positive, negative = RNG.normal(size=(3, 4, 6)).astype(np.float32)
   verb = np.array([1, 1, 2, 3])
   mask = np.array([True, True, True, False])
-  got = terms.info_nce(target, positive, negative, verb, mask, 0.5)
+  other = terms.other_verbs(verb, mask)
+  got = terms.info_nce(target, positive, negative, other, 0.5)
 
   def cos(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
@@ -156,17 +157,17 @@ def test_verb_kl_takes_the_logits_of_its_source(source, key):
     verb_kl_source=source, verb_kl_gain=1.5, verb_kl_prior=True
   )
   banks = batches.banks()
-  found = total_lib._verb_terms({out.VERB_SCORES: scores}, batch, banks, config)
+  found = situations.verb_kl.of({out.VERB_SCORES: scores}, batch, banks, config)
   wanted = terms.verb_kl(
     batch[key],
     scores,
-    banks[total_lib.VERB_TRAINED],
+    banks[VERB_TRAINED],
     config.verb_kl_temperature,
     config.verb_kl_names,
     gain=1.5,
-    log_prior=banks[total_lib.VERB_LOG_PRIOR],
+    log_prior=banks[VERB_LOG_PRIOR],
   )
-  np.testing.assert_allclose(found["verb_kl"], wanted)
+  np.testing.assert_allclose(found.value, wanted)
 
 
 def test_box_regression_counts_boxes_of_each_example():

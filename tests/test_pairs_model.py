@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.losses import pairs as pair_losses
-from mipd_jax.losses.pairs import total_loss
+from mipd_jax.losses import interactions
 from mipd_jax.models import outputs as out
 from mipd_jax.models import pair_geometry
 from tests import pair_batches
@@ -24,7 +23,7 @@ def _run():
 
   def loss_of(params, batch, banks):
     outputs = model.apply({"params": params}, batch, banks)
-    total, means = total_loss(outputs, batch, banks, losses)
+    total, means = pair_batches.objective(losses)(outputs, batch, banks)
     return total, (means, outputs)
 
   return jax.jit(jax.value_and_grad(loss_of, has_aux=True))
@@ -155,11 +154,10 @@ def test_untrained_interactions_take_no_part_unless_their_names_may():
     scores[asked] += np.random.default_rng(0).normal(size=asked.sum())
     changed[key] = scores
   for names, same in (("trained", True), ("all", False)):
-    shared = dataclasses.replace(losses.shared, verb_kl_names=names)
-    settings = dataclasses.replace(losses, shared=shared)
-    found = [
-      total_loss(x, batch, banks, settings)[1] for x in (outputs, changed)
-    ]
+    objective = pair_batches.objective(
+      dataclasses.replace(losses, verb_kl_names=names)
+    )
+    found = [objective(x, batch, banks)[1] for x in (outputs, changed)]
     for name in found[0]:
       equal = bool(np.isclose(found[0][name], found[1][name], rtol=1e-6))
       assert equal == (same or name not in ("verb_kl", "total")), (names, name)
@@ -173,7 +171,7 @@ def test_focal_against_the_formula(alpha, gamma):
   q = np.where(truth, p, 1 - p)
   weight = np.where(truth, alpha, 1 - alpha)
   expected = -weight * (1 - q) ** gamma * np.log(q)
-  found = pair_losses.focal(logits, truth, alpha, gamma)
+  found = interactions.focal(logits, truth, alpha, gamma)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -193,7 +191,7 @@ def test_focal_term_is_the_sum_by_the_number_of_positives():
         truth = verb in batch[schema.PAIR_LABELS][row, pair]
         positives += truth
         total += float(
-          pair_losses.focal(
+          interactions.focal(
             scores[row, pair, verb],
             truth,
             losses.focal_alpha,
@@ -216,14 +214,15 @@ def test_the_teacher_does_not_follow_the_student(
   name, target, student, detached
 ):
   losses = pair_batches.make()[1]
-  shared = dataclasses.replace(losses.shared, detach_teacher=detached)
-  settings = dataclasses.replace(losses, shared=shared)
+  objective = pair_batches.objective(
+    dataclasses.replace(losses, detach_teacher=detached)
+  )
   batch, banks = pair_batches.batch(), pair_batches.banks()
   outputs = run(batch)[2]
 
   def term(both):
     found = {**outputs, target: both[0], student: both[1]}
-    return total_loss(found, batch, banks, settings)[1][name]
+    return objective(found, batch, banks)[1][name]
 
   of_teacher, of_student = jax.grad(term)((outputs[target], outputs[student]))
   assert bool(jnp.any(of_teacher != 0)) != detached
@@ -236,7 +235,7 @@ def test_cross_entropy_of_several_labels():
   allowed = np.array([True, True, True, False])
   log_sum = np.log(np.exp(logits[0, :3]).sum())
   expected = [log_sum - 1.5, 0.0]  # the second has no allowed label
-  found = pair_losses.several_labels(logits, labels, allowed)
+  found = interactions.several_labels(logits, labels, allowed)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -17,11 +17,14 @@ from input_pipeline.small_world.pair_config import PairWorldConfig
 from mipd_jax import config as config_lib
 from mipd_jax import tasks
 from mipd_jax.inference import workdir
+from mipd_jax.losses import situations
 from mipd_jax.losses.config import LossConfig
+from mipd_jax.losses.objective import Objective
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.models.pair_mipd import PairMipd
+from mipd_jax.tasks import config as task_config
 from mipd_jax.tasks import worlds
-from mipd_jax.tasks.config import NOT_READ, InteractionsConfig
+from mipd_jax.tasks.config import InteractionsConfig
 from mipd_jax.tasks.interactions import Interactions
 from mipd_jax.tasks.situations import Situations
 from mipd_jax.tasks.task import Task
@@ -31,7 +34,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The configuration refuses fields that do not go together.
 MAY_ASK = ("mipd_jax/config.py",)
 NAMES = ("situations", "interactions", "hico_det", "ov_swig", "swig")
-TEACHER_TERMS = tuple(f"loss.{name}" for name in LossConfig().teacher_terms)
+TEACHER_TERMS = tuple(
+  f"loss.{name}"
+  for name in Objective(situations.TERMS, LossConfig()).teacher_terms
+)
 
 
 def questions(source: str) -> list[int]:
@@ -221,12 +227,11 @@ def _leaves(config, prefix=""):
       yield prefix + field.name
 
 
-@pytest.mark.parametrize("task", [Situations(), Interactions()])
+@pytest.mark.parametrize("task", task_config.TASKS)
 def test_what_a_task_does_not_read_changes_nothing(task):
   """And every other field of model and loss changes the training step."""
-  situations = isinstance(task, Situations)
-  fixture = batches if situations else pair_batches
-  module = Mipd if situations else PairMipd
+  own = InteractionsConfig() if task == "interactions" else None
+  fixture, module = (pair_batches, PairMipd) if own else (batches, Mipd)
   data = (fixture.batch(), fixture.banks())
   config, losses = models.configs("mipd")
   key = jax.random.key(0)
@@ -240,10 +245,9 @@ def test_what_a_task_does_not_read_changes_nothing(task):
   outputs = jax.eval_shape(outputs_of(config), key, *data)
 
   def total(losses):
-    objective = task.objective(
-      types.SimpleNamespace(loss=losses, interactions=InteractionsConfig())
+    return task_config.objective(
+      types.SimpleNamespace(task=task, loss=losses, interactions=own)
     )
-    return lambda *given: objective.total(*given, objective.settings)
 
   def program(function, argument):
     text = str(jax.make_jaxpr(function)(argument, *data))
@@ -260,7 +264,7 @@ def test_what_a_task_does_not_read_changes_nothing(task):
       for name in _leaves(whole)
       if program(of(_changed(whole, name)), argument) == usual
     }
-  told = NOT_READ["situations" if situations else "interactions"]
+  told = task_config.not_read(task)
   assert idle == {x for x in told if x.startswith(("model.", "loss."))}
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from input_pipeline import geometry, schema
 from mipd_jax import presets
-from mipd_jax.losses.total import total_loss
 from mipd_jax.models import outputs as out
 from mipd_jax.reference import geometry as reference_geometry
 from mipd_jax.teachers import labels
@@ -160,7 +159,8 @@ def test_row_6_verbs_without_images_are_never_trained_as_queries():
 def test_row_7_student_pulls_its_own_target_in_the_reference():
   for preset, attached in (("reference", True), ("mipd", False)):
     losses = models.make(preset)[1]
-    distil = {name: 0.0 for name in losses.teacher_terms}
+    used = models.objective(losses).teacher_terms
+    distil = dict.fromkeys(used, 0.0)
     distil["scene_distill"] = losses.scene_distill
     alone = dataclasses.replace(losses, verb_kl=0.0, **distil)
     outputs = _results(preset)[0]
@@ -168,7 +168,7 @@ def test_row_7_student_pulls_its_own_target_in_the_reference():
     def total(target, preset_outputs=outputs, weights=alone):
       changed = preset_outputs | {out.SCENE_TARGET: target}
       batch, banks = batches.batch(), batches.banks()
-      return total_loss(changed, batch, banks, weights)[0]
+      return models.objective(weights)(changed, batch, banks)[0]
 
     pull = jax.grad(total)(outputs[out.SCENE_TARGET])
     assert (_size(pull) > 0) == attached

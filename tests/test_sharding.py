@@ -13,7 +13,7 @@ import pytest
 from input_pipeline import schema
 from input_pipeline.errors import InputError
 from mipd_jax import presets, sharding
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import banks as bank_lib
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.mipd import Mipd
 from tests import batches
@@ -153,7 +153,7 @@ def _table() -> str:
   }
   banks = {"verb_text": 504, "role_text": 190, "noun_text": 11538}
   banks = {key: jnp.zeros((count, 768)) for key, count in banks.items()}
-  banks[total_lib.VERB_TRAINED] = jnp.ones(504, bool)
+  banks[bank_lib.VERB_TRAINED] = jnp.ones(504, bool)
   params = jax.eval_shape(
     Mipd(config, sizes).init, jax.random.key(0), batch, banks
   )["params"]

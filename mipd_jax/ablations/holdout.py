@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from input_pipeline import schema
 from input_pipeline.errors import InputError
 from input_pipeline.stream import Source
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import banks as bank_lib
 
 _SEED = 0
 _SEEN, _UNSEEN = schema.GROUPS.index("seen"), schema.GROUPS.index("unseen")
@@ -88,10 +88,6 @@ def banks_of(
   banks: Mapping[str, np.ndarray], train_verbs: Int[np.ndarray, "n"]
 ) -> dict[str, np.ndarray]:
   """Text banks, and what the losses know of these training images' verbs."""
-  num_verbs = len(banks[total_lib.VERB_TRAINED])
-  count = np.bincount(train_verbs, minlength=num_verbs)
-  share = np.maximum(count, 1) / max(1, count.sum())
-  return dict(banks) | {
-    total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
-    total_lib.VERB_TRAINED: count > 0,
-  }
+  num_verbs = len(banks[bank_lib.VERB_TRAINED])
+  images = np.bincount(train_verbs, minlength=num_verbs)
+  return dict(banks) | bank_lib.of_verbs(images)

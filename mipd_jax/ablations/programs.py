@@ -15,7 +15,7 @@ from jaxtyping import Array
 from mipd_jax import sharding
 from mipd_jax.config import TrainConfig
 from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.losses.config import LossConfig
+from mipd_jax.losses.objective import Objective
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.train import student_predict
 from mipd_jax.training import state as state_lib
@@ -30,7 +30,7 @@ _KEPT = 64
 @functools.lru_cache(maxsize=_KEPT)
 def train_steps(
   model: Mipd,
-  losses: LossConfig,
+  objective: Objective,
   train: TrainConfig,
   steps: int,
   mesh: jax.sharding.Mesh,
@@ -38,7 +38,7 @@ def train_steps(
   """Jits (state, batches, count, banks, seed) -> (state, metrics [K]).
 
   Args:
-    model, losses, train: of the variant.
+    model, objective, train: of the variant.
     steps: of the whole run, for the schedule.
     mesh: all of whose devices hold the whole state.
   """
@@ -49,7 +49,7 @@ def train_steps(
     step = functools.partial(
       step_lib.train_step,
       model=model,
-      losses=losses,
+      objective=objective,
       optimizer=optimizer,
       seed=seed,
     )

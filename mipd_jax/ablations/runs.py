@@ -131,7 +131,7 @@ def _train(
   """The student's parameters after the last step, and the last losses."""
   train, seed = config.train, np.int32(config.seed)
   steps = loop.total_steps(config, data.source.num_examples)
-  step = programs.train_steps(model, config.loss, train, steps, mesh)
+  step = programs.train_steps(model, config.objective, train, steps, mesh)
   start = programs.initial_state(model, train, steps, mesh)
   state = start(first_batch(data.source), banks, seed)
   ours = list(loop.chunks(0, steps, train.steps_per_dispatch))

@@ -18,7 +18,7 @@ from input_pipeline import boxes, order, schema, stream
 from input_pipeline.progress import Progress
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.feeding.feeds import Feed, Streaming
-from mipd_jax.losses.total import VERB_TRAINED
+from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 

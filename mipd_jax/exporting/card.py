@@ -131,7 +131,7 @@ _RULES = {
 def _teacher(opened: Opened) -> str:
   """Who taught the student, and by which texts."""
   config = opened.config
-  if not (config.model.teacher_branch and config.loss.teacher_terms):
+  if not (config.model.teacher_branch and config.objective.teacher_terms):
     return f"none: trained without (preset {cell(config.preset)})"
   written = files.author(opened.plan.rationales)
   return (

@@ -2,20 +2,23 @@
 
 import dataclasses
 
-from input_pipeline import ranges
+from input_pipeline import ranges, schema
 
+# Logits that `verb_kl_source` distils, as keys of the batch.
+KL_SOURCES = {"teacher": schema.VERB_LOGITS, "clip": schema.CLIP_LOGITS}
 _CHOICES = {
   "scene_distill_form": ("l1", "cosine"),
   "verb_names": ("trained", "all"),
   "verb_kl_names": ("trained", "untrained", "decoupled", "all"),
-  "verb_kl_source": ("teacher", "clip"),
+  "verb_kl_source": tuple(KL_SOURCES),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """Every term of the total; a weight of 0 drops the term.
+  """Weight and form of every term; a weight of 0 drops the term.
 
+  A weight has the name of its term (`losses.objective.LossTerm`).
   The defaults are preset `mipd`; `mipd_jax.presets` holds the reference's.
   """
 
@@ -78,20 +81,3 @@ class LossConfig:
       raise ValueError(
         f"loss.verb_kl_listed={self.verb_kl_listed} is not a share of 0 to 1"
       )
-
-  @property
-  def teacher_terms(self) -> tuple[str, ...]:
-    """The terms in use that need the teacher branch."""
-    return tuple(
-      name
-      for name in (
-        "scene_distill",
-        "scene_contrast",
-        "scene_align",
-        "teacher_verb",
-        "gaze_distill",
-        "gaze_contrast",
-        "teacher_noun",
-      )
-      if getattr(self, name)
-    )

@@ -1,4 +1,4 @@
-"""Loss terms as values and weights per example, so that masks are exact.
+"""The arithmetic of losses: values and weights per example, masks exact.
 
 A `Term` is a value for each example of the batch and a weight that says
 whether the example counts; its mean is sum(value * weight) / sum(weight)
@@ -26,6 +26,11 @@ class Term(NamedTuple):
     value = jnp.where(self.weight > 0, self.value, 0)
     total = jnp.sum(value * self.weight)
     return total / jnp.maximum(jnp.sum(self.weight), 1.0)
+
+
+def of_every(value: Float[Array, "b"]) -> Term:
+  """A term in which every example counts alike."""
+  return Term(value, jnp.ones_like(value))
 
 
 def smoothed_cross_entropy(
@@ -99,28 +104,18 @@ def contrast_hinge(
   return jax.nn.relu(cosine(target, negative))
 
 
-def info_nce(
-  target: Float[Array, "b d"],
-  positive: Float[Array, "b d"],
-  negative: Float[Array, "b d"],
-  verb: Int[Array, "b"],
-  example_mask: Bool[Array, "b"],
-  temperature: float,
-  with_negative: bool = True,
-) -> Float[Array, "b"]:
-  """Picks the image's own positive among others' and its own negative.
+def other_verbs(
+  verb: Int[Array, "b"], example_mask: Bool[Array, "b"]
+) -> Bool[Array, "b b"]:
+  """Whose positive rationales compete with each image's in `info_nce`.
 
-  Positives of other images of the same verb say nearly the same and are
-  left out, as are those of filler examples; so is the negative where
-  `with_negative` is False.
+  Those of other images of the same verb say nearly the same and are left out,
+  as are those of filler examples.
   """
-  other = (verb[:, None] != verb[None, :]) & example_mask[None, :]
-  return nce_among(
-    *(target, positive, negative, other, temperature, with_negative)
-  )
+  return (verb[:, None] != verb[None, :]) & example_mask[None, :]
 
 
-def nce_among(
+def info_nce(
   target: Float[Array, "b d"],
   positive: Float[Array, "b d"],
   negative: Float[Array, "b d"],
@@ -128,7 +123,14 @@ def nce_among(
   temperature: float,
   with_negative: bool = True,
 ) -> Float[Array, "b"]:
-  """`info_nce` with the images whose positives compete given as `other`."""
+  """Picks the image's own positive among others' and its own negative.
+
+  Args:
+    target, positive, negative: one row an image.
+    other: whose positives compete in each row.
+    temperature: divides the similarities.
+    with_negative: whether the image's own negative competes too.
+  """
   count = target.shape[0]
   own = jnp.eye(count, dtype=bool)
   similar = cosine_matrix(target, positive)

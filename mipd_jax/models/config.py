@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from input_pipeline import ranges
+from input_pipeline import ranges, schema
 
 VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")
@@ -56,6 +56,18 @@ class ModelConfig:
   teacher_pooling: str = "text"
   gaze: bool = True  # row 2: False | True, per-role gaze targets
   mask_padding: bool = True  # row 8: False | True
+
+  @property
+  def features(self) -> tuple[str, ...]:
+    """Features of the batch contract that training reads."""
+    if not self.teacher_branch:
+      return (schema.STUDENT_TOKENS,)
+    return (
+      schema.STUDENT_TOKENS,
+      schema.TEACHER_TOKENS,
+      schema.RATIONALE_TOKENS,
+      schema.RATIONALE_MASK,
+    )
 
   def __post_init__(self):
     _one_of("verb_pooling", self.verb_pooling, VERB_POOLINGS)

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from input_pipeline import schema
 from mipd_jax import presets
+from mipd_jax.losses import banks as bank_lib
 from mipd_jax.losses import boxes as box_ops
-from mipd_jax.losses import total as total_lib
 from mipd_jax.models import outputs as out
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.mipd import Mipd
@@ -130,6 +130,6 @@ def _banks(label_emb, class_emb, params) -> dict[str, Array]:
     "verb_text": jnp.asarray(label_emb),
     "noun_text": jnp.asarray(class_emb),
     "role_text": jnp.zeros((roles, width)),
-    total_lib.VERB_LOG_PRIOR: jnp.zeros(verbs),
-    total_lib.VERB_TRAINED: jnp.ones(verbs, bool),
+    bank_lib.VERB_LOG_PRIOR: jnp.zeros(verbs),
+    bank_lib.VERB_TRAINED: jnp.ones(verbs, bool),
   }

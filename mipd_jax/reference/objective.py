@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float
 from input_pipeline import schema
 from mipd_jax import presets
 from mipd_jax.losses import boxes as box_ops
-from mipd_jax.losses.total import total_loss
+from mipd_jax.losses import situations
+from mipd_jax.losses.objective import Objective
 from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 from mipd_jax.reference.network import OUTPUTS
@@ -66,7 +67,7 @@ def criterion(
   batch = _contract(targets)
   _, config = presets.preset_defaults("reference")
   # The reference has no verb prior, so its banks are not looked at.
-  total, terms = total_loss(found, batch, {}, config)
+  total, terms = Objective(situations.TERMS, config)(found, batch, {})
   losses = {
     "loss_vce": terms["verb"]
     + config.scene_distill * terms["scene_distill"]

@@ -12,6 +12,7 @@ from input_pipeline.errors import InputError
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
+from mipd_jax.models import outputs as out
 from mipd_jax.report import examples, files, report_page
 from mipd_jax.report.report_page import Report, Trade
 from mipd_jax.stages import report_examples, report_rows
@@ -116,12 +117,12 @@ def _training(
 
 def _use(config: Config) -> dict[str, Any]:
   """What the page says of the teacher's part in training."""
-  model, loss = config.model, config.loss
-  teacher = bool(model.teacher_branch and loss.teacher_terms)
+  model, objective = config.model, config.objective
+  teacher = bool(model.teacher_branch and objective.teacher_terms)
   read = model.scene_prompt or model.instance_prompt
-  contrasts = loss.scene_contrast, loss.scene_align, loss.gaze_contrast
+  texts = out.SCENE_POSITIVE, out.SCENE_NEGATIVE, out.GAZE_NEGATIVE
   said = files.use(
-    teacher=teacher, read=read or any(contrasts), preset=config.preset
+    teacher=teacher, read=read or objective.reads(*texts), preset=config.preset
   )
   return {"use": said, "has_teacher": teacher}
 

@@ -31,13 +31,6 @@ _TRAIN_IDENTITY = (
 )
 
 
-# What `loss.verb_kl_source` reads.
-_LOGITS = {
-  "teacher": feature_cache.VERB_LOGITS,
-  "clip": feature_cache.CLIP_LOGITS,
-}
-
-
 def train(config: Config, prepared: Prepared) -> bool:
   """Trains to the end; True unless a signal stopped the run."""
   mesh = make_mesh(config)
@@ -57,7 +50,6 @@ def train(config: Config, prepared: Prepared) -> bool:
     dev=_dev_scores(config, prepared, model, mesh),
     identity=identity(config, prepared),
     dev_report=tasks.of(config).dev_report,
-    objective=tasks.of(config).objective(config),
   )
   logging.info(
     "Training %s: %d images, %d steps of %d, on %d x %s.",
@@ -94,12 +86,12 @@ def make_model(config: Config, prepared: Prepared) -> nn.Module:
 
 def train_parts(config: Config) -> tuple[str, ...]:
   """The parts of the cache that training reads: only what it uses."""
-  parts = [feature_cache.STUDENT]
-  if config.model.teacher_branch:
-    parts += [feature_cache.TEACHER, feature_cache.TEXT]
-  if config.loss.verb_kl:
-    parts.append(_LOGITS[config.loss.verb_kl_source])
-  return tuple(parts)
+  read = config.objective.batch_keys.union(config.model.features)
+  return tuple(
+    part
+    for part, keys in feature_cache.PARTS.items()
+    if not read.isdisjoint(keys)
+  )
 
 
 def identity(config: Config, prepared: Prepared) -> dict[str, Any]:

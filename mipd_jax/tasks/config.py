@@ -1,15 +1,23 @@
-"""Settings of the task `interactions`, and which settings a task ignores."""
+"""The tasks' loss terms and settings, and which settings a task ignores."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from input_pipeline.small_world.pair_config import PairWorldConfig
+from mipd_jax.losses import interactions, situations
+from mipd_jax.losses.interactions import PairLosses
+from mipd_jax.losses.objective import LossTerm, Objective, unread_fields
 
-TASKS = ("situations", "interactions")
+TERMS: Mapping[str, tuple[LossTerm, ...]] = {
+  "situations": situations.TERMS,
+  "interactions": interactions.TERMS,
+}
+TASKS = tuple(TERMS)
 DROPPING = ("pair", "label")  # as of input_pipeline/hico_det/splits
-# Fields of a config that a task never reads, by dotted names.
-NOT_READ: dict[str, tuple[str, ...]] = {
+# Fields of a config that a task never reads, by dotted names; its loss terms
+# say which of `loss` they read.
+_NOT_READ: Mapping[str, tuple[str, ...]] = {
   "situations": (),
   "interactions": (
     *("dataset.world", "dataset.num_rare", "dataset.num_unseen"),
@@ -17,10 +25,6 @@ NOT_READ: dict[str, tuple[str, ...]] = {
     "teacher.jrg.definition_words",
     *("model.role_queries", "model.noun_head"),
     *("model.dropout.noun", "model.dropout.box"),
-    *("loss.verb_smoothing", "loss.verb_prior", "loss.verb_names"),
-    *("loss.scene_distill_form", "loss.verb_kl_prior"),
-    *("loss.noun_sum", "loss.noun_closed", "loss.noun_text"),
-    *("loss.noun_smoothing", "loss.box", "loss.giou", "loss.confidence"),
     *("eval.predictions", "eval.trained_bias"),
   ),
 }
@@ -29,8 +33,33 @@ _TEACHER_BRANCH = (
   *("model.gaze", "model.mask_padding"),
 )
 
+# Ablations give these with the weight that switches them off.
+_GIVEN_WITH_WEIGHT = (
+  *("verb_kl_source", "verb_kl_temperature", "verb_kl_gain", "verb_kl_names"),
+)
 # Of `teacher.jrg`: configs/synthetic.py gives them whether it is used or not.
 _ALWAYS_GIVEN = ("style", "max_new_tokens")
+
+
+def not_read(task: str) -> tuple[str, ...]:
+  """Fields of a config that a task never reads, by dotted names."""
+  losses = (f"loss.{name}" for name in unread_fields(TERMS[task]))
+  return (*_NOT_READ[task], *losses)
+
+
+def objective(config: Any) -> Objective:
+  """What a run minimises.
+
+  Args:
+    config: a `mipd_jax.config.Config`.
+  """
+  settings, own = config.loss, config.interactions
+  if own is not None:
+    names = {field.name for field in dataclasses.fields(PairLosses)}
+    added = names - set(vars(settings))
+    pairs = {name: getattr(own, name) for name in added}
+    settings = PairLosses(**vars(settings), **pairs)
+  return Objective(TERMS[config.task], settings)
 
 
 def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
@@ -39,7 +68,7 @@ def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
   Args:
     config: a `mipd_jax.config.Config`.
   """
-  for name in NOT_READ[config.task]:
+  for name in not_read(config.task):
     yield name, f"task={config.task!r}"
   if not config.model.teacher_branch:
     for name in _TEACHER_BRANCH:
@@ -67,18 +96,11 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
   Not here are those that ablations give with what switches them off.
   """
   loss, teacher, train = config.loss, config.teacher, config.train
-  if not loss.scene_align:
-    for name in ("align_negative", "align_temperature"):
-      yield f"loss.{name}", "loss.scene_align=0"
-  if not loss.scene_distill:
-    yield "loss.scene_distill_form", "loss.scene_distill=0"
-    if not loss.gaze_distill:
-      why = "loss.scene_distill=0 and loss.gaze_distill=0"
-      yield "loss.detach_teacher", why
-  if not loss.verb_kl:
-    for name in ("verb_kl_listed", "verb_kl_prior"):
-      yield f"loss.{name}", "loss.verb_kl=0"
-  elif loss.verb_kl_names == "trained":
+  for field, terms in objective(config).idle_fields().items():
+    if hasattr(loss, field) and field not in _GIVEN_WITH_WEIGHT:
+      why = " and ".join(f"loss.{name}=0" for name in terms)
+      yield f"loss.{field}", why
+  if loss.verb_kl and loss.verb_kl_names == "trained":
     yield "loss.verb_kl_listed", "loss.verb_kl_names='trained'"
   if not teacher.language_model:
     for field in dataclasses.fields(teacher.jrg):

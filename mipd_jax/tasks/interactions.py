@@ -19,8 +19,7 @@ from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.evaluation import pairs as pair_eval
 from mipd_jax.feeding.feeds import Feed
-from mipd_jax.losses import pairs as pair_losses
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.metrics import hico_det, hico_det_files, hico_det_scores
 from mipd_jax.metrics.hico_det_matching import Detections, Truth
 from mipd_jax.models.pair_mipd import PairMipd
@@ -35,7 +34,6 @@ from mipd_jax.report import files, plots, tables
 from mipd_jax.tasks import pair_pictures, worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
-from mipd_jax.training.step import Objective
 
 
 class PreparedInteractions(Prepared):
@@ -63,7 +61,7 @@ class PreparedInteractions(Prepared):
     found["verb_text"] = labels.center(found["verb_text"], found["verb_center"])
     return found | {
       VERB_OBJECT: self.dataset.words.object_of,
-      total_lib.VERB_TRAINED: self.train_images > 0,
+      VERB_TRAINED: self.train_images > 0,
     }
 
   def truth(self, split: str) -> Truth:
@@ -137,13 +135,6 @@ class Interactions:
       )
     dtype = precision.compute_dtype(config.train.dtype)
     return PairMipd(config.model, prepared.sizes, dtype)
-
-  def objective(self, config: Config) -> Objective:
-    settings = config.interactions
-    losses = pair_losses.PairLosses(
-      config.loss, settings.pair, settings.focal_alpha, settings.focal_gamma
-    )
-    return Objective(losses, pair_losses.total_loss)
 
   def identity(self, config: Config) -> Mapping[str, Any]:
     settings = config.interactions

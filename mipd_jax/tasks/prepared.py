@@ -7,7 +7,7 @@ import numpy as np
 
 from input_pipeline import feature_cache, schema
 from input_pipeline.dataset import Dataset
-from mipd_jax.losses import total as total_lib
+from mipd_jax.losses import banks
 from mipd_jax.models.config import Sizes
 
 
@@ -45,9 +45,4 @@ class Prepared:
   @functools.cached_property
   def banks(self) -> dict[str, np.ndarray]:
     """Text embeddings, and what the losses know of the training verbs."""
-    count = self.train_images
-    share = np.maximum(count, 1) / max(1, count.sum())
-    return self.cache.labels() | {
-      total_lib.VERB_LOG_PRIOR: np.log(share).astype(np.float32),
-      total_lib.VERB_TRAINED: count > 0,
-    }
+    return self.cache.labels() | banks.of_verbs(self.train_images)

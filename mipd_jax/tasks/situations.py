@@ -21,7 +21,6 @@ from mipd_jax.report import files, plots, tables
 from mipd_jax.tasks import pictures, worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
-from mipd_jax.training.step import Objective
 
 
 class Situations:
@@ -96,9 +95,6 @@ class Situations:
       )
     dtype = precision.compute_dtype(config.train.dtype)
     return Mipd(config.model, prepared.sizes, dtype)
-
-  def objective(self, config: Config) -> Objective:
-    return Objective(config.loss)
 
   def identity(self, config: Config) -> Mapping[str, Any]:
     del config

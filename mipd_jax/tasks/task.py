@@ -15,7 +15,6 @@ from mipd_jax.feeding.feeds import Feed
 from mipd_jax.rationales.judging import Writer
 from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.tasks.prepared import Prepared
-from mipd_jax.training.step import Objective
 
 # What a split's evaluation gives; opaque to the stages.
 Found = Any
@@ -67,10 +66,6 @@ class Task(Protocol):
 
   def model(self, config: Config, prepared: Prepared) -> nn.Module:
     """(batch, banks) -> outputs; its `predict` is the student alone."""
-    ...
-
-  def objective(self, config: Config) -> Objective:
-    """The losses."""
     ...
 
   def identity(self, config: Config) -> Mapping[str, Any]:

@@ -33,7 +33,6 @@ from mipd_jax.training.optimizer import learning_rate
 from mipd_jax.training.preemption import Preemption
 from mipd_jax.training.program import Program
 from mipd_jax.training.state import TrainState
-from mipd_jax.training.step import Objective
 from mipd_jax.training.writers import make_writer
 
 Summary = Mapping[str, Any]
@@ -56,7 +55,6 @@ class TrainInputs:
     dev: evaluates a state on the dev split: scores by group.
     dev_report: of these scores the curves, and what checkpoints are chosen
       by, which unseen classes have no say in.
-    objective: what is minimised; that of situations if None.
     identity: what checkpoints must share with the run (see Checkpoints).
   """
 
@@ -68,7 +66,6 @@ class TrainInputs:
   dev_report: Callable[[Summary], tuple[dict[str, float], float]] = (
     swig_scores.dev_report
   )
-  objective: Objective | None = None
 
 
 def total_steps(config: Config, num_examples: int) -> int:
@@ -113,10 +110,7 @@ def train(
     DivergedError: a loss is not finite.
   """
   steps = total_steps(config, inputs.source.num_examples)
-  program = Program(
-    *(config, model, inputs.source, inputs.banks, mesh, steps),
-    inputs.objective,
-  )
+  program = Program(config, model, inputs.source, inputs.banks, mesh, steps)
   state = checkpoints.restore_latest(program.state)
   first = 0 if state is None else int(state.step)
   if first >= steps:

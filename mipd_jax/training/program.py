@@ -37,13 +37,8 @@ class Program:
     banks: Mapping[str, np.ndarray],
     mesh: jax.sharding.Mesh,
     steps: int,
-    objective: step_lib.Objective | None = None,
   ):
-    """`steps`: of the whole run, for the schedule.
-
-    `objective`: what is minimised; that of situations if None.
-    """
-    self._objective = objective or step_lib.Objective(config.loss)
+    """`steps`: of the whole run, for the schedule."""
     self._config, self._model, self._source = config, model, source
     self._layout = distributed.agreed(
       lambda: resident.layout(source, config.train.batch_size, mesh)
@@ -77,7 +72,7 @@ class Program:
     """
     jitted = step_lib.compile_steps(
       self._model,
-      self._objective,
+      self._config.objective,
       self._optimizer,
       self._config.seed,
       jax.tree.map(lambda x: x.sharding, self.state),

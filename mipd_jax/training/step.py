@@ -5,7 +5,7 @@ And several of them in one program.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +14,9 @@ from jaxtyping import Array
 
 from mipd_jax import randomness
 from mipd_jax.feeding.dequantise import dequantise
-from mipd_jax.losses.config import LossConfig
-from mipd_jax.losses.total import total_loss
+from mipd_jax.losses.objective import Metrics, Objective
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training.state import TrainState
-
-Metrics = dict[str, Array]
-
-
-class Objective(NamedTuple):
-  """What is minimised.
-
-  Attributes:
-    settings: weights and forms of the terms.
-    total: (outputs, batch, banks, settings) -> the weighted sum of all terms,
-      and each term's mean by name.
-  """
-
-  settings: Any
-  total: Callable[..., tuple[Array, Metrics]] = total_loss
 
 
 def train_step(
@@ -41,7 +25,7 @@ def train_step(
   banks: Mapping[str, Array],
   *,
   model: Mipd,
-  losses: LossConfig | Objective,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
   seed: int,
 ) -> tuple[TrainState, Metrics]:
@@ -53,13 +37,12 @@ def train_step(
   """
   rngs = {"dropout": randomness.key(seed, "dropout", state.step)}
   batch = dequantise(batch)
-  objective = losses if isinstance(losses, Objective) else Objective(losses)
 
   def loss_of(params):
     outputs = model.apply(
       {"params": params}, batch, banks, train=True, rngs=rngs
     )
-    return objective.total(outputs, batch, banks, objective.settings)
+    return objective(outputs, batch, banks)
 
   (_, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -70,13 +53,13 @@ def train_step(
 
 def compile_step(
   model: Mipd,
-  losses: LossConfig | Objective,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
   seed: int,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
   """Jits `train_step`; the state's buffers are reused for the new state."""
   step = functools.partial(
-    train_step, model=model, losses=losses, optimizer=optimizer, seed=seed
+    train_step, model=model, objective=objective, optimizer=optimizer, seed=seed
   )
   return jax.jit(step, donate_argnums=0)
 
@@ -128,7 +111,7 @@ def train_steps(
 
 def compile_steps(
   model: Mipd,
-  losses: LossConfig | Objective,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
   seed: int,
   shardings: TrainState,
@@ -141,7 +124,11 @@ def compile_steps(
   # both ask for it.
   step = jax.jit(
     functools.partial(
-      train_step, model=model, losses=losses, optimizer=optimizer, seed=seed
+      train_step,
+      model=model,
+      objective=objective,
+      optimizer=optimizer,
+      seed=seed,
     )
   )
   whole = jax.sharding.NamedSharding(

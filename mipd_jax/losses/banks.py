@@ -1,0 +1,19 @@
+"""What the losses know of the training split, beside the text embeddings."""
+
+import numpy as np
+from jaxtyping import Int
+
+VERB_LOG_PRIOR = "verb_log_prior"  # float32 [V] log share of training images
+VERB_TRAINED = "verb_trained"  # bool [V] whether the verb has any
+
+
+def of_verbs(images: Int[np.ndarray, "v"]) -> dict[str, np.ndarray]:
+  """Both banks, from the number of training images of each verb.
+
+  A verb without images has the prior of one with one image.
+  """
+  share = np.maximum(images, 1) / max(1, images.sum())
+  return {
+    VERB_LOG_PRIOR: np.log(share).astype(np.float32),
+    VERB_TRAINED: images > 0,
+  }

@@ -1,0 +1,269 @@
+"""The loss terms of interactions; a new one goes where `situations` says.
+
+  pair        focal binary cross entropy of each pair's interactions
+  verb        of the image's embedding: cross entropy, mean over the
+              interactions that the image has
+  teacher_verb, teacher_noun    the same two of the scene and gaze targets
+  scene_*, gaze_*               as of situations; gaze over labelled pairs
+  verb_kl     the teacher's image logits to each labelled pair, among the
+              interactions of its object
+
+The focal form of one (pair, interaction) of label y with probability p, where
+q = p if y else 1 - p (Lin et al. 2017; the normalisation is that of Zhang et
+al. 2022, UPT):  - a_y (1 - q)^gamma log q, a_1 = alpha, a_0 = 1 - alpha, summed
+over trained interactions of the pairs' objects, divided by the number of
+positive labels in the batch. Untrained interactions take no part: that one
+is not labelled says nothing.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from input_pipeline import schema
+from mipd_jax.losses import distillation, terms
+from mipd_jax.losses.banks import VERB_TRAINED
+from mipd_jax.losses.config import KL_SOURCES, LossConfig
+from mipd_jax.losses.distillation import scene_contrast
+from mipd_jax.losses.objective import Given, loss_term
+from mipd_jax.losses.terms import Term, of_every
+from mipd_jax.models import outputs as out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairLosses(LossConfig):
+  """The shared weights and forms, and the pairs' own.
+
+  Attributes:
+    pair, focal_alpha, focal_gamma: of `tasks.config.InteractionsConfig`; see
+      the top of this file.
+  """
+
+  pair: float
+  focal_alpha: float
+  focal_gamma: float
+
+
+# Labels: what the terms below need of them.
+_LABELS = (schema.PAIR_LABELS, schema.PAIR_MASK)
+
+
+class _Labels:
+  """A batch's labels as the terms need them.
+
+  Attributes:
+    of_pair: bool [B, P, V].
+    of_image: bool [B, V].
+    labelled: bool [B, P], pairs with a label.
+  """
+
+  def __init__(self, given: Given):
+    count = given.banks[VERB_TRAINED].shape[0]
+    numbers = given.batch[schema.PAIR_LABELS]
+    there = (numbers >= 0) & given.batch[schema.PAIR_MASK][..., None]
+    # Padding falls off the end.
+    hot = jax.nn.one_hot(jnp.where(there, numbers, count), count, dtype=bool)
+    self.of_pair = hot.any(axis=-2)
+    self.of_image = self.of_pair.any(axis=-2)
+    self.labelled = there.any(axis=-1)
+
+  def over_labelled(self, value: Float[Array, "b p"]) -> Term:
+    """Mean over labelled pairs; images without one do not count."""
+    mean = terms.per_role_mean(value, self.labelled)
+    return Term(mean, self.labelled.any(axis=-1).astype(jnp.float32))
+
+
+# Pairs.
+
+_PAIR = {
+  "batch": _LABELS,
+  "banks": (VERB_TRAINED,),
+  "fields": ("focal_alpha", "focal_gamma"),
+}
+
+
+def focal(
+  logits: Float[Array, "*b"],
+  truth: Bool[Array, "*b"],
+  alpha: float,
+  gamma: float,
+) -> Float[Array, "*b"]:
+  """Focal binary cross entropy from logits; see the top of this file."""
+  logits = logits.astype(jnp.float32)
+  toward = jnp.where(truth, logits, -logits)
+  wrong = jax.nn.sigmoid(-toward)
+  share = jnp.where(truth, alpha, 1 - alpha)
+  if gamma:
+    # The floor keeps the gradient finite where gamma is below one.
+    share = share * jnp.maximum(wrong, 1e-6) ** gamma
+  return share * jax.nn.softplus(-toward)
+
+
+def _focal(given: Given, key: str) -> Term:
+  """Weighted by the number of positives: sum over the batch by their sum."""
+  labels, scores = _Labels(given), given.outputs[key]
+  asked = (scores > out.NEVER / 2) & given.banks[VERB_TRAINED]
+  logits = jnp.where(asked, scores, 0)
+  form = given.settings
+  each = focal(logits, labels.of_pair, form.focal_alpha, form.focal_gamma)
+  total = jnp.sum(jnp.where(asked, each, 0), axis=(1, 2))
+  # At least one each, so that an image of negatives alone counts too.
+  positives = jnp.maximum(
+    jnp.sum(asked & labels.of_pair, axis=(1, 2)), 1
+  ).astype(jnp.float32)
+  return Term(total / positives, positives)
+
+
+@loss_term(outputs=(out.PAIR_SCORES,), **_PAIR)
+def pair(given: Given) -> Term:
+  """Of the pairs' scores."""
+  return _focal(given, out.PAIR_SCORES)
+
+
+@loss_term(target=out.GAZE_TARGET, outputs=(out.TEACHER_PAIR_SCORES,), **_PAIR)
+def teacher_noun(given: Given) -> Term:
+  """Of what the gaze targets are taken for."""
+  return _focal(given, out.TEACHER_PAIR_SCORES)
+
+
+@loss_term(
+  outputs=(out.PAIR_SCORES,),
+  batch=_LABELS,
+  banks=(VERB_TRAINED,),
+  sources={"verb_kl_source": KL_SOURCES},
+  fields=(
+    "verb_kl_temperature",
+    "verb_kl_names",
+    "verb_kl_listed",
+    "verb_kl_gain",
+  ),
+)
+def verb_kl(given: Given) -> Term:
+  """Per labelled pair, KL among the interactions of its object.
+
+  The teacher saw the image, not the pair: where an object is there twice its
+  belief is about both.
+  """
+  form, scores = given.settings, given.outputs[out.PAIR_SCORES]
+  asked = scores > out.NEVER / 2
+  teacher = given.batch[KL_SOURCES[form.verb_kl_source]][:, None]
+  trained = jnp.broadcast_to(given.banks[VERB_TRAINED], scores.shape)
+  known = trained | terms.listed_names(
+    given.banks[VERB_TRAINED], form.verb_kl_listed
+  )
+  value = terms.kl_among(
+    form.verb_kl_gain * teacher.astype(jnp.float32),
+    jnp.where(asked, scores, 0),
+    terms.name_groups(trained & asked, known & asked, form.verb_kl_names),
+    form.verb_kl_temperature,
+  )
+  return _Labels(given).over_labelled(value)
+
+
+# The image.
+
+_IMAGE = {"batch": _LABELS, "banks": (VERB_TRAINED,)}
+
+
+def several_labels(
+  logits: Float[Array, "b v"],
+  labels: Bool[Array, "b v"],
+  allowed: Bool[Array, "v"],
+) -> Float[Array, "b"]:
+  """Cross entropy among allowed classes, mean over an example's labels."""
+  logits = logits.astype(jnp.float32)
+  log_sum = jax.nn.logsumexp(logits, axis=-1, where=allowed)
+  labels = labels & allowed
+  count = jnp.maximum(labels.sum(axis=-1), 1)
+  mean = jnp.sum(jnp.where(labels, logits, 0), axis=-1) / count
+  return jnp.where(labels.any(axis=-1), log_sum - mean, 0)
+
+
+def _cross_entropy(given: Given, key: str) -> Term:
+  labels, trained = _Labels(given).of_image, given.banks[VERB_TRAINED]
+  return of_every(several_labels(given.outputs[key], labels, trained))
+
+
+@loss_term(outputs=(out.VERB_SCORES,), **_IMAGE)
+def verb(given: Given) -> Term:
+  """Of the image's scores."""
+  return _cross_entropy(given, out.VERB_SCORES)
+
+
+@loss_term(
+  target=out.SCENE_TARGET, outputs=(out.TEACHER_VERB_SCORES,), **_IMAGE
+)
+def teacher_verb(given: Given) -> Term:
+  """Of what the scene target is taken for."""
+  return _cross_entropy(given, out.TEACHER_VERB_SCORES)
+
+
+@loss_term(
+  target=out.SCENE_TARGET,
+  outputs=(out.VERB_EMBEDDING,),
+  fields=("detach_teacher",),
+)
+def scene_distill(given: Given) -> Term:
+  """The image's embedding to the scene target."""
+  return of_every(distillation.distance(given, out.VERB_EMBEDDING))
+
+
+@loss_term(
+  target=out.SCENE_TARGET,
+  outputs=(out.SCENE_POSITIVE, out.SCENE_NEGATIVE),
+  batch=(*_LABELS, schema.EXAMPLE_MASK),
+  banks=(VERB_TRAINED,),
+  fields=("align_temperature", "align_negative"),
+)
+def scene_align(given: Given) -> Term:
+  """The scene target picks its own positive rationale.
+
+  Those of images that share an interaction with it do not compete.
+  """
+  shared = _Labels(given).of_image.astype(jnp.float32)
+  other = shared @ shared.T == 0
+  return distillation.aligned(
+    given, other & given.batch[schema.EXAMPLE_MASK][None, :]
+  )
+
+
+# The gaze targets.
+
+_GAZE = {"batch": _LABELS, "banks": (VERB_TRAINED,)}
+
+
+@loss_term(
+  target=out.GAZE_TARGET,
+  outputs=(out.PAIR_EMBEDDING,),
+  fields=("detach_teacher",),
+  **_GAZE,
+)
+def gaze_distill(given: Given) -> Term:
+  """Embeddings of labelled pairs to gaze targets."""
+  value = distillation.distance(given, out.PAIR_EMBEDDING)
+  return _Labels(given).over_labelled(value)
+
+
+@loss_term(target=out.GAZE_TARGET, outputs=(out.GAZE_NEGATIVE,), **_GAZE)
+def gaze_contrast(given: Given) -> Term:
+  """Pushes gaze targets of labelled pairs from the negative rationale."""
+  negative = given.outputs[out.GAZE_NEGATIVE]
+  value = terms.contrast_hinge(given.target, negative)
+  return _Labels(given).over_labelled(value)
+
+
+# In this order they are added.
+TERMS = (
+  pair,
+  verb,
+  scene_distill,
+  scene_contrast,
+  scene_align,
+  teacher_verb,
+  gaze_distill,
+  gaze_contrast,
+  teacher_noun,
+  verb_kl,
+)
