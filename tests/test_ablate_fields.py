@@ -1,6 +1,5 @@
 """Config fields that only studies turn: each does what its name says."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -134,7 +134,7 @@ class InteractionsConfig:
     max_people, max_objects, min_score: which detections make pairs.
     world: draw this small world into `dataset.folder` when it is not there.
     pair: weight of the interaction loss of pairs.
-    focal_alpha, focal_gamma: its form (losses/pairs.py).
+    focal_alpha, focal_gamma: its form (losses/interactions.py).
     detection_power: final score = sigmoid(logit) * (person's detection score
       * object's) ** this.
     nms: whether a pair that overlaps a better one of the same interaction by
