@@ -32,7 +32,7 @@ MAX_SERIES = 8
 # group -> (verb, training images, top-1 in percent).
 Points = Mapping[str, Sequence[tuple[str, int, float]]]
 _PAGE_SIZE = (5, 3.5)  # inches: 360 x 252 units of the SVG
-_PAGE_STYLE = {"font.size": 11, "legend.fontsize": 11}
+_PAGE_STYLE = {"font.size": 11}
 _GRID = "#E4E8EC"
 # What a page draws in colours of its own, light or dark.
 _PAGE_COLOURS = {
@@ -174,12 +174,13 @@ def reliability_svg(
     label: of the horizontal axis.
     what: comes true, for the vertical axis.
   """
-  most = max((b.count for b in bins), default=0)
+  full = [b for b in bins if b.count]
+  most = max((b.count for b in full), default=0)
   colour, marks = style.GROUP_COLOURS[group], {}
   with matplotlib.rc_context(_PAGE_STYLE):
     figure = _page_figure()
     axis = figure.subplots()
-    for b in filter(lambda b: b.count, bins):
+    for b in full:
       bar = matplotlib.patches.Rectangle(
         (100 * b.low, 0),
         100 * (b.high - b.low),
@@ -194,7 +195,6 @@ def reliability_svg(
         f"stated {100 * b.stated:.0f} %, true {100 * b.true:.0f} %, "
         f"{b.count} of them"
       ]
-    full = [b for b in bins if b.count]
     axis.plot(
       [100 * b.stated for b in full],
       [100 * b.true for b in full],
