@@ -65,17 +65,17 @@ def _opened(preset: str, dtype: str) -> workdir.Opened:
   folder.mkdir()
   sizes = Sizes(len(words.verbs), len(words.roles), len(words.nouns))
   model = Mipd(model_config, sizes)
-  params = _params(model, plan, banks)
+  params = draw(model, plan, banks)
   return workdir.Opened(
     *(folder, config, words, plan, banks, encoder, model, params, 7)
   )
 
 
-def _params(model: Mipd, plan, banks):
+def draw(model: Mipd, plan, banks):
   """Away from where training starts: boxes and confidences that differ."""
   batch = {
     key: np.zeros(shape.shape, shape.dtype)
-    for key, shape in workdir.example_batch(plan).items()
+    for key, shape in workdir.example_batch(plan, model.config).items()
   }
   key = jax.random.key(3)
   init = jax.jit(lambda: model.init(key, batch, banks, method=model.predict))

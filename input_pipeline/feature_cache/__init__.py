@@ -16,6 +16,7 @@ from input_pipeline.feature_cache.plan import (
   Field,
   Shard,
   SplitPlan,
+  parts_of,
 )
 from input_pipeline.feature_cache.reader import (
   ANNOTATIONS,
@@ -60,5 +61,6 @@ __all__ = [
   "is_complete",
   "load_arrays",
   "open_cache",
+  "parts_of",
   "verify",
 ]

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -52,6 +52,19 @@ PARTS: Mapping[str, tuple[str, ...]] = {
   VERB_LOGITS: (schema.VERB_LOGITS,),
   CLIP_LOGITS: (schema.CLIP_LOGITS,),
 }
+
+
+def parts_of(keys: Iterable[str]) -> tuple[str, ...]:
+  """The parts that hold some features, in the order of `PARTS`.
+
+  Raises:
+    KeyError: a key is in no part.
+  """
+  wanted = set(keys)
+  if absent := wanted - {key for names in PARTS.values() for key in names}:
+    raise KeyError(f"no part of a cache holds {sorted(absent)}")
+  return tuple(part for part, names in PARTS.items() if wanted & set(names))
+
 
 # Fields of the plan, as people call them when they differ.
 _WORDS = {

@@ -19,6 +19,7 @@ from mipd_jax.exporting import weights as weights_lib
 from mipd_jax.exporting import words as words_lib
 from mipd_jax.inference import programs
 from mipd_jax.inference.workdir import Opened
+from mipd_jax.models import eyes as eyes_lib
 from mipd_jax.teachers import encoding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -44,7 +45,8 @@ OUTPUTS = {
 
 def parameters(opened: Opened) -> weights_lib.Arrays:
   """All that the program reads, by name, in the dtypes of the predictor."""
-  image_side = opened.encoder.image_params
+  eyes = eyes_lib.of(opened.model.config)
+  image_side = opened.encoder.image_params if eyes.uses_encoder else {}
   return weights_lib.flat({ENCODER: image_side, STUDENT: opened.params})
 
 
@@ -73,11 +75,11 @@ def make(
 
   def program(weights, words, pixels, image_size, verb):
     params = weights_lib.restored(weights, dtypes)
-    tokens = _see(opened, params[ENCODER], pixels)
+    seen = _see(opened, params.get(ENCODER, {}), pixels)
     banks = {name: words[name] for name in ("verb_text", "role_text")}
     banks["noun_text"] = words["noun_bank"]
     student = params[STUDENT]
-    verbs = rank(student, tokens, banks, words["verb_mask"])
+    verbs = rank(student, seen, banks, words["verb_mask"])
     chosen = jnp.where(verb < 0, verbs["verb"][:, 0], verb)
     roles = words["roles"][chosen]
     frames = {
@@ -87,7 +89,7 @@ def make(
       schema.IMAGE_SIZE: image_size,
     }
     nouns = {name: words[f"noun_{name}"] for name in ("text", "column", "mask")}
-    filled = fill(words["by_text"], student, tokens, frames, banks, nouns)
+    filled = fill(words["by_text"], student, seen, frames, banks, nouns)
     return {
       "verb": chosen,
       "verb_index": verbs["verb"],
@@ -159,21 +161,27 @@ def exported(
 
 
 def _see(opened: Opened, params: Any, pixels: Array) -> dict[str, Array]:
-  """Tokens as the cache has them.
+  """What the student's eyes read, as the cache has it.
 
   In one program with the student, compilers may drop a conversion to
   bfloat16 and back as a round trip; this rounding they keep.
   """
   dtype = opened.token_dtype
-  tokens = opened.encoder.image_tokens(params, pixels)
-  if dtype != INT8:
-    digits = jnp.finfo(dtype)
-    tokens = jax.lax.reduce_precision(
-      tokens.astype(jnp.float32), digits.nexp, digits.nmant
-    )
-  found = encoding.stored(schema.STUDENT_TOKENS, tokens, dtype)
-  found.pop(encoding.error_name(schema.STUDENT_TOKENS), None)
-  return found
+  eyes = eyes_lib.of(opened.model.config)
+  found = encoding.student_features(opened.encoder, eyes, params, pixels)
+  return encoding.as_cached(
+    {key: _rounded(x, dtype) for key, x in found.items()}, dtype
+  )
+
+
+def _rounded(features: Array, dtype: str) -> Array:
+  """Floats at the precision of a dtype, in float32; int8 rounds later."""
+  if dtype == INT8 or not jnp.issubdtype(features.dtype, jnp.floating):
+    return features
+  digits = jnp.finfo(dtype)
+  return jax.lax.reduce_precision(
+    features.astype(jnp.float32), digits.nexp, digits.nmant
+  )
 
 
 def _fill(opened: Opened, top_k: int, by_text: bool | None) -> Callable:

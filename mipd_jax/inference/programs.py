@@ -1,9 +1,10 @@
 """The student as three pure functions: see, name the activity, fill the roles.
 
 Arrays in, arrays out, nothing else: these are what `Predictor` compiles and
-what an exported program is made of. Letters: B images, N tokens, S width of
-tokens, V verbs, E width of texts, R role slots, Q roles of the list, C noun
-classes of training, W nouns of the list, k guesses.
+what an exported program is made of. `seen` is what the student's eyes read of
+the images (models/eyes.py), as `see` gives it. Letters: B images, V verbs, E
+width of texts, R role slots, Q roles of the list, C noun classes of training,
+W nouns of the list, k guesses.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from input_pipeline import schema
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.metrics import scores
 from mipd_jax.models import outputs as out
+from mipd_jax.models.eyes import Eyes
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.teachers import encoding
 from mipd_jax.teachers.interfaces import Encoder
@@ -32,8 +34,10 @@ Params = Any
 Banks = Mapping[str, Array]
 
 
-def see(encoder: Encoder, dtype: str) -> Callable:
-  """(params, uint8 pixels [B, s, s, 3]) -> tokens as a cache has them.
+def see(encoder: Encoder, eyes: Eyes, dtype: str) -> Callable:
+  """(params, uint8 pixels [B, s, s, 3]) -> features as a cache has them.
+
+  `params` are the encoder's, or empty where the eyes do without it.
 
   They are rounded as the cache of training rounded them (`dtype`), and are
   the same bits as long as this is a program of its own: within a larger one
@@ -41,25 +45,23 @@ def see(encoder: Encoder, dtype: str) -> Callable:
   """
 
   def program(params: Params, pixels: Array) -> dict[str, Array]:
-    tokens = encoder.image_tokens(params, pixels)
-    found = encoding.stored(schema.STUDENT_TOKENS, tokens, dtype)
-    found.pop(encoding.error_name(schema.STUDENT_TOKENS), None)
-    return found
+    found = encoding.student_features(encoder, eyes, params, pixels)
+    return encoding.as_cached(found, dtype)
 
   return program
 
 
 def rank_verbs(model: Mipd, k: int) -> Callable:
-  """(params, tokens, banks, mask [V]) -> probability [B, k], verb [B, k].
+  """(params, seen, banks, mask [V]) -> probability [B, k], verb [B, k].
 
   Verbs where the mask is False are filler and come last.
   """
 
   def program(
-    params: Params, tokens: Mapping[str, Array], banks: Banks, mask: Array
+    params: Params, seen: Mapping[str, Array], banks: Banks, mask: Array
   ) -> dict[str, Array]:
-    batch = dict(tokens)
-    size = batch[schema.STUDENT_TOKENS].shape[0]
+    batch = dict(seen)
+    size = jax.tree.leaves(batch)[0].shape[0]
     batch[schema.VERB] = jnp.zeros(size, jnp.int32)
     batch[schema.ROLES] = jnp.full((size, schema.MAX_ROLES), -1, jnp.int32)
     batch[schema.ROLE_MASK] = jnp.zeros((size, schema.MAX_ROLES), bool)
@@ -80,7 +82,7 @@ def fill_roles(model: Mipd, rule: str, k: int) -> Callable:
     k: guesses a role.
 
   Returns:
-    (params, tokens, frames, banks, nouns) -> what follows. `frames`: verb
+    (params, seen, frames, banks, nouns) -> what follows. `frames`: verb
     [B] and roles [B, R], rows of the banks, role_mask [B, R], image_size
     [B, 2]. `nouns`: text [W, E], column [W] (class of training), mask [W].
     Out come probability and noun [B, R, k], box [B, R, 4] (cx cy w h over
@@ -89,14 +91,14 @@ def fill_roles(model: Mipd, rule: str, k: int) -> Callable:
 
   def program(
     params: Params,
-    tokens: Mapping[str, Array],
+    seen: Mapping[str, Array],
     frames: Mapping[str, Array],
     banks: Banks,
     nouns: Mapping[str, Array],
   ) -> dict[str, Array]:
-    outputs = _predict(model, params, {**tokens, **frames}, banks)
+    outputs = _predict(model, params, {**seen, **frames}, banks)
     if rule == BY_TEXT:
-      found = _text_scores(model, params, {**tokens, **frames}, banks, nouns)
+      found = _text_scores(model, params, {**seen, **frames}, banks, nouns)
     else:
       found = outputs[out.NOUN_SCORES][..., nouns["column"]]
     found = jnp.where(nouns["mask"], found.astype(jnp.float32), _LEAST)

@@ -68,8 +68,10 @@ class Runner:
     self.batch_size = batch_size
     self._model, self._params = opened.model, opened.params
     self._mesh, self._whole = mesh, sharding.replicated(mesh)
-    self._encoder_params = jax.device_put(opened.encoder.params, self._whole)
-    self._see = jax.jit(programs.see(opened.encoder, opened.token_dtype))
+    eyes, encoder = opened.eyes, opened.encoder
+    params = encoder.params if eyes.uses_encoder else {}
+    self._encoder_params = jax.device_put(params, self._whole)
+    self._see = jax.jit(programs.see(encoder, eyes, opened.token_dtype))
     self._made: dict[tuple, Callable] = {}
 
   def lists(self, lexicon: Lexicon) -> Lists:

@@ -27,7 +27,9 @@ from input_pipeline.feature_cache import manifest
 from input_pipeline.feature_cache.plan import CachePlan
 from mipd_jax import config as config_lib
 from mipd_jax import precision, sharding
-from mipd_jax.models.config import Sizes
+from mipd_jax.models import eyes as eyes_lib
+from mipd_jax.models.config import ModelConfig, Sizes
+from mipd_jax.models.eyes import Eyes
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.teachers import families, labels
 from mipd_jax.teachers.interfaces import Encoder
@@ -64,9 +66,15 @@ class Opened:
   step: int
 
   @property
+  def eyes(self) -> Eyes:
+    """How the student sees."""
+    return eyes_lib.of(self.model.config)
+
+  @property
   def token_dtype(self) -> str:
-    """How the cache keeps the student's tokens."""
-    return self._field.dtype
+    """How the cache keeps what the student's eyes read."""
+    fields = {field.name: field for field in self.plan.fields}
+    return fields[self.eyes.keys[0]].dtype
 
   @property
   def text_encoder(self) -> str:
@@ -99,11 +107,6 @@ class Opened:
 
   def plan_option(self, name: str) -> str:
     return dict(self.plan.options)[name]
-
-  @property
-  def _field(self) -> feature_cache.Field:
-    fields = {field.name: field for field in self.plan.fields}
-    return fields[schema.STUDENT_TOKENS]
 
 
 def open_workdir(
@@ -265,18 +268,23 @@ def _check_revision(name: str, found: str, expected: str) -> None:
 def _params(place, model, plan, banks, mesh) -> tuple[Any, int]:
   """The student's parameters, on every device of the mesh, and their step."""
   like = state_lib.student_shapes(
-    model, example_batch(plan), banks, sharding.replicated(mesh)
+    model, example_batch(plan, model.config), banks, sharding.replicated(mesh)
   )
   best = checkpoints.read_best(place, like)
   return best.params, best.step
 
 
-def example_batch(plan: CachePlan) -> dict[str, jax.ShapeDtypeStruct]:
+def example_batch(
+  plan: CachePlan, config: ModelConfig
+) -> dict[str, jax.ShapeDtypeStruct]:
   """A batch of one as `Mipd.predict` reads it."""
-  (tokens,) = (f for f in plan.fields if f.name == schema.STUDENT_TOKENS)
+  fields = {field.name: field for field in plan.fields}
   roles = (1, schema.MAX_ROLES)
   shapes = {
-    schema.STUDENT_TOKENS: ((1, *tokens.shape), "bfloat16"),
+    **{
+      key: ((1, *fields[key].shape), schema.FEATURES[key].dtype)
+      for key in eyes_lib.of(config).keys
+    },
     schema.VERB: ((1,), "int32"),
     schema.ROLES: (roles, "int32"),
     schema.ROLE_MASK: (roles, "bool"),

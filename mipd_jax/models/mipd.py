@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from input_pipeline import schema
+from mipd_jax.models import eyes
 from mipd_jax.models.config import ModelConfig, Sizes
 from mipd_jax.models.student import Student
 from mipd_jax.models.teacher_branch import TeacherBranch
@@ -28,7 +29,14 @@ class Mipd(nn.Module):
   absorbed: bool = True
 
   def setup(self):
-    self.student = Student(self.config, self.sizes, self.dtype, self.absorbed)
+    self.eyes = eyes.of(self.config)
+    self.student = Student(
+      self.config,
+      self.sizes,
+      self.dtype,
+      self.absorbed,
+      frozen=not self.eyes.trained,
+    )
     if self.config.teacher_branch:
       self.teacher_branch = TeacherBranch(
         self.config, self.dtype, self.absorbed
@@ -54,7 +62,7 @@ class Mipd(nn.Module):
     train: bool = False,
   ) -> dict[str, Array]:
     return self.student(
-      batch[schema.STUDENT_TOKENS],
+      self.eyes(batch, train=train),
       batch[schema.VERB],
       batch[schema.ROLES],
       batch[schema.ROLE_MASK],

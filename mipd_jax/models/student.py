@@ -27,13 +27,15 @@ class Student(nn.Module):
   `banks` holds `verb_text` [V, E], `role_text` [roles, E], `noun_text`
   [C, E]: the vocabulary is an input, not a part of the model (closed heads
   and preset `reference`'s embeddings aside). `absorbed` is the form of the
-  attentions that read image tokens.
+  attentions that read image tokens; `frozen` says that nothing that is trained
+  made these (`eyes.Eyes.trained`).
   """
 
   config: ModelConfig
   sizes: Sizes
   dtype: jnp.dtype = jnp.float32
   absorbed: bool = True
+  frozen: bool = True
 
   @nn.compact
   def __call__(
@@ -76,7 +78,7 @@ class Student(nn.Module):
   def _read(self, tokens_BxNxS, train):
     """Projected image tokens, and what attention reads of them."""
     tokens = layers.Linear(
-      self.config.hidden, self.dtype, frozen=True, name="project"
+      self.config.hidden, self.dtype, frozen=self.frozen, name="project"
     )(tokens_BxNxS)
     tokens = nn.Dropout(self.config.dropout.student, deterministic=not train)(
       tokens

@@ -18,6 +18,7 @@ from input_pipeline import atomic, json_files, source_code
 from input_pipeline.dataset import Dataset
 from input_pipeline.errors import InputError
 from mipd_jax.config import Config
+from mipd_jax.models import eyes
 from mipd_jax.teachers import cache_plan
 
 NOTE = "made_from.json"
@@ -47,6 +48,7 @@ def facts(
   settings = dataclasses.asdict(config.teacher)
   return {
     "settings": {k: v for k, v in settings.items() if k not in _ELSEWHERE},
+    "eyes": eyes.of(config.model).keys,
     "dataset": dataset.fingerprint,
     "vocabulary": dataset.vocabulary.fingerprint,
     "groups": dataset.groups.sha256,

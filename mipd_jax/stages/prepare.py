@@ -10,6 +10,7 @@ from input_pipeline.dataset import Dataset
 from input_pipeline.errors import InputError
 from mipd_jax import distributed, precision, sharding, tasks
 from mipd_jax.config import Config
+from mipd_jax.models import eyes
 from mipd_jax.stages import inputs, made_from
 from mipd_jax.tasks.prepared import Prepared
 
@@ -179,6 +180,7 @@ def _make_cache(
     rationales=_rationales(config, dataset),
     only=_listed(settings.only),
     process=process,
+    eyes=eyes.of(config.model),
   )
 
 

@@ -17,8 +17,10 @@ from input_pipeline.feature_cache import (
   TEXT,
   Cache,
   CachePlan,
+  Field,
   SplitPlan,
 )
+from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.teachers import labels
 from mipd_jax.teachers.encoding import feature_fields
 from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
@@ -88,6 +90,7 @@ def make_plan(
   text: Encoder,
   rationales: "RationaleSource",
   config: PrecomputeConfig,
+  eyes: Eyes = ENCODER_TOKENS,
 ) -> CachePlan:
   """What the cache of this dataset and these encoders holds.
 
@@ -108,7 +111,9 @@ def make_plan(
     len(dataset.vocabulary.verbs),
     config.text_length,
     config.dtype,
+    eyes,
   )
+  parts = _there(fields, config.parts)
   teacher_options = (
     (f"teacher_{name}", value) for name, value in teacher.options.items()
   )
@@ -131,11 +136,13 @@ def make_plan(
     ),
     fields=fields,
     splits=tuple(
-      SplitPlan(name, len(dataset.split(name)), _parts(name, config.parts))
+      SplitPlan(name, len(dataset.split(name)), _parts(name, parts))
       for name in config.splits
     ),
     examples_per_shard=config.examples_per_shard,
-    code=code(dataset, student, teacher, text, rationales, config.splits),
+    code=code(
+      *(dataset, student, teacher, text, rationales), config.splits, eyes
+    ),
   )
 
 
@@ -146,6 +153,7 @@ def code(
   text: Encoder,
   rationales: "RationaleSource",
   splits: Collection[str],
+  eyes: Eyes = ENCODER_TOKENS,
 ) -> tuple[tuple[str, str], ...]:
   """Module and digest of all code that these objects are encoded by.
 
@@ -153,7 +161,7 @@ def code(
   templates where a language model writes.
   """
   entries = source_code.entries_of(
-    *(dataset, student, teacher, text, rationales),
+    *(dataset, student, teacher, text, rationales, eyes),
     *(dataset.split(name) for name in splits),
   )
   return tuple(source_code.reached([_START, *entries]).items())
@@ -179,6 +187,14 @@ def warn_of_libraries(cache: Cache) -> None:
       cache.folder,
       ", ".join(found),
     )
+
+
+def _there(
+  fields: Collection[Field], wanted: Collection[str]
+) -> tuple[str, ...]:
+  """Of the parts wanted those that these encoders and eyes have."""
+  names = {field.name for field in fields}
+  return tuple(part for part in wanted if names.issuperset(PARTS[part]))
 
 
 def _parts(split: str, wanted: Collection[str]) -> tuple[str, ...]:

@@ -13,16 +13,17 @@ from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   CLIP_LOGITS,
   PARTS,
-  STUDENT,
   TEACHER,
   TEXT,
   VERB_LOGITS,
   Field,
+  parts_of,
 )
 from input_pipeline.feature_cache.int8 import INT8, LEVELS, scale_name
 from mipd_jax import sharding
+from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.teachers import hf_weights
-from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
+from mipd_jax.teachers.interfaces import Encoder, ImageTeacher, Params
 
 # The verbs in the student encoder's own text space.
 CLIP_VERB_TEXT = "clip_verb_text"
@@ -46,9 +47,11 @@ class Encoders:
     bank: Mapping[str, np.ndarray],
     mesh: Mesh,
     dtype: str,
+    eyes: Eyes = ENCODER_TOKENS,
   ):
     """`bank` has what logits of `verbs` need; `dtype` is of the features."""
     self._mesh = mesh
+    self._student_parts = (*parts_of(eyes.keys), CLIP_LOGITS)
     self._sides = (student.image_size, teacher.image_size)
     whole = sharding.replicated(mesh)
     self._student_params = jax.device_put(student.params, whole)
@@ -57,13 +60,13 @@ class Encoders:
       teacher.params, teacher.shardings(mesh)
     )
     self._names = {
-      **dict.fromkeys((STUDENT, CLIP_LOGITS), student.name),
+      **dict.fromkeys(self._student_parts, student.name),
       **dict.fromkeys((TEACHER, VERB_LOGITS), teacher.name),
       TEXT: text.name,
     }
     self._clip_text = jax.device_put(bank[CLIP_VERB_TEXT], whole)
     self._programs = {
-      "student": _Program(student_view(student, dtype)),
+      "student": _Program(student_view(student, dtype, eyes)),
       "see": _Program(lambda params, batch: teacher.see(params, **batch)),
       "keep": _Program(lambda seen: teacher_view(seen, dtype)),
       "score": _Program(teacher.scorer(verbs, bank)),
@@ -94,7 +97,7 @@ class Encoders:
     """
     features: Features = {}
     run = self._programs
-    if STUDENT in parts or CLIP_LOGITS in parts:
+    if set(self._student_parts) & set(parts):
       batch = self._put(pixels=pixels[self._sides[0]])
       features |= run["student"](self._student_params, self._clip_text, batch)
     if TEACHER in parts or VERB_LOGITS in parts:
@@ -167,18 +170,27 @@ class _Program:
     return self._compiled(*args)
 
 
-def student_view(student: Encoder, dtype: str) -> Callable:
-  """(params, verb_text [V, X], {pixels}) -> {student_tokens, clip_logits}."""
+def student_view(
+  student: Encoder, dtype: str, eyes: Eyes = ENCODER_TOKENS
+) -> Callable:
+  """(params, verb_text [V, X], {pixels}) -> what the eyes read, clip_logits."""
 
   def view(params, verb_text, batch):
-    tokens, image = student.image_features(params, batch["pixels"])
+    pixels = batch["pixels"]
+    tokens, image = student.image_features(params, pixels)
     logits = zero_shot_logits(image, verb_text, student.logit_scale)
-    return {
-      **stored(schema.STUDENT_TOKENS, tokens, dtype),
-      schema.CLIP_LOGITS: logits,
-    }
+    found = eyes.features(pixels, tokens if eyes.uses_encoder else None)
+    return {**all_stored(found, dtype), schema.CLIP_LOGITS: logits}
 
   return view
+
+
+def student_features(
+  student: Encoder, eyes: Eyes, params: Params, pixels: jax.Array
+) -> Features:
+  """What the student's eyes read of uint8 pixels [B, s, s, 3], not rounded."""
+  tokens = student.image_tokens(params, pixels) if eyes.uses_encoder else None
+  return eyes.features(pixels, tokens)
 
 
 def zero_shot_logits(
@@ -220,8 +232,27 @@ def error_name(field: str) -> str:
   return field + _ERROR
 
 
+def as_cached(features: Mapping[str, jax.Array], dtype: str) -> Features:
+  """Features as the cache keeps them: rounded, int8 beside their scales."""
+  found = all_stored(features, dtype)
+  return {key: x for key, x in found.items() if not key.endswith(_ERROR)}
+
+
+def all_stored(features: Mapping[str, jax.Array], dtype: str) -> Features:
+  """`stored` of each, by name."""
+  found: Features = {}
+  for name, values in features.items():
+    found |= stored(name, values, dtype)
+  return found
+
+
 def stored(name: str, tokens: jax.Array, dtype: str) -> Features:
-  """Tokens [B, ..., D] as the cache keeps them; int8 as `int8.py` says."""
+  """Tokens [B, ..., D] as the cache keeps them; int8 as `int8.py` says.
+
+  Other than floats are kept as they are.
+  """
+  if not jnp.issubdtype(tokens.dtype, jnp.floating):
+    return {name: tokens}
   if dtype != INT8:
     return {name: tokens.astype(dtype)}
   tokens = tokens.astype(jnp.float32)
@@ -245,6 +276,7 @@ def feature_fields(
   num_verbs: int,
   text_length: int,
   dtype: str,
+  eyes: Eyes = ENCODER_TOKENS,
 ) -> tuple[Field, ...]:
   """Shape and dtype of every feature of one example, without arithmetic."""
 
@@ -255,8 +287,8 @@ def feature_fields(
     return teacher_view(teacher.see(params, pixels), dtype)
 
   def look(params, pixels):
-    tokens, _ = student.image_features(params, pixels)
-    return stored(schema.STUDENT_TOKENS, tokens, dtype)
+    found = student_features(student, eyes, params, pixels)
+    return all_stored(found, dtype)
 
   shape = (1, len(schema.RATIONALES), text_length)
   tokens = {

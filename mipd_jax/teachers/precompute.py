@@ -29,6 +29,7 @@ from input_pipeline.feature_cache import (
   CacheWriter,
 )
 from mipd_jax import distributed, sharding
+from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts
 from mipd_jax.teachers import cache_plan, labels, shard_work
@@ -67,12 +68,13 @@ def build_cache(
   rationales: RationaleSource | None = None,
   only: Collection[str] = (),
   process: Process | None = None,
+  eyes: Eyes = ENCODER_TOKENS,
 ) -> Cache | None:
   """Makes, continues or mends a cache; opens one that is complete.
 
   Args:
     dataset: images with annotations, vocabulary and verb groups.
-    student: whose image tokens the student reads.
+    student: the encoder that the student looks with.
     teacher: whose image tokens and verb logits are distilled.
     out: the cache's folder.
     config: how; the defaults if None.
@@ -82,6 +84,7 @@ def build_cache(
     rationales: writes them; templates if None.
     only: of `cache_plan.TASKS`, what to do in this call; all if empty.
     process: which one this is of several; JAX's own count if None.
+    eyes: of the student that the cache is for.
 
   Returns:
     The cache, or None if `only` left something undone.
@@ -98,12 +101,12 @@ def build_cache(
   cache_plan.check_tasks(only)
   sharding.check_batch_size(mesh, config.batch_size)
   plan = cache_plan.make_plan(
-    dataset, student, teacher, text, rationales, config
+    dataset, student, teacher, text, rationales, config, eyes
   )
   if not feature_cache.is_complete(out, plan):
     parts = set(only or PARTS)
     builder = _Builder(
-      dataset, student, teacher, text, rationales, config, mesh, parts
+      *(dataset, student, teacher, text, rationales, config, mesh, parts), eyes
     )
     with _alone(out, process):
       writer = CacheWriter(
@@ -148,6 +151,7 @@ class _Builder:
   config: PrecomputeConfig
   mesh: Mesh
   tasks: set[str]
+  eyes: Eyes
 
   def build(self, writer: CacheWriter, *, everything: bool) -> bool:
     """Does this process's share; True when the cache is finished."""
@@ -228,7 +232,7 @@ class _Builder:
     encoders = Encoders(
       *(self.student, self.teacher, self.text),
       *(self.dataset.vocabulary.verbs, bank),
-      *(self.mesh, self.config.dtype),
+      *(self.mesh, self.config.dtype, self.eyes),
     )
     for name in splits:
       texts = None
