@@ -58,12 +58,11 @@ class ModelConfig:
   mask_padding: bool = True  # row 8: False | True
 
   @property
-  def features(self) -> tuple[str, ...]:
-    """Features of the batch contract that training reads."""
+  def teacher_features(self) -> tuple[str, ...]:
+    """Features of the batch contract that the teacher branch reads."""
     if not self.teacher_branch:
-      return (schema.STUDENT_TOKENS,)
+      return ()
     return (
-      schema.STUDENT_TOKENS,
       schema.TEACHER_TOKENS,
       schema.RATIONALE_TOKENS,
       schema.RATIONALE_MASK,

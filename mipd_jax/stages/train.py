@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 from absl import logging
 
-from input_pipeline import atomic, feature_cache, order, paths
+from input_pipeline import atomic, feature_cache, order, paths, schema
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.feeding import residence, resident, shuffled
+from mipd_jax.models import eyes
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
 from mipd_jax.training.checkpoints import Checkpoints
@@ -86,12 +87,10 @@ def make_model(config: Config, prepared: Prepared) -> nn.Module:
 
 def train_parts(config: Config) -> tuple[str, ...]:
   """The parts of the cache that training reads: only what it uses."""
-  read = config.objective.batch_keys.union(config.model.features)
-  return tuple(
-    part
-    for part, keys in feature_cache.PARTS.items()
-    if not read.isdisjoint(keys)
+  read = config.objective.batch_keys.union(
+    eyes.of(config.model).keys, config.model.teacher_features
   )
+  return feature_cache.parts_of(read & schema.FEATURES.keys())
 
 
 def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
