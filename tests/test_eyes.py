@@ -97,9 +97,7 @@ def test_a_cache_holds_what_the_eyes_read(pixel_eyes, tmp_path):
   cache = precompute.build_cache(
     *(dataset, encoder, ZeroShotTeacher(fakes.FakeClip(width=10))),
     tmp_path / "cache",
-    precompute.PrecomputeConfig(
-      batch_size=4, text_length=12, parts=tuple(feature_cache.PARTS)
-    ),
+    precompute.PrecomputeConfig(batch_size=4, text_length=12),
     sharding.make_mesh(devices=jax.devices()[:1]),
     eyes=pixel_eyes,
   )

@@ -13,12 +13,14 @@ from input_pipeline import source_code
 from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   PARTS,
+  STUDENT,
   TEACHER,
   TEXT,
   Cache,
   CachePlan,
   Field,
   SplitPlan,
+  parts_of,
 )
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.teachers import labels
@@ -54,7 +56,8 @@ class PrecomputeConfig:
     text_length: text tokens kept of a rationale.
     dtype: of the stored tokens; int8 has a scale for each token.
     splits: those to encode; `train` has the teacher's tokens besides.
-    parts: of `feature_cache.PARTS`, what the cache is to hold.
+    parts: of `feature_cache.PARTS`, what the cache is to hold; `student` is
+      what the student's eyes read, whatever that is.
   """
 
   batch_size: int = 64
@@ -113,7 +116,7 @@ def make_plan(
     config.dtype,
     eyes,
   )
-  parts = _there(fields, config.parts)
+  parts = _there(fields, with_eyes(config.parts, eyes))
   teacher_options = (
     (f"teacher_{name}", value) for name, value in teacher.options.items()
   )
@@ -189,12 +192,15 @@ def warn_of_libraries(cache: Cache) -> None:
     )
 
 
-def _there(
-  fields: Collection[Field], wanted: Collection[str]
-) -> tuple[str, ...]:
+def with_eyes(names: Collection[str], eyes: Eyes) -> set[str]:
+  """Names of parts and tasks; `student` is whatever the student's eyes read."""
+  return {*names, *(parts_of(eyes.keys) if STUDENT in names else ())}
+
+
+def _there(fields: Collection[Field], wanted: Collection[str]) -> set[str]:
   """Of the parts wanted those that these encoders and eyes have."""
   names = {field.name for field in fields}
-  return tuple(part for part in wanted if names.issuperset(PARTS[part]))
+  return {part for part in wanted if names.issuperset(PARTS[part])}
 
 
 def _parts(split: str, wanted: Collection[str]) -> tuple[str, ...]:

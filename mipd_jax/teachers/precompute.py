@@ -104,9 +104,17 @@ def build_cache(
     dataset, student, teacher, text, rationales, config, eyes
   )
   if not feature_cache.is_complete(out, plan):
-    parts = set(only or PARTS)
+    tasks = cache_plan.with_eyes(only or PARTS, eyes)
     builder = _Builder(
-      *(dataset, student, teacher, text, rationales, config, mesh, parts), eyes
+      dataset=dataset,
+      student=student,
+      teacher=teacher,
+      text=text,
+      rationales=rationales,
+      config=config,
+      mesh=mesh,
+      tasks=tasks,
+      eyes=eyes,
     )
     with _alone(out, process):
       writer = CacheWriter(
