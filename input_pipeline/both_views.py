@@ -64,12 +64,14 @@ class BothViews:
     image = self._split.image(index)
     return mirror.mirror_image(image) if mirrored else image
 
-  def letterboxed(self, indices: Sequence[int], size: int) -> np.ndarray:
+  def letterboxed(
+    self, indices: Sequence[int] | np.ndarray, size: int
+  ) -> np.ndarray:
     """Images on the square canvas: uint8 [n, size, size, 3]."""
     return self.letterboxed_sizes(indices, (size,))[size]
 
   def letterboxed_sizes(
-    self, indices: Sequence[int], sizes: Sequence[int]
+    self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
     """The same at several sizes: uint8 [n, s, s, 3] by s."""
     places, views = zip(*map(self._place, indices), strict=True)

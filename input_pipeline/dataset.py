@@ -22,12 +22,12 @@ class Split(Protocol):
   """One split: annotations as columns, images by index 0..n-1.
 
   All methods may be called from several threads.
-
-  Attributes:
-    name: 'train', 'dev' or 'test'.
   """
 
-  name: str
+  @property
+  def name(self) -> str:
+    """'train', 'dev' or 'test'."""
+    ...
 
   def __len__(self) -> int:
     """n."""
@@ -61,12 +61,12 @@ class Split(Protocol):
     ...
 
   def letterboxed_sizes(
-    self, indices: Sequence[int], sizes: Sequence[int]
+    self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
     """Images on square canvases, each decoded once.
 
     Args:
-      indices: m positions in the split, repeats allowed.
+      indices: m positions in the split, in any order, repeats allowed.
       sizes: sides s of the canvases, pixels.
 
     Returns:
@@ -86,15 +86,17 @@ class Split(Protocol):
 
 
 class Groups(Protocol):
-  """Which classes are seen, rare and unseen.
+  """Which classes are seen, rare and unseen."""
 
-  Attributes:
-    groups: int32 [V], an index into `schema.GROUPS`.
-    sha256: of the groups, in hexadecimal; part of a cache's plan.
-  """
+  @property
+  def groups(self) -> np.ndarray:
+    """int32 [V], an index into `schema.GROUPS`."""
+    ...
 
-  groups: np.ndarray
-  sha256: str
+  @property
+  def sha256(self) -> str:
+    """Of the groups, in hexadecimal; part of a cache's plan."""
+    ...
 
 
 class Dataset(Protocol):

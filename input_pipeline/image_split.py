@@ -71,12 +71,14 @@ class ImageSplit:
     """The original image, RGB; `InputError` names it if it is broken."""
     return self._decode(self._fetch([index])[0])
 
-  def letterboxed(self, indices: Sequence[int], size: int) -> np.ndarray:
+  def letterboxed(
+    self, indices: Sequence[int] | np.ndarray, size: int
+  ) -> np.ndarray:
     """Images on the square canvas: uint8 [n, size, size, 3]."""
     return self.letterboxed_sizes(indices, (size,))[size]
 
   def letterboxed_sizes(
-    self, indices: Sequence[int], sizes: Sequence[int]
+    self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
     """The same at several sizes, decoding once: uint8 [n, s, s, 3] by s."""
     canvas = {s: np.empty((len(indices), s, s, 3), np.uint8) for s in sizes}
@@ -120,7 +122,9 @@ class ImageSplit:
     for start in range(0, len(self), _CHUNK):
       yield from self._fetch(range(start, min(start + _CHUNK, len(self))))
 
-  def _fetch(self, indices: Sequence[int]) -> Sequence[Mapping[str, Any]]:
+  def _fetch(
+    self, indices: Sequence[int] | np.ndarray
+  ) -> Sequence[Mapping[str, Any]]:
     try:
       return self._rows.__getitems__([int(index) for index in indices])
     except Exception as error:  # array_record's errors have no common type.

@@ -28,7 +28,10 @@ _DECODERS = 16  # threads, at most, that decode images; they need a core each
 class Source(Protocol):
   """Random access to examples; `read` is called from several threads."""
 
-  num_examples: int
+  @property
+  def num_examples(self) -> int:
+    """How many there are."""
+    ...
 
   def read(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
     """Keys of the contract but `example_mask`, for examples [n]."""

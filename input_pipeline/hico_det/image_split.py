@@ -94,7 +94,7 @@ class HicoSplit:
     return self._images([index])[0]
 
   def letterboxed_sizes(
-    self, indices: Sequence[int], sizes: Sequence[int]
+    self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
     """On square canvases, decoding once: uint8 [n, s, s, 3] by s."""
     canvas = {s: np.empty((len(indices), s, s, 3), np.uint8) for s in sizes}
@@ -103,7 +103,7 @@ class HicoSplit:
         pixels[row] = letterbox_image(image, size)
     return canvas
 
-  def _images(self, indices: Sequence[int]) -> list[Image.Image]:
+  def _images(self, indices: Sequence[int] | np.ndarray) -> list[Image.Image]:
     places = [int(self.places[index]) for index in indices]
     return [
       images.decode(row["image"], row["image_name"].decode())

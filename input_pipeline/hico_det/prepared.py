@@ -97,7 +97,7 @@ class PairSplit:
     return self._split.image(index)
 
   def letterboxed_sizes(
-    self, indices: Sequence[int], sizes: Sequence[int]
+    self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
     """On square canvases: uint8 [n, s, s, 3] by s."""
     return self._split.letterboxed_sizes(indices, sizes)

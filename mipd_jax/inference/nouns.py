@@ -1,6 +1,6 @@
 """Lists of nouns: which are classes of training, which are other words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Nouns:
       },
     )
 
-  def _embed(self, new: Sequence[Word]) -> Sequence[np.ndarray]:
+  def _embed(self, new: Sequence[Word]) -> Iterable[np.ndarray]:
     if not new:
       return ()
     named = [(word.name, word.definition) for word in new]

@@ -7,7 +7,7 @@ the directions taken off that the cache keeps for later words
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -120,7 +120,7 @@ class Lexicons:
     lexicon.warn_of_alike(rows[: len(ids)], [v.name for v in verbs], "verbs")
     return rows
 
-  def _embed_verbs(self, verbs, ids) -> Sequence[np.ndarray]:
+  def _embed_verbs(self, verbs, ids) -> Iterable[np.ndarray]:
     """Rows of the new ones alone."""
     pairs = zip(verbs, ids, strict=True)
     new = [(verb.name, verb.definition) for verb, i in pairs if i is None]

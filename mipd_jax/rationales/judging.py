@@ -19,8 +19,15 @@ Texts = tuple[str, ...]
 class Writer(Protocol):
   """What a language model must do; see `teachers.language_model`."""
 
-  name: str
-  revision: str
+  @property
+  def name(self) -> str:
+    """Of the checkpoint, for people."""
+    ...
+
+  @property
+  def revision(self) -> str:
+    """sha256 of weights, settings and tokenizer."""
+    ...
 
   def generate(
     self,
@@ -29,9 +36,13 @@ class Writer(Protocol):
     max_new_tokens: int,
     temperature: float,
     seeds: Sequence[int],
-  ) -> list[str]: ...
+  ) -> list[str]:
+    """Continues or answers each of n prompts, drawn by its own seed."""
+    ...
 
-  def answer_probability(self, prompts: Sequence[str]) -> np.ndarray: ...
+  def answer_probability(self, prompts: Sequence[str]) -> np.ndarray:
+    """Of each of n questions the probability of "yes", float32 [n]."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ what a language model wrote (`jrg`), then templates.
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,12 @@ AGAIN = "delete the cache folder and prepare it again: --mode=prepare"
 Texts = list[tuple[str, ...]]
 
 
-class RationaleSource(Protocol):
+# The splits of the dataset that a source writes for: it may read more of them
+# than `Split` has.
+_Own = TypeVar("_Own", bound="Split", contravariant=True)
+
+
+class RationaleSource(Protocol[_Own]):
   """Writes rationales.
 
   Attributes:
@@ -36,14 +41,8 @@ class RationaleSource(Protocol):
 
   version: str
 
-  def write(self, split: "Split", vocabulary: "Vocabulary") -> Texts:
-    """The four texts of every image of a split, in its order.
-
-    Args:
-      split: of the task's own dataset, of which a source may read more than
-        `Split` has.
-      vocabulary: of that dataset.
-    """
+  def write(self, split: _Own, vocabulary: "Vocabulary") -> Texts:
+    """The four texts of every image of a split, in its order."""
     ...
 
 

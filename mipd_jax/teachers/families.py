@@ -93,7 +93,7 @@ def load_teacher(
       "mipd_jax/teachers/families.py is where another one is added",
     )
   if family.teacher is None:
-    return ZeroShotTeacher(family.encoder(folder_or_id, dtype))
+    return ZeroShotTeacher(load_encoder(folder_or_id, dtype))
   return family.teacher(
     folder_or_id, dtype, question=question, verb_score=verb_score, mesh=mesh
   )

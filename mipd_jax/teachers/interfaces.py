@@ -26,13 +26,12 @@ Scorer = Callable[[Params, Seen], jax.Array]
 
 
 class TextEncoder(Protocol):
-  """What text banks need of a text tower.
+  """What text banks need of a text tower."""
 
-  Attributes:
-    params: nested dict of arrays.
-  """
-
-  params: Params
+  @property
+  def params(self) -> Params:
+    """Nested dict of arrays."""
+    ...
 
   def tokenize(
     self, texts: Sequence[str], max_length: int
@@ -51,20 +50,27 @@ class TextEncoder(Protocol):
 
 
 class Encoder(TextEncoder, Protocol):
-  """An image and text dual encoder.
+  """An image and text dual encoder."""
 
-  Attributes:
-    name: of the checkpoint, for people.
-    revision: sha256 of weights, settings and tokenizer; part of a cache's
-      plan.
-    image_size: side of the square input, pixels.
-    logit_scale: factor on the cosines of images and texts.
-  """
+  @property
+  def name(self) -> str:
+    """Of the checkpoint; its last part is in a cache's plan."""
+    ...
 
-  name: str
-  revision: str
-  image_size: int
-  logit_scale: float
+  @property
+  def revision(self) -> str:
+    """sha256 of weights, settings and tokenizer; part of a cache's plan."""
+    ...
+
+  @property
+  def image_size(self) -> int:
+    """Side of the square input, pixels."""
+    ...
+
+  @property
+  def logit_scale(self) -> float:
+    """Factor on the cosines of images and texts."""
+    ...
 
   @property
   def image_params(self) -> Params:
@@ -102,20 +108,32 @@ class ImageTeacher(Protocol):
 
   A teacher looks at a batch of letterboxed pixels once (`see`); what the cache
   keeps of it are its tokens and its logits over the verbs (`scorer`).
-
-  Attributes:
-    name, revision: of the checkpoint; part of a cache's plan.
-    image_size: side of the square input, pixels.
-    params: nested dict of arrays.
-    options: whatever else its features depend on, name -> value; part of a
-      cache's plan.
   """
 
-  name: str
-  revision: str
-  image_size: int
-  params: Params
-  options: Mapping[str, str]
+  @property
+  def name(self) -> str:
+    """Of the checkpoint; its last part is in a cache's plan."""
+    ...
+
+  @property
+  def revision(self) -> str:
+    """sha256 of weights, settings and tokenizer; part of a cache's plan."""
+    ...
+
+  @property
+  def image_size(self) -> int:
+    """Side of the square input, pixels."""
+    ...
+
+  @property
+  def params(self) -> Params:
+    """Nested dict of arrays."""
+    ...
+
+  @property
+  def options(self) -> Mapping[str, str]:
+    """Whatever else its features depend on, name -> value; in the plan too."""
+    ...
 
   def shardings(self, mesh: Mesh) -> Any:
     """Where the parameters lie: a tree, or one sharding for all."""

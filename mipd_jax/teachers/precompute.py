@@ -238,9 +238,14 @@ class _Builder:
     # As the first process wrote it: the same in all of them.
     bank = writer.load_arrays(feature_cache.LABELS)
     encoders = Encoders(
-      *(self.student, self.teacher, self.text),
-      *(self.dataset.vocabulary.verbs, bank),
-      *(self.mesh, self.config.dtype, self.eyes),
+      student=self.student,
+      teacher=self.teacher,
+      text=self.text,
+      verbs=self.dataset.vocabulary.verbs,
+      bank=bank,
+      mesh=self.mesh,
+      dtype=self.config.dtype,
+      eyes=self.eyes,
     )
     for name in splits:
       texts = None
