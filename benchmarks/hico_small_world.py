@@ -27,6 +27,7 @@ from mipd_jax.ablations import statistics
 from mipd_jax.metrics.hico_det_scores import NAMES
 from mipd_jax.report import tables
 from mipd_jax.stages import evaluate, prepare, train
+from mipd_jax.tasks.task import STUDENT, ZERO_SHOT
 
 _DATA = "runs/data/hico_small_world"
 # Row -> preset, and dotted fields that it changes.
@@ -158,10 +159,10 @@ def main() -> None:
         for seed in range(given.seeds):
           results = run(make_config(row, split, world, seed))
           models, detector = results["models"], results["detector"]
-          scores = add(found, row, models[evaluate.STUDENT], world, seed)
+          scores = add(found, row, models[STUDENT], world, seed)
           told = {"split": split, "row": row, "world": world, "seed": seed}
           print(json.dumps(told | scores), flush=True)
-      for model in evaluate.ZERO_SHOT:  # no seed changes them
+      for model in ZERO_SHOT:  # no seed changes them
         if model in models:
           add(found, model, models[model], world, 0)
     by_split[split] = table(found)

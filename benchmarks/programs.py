@@ -73,4 +73,4 @@ def student(model: Mipd) -> Callable:
   def predict(params, batch, banks):
     return model.apply({"params": params}, batch, banks, method=model.predict)
 
-  return evaluate.compile_eval_step(predict, true_sizes.SIZES.num_verbs)
+  return evaluate.compile_eval_step(predict)

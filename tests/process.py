@@ -107,15 +107,17 @@ def frames(mesh) -> dict:
     }
 
   source = training.StudentOnly(batches.MemorySource(DEV, seed=5))
-  step = evaluate.compile_eval_step(predict, sizes.num_verbs)
-  found = evaluate.evaluate(step, {}, source, {}, mesh, batch_size=8)
+  step = evaluate.compile_eval_step(predict)
+  found = evaluate.evaluate(evaluate.Evaluator(step, {}, {}, mesh, 8), source)
   rng = np.random.default_rng(0)
   shape = (sizes.num_verbs, schema.MAX_ROLES)
   listed = predictions.listed_frames(
-    *(predict, {}, source, {}, mesh),
+    evaluate.Evaluator(
+      predictions.compile_frames_step(predict), {}, {}, mesh, 8
+    ),
+    source,
     verbs=predictions.listed_verbs(found.verb_scores),
     frames=rng.integers(-1, sizes.num_roles, shape).astype(np.int32),
-    batch_size=8,
   )
   return {
     "sums": found.totals.sums,

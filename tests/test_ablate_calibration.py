@@ -141,7 +141,7 @@ def test_results_of_the_normal_evaluation_have_it_too():
   counts = np.bincount(verb, minlength=len(GROUPS)).astype(float)
   totals = _totals(counts[:, None] / 2, counts)
   found = types.SimpleNamespace(verb_scores=verb_scores, totals=totals)
-  summary = Situations().summary(None, prepared, "test", found)
+  summary = Situations(None).summary(prepared, "test", found)
   assert summary["seen"]["verb_top1"] == 50
   unseen = GROUPS[verb] == 2
   guess = verb_scores[:, GROUPS == 2].argmax(-1) + np.sum(GROUPS != 2)

@@ -10,6 +10,7 @@ import pytest
 
 from configs import ablations
 from input_pipeline import feature_cache, schema
+from mipd_jax import tasks
 from mipd_jax.ablations import collect, programs, runs, study, world_data
 from mipd_jax.ablations.plan import Variant
 from mipd_jax.feeding import shuffled
@@ -56,14 +57,13 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
 
   source = train_stage.stored(prepared, "train", (feature_cache.STUDENT,))
   checkpoints = Checkpoints(tmp_path / "loop", {}, 1)
-  summary = {g: {"images": 0} for g in (*schema.GROUPS, "all")}
   inputs = loop.TrainInputs(
-    source, source.names, prepared.banks, lambda _: summary, {}
+    source, source.names, prepared.banks, lambda _: ({}, 0.0), {}
   )
   try:
     state, complete = loop.train(
       config,
-      train_stage.make_model(config, prepared),
+      tasks.of(config).model(prepared),
       inputs,
       world.mesh,
       checkpoints,

@@ -60,7 +60,7 @@ def test_every_config_and_variant_unpacks(name, variant):
 
 
 def test_preset_reference_has_the_width_of_the_texts():
-  """The L1 between hidden and text space needs one width (make_model)."""
+  """The L1 between hidden and text space needs one width (Task.model)."""
   from mipd_jax.teachers.foundation import FoundationConfig
 
   for variant, sizes in (

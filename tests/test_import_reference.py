@@ -17,10 +17,9 @@ import pytest
 
 from input_pipeline import feature_cache, schema, vocabulary
 from input_pipeline.errors import InputError
-from mipd_jax import import_reference, reference, sharding, stages
+from mipd_jax import import_reference, reference, sharding, stages, tasks
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages import prepare
-from mipd_jax.stages import train as train_stage
 from mipd_jax.training import program
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
@@ -115,7 +114,7 @@ def test_main_scores_an_imported_checkpoint(pipeline, tmp_path):  # noqa: F811
     tmp_path / "run", "debug,reference", {"model.heads": reference.HEADS}
   )
   prepared = prepare.open_prepared(config)
-  model = train_stage.make_model(config, prepared)
+  model = tasks.of(config).model(prepared)
   source = prepared.cache.split("test", (feature_cache.STUDENT,))
   batch = program.example_batch(source) | {
     schema.TEACHER_TOKENS: jax.ShapeDtypeStruct((1, 17, 20), np.float32),

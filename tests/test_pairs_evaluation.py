@@ -49,16 +49,10 @@ def score(found_dataset, split="test", predict=knows):
     top_k=50,
     detection_power=1.0,
   )
-  found = []
-  for result, images, mask in eval_lib.results(
-    *(step, {}, Source(found_dataset.split(split)), banks),
-    sharding.make_mesh(devices=jax.devices()[:1]),
-    batch_size=8,
-    what="test",
-  ):
-    found += pair_eval.detections(
-      *(result, images, mask), top_k=50, nms_threshold=None
-    )
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  evaluator = eval_lib.Evaluator(step, {}, banks, mesh, 8)
+  source = Source(found_dataset.split(split))
+  found = pair_eval.evaluate(evaluator, source, top_k=50)
   truth = interactions._truth(found_dataset, split)
   return hico_det.score(
     found, truth, found_dataset.words, found_dataset.zero_shot

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import inspect
 import json
 import operator
 import pathlib
@@ -88,8 +89,17 @@ def test_the_scan_sees_a_question(source, asks):
 def test_both_tasks_answer_everything():
   wanted = {x for x in vars(Task) if not x.startswith("_")}
   wanted |= set(Task.__annotations__)
-  for task in (Situations, Interactions):
+  for task in (Situations(None), Interactions(None)):
     assert wanted <= set(dir(task)), wanted - set(dir(task))
+
+
+@pytest.mark.parametrize("task", [Situations, Interactions])
+def test_tasks_are_asked_alike_and_hold_their_config(task):
+  for name, asked in vars(Task).items():
+    if inspect.isfunction(asked) and not name.startswith("_"):
+      wanted = list(inspect.signature(asked).parameters)
+      assert list(inspect.signature(getattr(task, name)).parameters) == wanted
+      assert "config" not in wanted
 
 
 def unpacked(values, **changes):
@@ -271,7 +281,7 @@ def test_what_a_task_does_not_read_changes_nothing(task):
 def test_preset_reference_has_no_pairs():
   config = unpacked(hico_det.get_config("reference"))
   with pytest.raises(InputError, match="teacher_pooling"):
-    tasks.of(config).model(config, None)
+    tasks.of(config).model(None)
 
 
 @pytest.mark.parametrize("note", ["[", "[1]", '{"seed": 1}', "[" * 10**5])
@@ -282,8 +292,10 @@ def test_a_damaged_note_of_a_small_world(tmp_path, note):
 
 
 def test_a_missing_folder_is_named(tmp_path):
+  changes = {"dataset.folder": str(tmp_path)}
+  config = unpacked(hico_det.get_config(""), **changes)
   with pytest.raises(InputError, match="no HICO-DET folder") as error:
-    Interactions().check_folder(str(tmp_path))
+    Interactions(config).check_folder()
   assert "hico_20160224_det" in str(error.value)
 
 

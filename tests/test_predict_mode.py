@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,18 +68,10 @@ def _test_images(pipeline):  # noqa: F811
 
 def _verb_scores(config, prepared):
   """Of every test image, as the evaluation has them: float32 [n, V]."""
-  mesh = train_stage.make_mesh(config)
-  model = train_stage.make_model(config, prepared)
-  banks = jax.device_put(dict(prepared.banks))
-  params = eval_stage._best(config, prepared, model, banks, mesh).params
+  student = eval_stage.open_student(config, prepared)
   found = eval_lib.evaluate(
-    eval_lib.compile_eval_step(
-      train_stage.student_predict(model), prepared.sizes.num_verbs
-    ),
-    params,
+    student.evaluator(eval_lib.compile_eval_step(student.predict)),
     train_stage.stored(prepared, "test", (feature_cache.STUDENT,)),
-    *(banks, mesh),
-    batch_size=config.eval.batch_size,
   )
   return found.verb_scores
 

@@ -76,10 +76,9 @@ def _evaluated(opened, verbs):
   def predict(params, batch, banks):
     return model.apply({"params": params}, batch, banks, method=model.predict)
 
-  step = eval_lib.compile_eval_step(predict, len(opened.words.verbs))
-  found = eval_lib.evaluate(
-    *(step, opened.params, source, opened.banks, mesh), batch_size=4
-  )
+  step = eval_lib.compile_eval_step(predict)
+  evaluator = eval_lib.Evaluator(step, opened.params, opened.banks, mesh, 4)
+  found = eval_lib.evaluate(evaluator, source)
 
   return found.verb_scores, found.frames.noun, found.frames.box
 

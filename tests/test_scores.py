@@ -187,11 +187,10 @@ def _evaluated(batch, outputs) -> evaluate.Evaluation:
   step = evaluate.compile_eval_step(
     lambda params, batch, banks: {
       name: jnp.asarray(x)[batch[schema.INDEX]] for name, x in outputs.items()
-    },
-    batches.SIZES.num_verbs,
+    }
   )
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  return evaluate.evaluate(step, {}, source, {}, mesh, batch_size=8)
+  return evaluate.evaluate(evaluate.Evaluator(step, {}, {}, mesh, 8), source)
 
 
 class _Source:

@@ -174,15 +174,18 @@ def run(request, records, words, tmp_path_factory):
     asked = (out.NOUN_SCORES, out.BOX, out.BOX_CONFIDENCE)
     return found | {key: found[key][rows, verb] for key in asked}
 
-  step = evaluate.compile_eval_step(predict, len(words.verbs))
+  step = evaluate.compile_eval_step(predict)
   banks = {"bank": np.zeros(1)}
-  found = evaluate.evaluate(step, {}, source, banks, mesh, batch_size=16)
+  evaluator = evaluate.Evaluator(step, {}, banks, mesh, 16)
+  found = evaluate.evaluate(evaluator, source)
   verbs = predictions.listed_verbs(found.verb_scores)
   listed = predictions.listed_frames(
-    *(predict, {}, source, banks, mesh),
+    dataclasses.replace(
+      evaluator, step=predictions.compile_frames_step(predict)
+    ),
+    source,
     verbs=verbs,
     frames=words.frame_array,
-    batch_size=16,
   )
   true = source.columns[schema.VERB]
   entries = predictions.entries(words, true, found.frames, verbs, listed)

@@ -70,18 +70,13 @@ def run(settings: Config, source=None, mesh=None, dev_source=None):
   model = Mipd(settings.model, batches.SIZES)
   banks = batches.banks()
   dev_source = dev_source or batches.MemorySource(10, seed=5)
-  step = eval_lib.compile_eval_step(
-    student_predict(model), batches.SIZES.num_verbs
-  )
+  step = eval_lib.compile_eval_step(student_predict(model))
 
   def dev(state):
-    keys = StudentOnly(dev_source)
-    found = eval_lib.evaluate(
-      step, state.params, keys, banks, mesh, batch_size=16
-    )
-    return swig_scores.summarise(
-      found.totals, np.arange(batches.SIZES.num_verbs) % 3
-    )
+    evaluator = eval_lib.Evaluator(step, state.params, banks, mesh, 16)
+    found = eval_lib.evaluate(evaluator, StudentOnly(dev_source))
+    groups = np.arange(batches.SIZES.num_verbs) % 3
+    return swig_scores.dev_report(swig_scores.summarise(found.totals, groups))
 
   identity = {"loss": dataclasses.asdict(settings.loss)}
   checkpoints = Checkpoints(settings.workdir, identity, settings.train.keep)

@@ -79,12 +79,12 @@ def initial_state(
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def student_scores(model: Mipd, num_verbs: int) -> Callable:
+def student_scores(model: Mipd) -> Callable:
   """The evaluation step of a student; see `evaluation.evaluate`."""
-  return eval_lib.compile_eval_step(student_predict(model), num_verbs)
+  return eval_lib.compile_eval_step(student_predict(model))
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def cached_scores(key: str, num_verbs: int) -> Callable:
+def cached_scores(key: str) -> Callable:
   """The evaluation step of verb logits of the cache."""
-  return eval_lib.compile_eval_step(eval_lib.cached_logits(key), num_verbs)
+  return eval_lib.compile_eval_step(eval_lib.cached_logits(key))

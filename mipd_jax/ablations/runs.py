@@ -23,8 +23,8 @@ from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.evaluation.evaluate import Evaluation
 from mipd_jax.report.files import jsonable
-from mipd_jax.stages import evaluate as evaluate_stage
 from mipd_jax.stages import train as train_stage
+from mipd_jax.tasks.task import ZERO_SHOT
 from mipd_jax.training import loop
 from mipd_jax.training.divergence import DivergedError, check_finite
 
@@ -85,10 +85,10 @@ def zero_shot(world: WorldData, config: Config) -> dict[str, Result]:
   """
   split = world.prepared.cache.plan.split(config.eval.split)
   result = {}
-  for name, (part, key) in evaluate_stage.ZERO_SHOT.items():
+  for name, (part, key) in ZERO_SHOT.items():
     if part in split.parts:
       data = world.reported(part)
-      step = programs.cached_scores(key, world.prepared.sizes.num_verbs)
+      step = programs.cached_scores(key)
       found = _evaluate(config, world, data, step, {}, {}, name)
       result[name] = figures.of_report(found, data.verbs, *_verbs(world))
   if config.dataset.world is not None:
@@ -105,7 +105,7 @@ def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
   banks = world.banks(data.verbs)
   model = world.model(config)
   params, losses = _train(config, model, data, banks, world.mesh)
-  step = programs.student_scores(model, world.prepared.sizes.num_verbs)
+  step = programs.student_scores(model)
 
   def score(split: Data) -> Evaluation:
     return _evaluate(config, world, split, step, params, banks, run.variant)
@@ -172,12 +172,10 @@ def _losses(config: Config, data: Data, fetched: list) -> dict[str, float]:
 
 
 def _evaluate(config, world, data, step, params, banks, what) -> Evaluation:
-  return eval_lib.evaluate(
-    *(step, params, data.source, banks, world.mesh),
-    batch_size=config.eval.batch_size,
-    what=what,
-    feed=data.feed,
+  evaluator = eval_lib.Evaluator(
+    step, params, banks, world.mesh, config.eval.batch_size
   )
+  return eval_lib.evaluate(evaluator, data.source, what, data.feed)
 
 
 def _verbs(world: WorldData) -> tuple[np.ndarray, np.ndarray]:

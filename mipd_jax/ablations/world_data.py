@@ -15,7 +15,7 @@ from jaxtyping import Int
 from input_pipeline import feature_cache, schema
 from input_pipeline.errors import InputError
 from input_pipeline.stream import Source
-from mipd_jax import sharding
+from mipd_jax import sharding, tasks
 from mipd_jax.ablations import holdout
 from mipd_jax.config import Config
 from mipd_jax.feeding import residence, resident, shuffled
@@ -90,7 +90,7 @@ class WorldData:
 
   def model(self, config: Config) -> Mipd:
     """The model of a run, at `sizes`."""
-    model = train_stage.make_model(config, self.prepared)
+    model = tasks.of(config).model(self.prepared)
     return model.clone(sizes=self.sizes)
 
   def banks(self, verbs: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:

@@ -114,9 +114,8 @@ def less_trained(predict: Predict, bias: float) -> Predict:
   return less
 
 
-def compile_eval_step(predict: Predict, num_verbs: int) -> Callable:
+def compile_eval_step(predict: Predict) -> Callable:
   """Jits (params, batch, banks) -> what `evaluate` reads, a row an image."""
-  del num_verbs  # the scores have it
 
   def step(params, batch, banks):
     batch = dequantise(batch)
@@ -194,41 +193,68 @@ def image_scores(rows: Mapping[str, np.ndarray]) -> swig_scores.ImageScores:
   return swig_scores.of_images(found)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluator:
+  """A compiled step with what it predicts with, for any split.
+
+  Attributes:
+    step: jitted (params, batch, banks) -> arrays with a row an example.
+    params: that it predicts with.
+    banks: text embeddings.
+    mesh: of all processes.
+    batch_size: images a step over all devices.
+  """
+
+  step: Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
+  params: Any
+  banks: Mapping[str, jax.Array]
+  mesh: jax.sharding.Mesh
+  batch_size: int
+
+  def results(
+    self, source: stream.Source, what: str, feed: Feed | None = None
+  ) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]]:
+    """What the step says of each batch of a split.
+
+    Args:
+      source: the split.
+      what: for the progress line.
+      feed: gives the split's batches in `batch_size`; reads them if None.
+
+    Yields:
+      The step's result, whole on every process; the examples of its rows, int
+      [B], and which rows are no filler, bool [B].
+    """
+    total = source.num_examples
+    feed = feed or Streaming(source, self.batch_size, self.mesh)
+    with Progress(what, total, "images") as progress:
+      for number, batch in enumerate(feed.evaluate()):
+        result = self.step(self.params, batch, self.banks)
+        result = multihost_utils.process_allgather(result, tiled=True)
+        indices, mask = order.eval_indices(number, total, self.batch_size)
+        yield result, indices, mask
+        progress.advance(int(mask.sum()))
+
+
 def evaluate(
-  step: Callable,
-  params: Any,
+  evaluator: Evaluator,
   source: stream.Source,
-  banks: Mapping[str, jax.Array],
-  mesh: jax.sharding.Mesh,
-  *,
-  batch_size: int,
   what: str = "evaluate",
   feed: Feed | None = None,
 ) -> Evaluation:
-  """Runs a compiled step over all of a split.
+  """Runs a step of `compile_eval_step` over all of a split.
 
   Batches are padded and masked; every image is judged on the host, so the
   figures do not depend on how the work was divided. All processes get all of
   it.
 
   Args:
-    step: from `compile_eval_step`.
-    params: that it predicts with.
-    source: the split.
-    banks: text embeddings.
-    mesh: of all processes.
-    batch_size: images a step over all devices.
-    what: for the progress line.
-    feed: gives the split's batches in that size; reads them if None.
+    evaluator: with that step.
+    source, what, feed: of `Evaluator.results`.
   """
   parts: list[dict[str, np.ndarray]] = []
   places: list[np.ndarray] = []
-  for result, indices, mask in results(
-    *(step, params, source, banks, mesh),
-    batch_size=batch_size,
-    what=what,
-    feed=feed,
-  ):
+  for result, indices, mask in evaluator.results(source, what, feed):
     parts.append({name: np.asarray(x)[mask] for name, x in result.items()})
     places.append(indices[mask])
   order_back = np.argsort(np.concatenate(places))
@@ -242,31 +268,3 @@ def evaluate(
     **{name: rows[name] for name in _ROWS},
     frames=frames_of(rows) if _NOUN in rows else None,
   )
-
-
-def results(
-  step: Callable,
-  params: Any,
-  source: stream.Source,
-  banks: Mapping[str, jax.Array],
-  mesh: jax.sharding.Mesh,
-  *,
-  batch_size: int,
-  what: str,
-  feed: Feed | None = None,
-) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]]:
-  """What a compiled step says of each batch of a split; see `evaluate`.
-
-  Yields:
-    The step's result, whole on every process; the examples of its rows, int
-    [B], and which rows are no filler, bool [B].
-  """
-  total = source.num_examples
-  feed = feed or Streaming(source, batch_size, mesh)
-  with Progress(what, total, "images") as progress:
-    for number, batch in enumerate(feed.evaluate()):
-      result = step(params, batch, banks)
-      result = multihost_utils.process_allgather(result, tiled=True)
-      indices, mask = order.eval_indices(number, total, batch_size)
-      yield result, indices, mask
-      progress.advance(int(mask.sum()))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from input_pipeline import schema
+from input_pipeline import schema, stream
 from input_pipeline.hico_det import pair_columns
-from mipd_jax.evaluation.evaluate import Predict
+from mipd_jax.evaluation.evaluate import Evaluator, Predict
 from mipd_jax.feeding.dequantise import dequantise
+from mipd_jax.feeding.feeds import Feed
 from mipd_jax.metrics.hico_det_matching import Detections
 from mipd_jax.metrics.pair_nms import suppress
 from mipd_jax.models import outputs as out
@@ -100,6 +101,30 @@ def compile_pair_step(
     }
 
   return jax.jit(step)
+
+
+def evaluate(
+  evaluator: Evaluator,
+  source: stream.Source,
+  *,
+  top_k: int,
+  nms_threshold: float | None = None,
+  what: str = "evaluate",
+  feed: Feed | None = None,
+) -> list[Detections]:
+  """The best hypotheses of every image of a split.
+
+  Args:
+    evaluator: with a step of `compile_pair_step`.
+    source, what, feed: of `Evaluator.results`.
+    top_k, nms_threshold: of `detections`.
+  """
+  found: list[Detections] = []
+  for result, images, mask in evaluator.results(source, what, feed):
+    found += detections(
+      result, images, mask, top_k=top_k, nms_threshold=nms_threshold
+    )
+  return found
 
 
 def detections(

@@ -7,6 +7,7 @@ verbs in the order that ranked them.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,41 +39,34 @@ def listed_verbs(verb_scores: np.ndarray) -> np.ndarray:
 
 
 def listed_frames(
-  predict: evaluate.Predict,
-  params: Any,
+  evaluator: evaluate.Evaluator,
   source: stream.Source,
-  banks: Mapping[str, jax.Array],
-  mesh: jax.sharding.Mesh,
   *,
   verbs: np.ndarray,
   frames: np.ndarray,
-  batch_size: int,
 ) -> evaluate.Frames:
   """What fills the frames of several verbs in each image of a split.
 
   All processes take part, and all get the result.
 
   Args:
-    predict: the student, with its params and banks.
-    params: that it predicts with.
+    evaluator: of the student, with a step of `compile_frames_step`.
     source: the split.
-    banks: text embeddings.
-    mesh: of all processes.
     verbs: int32 [n, k], which verbs, by position in the split.
     frames: int32 [V, R], role ids of every verb, -1 = padding.
-    batch_size: images a step over all devices.
 
   Returns:
     Nouns [n, k, R] and boxes [n, k, R, 4].
   """
   tables = jax.device_put(
-    {_LISTED: verbs, _FRAMES: frames}, sharding.replicated(mesh)
+    {_LISTED: verbs, _FRAMES: frames}, sharding.replicated(evaluator.mesh)
+  )
+  evaluator = dataclasses.replace(
+    evaluator, banks={**evaluator.banks, **tables}
   )
   parts, places = [], []
-  for result, indices, mask in evaluate.results(
-    *(_step(predict), params, source, {**banks, **tables}, mesh),
-    batch_size=batch_size,
-    what="frames of the listed verbs",
+  for result, indices, mask in evaluator.results(
+    source, "frames of the listed verbs"
   ):
     count, listed = int(mask.sum()), verbs.shape[1]
     rows = {name: np.asarray(x)[mask] for name, x in result.items()}
@@ -92,8 +86,8 @@ def listed_frames(
   )
 
 
-def _step(predict: evaluate.Predict) -> Callable:
-  """Jits (params, batch, banks) -> rows [B, k, ...] for `frames_of`."""
+def compile_frames_step(predict: evaluate.Predict) -> Callable:
+  """Jits (params, batch, banks) -> rows [B, k, ...] for `listed_frames`."""
 
   def step(params, batch, banks):
     batch, banks = dequantise(batch), dict(banks)

@@ -1,5 +1,8 @@
 """Stage 3: scores the best checkpoint, writes tables, plots and pictures."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
+
 import jax
 from absl import logging
 
@@ -16,7 +19,49 @@ from mipd_jax.training import program
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Best, check_identity, read_best
 
-__all__ = ["STUDENT", "ZERO_SHOT", "evaluate"]
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BestStudent:
+  """The best student of a run, by the dev split.
+
+  Attributes:
+    predict: predicts with the parameters of `best`.
+    best: its checkpoint.
+    banks: text embeddings, on all devices of the mesh.
+    mesh: of all processes.
+    batch_size: images a step over all devices.
+  """
+
+  predict: eval_lib.Predict
+  best: Best
+  banks: Mapping[str, jax.Array]
+  mesh: jax.sharding.Mesh
+  batch_size: int
+
+  def evaluator(self, step: Callable) -> eval_lib.Evaluator:
+    """Runs a step with the student's parameters."""
+    return eval_lib.Evaluator(
+      step, self.best.params, self.banks, self.mesh, self.batch_size
+    )
+
+
+def open_student(config: Config, prepared: Prepared) -> BestStudent:
+  """Reads the best checkpoint of a run; whose it is has been checked."""
+  mesh = train_stage.make_mesh(config)
+  whole = sharding.replicated(mesh)
+  model = tasks.of(config).model(prepared)
+  banks = jax.device_put(dict(prepared.banks), whole)
+  source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
+  like = state_lib.student_shapes(
+    model, program.example_batch(source), banks, whole
+  )
+  return BestStudent(
+    train_stage.student_predict(model),
+    read_best(config.workdir, like),
+    banks,
+    mesh,
+    config.eval.batch_size,
+  )
 
 
 def evaluate(config: Config, prepared: Prepared) -> dict:
@@ -29,34 +74,29 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   bias = config.eval.trained_bias
   check(config)
   others = beside.read(config)
-  mesh = train_stage.make_mesh(config)
-  model = train_stage.make_model(config, prepared)
-  banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
-  best = _best(config, prepared, model, banks, mesh)
-  params = best.params
+  identity = train_stage.identity(config, prepared)
+  distributed.agreed(lambda: check_identity(config.workdir, identity))
+  student = open_student(config, prepared)
+  best = student.best
 
   def run(predict, part, what):
-    return task.evaluate(
-      *(config, prepared, split, task.eval_step(config, prepared, predict)),
-      *(params, train_stage.stored(prepared, split, (part,)), banks, mesh),
-      what=f"{split}, {what}",
-    )
+    source = train_stage.stored(prepared, split, (part,))
+    evaluator = student.evaluator(task.eval_step(predict))
+    return task.evaluate(evaluator, source, f"{split}, {what}")
 
-  predict = train_stage.student_predict(model)
-  student = run(predict, feature_cache.STUDENT, STUDENT)
-  models = {STUDENT: task.summary(config, prepared, split, student)}
+  scored = run(student.predict, feature_cache.STUDENT, STUDENT)
+  models = {STUDENT: task.summary(prepared, split, scored)}
   if bias:
     name = f"{STUDENT}, trained verbs {-bias:+g}"
-    found = run(
-      eval_lib.less_trained(predict, bias), feature_cache.STUDENT, name
-    )
-    models[name] = task.summary(config, prepared, split, found)
+    less = eval_lib.less_trained(student.predict, bias)
+    found = run(less, feature_cache.STUDENT, name)
+    models[name] = task.summary(prepared, split, found)
   models |= others
   there = prepared.cache.plan.split(split).parts
   for name, (part, key) in ZERO_SHOT.items():
     if part in there:
       found = run(task.cached(key), part, name)
-      models[name] = task.summary(config, prepared, split, found)
+      models[name] = task.summary(prepared, split, found)
   results = {
     "dataset": prepared.dataset.name,
     "split": split,
@@ -66,18 +106,13 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
     "config_hash": config.hash(),
     **({"damaged": list(best.damaged)} if best.damaged else {}),
     "models": models,
-    **task.details(config, prepared, student),
+    **task.details(prepared, scored),
   }
   if distributed.is_first():
-    host_params = jax.device_get(params)
-    written = task.write(
-      config, prepared, results, student, predict, host_params
-    )
+    written = task.write(prepared, results, scored)
     logging.info("%s are in %s.", ", ".join(written), config.workdir)
   if config.eval.predictions:
-    _write_predictions(
-      *(config, prepared, student, predict, params, banks, mesh)
-    )
+    _write_predictions(config, prepared, student, scored)
   return results
 
 
@@ -88,25 +123,28 @@ def check(config: Config) -> None:
 
 
 def _write_predictions(
-  config, prepared, student, predict, params, banks, mesh
+  config: Config,
+  prepared: Prepared,
+  student: BestStudent,
+  scored: eval_lib.Evaluation,
 ) -> None:
   """Writes what was scored, and the frames of the other listed verbs."""
   words = prepared.dataset.vocabulary
   source = train_stage.stored(
     prepared, config.eval.split, (feature_cache.STUDENT,)
   )
-  verbs = predictions.listed_verbs(student.verb_scores)
+  verbs = predictions.listed_verbs(scored.verb_scores)
   listed = predictions.listed_frames(
-    *(predict, params, source, banks, mesh),
+    student.evaluator(predictions.compile_frames_step(student.predict)),
+    source,
     verbs=verbs,
     frames=words.frame_array,
-    batch_size=config.eval.batch_size,
   )
   if not distributed.is_first():
     return
   split = prepared.cache.split(config.eval.split, ())
   found = predictions.entries(
-    *(words, split.annotations[schema.VERB], student.frames, verbs, listed)
+    *(words, split.annotations[schema.VERB], scored.frames, verbs, listed)
   )
   path = config.eval.predictions
   predictions.write(path, zip(split.names, found, strict=True))
@@ -114,14 +152,3 @@ def _write_predictions(
     "Predictions of %s are in %s; python -m mipd_jax.metrics.swig scores them.",
     *(config.eval.split, path),
   )
-
-
-def _best(config, prepared, model, banks, mesh) -> Best:
-  """The student's parameters, best by the dev split, unseen classes aside."""
-  identity = train_stage.identity(config, prepared)
-  distributed.agreed(lambda: check_identity(config.workdir, identity))
-  source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
-  like = state_lib.student_shapes(
-    model, program.example_batch(source), banks, sharding.replicated(mesh)
-  )
-  return read_best(config.workdir, like)

@@ -71,7 +71,7 @@ def check_sources(config: Config, *, encoders: bool) -> None:
   missing, remedies = [], []
   if config.world is None:
     try:
-      tasks.of(config).check_folder(config.dataset.folder)
+      tasks.of(config).check_folder()
     except InputError as error:
       missing.append(error.problem)
       remedies.append(error.remedy)
@@ -95,7 +95,7 @@ def check_sources(config: Config, *, encoders: bool) -> None:
 
 def dataset(config: Config) -> Dataset:
   """The TFDS form of the folder, drawn first where it is a small world."""
-  return tasks.of(config).dataset(config)
+  return tasks.of(config).dataset()
 
 
 def text_encoder(config: Config) -> str:

@@ -192,7 +192,7 @@ def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
   if settings.language_model:
     dtype = precision.compute_dtype(settings.compute_dtype)
     model = language_model.load(settings.language_model, dtype)
-  return tasks.of(config).rationales(config, dataset, model)
+  return tasks.of(config).rationales(dataset, model)
 
 
 def _listed(names: str) -> tuple[str, ...]:

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
 from input_pipeline import atomic, feature_cache, json_files, paths, schema
 from input_pipeline.errors import InputError
-from mipd_jax import distributed, sharding, tasks
+from mipd_jax import distributed, tasks
 from mipd_jax.config import Config
 from mipd_jax.metrics import calibration
 from mipd_jax.models import outputs as out
@@ -17,9 +16,8 @@ from mipd_jax.report import examples, files, report_page
 from mipd_jax.report.report_page import Report, Trade
 from mipd_jax.stages import report_examples, report_rows
 from mipd_jax.stages import train as train_stage
+from mipd_jax.stages.evaluate import open_student
 from mipd_jax.stages.prepare import Prepared
-from mipd_jax.training import checkpoints, program
-from mipd_jax.training import state as state_lib
 
 PAGE = "report.html"
 # Images of each kind and group, on either side of teacher and student, and of
@@ -136,19 +134,12 @@ class _Runner:
   """The best student, ready to run over any source of its cache."""
 
   def __init__(self, config: Config, prepared: Prepared):
-    self._config, self._prepared = config, prepared
-    self._mesh = train_stage.make_mesh(config)
-    model = train_stage.make_model(config, prepared)
-    whole = sharding.replicated(self._mesh)
-    self._banks = jax.device_put(dict(prepared.banks), whole)
-    source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
-    like = state_lib.student_shapes(
-      model, program.example_batch(source), self._banks, whole
+    self._prepared = prepared
+    student = open_student(config, prepared)
+    self.step = student.best.step
+    self._evaluator = student.evaluator(
+      report_rows.compile_step(student.predict)
     )
-    best = checkpoints.read_best(config.workdir, like)
-    self._params, self.step = best.params, best.step
-    predict = train_stage.student_predict(model)
-    self._step = report_rows.compile_step(predict)
 
   def source(self, split: str) -> feature_cache.StoredSplit:
     """The student's features, and the teacher's verbs where there are any."""
@@ -159,9 +150,9 @@ class _Runner:
 
   def run(self, source: Any, what: str) -> report_rows.Predicted:
     return report_rows.predict_rows(
-      *(self._step, self._params, source, self._banks, self._mesh),
+      self._evaluator,
+      source,
       trained=self._prepared.train_images > 0,
-      batch_size=self._config.eval.batch_size,
       what=what,
     )
 

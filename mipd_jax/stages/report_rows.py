@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -130,14 +129,10 @@ class Predicted:
 
 
 def predict_rows(
-  step: Callable,
-  params: Any,
+  evaluator: eval_lib.Evaluator,
   source: stream.Source,
-  banks: Mapping[str, jax.Array],
-  mesh: jax.sharding.Mesh,
   *,
   trained: np.ndarray,
-  batch_size: int,
   what: str,
 ) -> Predicted:
   """Runs a step of `compile_step` over a source, each image once.
@@ -146,16 +141,13 @@ def predict_rows(
   with the vocabulary.
 
   Args:
-    step, params, source, banks, mesh: as of `evaluation.evaluate`.
+    evaluator: of the student, with that step.
+    source, what: of `Evaluator.results`.
     trained: bool [V], which verbs have training images.
-    batch_size: images a step over all devices.
-    what: for the progress line.
   """
   parts: list[dict[str, np.ndarray]] = []
   rivals, places = [], []
-  for result, indices, mask in eval_lib.results(
-    *(step, params, source, banks, mesh), batch_size=batch_size, what=what
-  ):
+  for result, indices, mask in evaluator.results(source, what):
     part = {name: np.asarray(value)[mask] for name, value in result.items()}
     verb_scores, verb = part.pop(_SCORES), part[eval_lib.TRUE_VERB]
     rivals.append(calibration.rivals(verb_scores, verb, trained))

@@ -35,7 +35,7 @@ _TRAIN_IDENTITY = (
 def train(config: Config, prepared: Prepared) -> bool:
   """Trains to the end; True unless a signal stopped the run."""
   mesh = make_mesh(config)
-  model = make_model(config, prepared)
+  model = tasks.of(config).model(prepared)
   workdir = paths.path(config.workdir)
   checkpoints = Checkpoints(
     workdir, identity(config, prepared), config.train.keep
@@ -50,7 +50,6 @@ def train(config: Config, prepared: Prepared) -> bool:
     banks=prepared.banks,
     dev=_dev_scores(config, prepared, model, mesh),
     identity=identity(config, prepared),
-    dev_report=tasks.of(config).dev_report,
   )
   logging.info(
     "Training %s: %d images, %d steps of %d, on %d x %s.",
@@ -75,16 +74,6 @@ def make_mesh(config: Config) -> jax.sharding.Mesh:
   return mesh
 
 
-def make_model(config: Config, prepared: Prepared) -> nn.Module:
-  """The model at the sizes of the data.
-
-  Raises:
-    InputError: model.hidden has to be the width of the text embeddings, and
-      is not.
-  """
-  return tasks.of(config).model(config, prepared)
-
-
 def train_parts(config: Config) -> tuple[str, ...]:
   """The parts of the cache that training reads: only what it uses."""
   read = config.objective.batch_keys.union(
@@ -105,7 +94,7 @@ def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
     "train": train_values,
     "cache": prepared.cache.plan.plan_hash,
     "data_order": order.NAME,
-    **tasks.of(config).identity(config),
+    **tasks.of(config).identity(),
   }
 
 
@@ -117,10 +106,10 @@ def stored(
 
 
 def _dev_scores(config, prepared, model, mesh):
-  """Scores of a state on the dev split, student only."""
+  """A state's student on the dev split: curves, and what chooses."""
   task = tasks.of(config)
   source = stored(prepared, "dev", (feature_cache.STUDENT,))
-  step = task.eval_step(config, prepared, student_predict(model))
+  step = task.eval_step(student_predict(model))
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
   size = config.eval.batch_size
 
@@ -135,12 +124,9 @@ def _dev_scores(config, prepared, model, mesh):
       return ready()
 
   def dev(state):
-    found = task.evaluate(
-      *(config, prepared, "dev", step, state.params, source, banks, mesh),
-      what="dev",
-      feed=feed(),
-    )
-    return task.summary(config, prepared, "dev", found)
+    evaluator = eval_lib.Evaluator(step, state.params, banks, mesh, size)
+    found = task.evaluate(evaluator, source, "dev", feed())
+    return task.dev_report(task.summary(prepared, "dev", found))
 
   return dev
 

@@ -17,4 +17,4 @@ def of(config: "Config") -> "Task":
   from mipd_jax.tasks.situations import Situations
 
   tasks = {"situations": Situations, "interactions": Interactions}
-  return tasks[config.task]()
+  return tasks[config.task](config)

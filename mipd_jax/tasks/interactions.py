@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -74,13 +73,16 @@ class Interactions:
 
   has_report = False
 
-  def check_folder(self, folder: str) -> None:
-    hico_folder.find(folder)
+  def __init__(self, config: Config):
+    self.config = config
 
-  def dataset(self, config: Config) -> PairDataset:
+  def check_folder(self) -> None:
+    hico_folder.find(self.config.dataset.folder)
+
+  def dataset(self) -> PairDataset:
     from input_pipeline.hico_det import builder
 
-    settings = config.interactions
+    config, settings = self.config, self.config.interactions
     folder = pathlib.Path(config.dataset.folder)
     if settings.world is not None:
       from input_pipeline.small_world.pair_folder import write_folder
@@ -107,9 +109,7 @@ class Interactions:
     zero_shot = splits.load(settings.split, hico.words, hico.folder)
     return PairDataset(hico, zero_shot, chosen)
 
-  def rationales(
-    self, config: Config, dataset: PairDataset, writer: Any
-  ) -> RationaleSource:
+  def rationales(self, dataset: PairDataset, writer: Any) -> RationaleSource:
     words = dataset.words
     if writer is None:
       return InteractionRationales(words)
@@ -118,15 +118,16 @@ class Interactions:
       del vocabulary, allowed
       return InteractionFrames(words, split, settings)
 
-    out = rationales_file(config)
-    return JrgRationales(writer, out, config.teacher.jrg, frames=frames)
+    out, jrg = rationales_file(self.config), self.config.teacher.jrg
+    return JrgRationales(writer, out, jrg, frames=frames)
 
   def prepared(
     self, dataset: PairDataset, cache: feature_cache.Cache
   ) -> PreparedInteractions:
     return PreparedInteractions(dataset, cache)
 
-  def model(self, config: Config, prepared: Prepared) -> PairMipd:
+  def model(self, prepared: Prepared) -> PairMipd:
+    config = self.config
     if config.model.teacher_branch and config.model.teacher_pooling == "cls":
       raise InputError(
         f"model.teacher_pooling='cls' (preset {config.preset}) has no target "
@@ -136,22 +137,19 @@ class Interactions:
     dtype = precision.compute_dtype(config.train.dtype)
     return PairMipd(config.model, prepared.sizes, dtype)
 
-  def identity(self, config: Config) -> Mapping[str, Any]:
-    settings = config.interactions
+  def identity(self) -> Mapping[str, Any]:
+    settings = self.config.interactions
     names = ("split", "dropping", "pair", "focal_alpha", "focal_gamma")
     return {
-      "task": config.task,
+      "task": self.config.task,
       "interactions": {name: getattr(settings, name) for name in names},
     }
 
   def cached(self, key: str) -> eval_lib.Predict:
     return pair_eval.cached_pair_logits(key)
 
-  def eval_step(
-    self, config: Config, prepared: Prepared, predict: eval_lib.Predict
-  ) -> Callable:
-    del prepared
-    settings = config.interactions
+  def eval_step(self, predict: eval_lib.Predict) -> Callable:
+    settings = self.config.interactions
     return pair_eval.compile_pair_step(
       predict,
       slots=settings.slots,
@@ -161,39 +159,24 @@ class Interactions:
 
   def evaluate(
     self,
-    config: Config,
-    prepared: Prepared,
-    split: str,
-    step: Callable,
-    params: Any,
+    evaluator: eval_lib.Evaluator,
     source: stream.Source,
-    banks: Mapping[str, jax.Array],
-    mesh: jax.sharding.Mesh,
     what: str,
     feed: Feed | None = None,
   ) -> list[Detections]:
     """The best hypotheses of every image."""
-    del prepared, split
-    settings, found = config.interactions, []
-    for result, images, mask in eval_lib.results(
-      *(step, params, source, banks, mesh),
-      batch_size=config.eval.batch_size,
+    settings = self.config.interactions
+    return pair_eval.evaluate(
+      evaluator,
+      source,
+      top_k=settings.top_k,
+      nms_threshold=settings.nms_threshold if settings.nms else None,
       what=what,
       feed=feed,
-    ):
-      found += pair_eval.detections(
-        *(result, images, mask),
-        top_k=settings.top_k,
-        nms_threshold=settings.nms_threshold if settings.nms else None,
-      )
-    return found
+    )
 
   def summary(
-    self,
-    config: Config,
-    prepared: PreparedInteractions,
-    split: str,
-    found: list[Detections],
+    self, prepared: PreparedInteractions, split: str, found: list[Detections]
   ) -> dict:
     dataset = prepared.dataset
     return hico_det.score(
@@ -201,24 +184,21 @@ class Interactions:
       prepared.truth(split),
       dataset.words,
       dataset.zero_shot,
-      skip_empty=config.interactions.skip_empty,
+      skip_empty=self.config.interactions.skip_empty,
     )
 
   def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
     return hico_det_scores.dev_report(summary)
 
   def details(
-    self,
-    config: Config,
-    prepared: PreparedInteractions,
-    found: list[Detections],
+    self, prepared: PreparedInteractions, found: list[Detections]
   ) -> Mapping[str, Any]:
     del found
     dataset = prepared.dataset
     return {
       "zero_shot": dataset.zero_shot.name,
-      "dropping": config.interactions.dropping,
-      "detector": dataset.detector(config.eval.split),
+      "dropping": self.config.interactions.dropping,
+      "detector": dataset.detector(self.config.eval.split),
       "interactions": [
         {
           "interaction": name,
@@ -232,14 +212,11 @@ class Interactions:
 
   def write(
     self,
-    config: Config,
     prepared: PreparedInteractions,
     results: Mapping[str, Any],
     found: list[Detections],
-    predict: eval_lib.Predict,
-    params: Any,
   ) -> Iterable[str]:
-    del predict, params
+    config = self.config
     workdir = paths.path(config.workdir)
     files.write_results(workdir, results, tables.interaction_blocks)
     tables.print_results(results, blocks_of=tables.interaction_blocks)

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 from absl import logging
 
 from input_pipeline import feature_cache, ov_swig, paths, schema, stream, swig
@@ -28,9 +27,12 @@ class Situations:
 
   has_report = True
 
-  def check_folder(self, folder: str) -> None:
+  def __init__(self, config: Config):
+    self.config = config
+
+  def check_folder(self) -> None:
     try:
-      swig.check_layout(folder)
+      swig.check_layout(self.config.dataset.folder)
     except InputError as error:
       raise InputError(
         error.problem,
@@ -38,13 +40,13 @@ class Situations:
         "https://github.com/allenai/swig",
       ) from error
 
-  def dataset(self, config: Config) -> ov_swig.SwigDataset:
-    settings = config.dataset
+  def dataset(self) -> ov_swig.SwigDataset:
+    settings = self.config.dataset
     folder = pathlib.Path(settings.folder)
     if settings.world is not None:
       from input_pipeline.small_world.folder import write_folder
 
-      worlds.draw(folder, settings.world, write_folder, config.world_field)
+      worlds.draw(folder, settings.world, write_folder, self.config.world_field)
     found = ov_swig.prepare(
       folder,
       folder.parent / "tfds",
@@ -63,22 +65,23 @@ class Situations:
     return found.with_mirrored_views() if settings.mirrored else found
 
   def rationales(
-    self, config: Config, dataset: ov_swig.SwigDataset, writer: Any
+    self, dataset: ov_swig.SwigDataset, writer: Any
   ) -> RationaleSource:
     del dataset
     from mipd_jax.rationales.jrg import JrgRationales
 
     if writer is None:
       return TemplateRationales()
-    out = rationales_file(config)
-    return JrgRationales(writer, out, config.teacher.jrg)
+    out = rationales_file(self.config)
+    return JrgRationales(writer, out, self.config.teacher.jrg)
 
   def prepared(
     self, dataset: ov_swig.SwigDataset, cache: feature_cache.Cache
   ) -> Prepared:
     return Prepared(dataset, cache)
 
-  def model(self, config: Config, prepared: Prepared) -> Mipd:
+  def model(self, prepared: Prepared) -> Mipd:
+    config = self.config
     width = prepared.banks["verb_text"].shape[-1]
     # Class-token targets stay in the hidden space; the losses compare them
     # with embeddings of texts (METHOD, the reference's teacher branch).
@@ -96,49 +99,28 @@ class Situations:
     dtype = precision.compute_dtype(config.train.dtype)
     return Mipd(config.model, prepared.sizes, dtype)
 
-  def identity(self, config: Config) -> Mapping[str, Any]:
-    del config
+  def identity(self) -> Mapping[str, Any]:
     return {}
 
   def cached(self, key: str) -> eval_lib.Predict:
     return eval_lib.cached_logits(key)
 
-  def eval_step(
-    self, config: Config, prepared: Prepared, predict: eval_lib.Predict
-  ) -> Callable:
-    del config
-    return eval_lib.compile_eval_step(predict, prepared.sizes.num_verbs)
+  def eval_step(self, predict: eval_lib.Predict) -> Callable:
+    return eval_lib.compile_eval_step(predict)
 
   def evaluate(
     self,
-    config: Config,
-    prepared: Prepared,
-    split: str,
-    step: Callable,
-    params: Any,
+    evaluator: eval_lib.Evaluator,
     source: stream.Source,
-    banks: Mapping[str, jax.Array],
-    mesh: jax.sharding.Mesh,
     what: str,
     feed: Feed | None = None,
   ) -> eval_lib.Evaluation:
-    del prepared, split
-    return eval_lib.evaluate(
-      *(step, params, source, banks, mesh),
-      batch_size=config.eval.batch_size,
-      what=what,
-      feed=feed,
-    )
+    return eval_lib.evaluate(evaluator, source, what, feed)
 
   def summary(
-    self,
-    config: Config,
-    prepared: Prepared,
-    split: str,
-    found: eval_lib.Evaluation,
+    self, prepared: Prepared, split: str, found: eval_lib.Evaluation
   ) -> dict:
     """Scores by group, and verb top-1 among trained and untrained names."""
-    del config
     truth = prepared.cache.split(split, ()).annotations
     among = calibration.among_names(
       found.verb_scores, truth[schema.VERB], prepared.train_images > 0
@@ -150,21 +132,17 @@ class Situations:
     return swig_scores.dev_report(summary)
 
   def details(
-    self, config: Config, prepared: Prepared, found: eval_lib.Evaluation
+    self, prepared: Prepared, found: eval_lib.Evaluation
   ) -> Mapping[str, Any]:
-    del config
     return {"per_verb": _per_verb(prepared, found.totals)}
 
   def write(
     self,
-    config: Config,
     prepared: Prepared,
     results: Mapping[str, Any],
     found: eval_lib.Evaluation,
-    predict: eval_lib.Predict,
-    params: Any,
   ) -> Iterable[str]:
-    del predict, params
+    config = self.config
     workdir = paths.path(config.workdir)
     named = functools.partial(files.named, split=config.eval.split)
     files.write_results(workdir, results)

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import flax.linen as nn
-import jax
 
 from input_pipeline import feature_cache, stream
 from input_pipeline.dataset import Dataset
 from mipd_jax.config import Config
-from mipd_jax.evaluation.evaluate import Predict
+from mipd_jax.evaluation.evaluate import Evaluator, Predict
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.rationales.judging import Writer
 from mipd_jax.rationales.source import RationaleSource
@@ -32,29 +31,33 @@ def rationales_file(config: Config) -> pathlib.Path:
 
 
 class Task(Protocol):
-  """One way of annotating images, and what is learnt from it.
+  """One way of annotating images, and what a run learns from it.
+
+  What is minimised is `config.objective`.
 
   Attributes:
+    config: of the run.
     has_report: whether `--mode=report` can show it.
   """
 
+  config: Config
   has_report: bool
 
   # What the cache is made of.
 
-  def check_folder(self, folder: str) -> None:
+  def check_folder(self) -> None:
     """Raises InputError, with the way to get it, if data are missing."""
     ...
 
-  def dataset(self, config: Config) -> Dataset:
+  def dataset(self) -> Dataset:
     """The dataset of config.dataset.folder, drawn first if it is a small
     world's."""
     ...
 
   def rationales(
-    self, config: Config, dataset: Dataset, writer: Writer | None
+    self, dataset: Dataset, writer: Writer | None
   ) -> RationaleSource:
-    """Writes the rationales of `self.dataset(config)`; `writer` is a language
+    """Writes the rationales of `self.dataset()`; `writer` is a language
     model, or None."""
     ...
 
@@ -64,11 +67,15 @@ class Task(Protocol):
 
   # Training.
 
-  def model(self, config: Config, prepared: Prepared) -> nn.Module:
-    """(batch, banks) -> outputs; its `predict` is the student alone."""
+  def model(self, prepared: Prepared) -> nn.Module:
+    """(batch, banks) -> outputs; its `predict` is the student alone.
+
+    Raises:
+      InputError: the config asks for a model that the data do not fit.
+    """
     ...
 
-  def identity(self, config: Config) -> Mapping[str, Any]:
+  def identity(self) -> Mapping[str, Any]:
     """What else a run shares with its checkpoints."""
     ...
 
@@ -78,31 +85,26 @@ class Task(Protocol):
     """Predicts by an image's logits in the cache."""
     ...
 
-  def eval_step(
-    self, config: Config, prepared: Prepared, predict: Predict
-  ) -> Callable:
+  def eval_step(self, predict: Predict) -> Callable:
     """Jits (params, batch, banks) -> arrays that `evaluate` reads."""
     ...
 
   def evaluate(
     self,
-    config: Config,
-    prepared: Prepared,
-    split: str,
-    step: Callable,
-    params: Any,
+    evaluator: Evaluator,
     source: stream.Source,
-    banks: Mapping[str, jax.Array],
-    mesh: jax.sharding.Mesh,
     what: str,
     feed: Feed | None = None,
   ) -> Found:
-    """Runs a step of `eval_step` over a split, each image once."""
+    """Runs a step of `eval_step` over a split, each image once.
+
+    Args:
+      evaluator: with that step.
+      source, what, feed: of `Evaluator.results`.
+    """
     ...
 
-  def summary(
-    self, config: Config, prepared: Prepared, split: str, found: Found
-  ) -> dict:
+  def summary(self, prepared: Prepared, split: str, found: Found) -> dict:
     """The scores, for results.json."""
     ...
 
@@ -110,20 +112,12 @@ class Task(Protocol):
     """Curves by name, and what checkpoints are chosen by: no unseen class."""
     ...
 
-  def details(
-    self, config: Config, prepared: Prepared, found: Found
-  ) -> Mapping[str, Any]:
+  def details(self, prepared: Prepared, found: Found) -> Mapping[str, Any]:
     """What else results.json says, of the student."""
     ...
 
   def write(
-    self,
-    config: Config,
-    prepared: Prepared,
-    results: Mapping[str, Any],
-    found: Found,
-    predict: Predict,
-    params: Any,
+    self, prepared: Prepared, results: Mapping[str, Any], found: Found
   ) -> Iterable[str]:
     """Writes tables and pictures into the work directory; says which."""
     ...

@@ -25,7 +25,6 @@ from input_pipeline.progress import Progress
 from mipd_jax import distributed
 from mipd_jax.config import Config
 from mipd_jax.feeding.feeds import Chunk
-from mipd_jax.metrics import swig_scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import check_finite
@@ -35,7 +34,6 @@ from mipd_jax.training.program import Program
 from mipd_jax.training.state import TrainState
 from mipd_jax.training.writers import make_writer
 
-Summary = Mapping[str, Any]
 # Steps after which processes look for each other's signals, if nothing else
 # brings them together.
 _AGREE_EVERY = 50
@@ -52,20 +50,16 @@ class TrainInputs:
       cache stores them or decoded.
     names: image name of each.
     banks: text embeddings, log prior and trained verbs, on the host.
-    dev: evaluates a state on the dev split: scores by group.
-    dev_report: of these scores the curves, and what checkpoints are chosen
-      by, which unseen classes have no say in.
+    dev: evaluates a state on the dev split: curves by name, and the score that
+      checkpoints are chosen by, which unseen classes have no say in.
     identity: what checkpoints must share with the run (see Checkpoints).
   """
 
   source: stream.Source
   names: Sequence[str]
   banks: Mapping[str, np.ndarray]
-  dev: Callable[[TrainState], Summary]
+  dev: Callable[[TrainState], tuple[dict[str, float], float]]
   identity: Mapping[str, Any]
-  dev_report: Callable[[Summary], tuple[dict[str, float], float]] = (
-    swig_scores.dev_report
-  )
 
 
 def total_steps(config: Config, num_examples: int) -> int:
@@ -241,7 +235,6 @@ class _Run:
     self._pending = []
 
   def _evaluate(self, done, state):
-    summary = self._inputs.dev(state)
-    scalars, selection = self._inputs.dev_report(summary)
+    scalars, selection = self._inputs.dev(state)
     self._writer.write_scalars(done, scalars | {"dev/selection": selection})
     self._checkpoints.save_best(state, selection)
