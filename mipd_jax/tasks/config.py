@@ -96,7 +96,8 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
   Not here are those that ablations give with what switches them off.
   """
   loss, teacher, train = config.loss, config.teacher, config.train
-  for field, terms in objective(config).idle_fields().items():
+  minimised = objective(config)
+  for field, terms in minimised.idle_fields().items():
     if hasattr(loss, field) and field not in _GIVEN_WITH_WEIGHT:
       why = " and ".join(f"loss.{name}=0" for name in terms)
       yield f"loss.{field}", why
@@ -110,8 +111,9 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
     yield "teacher.process_index", "teacher.process_count=0"
   if train.resident == "off":
     yield "train.resident_gib", "train.resident='off'"
+  logits = any(term.sources for term in minimised.used)
   if not config.model.teacher_branch and (
-    train.shuffled == "rationales" or not loss.verb_kl
+    train.shuffled == "rationales" or not logits
   ):
     yield "train.shuffled", "model.teacher_branch=False"
 
