@@ -34,6 +34,7 @@ from tests import (
   predict_fixture,
   protocols,
   swig_fixture,
+  test_imports,
 )
 
 PIXELS = "pixels"
@@ -177,3 +178,18 @@ def test_an_export_has_no_encoder(opened):
     np.array([-1]),
   )
   assert set(found) == set(program.OUTPUTS)
+
+
+def test_nothing_else_names_what_the_student_reads():
+  """Or other eyes would have to touch it."""
+  allowed = {
+    "mipd_jax.models.eyes",
+    "mipd_jax.reference.network",  # the authors' batch, by its own names
+    "mipd_jax.teachers.cache_plan",  # what the config calls `student`
+  }
+  for module, path in test_imports.modules():
+    if not module.startswith("mipd_jax.") or module in allowed:
+      continue
+    text = path.read_text(encoding="utf-8")
+    assert "STUDENT_TOKENS" not in text, module
+    assert "feature_cache.STUDENT" not in text, module

@@ -129,13 +129,20 @@ class WorldData:
         "the dev split has no image of a verb that is held out",
         "raise held_out_verbs, or use a dataset whose dev split has seen verbs",
       )
-    source = holdout.Subset(self._stored("dev", feature_cache.STUDENT), rows)
+    parts = train_stage.student_parts(self._config)
+    source = holdout.Subset(self._stored("dev", *parts), rows)
     return self._evaluated(source, verbs, "dev")
 
-  def _load_reported(self, part: str = feature_cache.STUDENT) -> Data:
-    """The split that is reported, with one part of the cache."""
+  def _load_reported(self, part: str = "") -> Data:
+    """The split that is reported, with one part of the cache.
+
+    Args:
+      part: of the cache; "" for those that the student reads.
+    """
     split = self._config.eval.split
-    return self._evaluated(self._stored(split, part), self._verbs(split), split)
+    parts = (part,) if part else train_stage.student_parts(self._config)
+    source = self._stored(split, *parts)
+    return self._evaluated(source, self._verbs(split), split)
 
   def _evaluated(self, source, verbs, what) -> Data:
     size = self._config.eval.batch_size

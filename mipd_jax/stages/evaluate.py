@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import jax
 from absl import logging
 
-from input_pipeline import atomic, feature_cache, schema
+from input_pipeline import atomic, schema
 from mipd_jax import distributed, sharding, tasks
 from mipd_jax.config import Config
 from mipd_jax.evaluation import evaluate as eval_lib
@@ -51,7 +51,8 @@ def open_student(config: Config, prepared: Prepared) -> BestStudent:
   whole = sharding.replicated(mesh)
   model = tasks.of(config).model(prepared)
   banks = jax.device_put(dict(prepared.banks), whole)
-  source = prepared.cache.split(config.eval.split, (feature_cache.STUDENT,))
+  parts = train_stage.student_parts(config)
+  source = prepared.cache.split(config.eval.split, parts)
   like = state_lib.student_shapes(
     model, program.example_batch(source), banks, whole
   )
@@ -79,23 +80,24 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   student = open_student(config, prepared)
   best = student.best
 
-  def run(predict, part, what):
-    source = train_stage.stored(prepared, split, (part,))
+  def run(predict, parts, what):
+    source = train_stage.stored(prepared, split, parts)
     evaluator = student.evaluator(task.eval_step(predict))
     return task.evaluate(evaluator, source, f"{split}, {what}")
 
-  scored = run(student.predict, feature_cache.STUDENT, STUDENT)
+  parts = train_stage.student_parts(config)
+  scored = run(student.predict, parts, STUDENT)
   models = {STUDENT: task.summary(prepared, split, scored)}
   if bias:
     name = f"{STUDENT}, trained verbs {-bias:+g}"
     less = eval_lib.less_trained(student.predict, bias)
-    found = run(less, feature_cache.STUDENT, name)
+    found = run(less, parts, name)
     models[name] = task.summary(prepared, split, found)
   models |= others
   there = prepared.cache.plan.split(split).parts
   for name, (part, key) in ZERO_SHOT.items():
     if part in there:
-      found = run(task.cached(key), part, name)
+      found = run(task.cached(key), (part,), name)
       models[name] = task.summary(prepared, split, found)
   results = {
     "dataset": prepared.dataset.name,
@@ -131,7 +133,7 @@ def _write_predictions(
   """Writes what was scored, and the frames of the other listed verbs."""
   words = prepared.dataset.vocabulary
   source = train_stage.stored(
-    prepared, config.eval.split, (feature_cache.STUDENT,)
+    prepared, config.eval.split, train_stage.student_parts(config)
   )
   verbs = predictions.listed_verbs(scored.verb_scores)
   listed = predictions.listed_frames(

@@ -135,6 +135,7 @@ class _Runner:
 
   def __init__(self, config: Config, prepared: Prepared):
     self._prepared = prepared
+    self._parts = train_stage.student_parts(config)
     student = open_student(config, prepared)
     self.step = student.best.step
     self._evaluator = student.evaluator(
@@ -144,7 +145,7 @@ class _Runner:
   def source(self, split: str) -> feature_cache.StoredSplit:
     """The student's features, and the teacher's verbs where there are any."""
     there = self._prepared.cache.plan.split(split).parts
-    wanted = (feature_cache.STUDENT, feature_cache.VERB_LOGITS)
+    wanted = (*self._parts, feature_cache.VERB_LOGITS)
     parts = tuple(part for part in wanted if part in there)
     return train_stage.stored(self._prepared, split, parts)
 

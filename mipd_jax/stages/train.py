@@ -82,6 +82,11 @@ def train_parts(config: Config) -> tuple[str, ...]:
   return feature_cache.parts_of(read & schema.FEATURES.keys())
 
 
+def student_parts(config: Config) -> tuple[str, ...]:
+  """The parts of the cache that the student's eyes read."""
+  return feature_cache.parts_of(eyes.of(config.model).keys)
+
+
 def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
   """What a run shares with its checkpoints, or they are another run's."""
   values = config.to_dict()
@@ -108,7 +113,7 @@ def stored(
 def _dev_scores(config, prepared, model, mesh):
   """A state's student on the dev split: curves, and what chooses."""
   task = tasks.of(config)
-  source = stored(prepared, "dev", (feature_cache.STUDENT,))
+  source = stored(prepared, "dev", student_parts(config))
   step = task.eval_step(student_predict(model))
   banks = jax.device_put(dict(prepared.banks), sharding.replicated(mesh))
   size = config.eval.batch_size
