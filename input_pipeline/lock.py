@@ -199,7 +199,7 @@ def _shows_life(path: paths.AnyPath, holder: Holder) -> bool:
 
 def _text(path: paths.AnyPath) -> str:
   with contextlib.suppress(OSError):
-    return path.read_text()
+    return path.read_bytes().decode("utf-8", "replace")
   return ""
 
 

@@ -7,6 +7,7 @@ the main thread has not left in time. Ending like this is as safe as `kill -9`:
 files appear whole or not at all, and the same command continues.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -65,6 +66,17 @@ class _Heeded:
     # A forked child would wake this process's thread.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+    atexit.register(self._end)
+
+  @staticmethod
+  def _end() -> None:
+    """The work is done: the exit code stays that of the work.
+
+    While Python ends, it puts the system's own handlers back, and a signal in
+    that moment would end the process without a word.
+    """
+    for number in NUMBERS:
+      signal.signal(number, signal.SIG_IGN)
 
   @contextlib.contextmanager
   def raising(self) -> Iterator[None]:

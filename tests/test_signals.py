@@ -150,3 +150,20 @@ commands.start(main)
 """
   status, out, _, _ = _stopped(code, signal.SIGINT)
   assert (status, out) == (0, "done\n")
+
+
+def test_a_signal_while_python_ends_changes_nothing():
+  code = """
+import os, time
+from input_pipeline import commands
+
+class Late:
+  def __del__(self, write=os.write, sleep=time.sleep):
+    write(1, b"ready\\n")
+    sleep(1.5)
+
+late = Late()
+commands.start(lambda: 0)
+"""
+  status, _, err, _ = _stopped(code, signal.SIGTERM)
+  assert (status, err) == (0, "")

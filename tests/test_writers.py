@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from input_pipeline.errors import InputError
 from mipd_jax.report import files
 from mipd_jax.training.writers import JsonLinesWriter, make_writer
 
@@ -74,3 +75,19 @@ def test_report_and_tensorboard_read_what_was_written(tmp_path):
   assert [float(tf.make_ndarray(e.tensor_proto)) for e in found] == (
     pytest.approx([1.5, 3.0])
   )
+
+
+@pytest.mark.parametrize(
+  "damaged", [b"\xff\xfe{", b"[1]", b'{"step": "x"}', b'{"step": 2, \xa2']
+)
+def test_a_damaged_line_is_named_and_left_out(tmp_path, damaged, caplog):
+  path = tmp_path / "metrics.jsonl"
+  _write(path, [1, 2, 3])
+  lines = path.read_bytes().splitlines()
+  path.write_bytes(b"\n".join([lines[0], damaged, lines[2]]) + b"\n")
+  with pytest.raises(InputError, match="line 2"):
+    files.read_metrics(path)
+  with caplog.at_level("WARNING"):
+    _write(path, [], first_step=3)
+  assert "metrics.jsonl: line 2 is damaged" in caplog.text
+  assert files.read_metrics(path)["loss"][0].tolist() == [1, 3]

@@ -45,7 +45,7 @@ def read_records(
   total = len(found) + len(errors)
   there = layout.image_sizes(split)
 
-  def to_record(item: ImageLabels) -> Record | RecordError:
+  def usable(item: ImageLabels) -> Record | RecordError:
     try:
       if item.name not in there:
         raise RecordError(item.place, "missing", "the image is missing", _GET)
@@ -57,7 +57,7 @@ def read_records(
       return error
 
   records = []
-  for item in _each(found, to_record, f"look for broken images, {split}"):
+  for item in _each(found, usable, f"look for broken images, {split}"):
     (errors if isinstance(item, RecordError) else records).append(item)
   if not records:
     raise InputError(

@@ -134,14 +134,14 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
   if not path.is_file():
     raise InputError(f"{path}: no such file", "train first, or mend the path")
   points: dict[str, dict[int, float]] = {}
-  lines = path.read_text(encoding="utf-8").splitlines()
+  lines = path.read_bytes().splitlines()
   for position, line in enumerate(lines):
     if not line.strip():
       continue
     try:
-      record = json.loads(line)
+      record = json.loads(line.decode("utf-8"))
       step = int(record["step"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
       if position == len(lines) - 1:
         break
       raise InputError(

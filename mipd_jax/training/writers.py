@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 from clu import metric_writers
 
 from input_pipeline import atomic, paths
@@ -17,16 +18,15 @@ class JsonLinesWriter(metric_writers.MetricWriter):
   """Scalars as one JSON object a line; clu has no such writer.
 
   Lines of steps that a resumed run does again are cut off first, so that
-  the file reads as if the run had never stopped.
+  the file reads as if the run had never stopped. A damaged line is left out,
+  and told of unless it is the last, which a kill cuts in half.
   """
 
   def __init__(self, path: str | os.PathLike, first_step: int = 0):
     self._path = paths.path(path)
     self._lines = []
     if first_step and self._path.exists():
-      for line in self._path.read_text().splitlines():
-        if _step_of(line, first_step) <= first_step:
-          self._lines.append(line + "\n")
+      self._lines = _lines_to(self._path, first_step)
     self._rewrite()
     # Objects of a bucket cannot grow: there the file is written anew.
     remote = paths.is_remote(self._path)
@@ -66,11 +66,23 @@ class JsonLinesWriter(metric_writers.MetricWriter):
   def write_pointcloud(self, *args, **kwargs) -> None: ...
 
 
-def _step_of(line: str, first_step: int) -> int:
-  try:
-    return json.loads(line)["step"]
-  except (ValueError, KeyError):  # the line that a kill cut in half
-    return first_step + 1
+def _lines_to(path: paths.AnyPath, last_step: int) -> list[str]:
+  """The whole lines of a file up to a step."""
+  found = []
+  lines = path.read_bytes().splitlines()
+  for number, line in enumerate(lines, 1):
+    try:
+      text = line.decode("utf-8")
+      if int(json.loads(text)["step"]) <= last_step:
+        found.append(text + "\n")
+    except (ValueError, LookupError, TypeError):
+      if number < len(lines):
+        logging.warning(
+          "%s: line %d is damaged and left out; the curves lack its step",
+          path,
+          number,
+        )
+  return found
 
 
 def make_writer(
