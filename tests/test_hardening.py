@@ -155,3 +155,19 @@ def test_the_page_keeps_its_words(tmp_path: pathlib.Path):
   assert "old" not in text and "| c1 | run.json | deleted |" in text
   content = json.loads((tmp_path / "reliability.json").read_text())
   assert content["counts"]["silent"] == 1 == len(content["not_right"])
+
+
+def test_a_manifest_counts_by_what_was_encoded(tmp_path: pathlib.Path):
+  path = tmp_path / "manifest.json"
+
+  def digest(dataset, nouns):
+    plan = {"dataset": dataset, "vocabulary": nouns}
+    path.write_text(
+      json.dumps({"plan": plan, "plan_hash": dataset, "digest": nouns})
+    )
+    found = commands.products(
+      commands.Command((), ("manifest.json",)), tmp_path, ""
+    )
+    return found["manifest.json"]
+
+  assert digest("a", "x") == digest("b", "x") != digest("a", "y")

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 import sys
 import time
 import traceback
@@ -129,7 +128,7 @@ def _one(case, states, folder, results, given) -> None:
   if given.only or (given.keep and row["outcome"] in _BAD):
     judge.keep(place, folder / "kept" / case.name)
   else:
-    shutil.rmtree(place)
+    judge.clear(place)
 
 
 def _tell(done: int, todo: Sequence, results: pathlib.Path) -> None:

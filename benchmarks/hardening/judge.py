@@ -1,5 +1,6 @@
 """Runs one case and says how it ended; docs/reliability.md has the rule."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -7,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterable
 
 from benchmarks.hardening import cases, commands, damage, process
@@ -35,8 +37,7 @@ def run(case: Case, states: States, folder: pathlib.Path) -> dict:
     'case', 'kind', 'state', 'command', 'damage', 'outcome', 'why', 'code',
     'said', and what else there is to know.
   """
-  if folder.exists():
-    shutil.rmtree(folder)
+  clear(folder)
   wanted = states.undisturbed(case.state, case.command)
   states.copy(case.state, folder)
   if case.number:
@@ -49,6 +50,17 @@ def run(case: Case, states: States, folder: pathlib.Path) -> dict:
     "state": case.state,
     "command": case.command,
   } | found
+
+
+def clear(folder: pathlib.Path) -> None:
+  """Deletes a folder, also where a thread of the case before still writes."""
+  for _ in range(5):
+    with contextlib.suppress(OSError):
+      if folder.exists():
+        shutil.rmtree(folder)
+      return
+    time.sleep(1)
+  shutil.rmtree(folder)
 
 
 def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
@@ -216,7 +228,8 @@ def _damage(
     said = "folder deleted"
   else:
     if case.kind == "compiled programs":
-      _own_copy(path)
+      for file in files:  # one that it is exchanged with is a link, too
+        _own_copy(file)
     how = case.how  # 'hostile' alone: which is drawn now
     if how == "hostile":
       names = damage.hostile_names(path, known=case.known)
