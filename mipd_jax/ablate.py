@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(plan: plan_lib.Plan, share: tuple[int, int] | None) -> int:
-  from mipd_jax.ablations import study  # imports jax, after it is set up
+  from mipd_jax.ablations import study
 
   mode = _MODE.value
   if share:

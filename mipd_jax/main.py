@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
   _check_predict_flags()
   config = config_lib.unpack(_config_values())
   compilation.set_up(_COMPILED, quick=config.quick_compile)
-  from mipd_jax import distributed  # imports jax, which reads what is set up
+  from mipd_jax import distributed
 
   distributed.initialize(
     _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value

@@ -275,7 +275,7 @@ def test_commands_without_flags_exist(command):
   assert 'if __name__ == "__main__":' in source
 
 
-# Ends each command where its config is whole, before jax is imported.
+# Ends each command where its config is whole, before jax starts a backend.
 _PROBE = """
 import json, os, runpy, sys, traceback
 from absl import app
