@@ -22,7 +22,6 @@ import tensorflow_datasets as tfds
 from input_pipeline import (
   building,
   commands,
-  ov_swig_cli,
   prepared_files,
   splits,
   swig,
@@ -330,10 +329,7 @@ def _build(
     builder.download_and_prepare()
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """The command line, see the top of this file."""
-  return ov_swig_cli.main(prepare, arguments)
-
-
 if __name__ == "__main__":
-  commands.start(main)
+  from input_pipeline import ov_swig_cli
+
+  commands.start(ov_swig_cli.main)

@@ -1,18 +1,13 @@
-"""The command line of `ov_swig`: check a folder, or build it."""
+"""`python -m input_pipeline.ov_swig`: checks a folder, or builds it."""
 
 import argparse
 import contextlib
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from input_pipeline import check
+from input_pipeline import check, commands
 from input_pipeline.errors import InputError
-
-if TYPE_CHECKING:
-  from input_pipeline.ov_swig import SwigDataset
-
+from input_pipeline.ov_swig import SwigDataset, prepare
 
 _ONLY = {
   "check": ("records_only", "report"),
@@ -20,15 +15,8 @@ _ONLY = {
 }
 
 
-def main(
-  prepare: "Callable[..., SwigDataset]", arguments: list[str] | None = None
-) -> int:
-  """Runs one task; the exit code, 1 for a folder with a problem.
-
-  Args:
-    prepare: `ov_swig.prepare`.
-    arguments: of the command line; the process's own if None.
-  """
+def main(arguments: list[str] | None = None) -> int:
+  """Runs one task; the exit code, 1 for a folder with a problem."""
   parser = _parser()
   given = parser.parse_args(arguments)
   _refuse_idle(parser, given)
@@ -85,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _tell(dataset: "SwigDataset") -> None:
+def _tell(dataset: SwigDataset) -> None:
   """Prints what a dataset holds and what was left out of it."""
   info = dataset.builder.info
   about = info.metadata
@@ -111,3 +99,7 @@ def _tell(dataset: "SwigDataset") -> None:
       f"{len(about['wrong_boxes'])} boxes cut or dropped ({lost} dropped), "
       "see above"
     )
+
+
+if __name__ == "__main__":
+  commands.start(main)

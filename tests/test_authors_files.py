@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from input_pipeline import layout, ov_swig, split_file, swig
+from input_pipeline import layout, ov_swig_cli, split_file, swig
 from input_pipeline.errors import InputError
 from input_pipeline.swig_record import RATIONALE_KEYS
 from tests import authors_fixture, swig_fixture
@@ -146,7 +146,7 @@ def test_an_image_in_two_splits_is_told_by_its_files(folder, jsons):
 def test_one_command_builds_them(folder, tmp_path, capsys):
   data = tmp_path / "data"
   arguments = ["--build", str(folder), "--data-dir", str(data)]
-  assert ov_swig.main(arguments) == 0
+  assert ov_swig_cli.main(arguments) == 0
   out = capsys.readouterr().out
   assert "train  10 images, {'seen': 6, 'rare': 4, 'unseen': 0}" in out
   (path,) = data.glob("ov_swig/*/*/metadata.json")
@@ -158,7 +158,7 @@ def test_one_command_builds_them(folder, tmp_path, capsys):
 
 
 def test_check_says_that_they_are_the_authors(folder, capsys):
-  assert ov_swig.main(["--check", str(folder)]) == 0
+  assert ov_swig_cli.main(["--check", str(folder)]) == 0
   out = capsys.readouterr().out
   assert "the authors' Ov-SWiG files" in out and "all whole" in out
   # A check writes nothing.

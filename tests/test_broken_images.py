@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import images, ov_swig, split_file, swig
+from input_pipeline import images, ov_swig, ov_swig_cli, split_file, swig
 from input_pipeline.errors import InputError
 from tests import swig_fixture
 
@@ -126,8 +126,8 @@ def test_refused_unless_allowed(folder, tmp_path):
 def test_left_out_named_and_counted(folder, tmp_path, capsys):
   data = tmp_path / "data"
   arguments = ["--build", str(folder), "--data-dir", str(data)]
-  assert ov_swig.main(arguments) == 1
-  assert ov_swig.main([*arguments, "--skip-broken"]) == 0
+  assert ov_swig_cli.main(arguments) == 1
+  assert ov_swig_cli.main([*arguments, "--skip-broken"]) == 0
   out = capsys.readouterr().out
   assert "3 broken images left out" in out
   for name, problem in BROKEN.items():
@@ -187,9 +187,9 @@ def test_wrong_boxes_are_cut_or_dropped(tmp_path, capsys):
   entry["bb"] |= boxes
   swig_fixture.dump(path, records)
   arguments = ["--build", str(folder), "--data-dir", str(tmp_path / "data")]
-  assert ov_swig.main(arguments) == 1
+  assert ov_swig_cli.main(arguments) == 1
   assert "role 'agent'" in capsys.readouterr().err
-  assert ov_swig.main([*arguments, "--skip-broken"]) == 0
+  assert ov_swig_cli.main([*arguments, "--skip-broken"]) == 0
   assert "3 boxes cut or dropped" in capsys.readouterr().out
 
   dataset = ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from input_pipeline import check, ov_swig
+from input_pipeline import check, ov_swig, ov_swig_cli
 from input_pipeline.swig_record import RATIONALE_KEYS
 from tests import swig_fixture
 
@@ -97,7 +97,7 @@ def test_records_alone_read_no_image(folder, monkeypatch, capsys):
   _spoil(folder)
   monkeypatch.setattr(check, "check_images", None)
   arguments = ["--check", str(folder), "--records-only"]
-  assert ov_swig.main(arguments) == 1
+  assert ov_swig_cli.main(arguments) == 1
   out = capsys.readouterr().out
   assert "no image read" in out and "12 problems" in out
 
@@ -105,7 +105,7 @@ def test_records_alone_read_no_image(folder, monkeypatch, capsys):
 def test_a_sound_folder_in_numbers(folder, tmp_path, capsys):
   path = tmp_path / "report.json"
   arguments = ["--check", str(folder), f"--report={path}"]
-  assert ov_swig.main(arguments) == 0
+  assert ov_swig_cli.main(arguments) == 0
   out = capsys.readouterr().out
   assert "dev    12 images, {'seen': 6, 'rare': 4, 'unseen': 2}" in out
   assert "6 verbs with 2 to 2" in out
@@ -164,7 +164,7 @@ def test_notes_are_no_problems(folder, capsys):
     for key in ("height", "width", "bb")
   }
   _edit(folder, "test", lambda r: r[other.name].update(size))
-  assert ov_swig.main(["--check", str(folder)]) == 0
+  assert ov_swig_cli.main(["--check", str(folder)]) == 0
   out = capsys.readouterr().out
   assert "1 roles an annotator left out" in out
   assert "1 rationales that name unseen verbs, withheld: eating" in out
@@ -201,7 +201,7 @@ def test_wrong_groups_are_a_problem(folder):
 def test_a_check_writes_nothing(tmp_path, capsys):
   folder = swig_fixture.write(tmp_path / "swig", ov_splits=False)
   before = sorted(path for path in folder.rglob("*"))
-  assert ov_swig.main(["--check", str(folder)]) == 0
+  assert ov_swig_cli.main(["--check", str(folder)]) == 0
   assert "split_maker" in capsys.readouterr().out
   assert sorted(path for path in folder.rglob("*")) == before
 
@@ -234,7 +234,7 @@ def test_nouns_of_unseen_verbs_explain_a_longer_list(folder, capsys):
   found = _report(folder, images=False).facts["index_files"]
   nouns = found["train_classes.csv"]
   assert nouns["only_given"] == nouns["only_given_of_unseen_verbs"] == 1
-  ov_swig.main(["--check", str(folder), "--records-only"])
+  ov_swig_cli.main(["--check", str(folder), "--records-only"])
   out = capsys.readouterr().out
   assert "1 names only in the file (1 are nouns of training images" in out
 
@@ -251,7 +251,7 @@ def test_orientation_tags_are_noted_and_explain_an_exchanged_size(
       exif = image.getexif()
       exif[0x0112] = orientation
       image.save(path, exif=exif)
-  assert ov_swig.main(["--check", str(folder)]) == 0
+  assert ov_swig_cli.main(["--check", str(folder)]) == 0
   assert "2 images with an orientation tag" in capsys.readouterr().out
 
   def exchange(records):
@@ -261,7 +261,7 @@ def test_orientation_tags_are_noted_and_explain_an_exchanged_size(
 
   assert all(records[n]["height"] != records[n]["width"] for n in names)
   _edit(folder, "train", exchange)
-  assert ov_swig.main(["--check", str(folder)]) == 1
+  assert ov_swig_cli.main(["--check", str(folder)]) == 1
   out = capsys.readouterr().out
   assert "its orientation tag turns it, and tags are ignored" in out
   assert "the two are exchanged" in out

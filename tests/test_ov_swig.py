@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import (
   building,
   ov_swig,
+  ov_swig_cli,
   schema,
   swig,
   swig_shards,
@@ -378,13 +379,13 @@ def test_tfds_build(root, folder, prepared, content, file_format):
 
 def test_check_prints_counts_and_problems(tmp_path, capsys):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  assert ov_swig.main(["--check", str(folder)]) == 0
+  assert ov_swig_cli.main(["--check", str(folder)]) == 0
   out = capsys.readouterr().out
   assert "train  5 images, {'seen': 3, 'rare': 2, 'unseen': 0}" in out
   assert "all whole" in out
   (folder / "images_512" / "raining_dev_0.jpg").write_bytes(b"")
-  assert ov_swig.main(["--check", str(folder)]) == 1
+  assert ov_swig_cli.main(["--check", str(folder)]) == 1
   assert "raining_dev_0.jpg" in capsys.readouterr().out
   (folder / "SWiG_jsons" / vocabulary.SPACE_FILE).unlink()
-  assert ov_swig.main(["--check", str(folder)]) == 1
+  assert ov_swig_cli.main(["--check", str(folder)]) == 1
   assert "Remedy" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from input_pipeline import lock, ov_swig, prepared_files, swig
+from input_pipeline import lock, ov_swig, ov_swig_cli, prepared_files, swig
 from input_pipeline.errors import InputError
 from tests import swig_fixture
 
@@ -196,13 +196,13 @@ def test_full_disk_while_a_dataset_is_built(tmp_path, capsys, limit):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
   try:
-    assert ov_swig.main(arguments) == 1
+    assert ov_swig_cli.main(arguments) == 1
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   said = capsys.readouterr().err
   assert "has no room for the dataset" in said and "Remedy: make room" in said
   assert not list((tmp_path / "data").rglob("*array_record*"))
-  assert ov_swig.main(arguments) == 0
+  assert ov_swig_cli.main(arguments) == 0
   _read(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch, capsys, where):
   monkeypatch.setattr(swig, "read_folder", never)
   arguments = ["--build", str(tmp_path / "swig")]
   arguments += ["--data-dir", str(tmp_path / where)]
-  assert ov_swig.main(arguments) == 1
+  assert ov_swig_cli.main(arguments) == 1
   said = capsys.readouterr().err
   assert "datasets cannot be written there" in said and "--data-dir" in said
 
@@ -244,7 +244,7 @@ def test_a_report_that_cannot_be_written(tmp_path, monkeypatch, capsys, where):
 
   monkeypatch.setattr(check, "check_records", None)  # before anything long
   path = tmp_path / where
-  assert ov_swig.main(["--check", str(folder), f"--report={path}"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), f"--report={path}"]) == 1
   assert "--report" in capsys.readouterr().err
 
 
@@ -259,6 +259,6 @@ def test_a_report_that_cannot_be_written(tmp_path, monkeypatch, capsys, where):
 )
 def test_arguments_that_would_do_nothing_are_refused(capsys, arguments):
   with pytest.raises(SystemExit) as exit_:
-    ov_swig.main(arguments)
+    ov_swig_cli.main(arguments)
   assert exit_.value.code == 2
   assert "does nothing for" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from input_pipeline import (
   broken_images,
   check,
   layout,
-  ov_swig,
+  ov_swig_cli,
   swig,
 )
 from input_pipeline.errors import InputError
@@ -196,7 +196,7 @@ def test_a_file_of_another_kind_is_refused(
 def test_a_file_of_another_kind_is_a_problem(folder, capsys, name):
   spoil, file, says = SPOILT[name]
   spoil(folder)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   problems = capsys.readouterr().out.split("problem: ")[1:]
   assert any(file in one and says in one for one in problems)
 
@@ -205,7 +205,7 @@ def test_derived_classes_that_differ_by_capitals(tmp_path, capsys):
   """Without train_classes.csv no class is left, since no name is known."""
   folder = swig_fixture.write(tmp_path / "swig", index_files=False)
   _nouns(str.upper)(folder)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   out = capsys.readouterr().out
   assert "100.0% of nouns out of the vocabulary" in out
   assert "is there as 'n" in out
@@ -216,7 +216,7 @@ def test_a_few_nouns_that_differ_by_capitals_are_noted(folder, caplog, capsys):
   for frame in records[IMAGE]["frames"]:
     frame["agent"] = "N10287213"
   _write(folder, records)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
   assert "N10287213 for n10287213" in capsys.readouterr().out
   swig.read_folder(folder)
   assert "'N10287213' (a class is 'n10287213')" in caplog.text
@@ -225,7 +225,7 @@ def test_a_few_nouns_that_differ_by_capitals_are_noted(folder, caplog, capsys):
 def test_boxes_of_one_quarter_are_noted(folder, caplog, capsys):
   """x y width height that could be corners: nobody can tell."""
   _boxes(lambda *_: [2, 2, 9, 9])(folder)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
   assert "train.json: every box has its centre" in capsys.readouterr().out
   swig.read_folder(folder)
   assert "every box has its centre" in caplog.text
@@ -234,7 +234,7 @@ def test_boxes_of_one_quarter_are_noted(folder, caplog, capsys):
 def test_boxes_of_whole_images_are_in_no_quarter(folder, capsys):
   for split in ("train", "dev", "test"):
     _boxes(lambda _, h, w: [0, 0, w, h], split)(folder)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
   assert "every box has its centre" not in capsys.readouterr().out
 
 
@@ -270,7 +270,7 @@ def test_splits_without_nouns_or_boxes_are_noted(
 
 
 def _checked(folder, capsys) -> str:
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 0
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
   return capsys.readouterr().out
 
 
@@ -279,7 +279,7 @@ def test_an_image_of_another_ending_is_named(folder, capsys, name):
   records = _records(folder)
   records[name] = records.pop(IMAGE)
   _write(folder, records)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   said = f"image {name} is missing; {IMAGE!r} is there"
   assert said in capsys.readouterr().out
 
@@ -392,10 +392,10 @@ def test_splits_that_cannot_do_their_part(
   folder, tmp_path, monkeypatch, capsys, spoil, says
 ):
   spoil(folder)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   assert says in capsys.readouterr().out
   arguments = ["--build", str(folder), "--data-dir", str(tmp_path / "data")]
-  assert ov_swig.main(arguments) == 1
+  assert ov_swig_cli.main(arguments) == 1
   assert says in capsys.readouterr().err
   assert not list((tmp_path / "data").rglob("*array_record*"))
 
@@ -446,7 +446,7 @@ def test_a_split_without_a_readable_record(tmp_path, capsys, split, name):
   del records[f"jumping_{other}_0.jpg"]["frames"]
   _write(folder, records, other)
   spoil(folder / "SWiG_jsons" / f"{split}.json")
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   out = capsys.readouterr().out
   assert f"{split}.json" in out and says in out
   assert f"jumping_{other}_0.jpg: 'frames' is not" in out
@@ -456,7 +456,7 @@ def test_a_split_without_a_readable_record(tmp_path, capsys, split, name):
 def test_a_folder_of_broken_images(folder, capsys):
   for path in (folder / "images_512").iterdir():
     path.write_bytes(b"")
-  assert ov_swig.main(["--check", str(folder)]) == 1
+  assert ov_swig_cli.main(["--check", str(folder)]) == 1
   assert "36 problems, see above" in capsys.readouterr().out
 
 
@@ -472,7 +472,7 @@ def test_too_few_verbs_to_draw_groups_from(tmp_path, capsys, verbs):
   swig_fixture.dump(jsons / "imsitu_space.json", space)
   for split in layout.SPLITS:
     _keep(split, lambda _, r: r["verb"] in names)(folder)
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   out = capsys.readouterr().out
   assert f"cannot draw 1 rare and 1 unseen verbs of {verbs}" in out
 
@@ -492,7 +492,7 @@ def test_image_names_are_names_of_files(folder, tmp_path, capsys, name):
     with pytest.raises(InputError, match="is no name of a file") as error:
       swig.read_folder(folder, skip_broken=skip_broken)
     assert repr(name) in error.value.problem
-  assert ov_swig.main(["--check", str(folder), "--records-only"]) == 1
+  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
   assert "1 problem, see above" in capsys.readouterr().out
 
 
@@ -516,7 +516,7 @@ def test_files_that_differ_in_their_way_of_writing(
     swig.read_folder(folder)
   assert recorded in error.value.problem
   assert f"{there!r} is there" in error.value.problem
-  ov_swig.main(["--check", str(folder), "--records-only"])
+  ov_swig_cli.main(["--check", str(folder), "--records-only"])
   assert f"{there!r} is there" in capsys.readouterr().out
 
 

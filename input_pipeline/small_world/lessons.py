@@ -1,6 +1,10 @@
-"""What encoders learn from: the captions of either kind of small world."""
+"""What encoders learn from: words and captions of either kind of world."""
 
-import types
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from input_pipeline.small_world import captions, pair_captions
 from input_pipeline.small_world.config import WorldConfig
@@ -10,6 +14,42 @@ from input_pipeline.small_world.pair_world import draw_world as draw_pair_world
 from input_pipeline.small_world.world import World, draw_world
 
 
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+  """What a kind of world tells its learners.
+
+  Attributes:
+    content_words: world -> words that mean something that can be seen.
+    all_words: world -> every word that captions and questions use.
+    draw_pool: (world, count, image_size, seed) -> uint8 images
+      [count, image_size, image_size, 3] and their scenes.
+    caption: (scene, config, rng) -> one sentence about a scene.
+    answer: scene -> what a scene shows, in the words of its verb.
+  """
+
+  content_words: Callable[[Any], list[str]]
+  all_words: Callable[[Any], list[str]]
+  draw_pool: Callable[..., tuple[np.ndarray, Sequence[Any]]]
+  caption: Callable[[Any, captions.CaptionConfig, np.random.Generator], str]
+  answer: Callable[[Any], str]
+
+
+SITUATIONS = Lessons(
+  captions.content_words,
+  captions.all_words,
+  captions.draw_pool,
+  captions.caption,
+  captions.answer,
+)
+INTERACTIONS = Lessons(
+  pair_captions.content_words,
+  pair_captions.all_words,
+  pair_captions.draw_pool,
+  pair_captions.caption,
+  pair_captions.answer,
+)
+
+
 def draw(config: WorldConfig | PairWorldConfig) -> World | PairWorld:
   """The world of a config."""
   if isinstance(config, PairWorldConfig):
@@ -17,7 +57,6 @@ def draw(config: WorldConfig | PairWorldConfig) -> World | PairWorld:
   return draw_world(config)
 
 
-def of(world: World | PairWorld) -> types.ModuleType:
-  """The module with `all_words`, `content_words`, `draw_pool`, `caption` and
-  `answer` for a world and its scenes."""
-  return pair_captions if isinstance(world, PairWorld) else captions
+def of(world: World | PairWorld) -> Lessons:
+  """The lessons of a world's kind."""
+  return INTERACTIONS if isinstance(world, PairWorld) else SITUATIONS

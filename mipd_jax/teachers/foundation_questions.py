@@ -1,12 +1,12 @@
 """Questions about small scenes with their answers, for a small BLIP-2."""
 
-import types
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from input_pipeline.small_world import captions as captions_of_situations
+from input_pipeline.small_world import lessons
 from input_pipeline.small_world.captions import CaptionConfig
+from input_pipeline.small_world.lessons import Lessons
 from input_pipeline.small_world.scenes import Scene
 from mipd_jax.teachers import blip2
 from mipd_jax.teachers.blip2 import language
@@ -27,7 +27,7 @@ def batches(
   captions: CaptionConfig,
   batch_size: int,
   seed: int,
-  told_by: types.ModuleType = captions_of_situations,
+  told_by: Lessons = lessons.SITUATIONS,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Endless (tokens, prompt ids, mask, targets); new questions every epoch.
 
@@ -38,7 +38,7 @@ def batches(
     captions: what a caption names; the verb question is asked as often.
     batch_size: B, images a step; each is asked three questions.
     seed: of questions and order.
-    told_by: has `caption` and `answer` for them, see `lessons.of`.
+    told_by: the lessons of their world, see `lessons.of`.
 
   Yields:
     [B, N, D], int32 [B, 3, P], bool [B, 3, P], int32 [B, 3, T]; targets have
@@ -61,7 +61,7 @@ def batches(
 
 def _ask(
   scene: Scene,
-  told_by: types.ModuleType,
+  told_by: Lessons,
   config: CaptionConfig,
   rng: np.random.Generator,
 ) -> list[tuple[str, str]]:
