@@ -45,8 +45,8 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   config = plan.config(plan.variants[0], fakes.WORLD, seed=3)
   world = fakes.open_world(plan, prepared)
   data = world.training(train_stage.train_parts(config), "", False)
-  model = world.model(config)
-  banks = world.banks(data.verbs)
+  model = world.studied(config).model()
+  banks = world.banks(data.rows)
   other = plan.config(plan.variants[0], fakes.WORLD, seed=4)
   runs._train(other, model, data, banks, world.mesh)
   params, losses = runs._train(config, model, data, banks, world.mesh)
@@ -217,16 +217,15 @@ def test_worlds_that_differ_in_their_roles_share_programs(tmp_path):
   text = many.banks["role_text"]
   many.banks["role_text"] = np.concatenate([text, text[:3]])
   worlds = [fakes.open_world(plan, p) for p in (few, many)]
-  verbs = np.zeros(1, int)
+  rows = np.zeros(1, int)
   shapes = [
-    {name: x.shape for name, x in world.banks(verbs).items()}
-    for world in worlds
+    {name: x.shape for name, x in world.banks(rows).items()} for world in worlds
   ]
   assert shapes[0] == shapes[1]
-  assert worlds[0].model(config) == worlds[1].model(config)
+  assert worlds[0].studied(config).model() == worlds[1].studied(config).model()
   for world, prepared_ in zip(worlds, (few, many), strict=True):
     real = prepared_.banks["role_text"]
-    padded = np.asarray(world.banks(verbs)["role_text"])
+    padded = np.asarray(world.banks(rows)["role_text"])
     np.testing.assert_array_equal(padded[: len(real)], real)
     assert not padded[len(real) :].any()
 
@@ -257,7 +256,8 @@ def test_every_variant_of_the_grid_can_take_a_step(tmp_path, prepared):
     config = plan.config(variant, fakes.WORLD, 0)
     parts = train_stage.train_parts(config)
     data = world.training(parts, config.train.shuffled, False)
-    banks, model = world.banks(data.verbs), world.model(config)
+    banks = world.banks(data.rows)
+    model = world.studied(config).model()
     start = programs.initial_state(model, config.train, 4, world.mesh)
     batch = world_data.first_batch(data.source)
     state = jax.eval_shape(start, batch, banks, np.int32(0))

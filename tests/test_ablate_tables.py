@@ -13,7 +13,7 @@ from input_pipeline.errors import InputError
 from mipd_jax import ablate
 from mipd_jax.ablations import collect, figures, plots, tables
 from mipd_jax.ablations.plan import Variant, World
-from mipd_jax.metrics import calibration
+from mipd_jax.metrics import calibration, swig_scores
 from mipd_jax.metrics.swig_scores import NAMES, VerbTotals
 from tests import ablation_fakes as fakes
 
@@ -182,7 +182,8 @@ def test_every_column_is_a_figure_that_runs_have():
   totals = _totals(verb, verbs, rng)
   scores = rng.normal(size=(60, verbs))
   found = figures.of_report(
-    type("E", (), {"totals": totals, "verb_scores": scores}),
+    swig_scores.summarise(totals, groups),
+    scores,
     verb,
     groups,
     groups != 2,

@@ -75,7 +75,7 @@ assert told.getvalue().count("found") == 4, told.getvalue()
 assert study_tables.ROLES["seen found"] == "raw/seen/found_gt"
 logits = np.eye(2)
 kept = figures.of_report(
-  types.SimpleNamespace(totals=totals, verb_scores=logits),
+  swig_scores.summarise(totals, np.array([0, 0])), logits,
   np.array([0, 1]), np.array([0, 0]), np.array([True, True]))["figures"]
 assert kept["raw/seen/found_gt"] == seen["found_gt"], kept
 assert not set(METRICS) & {"found_gt", "found_top1"}

@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float, Int
 
 from input_pipeline import schema
 from mipd_jax.ablations.holdout import HeldOut
-from mipd_jax.evaluation.evaluate import Evaluation
 from mipd_jax.losses import terms
 from mipd_jax.metrics import calibration, swig_scores
 
@@ -31,7 +30,8 @@ HARMONIC = "harmonic_mean"
 
 
 def of_report(
-  found: Evaluation,
+  summary: Mapping[str, Any],
+  verb_scores: Float[np.ndarray, "n v"],
   verb: Int[np.ndarray, "n"],
   groups: Int[np.ndarray, "v"],
   trained: Bool[np.ndarray, "v"],
@@ -40,7 +40,8 @@ def of_report(
   """Everything that is reported of one student, or of frozen logits.
 
   Args:
-    found: of the reported split.
+    summary: scores by group, of `swig_scores.summarise`.
+    verb_scores: of the images of the reported split.
     verb: the true verb of each image.
     groups: of the verbs.
     trained: which verbs have training images.
@@ -49,7 +50,6 @@ def of_report(
   Returns:
     "figures", and "curve": accuracy by bias, for plots only.
   """
-  summary = swig_scores.summarise(found.totals, groups)
   result: Figures = {
     f"raw/{group}/{score.name}": summary[group][score.name]
     for group in (*schema.GROUPS, "all")
@@ -57,7 +57,7 @@ def of_report(
     if score.studied and score.name in summary[group]
   }
   result[f"raw/{HARMONIC}"] = summary[HARMONIC]
-  rivals = calibration.rivals(found.verb_scores, verb, trained)
+  rivals = calibration.rivals(verb_scores, verb, trained)
   if bias is not None:
     by_group = calibration.by_group(rivals.right(bias), verb, groups)
     result |= _named("calibrated", by_group)
@@ -65,7 +65,7 @@ def of_report(
   result |= _named("among", calibration.by_group(right, verb, groups))
   unlisted = ~trained & ~np.asarray(terms.listed_names(trained, UNLISTED_SHARE))
   result["unlisted/unseen/verb_top1"] = calibration.among(
-    found.verb_scores, verb, unlisted
+    verb_scores, verb, unlisted
   )
   return {
     "figures": result,

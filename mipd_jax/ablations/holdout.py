@@ -57,8 +57,19 @@ class HeldOut:
     return np.flatnonzero(~self.verbs[annotations[schema.VERB]])
 
   def selection_rows(self, annotations: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Dev images that may choose: none of an unseen verb."""
-    return np.flatnonzero(self.candidates[annotations[schema.VERB]])
+    """Dev images that may choose: none of an unseen verb.
+
+    Raises:
+      InputError: none is of a verb that is held out.
+    """
+    verbs = annotations[schema.VERB]
+    rows = np.flatnonzero(self.candidates[verbs])
+    if not self.verbs[verbs[rows]].any():
+      raise InputError(
+        "the dev split has no image of a verb that is held out",
+        "raise held_out_verbs, or use a dataset whose dev split has seen verbs",
+      )
+    return rows
 
 
 def draw(groups: Int[np.ndarray, "v"], count: int) -> HeldOut:

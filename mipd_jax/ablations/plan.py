@@ -17,6 +17,7 @@ from typing import Any
 from input_pipeline.errors import InputError
 from mipd_jax import config as config_lib
 from mipd_jax import presets
+from mipd_jax.ablations import studied_tasks
 from mipd_jax.config import Config
 
 # Raise it when the same config gives other figures.
@@ -24,6 +25,7 @@ _FORMAT = 1
 # Of a run's config what its figures do not depend on.
 _ELSEWHERE = ("name", "workdir", "mesh", "eval", "quick_compile")
 _VARIED = ("model", "loss", "train")
+LAST, BEST = SCORED = ("last", "best")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """One dataset: nested fields of `dataset` and `teacher`."""
+  """One dataset: nested fields of `dataset`, `teacher`, `interactions`."""
 
   name: str
   changes: Mapping[str, Any]
@@ -63,6 +65,7 @@ class Run:
     held_out: whether seen verbs are held out of training, and the run is
       scored on them by dev images instead of being reported.
     path: of its result.
+    score: as in the plan.
   """
 
   variant: str
@@ -70,6 +73,7 @@ class Run:
   config: Config
   held_out: bool
   path: pathlib.Path
+  score: str
 
   @property
   def seed(self) -> int:
@@ -90,6 +94,8 @@ class Run:
       del values[name]
     values |= {"format": _FORMAT}
     values |= {"held_out": held_out_verbs if self.held_out else None}
+    if self.score != LAST:  # hashes of finished studies have none
+      values |= {"score": self.score}
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -106,6 +112,13 @@ class Plan:
       they choose the bias of all students of that world.
     held_out_verbs: how many seen verbs; 0 is as many as are unseen.
     folder: of the results.
+    score: which parameters are scored: of the "last" step, where nothing is
+      selected, or of the "best" one by the dev split, which
+      train.eval_every looks at.
+
+  Nothing is held out, and `held_out_seeds` is 0, where the task has no verbs
+  to hold out and where the best step is scored: dev images of the verbs held
+  out would choose it.
   """
 
   base: Mapping[str, Any]
@@ -115,21 +128,35 @@ class Plan:
   held_out_seeds: int
   held_out_verbs: int
   folder: pathlib.Path
+  score: str = "last"
 
   def __post_init__(self):
+    if self.score not in SCORED:
+      raise InputError(
+        f"score={self.score!r} is not one of {SCORED}", "choose one of them"
+      )
     if not (self.variants and self.worlds and self.seeds > 0):
       raise InputError(
         f"a study of {len(self.variants)} variants, {len(self.worlds)} worlds "
         f"and {self.seeds} seeds has no runs",
         "give at least one of each",
       )
-    if self.held_out_seeds < 1:
+    for world in self.worlds:
+      for variant in self.variants:  # complains of wrong fields now
+        self._check_held_out(self.config(variant, world, 0))
+
+  def _check_held_out(self, config: Config) -> None:
+    wanted = self.score == LAST and studied_tasks.holds_out(config)
+    if wanted and self.held_out_seeds < 1:
       raise InputError(
         f"held_out_seeds={self.held_out_seeds}", "give at least one"
       )
-    for world in self.worlds:
-      for variant in self.variants:  # complains of wrong fields now
-        self.config(variant, world, 0)
+    if not wanted and self.held_out_seeds:
+      raise InputError(
+        f"held_out_seeds={self.held_out_seeds}, but students of task="
+        f"{config.task!r} with score={self.score!r} have no verbs held out",
+        "set held_out_seeds to 0",
+      )
 
   def config(self, variant: Variant, world: World, seed: int) -> Config:
     """The config of a run.
@@ -158,7 +185,7 @@ class Plan:
     kind = ".held_out" if held_out else ""
     path = self.folder / world.name / f"{variant.name}-{seed}{kind}.json"
     config = self.config(variant, world, seed)
-    return Run(variant.name, world.name, config, held_out, path)
+    return Run(variant.name, world.name, config, held_out, path, self.score)
 
   def held_out_runs(self, variant: Variant, world: World) -> list[Run]:
     """The runs that choose the bias of a variant in a world."""

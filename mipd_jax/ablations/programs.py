@@ -5,19 +5,20 @@ so that a variant is compiled once. What it computes is the same
 (tests/test_ablate_runs.py).
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 from jaxtyping import Array
 
 from mipd_jax import sharding
 from mipd_jax.config import TrainConfig
-from mipd_jax.evaluation import evaluate as eval_lib
 from mipd_jax.losses.objective import Objective
-from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.train import student_predict
+from mipd_jax.tasks.task import Task
 from mipd_jax.training import state as state_lib
 from mipd_jax.training import step as step_lib
 from mipd_jax.training.optimizer import make_optimizer
@@ -29,7 +30,7 @@ _KEPT = 64
 
 @functools.lru_cache(maxsize=_KEPT)
 def train_steps(
-  model: Mipd,
+  model: nn.Module,
   objective: Objective,
   train: TrainConfig,
   steps: int,
@@ -63,7 +64,7 @@ def train_steps(
 
 @functools.lru_cache(maxsize=_KEPT)
 def initial_state(
-  model: Mipd, train: TrainConfig, steps: int, mesh: jax.sharding.Mesh
+  model: nn.Module, train: TrainConfig, steps: int, mesh: jax.sharding.Mesh
 ) -> Callable[[Mapping, Mapping, Any], TrainState]:
   """Jits (batch, banks, seed) -> state; of the batch the shapes count."""
   optimizer = make_optimizer(train, steps)
@@ -78,13 +79,35 @@ def initial_state(
   return jax.jit(create, out_shardings=whole)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def student_scores(model: Mipd) -> Callable:
-  """The evaluation step of a student; see `evaluation.evaluate`."""
-  return eval_lib.compile_eval_step(student_predict(model))
+def student_scores(task: Task, model: nn.Module) -> Callable:
+  """The evaluation step of a student; see `Task.eval_step`."""
+  return _student_scores(_Evaluated.of(task), model)
+
+
+def cached_scores(task: Task, key: str) -> Callable:
+  """The evaluation step of logits of the cache."""
+  return _cached_scores(_Evaluated.of(task), key)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluated:
+  """A task; equal to all others whose evaluation steps are the same."""
+
+  kind: type
+  settings: Hashable
+  task: Task = dataclasses.field(compare=False)
+
+  @classmethod
+  def of(cls, task: Task) -> "_Evaluated":
+    return cls(type(task), task.eval_settings(), task)
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def cached_scores(key: str) -> Callable:
-  """The evaluation step of verb logits of the cache."""
-  return eval_lib.compile_eval_step(eval_lib.cached_logits(key))
+def _student_scores(evaluated: _Evaluated, model: nn.Module) -> Callable:
+  return evaluated.task.eval_step(student_predict(model))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _cached_scores(evaluated: _Evaluated, key: str) -> Callable:
+  task = evaluated.task
+  return task.eval_step(task.cached(key))

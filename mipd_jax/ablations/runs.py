@@ -2,29 +2,32 @@
 
 No checkpoints, no dev curves, no pictures: a run is seconds on the small
 world, and one that was killed is done again. The last step is scored, so
-nothing is selected.
+nothing is selected; or, where the plan says so, the best one by the dev split,
+as a run's evaluation does.
 """
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from input_pipeline import atomic
-from input_pipeline.small_world import draw_world, oracle
-from mipd_jax.ablations import figures, programs
-from mipd_jax.ablations.plan import Run
+from mipd_jax import sharding
+from mipd_jax.ablations import programs
+from mipd_jax.ablations.plan import BEST, Run
+from mipd_jax.ablations.studied_tasks import StudiedTask
 from mipd_jax.ablations.world_data import Data, WorldData, first_batch
 from mipd_jax.config import Config
-from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.evaluation.evaluate import Evaluation
+from mipd_jax.evaluation.evaluate import Evaluator
 from mipd_jax.report.files import jsonable
 from mipd_jax.stages import train as train_stage
-from mipd_jax.tasks.task import ZERO_SHOT
+from mipd_jax.tasks.task import ZERO_SHOT, Found
 from mipd_jax.training import loop
 from mipd_jax.training.divergence import DivergedError, check_finite
 
@@ -81,60 +84,105 @@ def do(
 def zero_shot(world: WorldData, config: Config) -> dict[str, Result]:
   """Figures of the frozen models' logits, by name of the model.
 
-  Of a small world also those of an oracle that reads every attribute.
+  And what is known of the world without a model.
   """
-  split = world.prepared.cache.plan.split(config.eval.split)
+  split, studied = config.eval.split, world.studied(config)
+  parts = world.prepared.cache.plan.split(split).parts
+  banks = world.banks(world.all_rows("train"))
   result = {}
   for name, (part, key) in ZERO_SHOT.items():
-    if part in split.parts:
-      data = world.reported(part)
-      step = programs.cached_scores(key)
-      found = _evaluate(config, world, data, step, {}, {}, name)
-      result[name] = figures.of_report(found, data.verbs, *_verbs(world))
-  if config.dataset.world is not None:
-    accuracy = oracle.verb_accuracy(draw_world(config.dataset.world))
-    result["oracle"] = {"figures": figures.of_oracle(accuracy)}
-  return result
+    if part in parts:
+      step = programs.cached_scores(studied.task, key)
+      evaluator = _evaluator(config, world, step, {}, banks)
+      data = world.evaluated(split, part)
+      found = _evaluate(studied, evaluator, data, name)
+      result[name] = studied.reported(found, split, None)
+  bounds = studied.bounds().items()
+  return result | {name: {"figures": found} for name, found in bounds}
 
 
 def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
-  config = run.config
+  config, studied = run.config, world.studied(run.config)
   data = world.training(
     train_stage.train_parts(config), config.train.shuffled, run.held_out
   )
-  banks = world.banks(data.verbs)
-  model = world.model(config)
-  params, losses = _train(config, model, data, banks, world.mesh)
-  step = programs.student_scores(model)
+  banks, model = world.banks(data.rows), studied.model()
+  step = programs.student_scores(studied.task, model)
 
-  def score(split: Data) -> Evaluation:
-    return _evaluate(config, world, split, step, params, banks, run.variant)
+  def found(params: Mapping[str, Any], split: Data) -> Found:
+    evaluator = _evaluator(config, world, step, params, banks)
+    return _evaluate(studied, evaluator, split, run.variant)
 
+  best = None
+  if run.score == BEST:
+
+    def selection(params: Mapping[str, Any]) -> float:
+      summary = studied.task.summary(
+        world.prepared, "dev", found(params, world.evaluated("dev"))
+      )
+      return studied.task.dev_report(summary)[1]
+
+    best = _Best(selection)
+  params, losses = _train(config, model, data, banks, world.mesh, best)
+  result: Result = {"losses": losses}
+  if best is not None:
+    result["step"] = best.step
   if run.held_out:
     split = world.selection()
-    scored = figures.of_selection(
-      score(split).verb_scores, split.verbs, world.held_out
-    )
+    scored = studied.selected(found(params, split), split.rows, world.held_out)
   else:
-    split = world.reported()
-    scored = figures.of_report(score(split), split.verbs, *_verbs(world), bias)
-  return {"losses": losses} | scored
+    name = config.eval.split
+    scored = studied.reported(found(params, world.evaluated(name)), name, bias)
+  return result | scored
+
+
+class _Best:
+  """The best parameters so far, as `Checkpoints.save_best` keeps them.
+
+  Attributes:
+    step: after which they were taken.
+    params: on the host: the training step takes its state's memory.
+  """
+
+  def __init__(self, selection: Callable[[Mapping[str, Any]], float]):
+    """`selection`: score of a student's parameters on the dev split."""
+    self._selection, self._score = selection, -math.inf
+    self.step, self.params = 0, {}
+
+  def look(self, step: int, params: Mapping[str, Any]) -> None:
+    """Keeps the parameters if they are the best; of equals the latest."""
+    score = self._selection(params)
+    if score >= self._score:
+      self._score, self.step = score, step
+      self.params = jax.device_get(dict(params))
 
 
 def _train(
   config: Config,
-  model: Any,
+  model: nn.Module,
   data: Data,
   banks: Mapping[str, Array],
   mesh: jax.sharding.Mesh,
+  best: _Best | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-  """The student's parameters after the last step, and the last losses."""
+  """The student's parameters, and the last losses.
+
+  Args:
+    config: of the run.
+    model: of it.
+    data: that it is trained on.
+    banks: on the devices.
+    mesh: of all devices.
+    best: looks every `train.eval_every` steps and at the end, and has the
+      parameters that are returned; without it they are the last step's.
+  """
   train, seed = config.train, np.int32(config.seed)
   steps = loop.total_steps(config, data.source.num_examples)
+  every = train.eval_every if best else 0
   step = programs.train_steps(model, config.objective, train, steps, mesh)
   start = programs.initial_state(model, train, steps, mesh)
   state = start(first_batch(data.source), banks, seed)
-  ours = list(loop.chunks(0, steps, train.steps_per_dispatch))
+  ours = list(loop.chunks(0, steps, train.steps_per_dispatch, every))
   length = loop.program_length(ours)
   fetched = []
   for chunk, batches in zip(
@@ -144,7 +192,12 @@ def _train(
     fetched.append((chunk.count, metrics))
     if len(fetched) > 2:  # or batches pile up on the devices
       jax.block_until_ready(fetched[-3])
+    done = chunk.first + chunk.count
+    if best and (done == steps or (every and done % every == 0)):
+      best.look(done, {"student": state.params["student"]})
   losses = _losses(config, data, jax.device_get(fetched))
+  if best:
+    return jax.device_put(best.params, sharding.replicated(mesh)), losses
   return {"student": state.params["student"]}, losses
 
 
@@ -171,13 +224,17 @@ def _losses(config: Config, data: Data, fetched: list) -> dict[str, float]:
   return {name: float(np.mean([r[name] for r in last])) for name in rows[0]}
 
 
-def _evaluate(config, world, data, step, params, banks, what) -> Evaluation:
-  evaluator = eval_lib.Evaluator(
-    step, params, banks, world.mesh, config.eval.batch_size
-  )
-  return eval_lib.evaluate(evaluator, data.source, what, data.feed)
+def _evaluator(
+  config: Config,
+  world: WorldData,
+  step: Callable,
+  params: Mapping[str, Any],
+  banks: Mapping[str, Array],
+) -> Evaluator:
+  return Evaluator(step, params, banks, world.mesh, config.eval.batch_size)
 
 
-def _verbs(world: WorldData) -> tuple[np.ndarray, np.ndarray]:
-  """Group of each verb, and whether it has training images."""
-  return world.prepared.groups, world.prepared.train_images > 0
+def _evaluate(
+  studied: StudiedTask, evaluator: Evaluator, data: Data, what: str
+) -> Found:
+  return studied.task.evaluate(evaluator, data.source, what, data.feed)

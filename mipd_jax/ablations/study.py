@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
@@ -16,6 +16,8 @@ from mipd_jax.report.files import jsonable
 from mipd_jax.stages import prepare
 from mipd_jax.stages import train as train_stage
 
+Told = Callable[[Run, Result], None]
+
 
 def prepare_worlds(plan: Plan) -> None:
   """Makes what is missing: datasets, encoders, caches."""
@@ -23,17 +25,18 @@ def prepare_worlds(plan: Plan) -> None:
     prepare.prepare(plan.config(plan.variants[0], world, 0))
 
 
-def run(plan: Plan, *, report: bool) -> None:
+def run(plan: Plan, *, report: bool, told: Told | None = None) -> None:
   """Does every run of the plan that has no result yet.
 
   Args:
     plan: the study.
     report: False only trains students with verbs held out: the reported
       split is not opened.
+    told: gets every run that is reported and its result, once it is there.
   """
   clock = _Clock(sum(1 for _ in _missing(plan, report=report)))
   for world in plan.worlds:
-    study = _WorldStudy(plan, world, clock)
+    study = _WorldStudy(plan, world, clock, told)
     for variant in plan.variants:
       bias = study.bias(variant)
       if report:
@@ -46,7 +49,7 @@ def chosen_bias(results: list[Result]) -> float | None:
   """The bias that students with verbs held out do best with on dev.
 
   One for a variant in a world, from the average over its students' curves;
-  None where all of them diverged.
+  None where there are none, or all of them diverged.
   """
   curves = [result["curve"] for result in results if "curve" in result]
   if not curves:
@@ -92,8 +95,11 @@ class _Clock:
 class _WorldStudy:
   """Runs of one world, which is opened when the first is due."""
 
-  def __init__(self, plan: Plan, world: World, clock: _Clock):
+  def __init__(
+    self, plan: Plan, world: World, clock: _Clock, told: Told | None
+  ):
     self._plan, self._world, self._clock = plan, world, clock
+    self._told = told
     self._open: WorldData | None = None
 
   def bias(self, variant: Variant) -> float | None:
@@ -104,7 +110,9 @@ class _WorldStudy:
   def reported(self, variant: Variant, bias: float | None) -> None:
     """Trains what is missing of the runs that are reported."""
     for run_ in self._plan.reported_runs(variant, self._world):
-      self._result(run_, bias)
+      found = self._result(run_, bias)
+      if self._told is not None:
+        self._told(run_, found)
 
   def zero_shot(self) -> None:
     """Scores the frozen models once."""

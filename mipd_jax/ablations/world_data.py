@@ -12,26 +12,22 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from input_pipeline import feature_cache, schema
-from input_pipeline.errors import InputError
+from input_pipeline import feature_cache
 from input_pipeline.stream import Source
-from mipd_jax import sharding, tasks
-from mipd_jax.ablations import holdout
+from mipd_jax import sharding
+from mipd_jax.ablations import holdout, studied_tasks
+from mipd_jax.ablations.studied_tasks import StudiedTask
 from mipd_jax.config import Config
 from mipd_jax.feeding import residence, resident, shuffled
 from mipd_jax.feeding.feeds import Feed, FromMemory, Streaming
 from mipd_jax.feeding.loading import loading
 from mipd_jax.feeding.resident import Resident
-from mipd_jax.models.config import Sizes
-from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages import train as train_stage
-from mipd_jax.stages.prepare import Prepared
+from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.training import program
 
 # Training sets kept in memory at once: all images, verbs held out, shuffled.
 _KEPT = 3
-# The number of roles is rounded up to a multiple of this.
-_ROLES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +37,12 @@ class Data:
   Attributes:
     source: of examples; tells the shapes.
     feed: of batches of them.
-    verbs: the true verb of each, int [n].
+    rows: of the split, int [n], that the examples are.
   """
 
   source: Source
   feed: Feed
-  verbs: Int[np.ndarray, "n"]
+  rows: Int[np.ndarray, "n"]
 
 
 class WorldData:
@@ -57,6 +53,10 @@ class WorldData:
     prepared: its dataset and cache.
     parts: of the cache, that some run trains on.
     held_out_verbs: how many; see `holdout.draw`.
+
+  Attributes:
+    prepared: as given.
+    mesh: of all devices.
   """
 
   def __init__(
@@ -70,35 +70,30 @@ class WorldData:
     self.prepared = prepared
     self._parts = tuple(p for p in feature_cache.PARTS if p in parts)
     self.mesh = train_stage.make_mesh(config)
-    self.held_out = holdout.draw(prepared.groups, held_out_verbs)
+    self._held_out_verbs = held_out_verbs
     self._training = functools.lru_cache(maxsize=_KEPT)(self._load_training)
     # Views are cheap, but each has a program that gathers.
     self.training = functools.lru_cache(maxsize=8)(self._view_training)
     self.selection = functools.cache(self._load_selection)
-    self.reported = functools.cache(self._load_reported)
+    self.evaluated = functools.cache(self._load_evaluated)
 
-  @property
-  def sizes(self) -> Sizes:
-    """Of the labels, with roles rounded up.
+  @functools.cached_property
+  def held_out(self) -> holdout.HeldOut:
+    """Which verbs some runs are trained without."""
+    return self.studied(self._config).held_out(self._held_out_verbs)
 
-    Small worlds differ in their number of roles and in no other size; so
-    rounded, one program serves them all. No frame names an added role.
-    """
-    sizes = self.prepared.sizes
-    roles = -(-sizes.num_roles // _ROLES) * _ROLES
-    return dataclasses.replace(sizes, num_roles=roles)
+  def studied(self, config: Config) -> StudiedTask:
+    """The task of a run in this world."""
+    return studied_tasks.of(config, self.prepared)
 
-  def model(self, config: Config) -> Mipd:
-    """The model of a run, at `sizes`."""
-    model = tasks.of(config).model(self.prepared)
-    return model.clone(sizes=self.sizes)
-
-  def banks(self, verbs: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:
-    """Banks of a run that trains on images of these verbs, on the devices."""
-    found = holdout.banks_of(self.prepared.banks, verbs)
-    added = self.sizes.num_roles - len(found["role_text"])
-    found["role_text"] = np.pad(found["role_text"], [(0, added), (0, 0)])
+  def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:
+    """Banks of a run that trains on these images, on the devices."""
+    found = self.studied(self._config).banks(rows)
     return jax.device_put(found, sharding.replicated(self.mesh))
+
+  def all_rows(self, split: str) -> Int[np.ndarray, "n"]:
+    """Every row of a split."""
+    return np.arange(self.prepared.cache.split(split, ()).num_examples)
 
   def _view_training(
     self, parts: tuple[str, ...], kind: str, held_out: bool
@@ -118,37 +113,34 @@ class WorldData:
       if loaded
       else Streaming(source, size, self.mesh)
     )
-    return Data(source, feed, self._verbs("train")[rows])
+    return Data(source, feed, rows)
 
   def _load_selection(self) -> Data:
     """Dev images of seen and rare verbs: all that may choose."""
     rows = self.held_out.selection_rows(self._annotations("dev"))
-    verbs = self._verbs("dev")[rows]
-    if not self.held_out.verbs[verbs].any():
-      raise InputError(
-        "the dev split has no image of a verb that is held out",
-        "raise held_out_verbs, or use a dataset whose dev split has seen verbs",
-      )
     parts = train_stage.student_parts(self._config)
     source = holdout.Subset(self._stored("dev", *parts), rows)
-    return self._evaluated(source, verbs, "dev")
+    return self._open(source, rows, "dev")
 
-  def _load_reported(self, part: str = "") -> Data:
-    """The split that is reported, with one part of the cache.
+  def _load_evaluated(self, split: str, part: str = "") -> Data:
+    """All of a split, with one part of the cache.
 
     Args:
+      split: its name.
       part: of the cache; "" for those that the student reads.
     """
-    split = self._config.eval.split
     parts = (part,) if part else train_stage.student_parts(self._config)
     source = self._stored(split, *parts)
-    return self._evaluated(source, self._verbs(split), split)
+    return self._open(source, self.all_rows(split), split)
 
-  def _evaluated(self, source, verbs, what) -> Data:
+  def _open(
+    self, source: Source, rows: Int[np.ndarray, "n"], what: str
+  ) -> Data:
+    """Data in the batches of an evaluation."""
     size = self._config.eval.batch_size
     loaded = self._load(source, size, what)
     feed = FromMemory(loaded) if loaded else Streaming(source, size, self.mesh)
-    return Data(source, feed, verbs)
+    return Data(source, feed, rows)
 
   def _load_training(self, kind: str, held_out: bool) -> Resident | None:
     source, _ = self._train_source(self._parts, kind, held_out)
@@ -178,9 +170,6 @@ class WorldData:
 
   def _annotations(self, split: str) -> Mapping[str, np.ndarray]:
     return self.prepared.cache.split(split, ()).annotations
-
-  def _verbs(self, split: str) -> Int[np.ndarray, "n"]:
-    return self._annotations(split)[schema.VERB]
 
 
 def first_batch(source: Source) -> dict[str, np.ndarray]:

@@ -148,14 +148,14 @@ class Interactions:
   def cached(self, key: str) -> eval_lib.Predict:
     return pair_eval.cached_pair_logits(key)
 
-  def eval_step(self, predict: eval_lib.Predict) -> Callable:
+  def eval_settings(self) -> tuple[tuple[str, Any], ...]:
+    """(name, value) of what `compile_pair_step` takes."""
+    names = ("slots", "top_k", "detection_power")
     settings = self.config.interactions
-    return pair_eval.compile_pair_step(
-      predict,
-      slots=settings.slots,
-      top_k=settings.top_k,
-      detection_power=settings.detection_power,
-    )
+    return tuple((name, getattr(settings, name)) for name in names)
+
+  def eval_step(self, predict: eval_lib.Predict) -> Callable:
+    return pair_eval.compile_pair_step(predict, **dict(self.eval_settings()))
 
   def evaluate(
     self,

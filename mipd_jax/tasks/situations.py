@@ -105,6 +105,9 @@ class Situations:
   def cached(self, key: str) -> eval_lib.Predict:
     return eval_lib.cached_logits(key)
 
+  def eval_settings(self) -> tuple:
+    return ()
+
   def eval_step(self, predict: eval_lib.Predict) -> Callable:
     return eval_lib.compile_eval_step(predict)
 

@@ -1,7 +1,7 @@
 """What a task has to answer; everything else is the same for all."""
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -83,6 +83,10 @@ class Task(Protocol):
 
   def cached(self, key: str) -> Predict:
     """Predicts by an image's logits in the cache."""
+    ...
+
+  def eval_settings(self) -> Hashable:
+    """What `eval_step` reads of the config; equal ones, equal programs."""
     ...
 
   def eval_step(self, predict: Predict) -> Callable:

@@ -1,0 +1,208 @@
+"""What a study asks of a task: its figures, and what only some tasks have.
+
+One object a task. Situations have verbs that can be held out of training, a
+bias between trained and untrained verbs that they choose, and an oracle;
+interactions have their scores. A new task gets a class here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Int
+
+from input_pipeline import schema
+from input_pipeline.small_world import draw_world, oracle
+from mipd_jax import tasks
+from mipd_jax.ablations import figures, holdout
+from mipd_jax.ablations.figures import Figures
+from mipd_jax.ablations.holdout import HeldOut
+from mipd_jax.config import Config
+from mipd_jax.metrics import hico_det_scores
+from mipd_jax.models.config import Sizes
+from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.tasks.task import Found, Task
+
+# The number of roles is rounded up to a multiple of this.
+_ROLES = 64
+
+
+class StudiedTask(Protocol):
+  """The task of a run on the data of its world.
+
+  Attributes:
+    holds_out: whether `held_out` and `selected` are there, too.
+    task: of the run.
+  """
+
+  holds_out: ClassVar[bool]
+  task: Task
+
+  def __init__(self, task: Task, prepared: Prepared): ...
+
+  def model(self) -> nn.Module:
+    """The model of the run; alike in all worlds where they differ little."""
+    ...
+
+  def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+    """Banks that go with `model`.
+
+    Args:
+      rows: of the train split, that the run learns from.
+    """
+    ...
+
+  def reported(
+    self, found: Found, split: str, bias: float | None
+  ) -> dict[str, Any]:
+    """Figures of a whole split.
+
+    Args:
+      found: of `Task.evaluate`.
+      split: that was evaluated.
+      bias: that students with verbs held out chose; None where none did.
+
+    Returns:
+      "figures", flat, percent or None; and what else results keep.
+    """
+    ...
+
+  def bounds(self) -> dict[str, Figures]:
+    """What is known of the world without a model, by name."""
+    ...
+
+
+class HoldingOut(StudiedTask, Protocol):
+  """A task whose students can be trained with verbs held out."""
+
+  def held_out(self, count: int) -> HeldOut:
+    """Draws the verbs; see `holdout.draw`."""
+    ...
+
+  def selected(
+    self, found: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
+  ) -> dict[str, Any]:
+    """Figures of dev images, of a student without the held-out verbs.
+
+    Args:
+      found: of `Task.evaluate`.
+      rows: of the dev split, that were evaluated.
+      held_out: which verbs.
+
+    Returns:
+      "figures", and "curve": accuracy by bias, which chooses one.
+    """
+    ...
+
+
+class StudiedSituations:
+  """See `HoldingOut`."""
+
+  holds_out = True
+
+  def __init__(self, task: Task, prepared: Prepared):
+    self.task = task
+    self._prepared = prepared
+
+  @property
+  def _sizes(self) -> Sizes:
+    """Of the labels, with roles rounded up.
+
+    Small worlds differ in their number of roles and in no other size; so
+    rounded, one program serves them all. No frame names an added role.
+    """
+    sizes = self._prepared.sizes
+    roles = -(-sizes.num_roles // _ROLES) * _ROLES
+    return dataclasses.replace(sizes, num_roles=roles)
+
+  def model(self) -> nn.Module:
+    return self.task.model(self._prepared).clone(sizes=self._sizes)
+
+  def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+    found = holdout.banks_of(self._prepared.banks, self._verbs("train")[rows])
+    added = self._sizes.num_roles - len(found["role_text"])
+    found["role_text"] = np.pad(found["role_text"], [(0, added), (0, 0)])
+    return found
+
+  def reported(
+    self, found: Found, split: str, bias: float | None
+  ) -> dict[str, Any]:
+    prepared = self._prepared
+    return figures.of_report(
+      self.task.summary(prepared, split, found),
+      found.verb_scores,
+      self._verbs(split),
+      prepared.groups,
+      prepared.train_images > 0,
+      bias,
+    )
+
+  def bounds(self) -> dict[str, Figures]:
+    """Of a small world, an oracle that reads every attribute."""
+    world = self.task.config.dataset.world
+    if world is None:
+      return {}
+    accuracy = oracle.verb_accuracy(draw_world(world))
+    return {"oracle": figures.of_oracle(accuracy)}
+
+  def held_out(self, count: int) -> HeldOut:
+    return holdout.draw(self._prepared.groups, count)
+
+  def selected(
+    self, found: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
+  ) -> dict[str, Any]:
+    verb = self._verbs("dev")[rows]
+    return figures.of_selection(found.verb_scores, verb, held_out)
+
+  def _verbs(self, split: str) -> Int[np.ndarray, "n"]:
+    """The true verb of each image."""
+    return self._prepared.cache.split(split, ()).annotations[schema.VERB]
+
+
+class StudiedInteractions:
+  """See `StudiedTask`."""
+
+  holds_out = False
+
+  def __init__(self, task: Task, prepared: Prepared):
+    self.task = task
+    self._prepared = prepared
+
+  def model(self) -> nn.Module:
+    return self.task.model(self._prepared)
+
+  def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+    del rows  # all of them
+    return dict(self._prepared.banks)
+
+  def reported(
+    self, found: Found, split: str, bias: float | None
+  ) -> dict[str, Any]:
+    """The scores by name, and the detector whose boxes they are of."""
+    del bias  # nothing is held out that could choose one
+    summary = self.task.summary(self._prepared, split, found)
+    return {
+      "figures": {name: summary[name] for name in hico_det_scores.NAMES},
+      "detector": self._prepared.dataset.detector(split),
+    }
+
+  def bounds(self) -> dict[str, Figures]:
+    return {}
+
+
+_KINDS: Mapping[str, type[StudiedTask]] = {
+  "situations": StudiedSituations,
+  "interactions": StudiedInteractions,
+}
+
+
+def of(config: Config, prepared: Prepared) -> StudiedTask:
+  """The task of a run, on its data."""
+  return _KINDS[config.task](tasks.of(config), prepared)
+
+
+def holds_out(config: Config) -> bool:
+  """Whether students of a run's task can have verbs held out."""
+  return _KINDS[config.task].holds_out
