@@ -3,11 +3,12 @@
   python -m benchmarks.hico_small_world [--seeds=5] [--worlds=1]
     [--splits UV UC UO] [--rows ...]
 
-Every world has its encoders and a cache for each split; every row of `ROWS`
-is trained and evaluated from every seed (runs that are there already are not
-repeated). Writes docs/hico_small_world.json and .md; intervals are those of
-`mipd_jax.ablations.statistics`. Prints one JSON line a run and one at the
-end.
+A study of `mipd_jax.ablations` for each split: every row of `ROWS` is trained
+and evaluated from every seed in every world, which has its own encoders and a
+cache for each split (runs that are there already are not repeated). The best
+step by the dev split is scored. Writes docs/hico_small_world.json and .md;
+intervals are those of `mipd_jax.ablations.statistics`. Prints one JSON line a
+run and one at the end.
 """
 
 import argparse
@@ -17,84 +18,71 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
 
 import jax
 
 from configs import hico_det
 from input_pipeline import atomic
-from mipd_jax import config as config_lib
-from mipd_jax.ablations import statistics
+from mipd_jax.ablations import collect, statistics, study
+from mipd_jax.ablations.plan import BEST, Plan, Run, Variant, World
+from mipd_jax.ablations.runs import Result
+from mipd_jax.ablations.statistics import Values
 from mipd_jax.metrics.hico_det_scores import NAMES
 from mipd_jax.report import tables
-from mipd_jax.stages import evaluate, prepare, train
-from mipd_jax.tasks.task import STUDENT, ZERO_SHOT
 
 _DATA = "runs/data/hico_small_world"
-# Row -> preset, and dotted fields that it changes.
+BASELINE = "no_distillation"
+# Row -> preset, and fields of the loss that it changes.
 ROWS: dict[str, tuple[str, dict[str, object]]] = {
   "no_distillation": ("no_distillation", {}),
   "mipd": ("mipd", {}),
-  "mipd without KL": ("mipd", {"loss.verb_kl": 0.0}),
-  "mipd, trained names alone": ("mipd", {"loss.verb_kl_names": "trained"}),
+  "mipd without KL": ("mipd", {"verb_kl": 0.0}),
+  "mipd, trained names alone": ("mipd", {"verb_kl_names": "trained"}),
 }
-BASELINE = "no_distillation"
-# (world, seed) -> figure, by name of the figure, by row.
-Found = dict[str, dict[str, dict[tuple[str, int], float]]]
 
 
-def make_config(
-  row: str, split: str, world: int, seed: int
-) -> config_lib.Config:
-  """The config of one run; world 0 is that of configs/hico_det.py."""
-  preset, changes = ROWS[row]
-  values = hico_det.get_config(f"small_world,{preset}")
-  data = f"{_DATA}-{world}" if world else _DATA
-  folder = row.replace(",", "").replace(" ", "_")
-  encoders = f"{data}/foundation"
-  values.update_from_flattened_dict(
-    {
-      "seed": seed,
-      "dataset.folder": f"{data}/world",
-      "interactions.split": split,
-      "interactions.world.seed": world,
-      "interactions.train_detections": f"{data}/world/detections/train.json",
-      "interactions.test_detections": f"{data}/world/detections/test.json",
-      "teacher.student_encoder": f"{encoders}/student_clip",
-      "teacher.teacher_encoder": f"{encoders}/teacher_blip2",
-      "teacher.text_encoder": f"{encoders}/teacher_clip",
-      "teacher.cache": f"{data}/cache-{split}",
-      "workdir": f"runs/bench/hico-{split}-{folder}-{world}-{seed}",
-    }
-    | changes
+def make_plan(rows: Sequence[str], split: str, worlds: int, seeds: int) -> Plan:
+  """The study of one split."""
+  return Plan(
+    base=hico_det.get_config("small_world").to_dict(),
+    variants=tuple(
+      Variant(row, preset, {"loss": changes}, against=(BASELINE,))
+      for row in rows
+      for preset, changes in [ROWS[row]]
+    ),
+    worlds=tuple(_world(split, number) for number in range(worlds)),
+    seeds=seeds,
+    held_out_seeds=0,
+    held_out_verbs=0,
+    folder=pathlib.Path(f"runs/bench/hico-{split}"),
+    score=BEST,
   )
-  return config_lib.unpack(values)
 
 
-def run(config: config_lib.Config) -> dict:
-  """Trains and evaluates; its results.json."""
-  path = pathlib.Path(config.workdir) / "results.json"
-  if path.exists():
-    results = json.loads(path.read_text())
-    if results["config_hash"] == config.hash():
-      return results
-  with contextlib.redirect_stdout(sys.stderr):  # tables are for people
-    prepared = prepare.prepare(config)
-    train.train(config, prepared)
-    return evaluate.evaluate(config, prepared)
+def _world(split: str, number: int) -> World:
+  """World `number` and its cache for a split; 0 is configs/hico_det.py's."""
+  data = f"{_DATA}-{number}" if number else _DATA
+  encoders, detections = f"{data}/foundation", f"{data}/world/detections"
+  changes = {
+    "dataset": {"folder": f"{data}/world"},
+    "interactions": {
+      "split": split,
+      "world": {"seed": number},
+      "train_detections": f"{detections}/train.json",
+      "test_detections": f"{detections}/test.json",
+    },
+    "teacher": {
+      "student_encoder": f"{encoders}/student_clip",
+      "teacher_encoder": f"{encoders}/teacher_blip2",
+      "text_encoder": f"{encoders}/teacher_clip",
+      "cache": f"{data}/cache-{split}",
+    },
+  }
+  return World(f"world-{number}", changes)
 
 
-def add(
-  found: Found, row: str, scores: dict, world: int, seed: int
-) -> dict[str, float]:
-  """Notes a run's figures; groups without an interaction are left out."""
-  told = {name: scores[name] for name in NAMES if scores[name] is not None}
-  for name, value in told.items():
-    by_run = found.setdefault(row, {}).setdefault(name, {})
-    by_run[str(world), seed] = value
-  return told
-
-
-def table(found: Found) -> dict:
+def table(found: Mapping[str, Mapping[str, Values]]) -> dict:
   """Of every row and figure the estimate, and that of its gain."""
   rows: dict = {}
   for row, names in found.items():
@@ -151,21 +139,21 @@ def main() -> None:
   # Rows of one kind share their programs.
   compiled = pathlib.Path("runs/compiled") / os.uname().nodename
   jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
-  by_split, detector = {}, ""
+  by_split, detector, lines = {}, "", sys.stdout
+
+  def told(run: Run, result: Result) -> None:
+    nonlocal detector
+    detector = result.get("detector", detector)  # not of one that diverged
+    shown = {"split": run.config.interactions.split, "row": run.variant}
+    shown |= {"world": run.config.interactions.world.seed, "seed": run.seed}
+    scores = {n: x for n, x in result["figures"].items() if x is not None}
+    print(json.dumps(shown | scores), file=lines, flush=True)
+
   for split in given.splits:
-    found: Found = {}
-    for world in range(given.worlds):
-      for row in given.rows:
-        for seed in range(given.seeds):
-          results = run(make_config(row, split, world, seed))
-          models, detector = results["models"], results["detector"]
-          scores = add(found, row, models[STUDENT], world, seed)
-          told = {"split": split, "row": row, "world": world, "seed": seed}
-          print(json.dumps(told | scores), flush=True)
-      for model in ZERO_SHOT:  # no seed changes them
-        if model in models:
-          add(found, model, models[model], world, 0)
-    by_split[split] = table(found)
+    plan = make_plan(given.rows, split, given.worlds, given.seeds)
+    with contextlib.redirect_stdout(sys.stderr):  # tables are for people
+      study.run(plan, report=True, told=told)
+    by_split[split] = table(collect.by_model(plan))
   out = pathlib.Path(given.out)
   content = {
     "command": " ".join(

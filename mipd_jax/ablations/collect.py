@@ -1,11 +1,10 @@
 """Results of all runs of a plan, put together: what tables and plots read."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from mipd_jax.ablations import runs, statistics
-from mipd_jax.ablations.plan import Plan, Run, Variant
+from mipd_jax.ablations.plan import Plan, Run, Variant, World
 from mipd_jax.ablations.runs import Result
 from mipd_jax.ablations.statistics import Estimate, Values
 from mipd_jax.metrics import calibration
@@ -51,6 +50,35 @@ def summary(plan: Plan) -> dict[str, Any]:
     ],
     "zero_shot": _zero_shot(plan),
   }
+
+
+def by_model(plan: Plan) -> dict[str, dict[str, Values]]:
+  """Figures of all reported students and of the frozen models, run by run.
+
+  Returns:
+    {variant or frozen model: {figure: {(world, seed): value}}}; a frozen model
+    has seed 0. Figures without a value are left out.
+  """
+  students = {
+    variant.name: _by_figure(_results(plan, variant, held_out=False))
+    for variant in plan.variants
+  }
+  return students | _frozen(plan)
+
+
+def frozen(plan: Plan, world: World) -> dict[str, Result] | None:
+  """Results of the frozen models in a world, by name.
+
+  None where there are none, or those of other data; the first studies' say
+  nothing of their data.
+  """
+  try:
+    found = json.loads((plan.folder / world.name / ZERO_SHOT).read_text())
+  except (OSError, ValueError):
+    return None
+  wanted = plan.frozen_hash(world)
+  same = all(x.get("hash", wanted) == wanted for x in found.values())
+  return found if same else None
 
 
 def _results(plan: Plan, variant: Variant, *, held_out: bool) -> list[Result]:
@@ -114,18 +142,18 @@ def _plain(found: Estimate | None) -> dict[str, Any] | None:
 
 def _zero_shot(plan: Plan) -> dict[str, dict[str, Any]]:
   """Means over worlds of what the frozen models' logits score."""
+  return {
+    model: {n: _plain(statistics.estimate(v)) for n, v in figures.items()}
+    for model, figures in _frozen(plan).items()
+  }
+
+
+def _frozen(plan: Plan) -> dict[str, dict[str, Values]]:
   values: dict[str, dict[str, dict]] = {}
   for world in plan.worlds:
-    path = plan.folder / world.name / ZERO_SHOT
-    if not path.exists():
-      continue
-    models: Mapping[str, Result] = json.loads(path.read_text())
-    for model, result in models.items():
+    for model, result in (frozen(plan, world) or {}).items():
       for name, value in result["figures"].items():
         if value is not None:
           figures = values.setdefault(model, {})
           figures.setdefault(name, {})[world.name, 0] = value
-  return {
-    model: {n: _plain(statistics.estimate(v)) for n, v in figures.items()}
-    for model, figures in values.items()
-  }
+  return values

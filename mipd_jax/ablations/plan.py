@@ -24,6 +24,8 @@ from mipd_jax.config import Config
 _FORMAT = 1
 # Of a run's config what its figures do not depend on.
 _ELSEWHERE = ("name", "workdir", "mesh", "eval", "quick_compile")
+# What the figures of frozen models depend on.
+_OF_FROZEN = ("dataset", "teacher", "interactions")
 _VARIED = ("model", "loss", "train")
 LAST, BEST = SCORED = ("last", "best")
 
@@ -96,8 +98,7 @@ class Run:
     values |= {"held_out": held_out_verbs if self.held_out else None}
     if self.score != LAST:  # hashes of finished studies have none
       values |= {"score": self.score}
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _hash(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +199,13 @@ class Plan:
     """The runs that are scored on the test split."""
     return [self.run(variant, world, seed) for seed in range(self.seeds)]
 
+  def frozen_hash(self, world: World) -> str:
+    """Names what the frozen models' figures in a world depend on."""
+    config = self.config(self.variants[0], world, 0)
+    values = config.to_dict()
+    read = {x: values[x] for x in _OF_FROZEN if x in values}
+    return _hash(read | {"split": config.eval.split})
+
   def pairs(self) -> Iterator[tuple[str, str]]:
     """(variant, what it is compared with), both of the grid."""
     names = {variant.name for variant in self.variants}
@@ -223,6 +231,11 @@ def chosen(variants: Sequence[Variant], only: str) -> tuple[Variant, ...]:
         f"--only names no variant {name!r}", f"{hint}there are {known}"
       )
   return tuple(v for v in variants if not names or v.name in names)
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+  text = json.dumps(values, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _with_preset(values: dict[str, Any], preset: str) -> dict[str, Any]:

@@ -115,12 +115,14 @@ class _WorldStudy:
         self._told(run_, found)
 
   def zero_shot(self) -> None:
-    """Scores the frozen models once."""
-    path = self._plan.folder / self._world.name / collect.ZERO_SHOT
-    if path.exists():
+    """Scores the frozen models, once."""
+    if collect.frozen(self._plan, self._world) is not None:
       return
+    hash_ = self._plan.frozen_hash(self._world)
+    path = self._plan.folder / self._world.name / collect.ZERO_SHOT
     run_ = self._plan.run(self._plan.variants[0], self._world, 0)
-    found = runs.zero_shot(self._opened(run_), run_.config)
+    models = runs.zero_shot(self._opened(run_), run_.config)
+    found = {name: result | {"hash": hash_} for name, result in models.items()}
     with atomic.replacing(path) as partial:
       partial.write_text(json.dumps(jsonable(found), indent=1) + "\n")
 
