@@ -26,7 +26,8 @@ VARIANTS = (Variant("plain", "no_distillation"), Variant("mipd"))
 def _plan(folder_, score=plan_lib.BEST, **changes) -> Plan:
   values = hico_det.get_config("debug")
   values.interactions.slots = pairs.SLOTS
-  values.train.eval_every = 4
+  values.train.eval_every = 3
+  values.train.learning_rate = 0.03  # so that the last step is not the best
   given = {"seeds": 1, "held_out_seeds": 0, "held_out_verbs": 0} | changes
   return Plan(
     values.to_dict(), VARIANTS, (World("w", {}),), folder=folder_,
@@ -124,13 +125,15 @@ def test_a_study_of_interactions_scores_what_main_scores(
     results = evaluate.evaluate(config, prepared)
     run = plan.run(variant, plan.worlds[0], 0)
     result = runs.finished(run, run.hash(0))
+    print("STEP", result["step"], variant.name)
     assert result["step"] == results["step"]
     assert result["detector"] == results["detector"]
     models = results["models"]
     assert result["figures"] == {x: models[STUDENT][x] for x in NAMES}
     assert result["figures"]["full"] > 0
     for name in ("teacher zero-shot", "CLIP zero-shot"):
-      wanted = {x: models[name][x] for x in NAMES}
+      scores = {x: models[name][x] for x in NAMES}
+      wanted = {x: value for x, value in scores.items() if value is not None}
       assert {x: v["w", 0] for x, v in found[name].items()} == wanted
   table = hico_small_world.table(
     {"no_distillation": found["plain"], "mipd": found["mipd"]}
