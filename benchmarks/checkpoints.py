@@ -19,7 +19,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks import performance, programs
+from benchmarks.support import performance, programs
 from mipd_jax import presets
 from mipd_jax.training import checkpoints, digests
 

@@ -26,16 +26,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, true_sizes
-from input_pipeline import atomic
+from benchmarks import figures
+from benchmarks.support import published_sizes, true_sizes
+from input_pipeline.io import atomic
 from input_pipeline.schema import MAX_ROLES
-from mipd_jax import presets, sharding
-from mipd_jax.exporting import folder, program, weights
+from mipd_jax import presets
+from mipd_jax.devices import sharding
+from mipd_jax.exporting import exported_folder, programs, weights
 from mipd_jax.inference import Predictor, workdir
-from mipd_jax.inference import images as image_lib
+from mipd_jax.inference import pictures as image_lib
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.teachers import clip as clip_lib
-from mipd_jax.teachers import published
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE, JSON = ROOT / "docs" / "export_table.md", ROOT / "docs" / "export.json"
@@ -110,7 +111,7 @@ def compared(
   try:
     import predict  # the folder's own
 
-    student = predict.Student(path, folder.BAKED)
+    student = predict.Student(path, exported_folder.BAKED)
     pixels, sizes = zip(
       *(_letterboxed(predict, name, student) for name in images), strict=True
     )
@@ -165,7 +166,7 @@ class _Sized:
 
 def true_size() -> dict[str, Any]:
   """The program at the paper's sizes, and bytes of its weights."""
-  config = published.clip_config(published.STUDENT_CLIP)
+  config = published_sizes.clip_config(published_sizes.STUDENT_CLIP)
   module, shapes = clip_lib.build(config)
   clip = clip_lib.Clip("", "", module, config, shapes, None)
   model = Mipd(presets.preset_defaults("mipd")[0], true_sizes.SIZES)
@@ -179,11 +180,11 @@ def true_size() -> dict[str, Any]:
     )
   )["params"]
   leaves = weights.names(
-    {program.ENCODER: clip.image_params, program.STUDENT: params}
+    {programs.ENCODER: clip.image_params, programs.STUDENT: params}
   )
   dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
   start = time.perf_counter()
-  found = program.exported(
+  found = programs.exported(
     _Sized(model, clip), leaves, dtypes, _words(banks), _TOP_K, baked=False
   )
   return {
@@ -309,10 +310,12 @@ def main() -> None:
   for kind in weights.DTYPES:
     with tempfile.TemporaryDirectory() as temporary:
       out = pathlib.Path(temporary) / kind
-      settings = folder.Settings((folder.BAKED,), kind, _TOP_K)
-      sizes = folder.write(opened, out, None, settings)
+      settings = exported_folder.Settings(
+        (exported_folder.BAKED,), kind, _TOP_K
+      )
+      sizes = exported_folder.write(opened, out, None, settings)
       found["weights"][kind] = {
-        "bytes": sizes[folder.WEIGHTS],
+        "bytes": sizes[exported_folder.WEIGHTS],
         "folder_bytes": sum(sizes.values()),
         **measured(out),
         "compared": compared(out, images, expected),

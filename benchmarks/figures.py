@@ -15,7 +15,7 @@ import pathlib
 import re
 import shutil
 
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 from mipd_jax.report import tables
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

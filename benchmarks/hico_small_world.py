@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from configs import hico_det
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 from mipd_jax.ablations import collect, statistics, study
 from mipd_jax.ablations.plan import BEST, Plan, Run, Variant, World
 from mipd_jax.ablations.runs import Result

@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import feature_cache, layout, order, ov_swig, stream
+from input_pipeline import feature_cache, order, stream
 from input_pipeline.dataset import Split
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import builder, layout
 
 _WARM = 2  # batches
 _LEAST = 64  # batches, however few images there are: epochs go on
@@ -150,7 +151,7 @@ def figures(given: argparse.Namespace) -> dict[str, Any]:
   """All that is measured, see the top of this file."""
   folder = pathlib.Path(given.folder)
   data_dir = given.data_dir or folder.resolve().parent / "tfds"
-  dataset = ov_swig.prepare(folder, data_dir)
+  dataset = builder.prepare(folder, data_dir)
   split = dataset.split(given.split)
   sizes = layout.find(folder).image_sizes()
   mean_bytes = float(np.mean([sizes[name] for name in split.names]))

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import figures, performance, true_sizes
+from benchmarks import figures
+from benchmarks.support import performance, true_sizes
 from input_pipeline import schema
 
 TOPOLOGY, BATCH, EPOCHS = "v5e:2x4", 256, 10

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import jax
 
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 from tests import parity, parity_model, parity_parts
 from tests.parity import Quantity
 

@@ -27,8 +27,9 @@ from typing import Any
 
 import jax
 
-from benchmarks import performance, programs, true_sizes
-from mipd_jax import precision, presets
+from benchmarks.support import performance, programs, true_sizes
+from mipd_jax import presets
+from mipd_jax.devices import precision
 
 # Read by glibc when a process starts.
 ALLOCATOR = {

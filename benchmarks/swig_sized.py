@@ -25,10 +25,11 @@ import sys
 import time
 from typing import Any
 
-from benchmarks import figures, swig_tables
-from benchmarks.swig_folder import PHOTOGRAPH, make
-from input_pipeline import atomic
-from input_pipeline.errors import InputError
+from benchmarks import figures
+from benchmarks.support import swig_tables
+from benchmarks.support.swig_folder import PHOTOGRAPH, make
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
 
 
 def timed(*arguments: str) -> tuple[dict[str, Any], str]:
@@ -73,7 +74,7 @@ def run(
   start = time.perf_counter()
   images = make(source, out, share)
   stages = {"write the folder": {"seconds": time.perf_counter() - start}}
-  builder = ("input_pipeline.ov_swig",)
+  builder = ("input_pipeline.ov_swig.builder",)
   report = out / "report.json"
   folder, data = str(out), str(out / "tfds")
   stages["split maker"], _ = timed(

@@ -5,7 +5,7 @@
 No weights are needed: parameters are counted from shapes, and each program
 of the precompute step is compiled at true size for a TPU topology, which
 libtpu does without a TPU (`pip install -r requirements-tpu.txt`). Times are
-the roofline's (benchmarks/tpu.py): the least that the chip can take. One JSON
+the roofline's (benchmarks/support/tpu.py): the least that the chip can take. One JSON
 line for each program.
 
 The verbs' token tree needs Flan-T5's tokenizer, which is not at hand where
@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from benchmarks import tpu
-from mipd_jax import chips, sharding
-from mipd_jax.teachers import blip2, clip, encoding, published
-from mipd_jax.teachers.blip2 import rules
+from benchmarks.support import published_sizes, tpu
+from mipd_jax.devices import chips, sharding
+from mipd_jax.teachers import blip2, clip, encoding
+from mipd_jax.teachers.blip2 import sharding_rules
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "teachers.json"
@@ -94,7 +94,7 @@ def programs(
   student, student_params = _clip("openai/clip-vit-large-patch14-336", mesh)
   text, text_params = _clip("openai/clip-vit-large-patch14", mesh)
   model = _blip2()
-  places = rules.shardings(model.config, model.params, mesh)
+  places = sharding_rules.shardings(model.config, model.params, mesh)
   params = _cast(model.params, mesh, places)
   tree = verb_tree(verbs)
   question = np.zeros(_QUESTION_TOKENS, np.int32)
@@ -127,7 +127,7 @@ def programs(
 
 
 def _clip(name: str, mesh: Mesh) -> tuple[clip.Clip, Any]:
-  config = published.clip_config(name)
+  config = published_sizes.clip_config(name)
   module, template = clip.build(config, jnp.bfloat16)
   params = _cast(template, mesh, sharding.replicated(mesh))
   # `logit_scale` is read on the host.
@@ -137,9 +137,9 @@ def _clip(name: str, mesh: Mesh) -> tuple[clip.Clip, Any]:
 
 @functools.cache
 def _blip2() -> blip2.Blip2:
-  config = published.blip2_config()
+  config = published_sizes.blip2_config()
   module, template = blip2.build(config, jnp.bfloat16)
-  return blip2.Blip2(published.BLIP2, "", module, config, template)
+  return blip2.Blip2(published_sizes.BLIP2, "", module, config, template)
 
 
 def measure(
@@ -167,13 +167,13 @@ def parameter_counts() -> dict[str, int]:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
   counts = {
-    name: count(clip.build(published.clip_config(name))[1])
-    for name in published.CLIPS
+    name: count(clip.build(published_sizes.clip_config(name))[1])
+    for name in published_sizes.CLIPS
   }
   params = _blip2().params
-  counts[published.BLIP2] = count(params)
+  counts[published_sizes.BLIP2] = count(params)
   for part in ("vision_model", "qformer", "language_model"):
-    counts[f"{published.BLIP2}: {part}"] = count(params[part])
+    counts[f"{published_sizes.BLIP2}: {part}"] = count(params[part])
   return counts
 
 

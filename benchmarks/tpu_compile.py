@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from benchmarks import performance, tpu, true_sizes
-from benchmarks import programs as real
+from benchmarks.support import performance, tpu, true_sizes
+from benchmarks.support import programs as real
 from input_pipeline import schema
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import int8
-from mipd_jax import chips, sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import chips, sharding
 from mipd_jax.feeding import feeds, resident
 from mipd_jax.training import step
 

@@ -21,7 +21,7 @@ about 40 s once, a fresh world five minutes.
 import ml_collections
 
 from configs import ov_swig, synthetic
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.ablations.plan import Variant, World
 from mipd_jax.losses import situations
 from mipd_jax.models import outputs

@@ -5,7 +5,7 @@ import difflib
 
 import ml_collections
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import presets
 from mipd_jax.config import EvalConfig, MeshConfig, TrainConfig
 

@@ -21,8 +21,8 @@ import dataclasses
 import ml_collections
 
 from configs import common
-from input_pipeline.errors import InputError
-from input_pipeline.small_world.pair_config import PairWorldConfig
+from input_pipeline.io.errors import InputError
+from input_pipeline.small_world.interactions.config import PairWorldConfig
 from mipd_jax.config import DatasetConfig, InteractionsConfig, TeacherConfig
 
 _SMALL_WORLD = "small_world"

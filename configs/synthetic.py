@@ -15,7 +15,7 @@ import dataclasses
 import ml_collections
 
 from configs import common
-from input_pipeline.small_world.config import WorldConfig
+from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax.config import DatasetConfig, JrgConfig, TeacherConfig
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 
 class Split(Protocol):

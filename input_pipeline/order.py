@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 
 # What a run records: another way of dealing is another run.
 NAME = "dealt to 256 virtual shards"

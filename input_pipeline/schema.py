@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 
 MAX_ROLES = 6
 ANNOTATORS = 3

@@ -13,27 +13,22 @@ import contextlib
 import pathlib
 import sys
 
-from input_pipeline import (
-  commands,
-  folder_groups,
-  layout,
-  record_files,
-  split_draw,
-  splits,
-  vocabulary,
-)
-from input_pipeline.errors import InputError
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import layout, record_files, vocabulary
+from input_pipeline.ov_swig.splits import folder_groups, verb_draw
+from input_pipeline.ov_swig.splits import groups as groups_lib
 
 
 def make(
   folder: str | pathlib.Path,
   *,
-  method: str = split_draw.RANDOM,
+  method: str = verb_draw.RANDOM,
   unseen: str | int | None = None,
   rare: str | int | None = None,
   seed: int = 0,
   replace: bool = False,
-) -> splits.VerbGroups:
+) -> groups_lib.VerbGroups:
   """Writes the split file and its page; returns the groups.
 
   Args:
@@ -66,15 +61,15 @@ def make(
   verbs_of = {
     split: record_files.verbs(files, split, words) for split in layout.SPLITS
   }
-  if method == split_draw.LIST:
-    lists = split_draw.from_lists(
+  if method == verb_draw.LIST:
+    lists = verb_draw.from_lists(
       words, _listed(rare, "--rare"), _listed(unseen, "--unseen")
     )
-    groups = splits.of_lists(lists, words, method=method)
+    groups = groups_lib.of_lists(lists, words, method=method)
   elif method == layout.AUTHORS:
     groups = folder_groups.make(files, words)
   else:
-    lists = splits.default_draw(
+    lists = groups_lib.default_draw(
       words,
       folder_groups.train_counts(verbs_of["train"], words),
       num_rare=_number(rare, "rare"),
@@ -82,7 +77,7 @@ def make(
       seed=seed,
       method=method,
     )
-    groups = splits.of_lists(lists, words, method=method)
+    groups = groups_lib.of_lists(lists, words, method=method)
   folder_groups.write(files, words, groups, verbs_of, seed=seed)
   return groups
 
@@ -93,7 +88,7 @@ def _number(value: str | int | None, name: str) -> int | None:
   except ValueError:
     raise InputError(
       f"--{name}={value} is no number of verbs",
-      f"give a number, or --method={split_draw.LIST} with a file",
+      f"give a number, or --method={verb_draw.LIST} with a file",
     ) from None
 
 
@@ -119,8 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
   )
   parser.add_argument(
     "--method",
-    choices=split_draw.METHODS,
-    default=split_draw.RANDOM,
+    choices=verb_draw.METHODS,
+    default=verb_draw.RANDOM,
     help="unseen verbs are drawn, those with the fewest training images, or "
     "listed in a file (default: %(default)s)",
   )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from input_pipeline import order, schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 
 if TYPE_CHECKING:
   from input_pipeline.dataset import Split

@@ -16,6 +16,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
+
 # Before TensorFlow is imported: its start-up lines say nothing to a user.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -23,8 +26,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from absl import flags, logging
 from ml_collections import config_flags
 
-from input_pipeline import atomic
-from input_pipeline.errors import InputError
 from mipd_jax import command_line
 from mipd_jax.ablations import plan as plan_lib
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     logging.error("unexpected argument %r; see --helpshort", argv[1])
     return 2
-  from mipd_jax import compilation
+  from mipd_jax.devices import compilation
 
   values = command_line.config_of(_CONFIG)
   plan = _plan(values)

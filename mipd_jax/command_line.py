@@ -7,9 +7,9 @@ from typing import NoReturn
 import ml_collections
 from absl import app, flags, logging
 
-from input_pipeline import commands
-from input_pipeline.errors import InputError
-from input_pipeline.signals import HEEDED
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.signals import HEEDED
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 # Libraries that tell every file they touch, or which chips are not there.
@@ -19,7 +19,7 @@ _CHATTY = ("asyncio", "/clu/", "orbax", "tensorflow", "xla_bridge")
 def start(main: Callable[[Sequence[str]], int]) -> NoReturn:
   """Parses flags, sets up logging, runs `main`, exits with what it returns.
 
-  Errors and signals end as in `input_pipeline.commands`.
+  Errors and signals end as in `input_pipeline.io.commands`.
   """
   HEEDED.install()
   logging.set_verbosity(logging.INFO)

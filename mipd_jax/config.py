@@ -16,10 +16,10 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from input_pipeline import ranges
-from input_pipeline.errors import InputError
-from input_pipeline.small_world.config import WorldConfig
-from input_pipeline.small_world.pair_config import PairWorldConfig
+from input_pipeline.io import ranges
+from input_pipeline.io.errors import InputError
+from input_pipeline.small_world.interactions.config import PairWorldConfig
+from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax import presets
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.objective import Objective
@@ -215,7 +215,7 @@ class MeshConfig:
   """Devices along the batch (-1: all that are left) and the model.
 
   Attributes:
-    data, model: sizes of the two axes (mipd_jax/sharding.py).
+    data, model: sizes of the two axes (mipd_jax/devices/sharding.py).
     fsdp: also divide parameters and optimizer state along the batch's
       devices.
   """

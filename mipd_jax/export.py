@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import jax
 
-from input_pipeline import commands
-from mipd_jax import sharding
-from mipd_jax.exporting import folder, weights
+from input_pipeline.io import commands
+from mipd_jax.devices import sharding
+from mipd_jax.exporting import exported_folder, weights
 from mipd_jax.inference import words_file, workdir
 
 BOTH = "both"
@@ -39,15 +39,15 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> dict[str, int]:
-  folder.check_free(given.out)
-  forms = folder.FORMS if given.form == BOTH else (given.form,)
-  settings = folder.Settings(forms, given.weights, given.top_k)
+  exported_folder.check_free(given.out)
+  forms = exported_folder.FORMS if given.form == BOTH else (given.form,)
+  settings = exported_folder.Settings(forms, given.weights, given.top_k)
   words = None
   if given.vocabulary:
     words = words_file.read(given.vocabulary)
   mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
   opened = workdir.open_workdir(given.workdir, mesh)
-  return folder.write(opened, given.out, words, settings)
+  return exported_folder.write(opened, given.out, words, settings)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
   add(
     "--form",
     default=BOTH,
-    choices=(*folder.FORMS, BOTH),
+    choices=(*exported_folder.FORMS, BOTH),
     help="words inside the program, or passed to it; default %(default)s",
   )
   add(

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import commands, vocabulary
-from input_pipeline.errors import InputError
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
 
 # sha256 of the names of SWiG's index files, joined by line breaks.
 RELEASED: Mapping[str, str] = {

@@ -22,11 +22,13 @@ mipd_jax/config.py has every FIELD. Exit codes: 0 done, 1 a loss is not finite,
 import os
 from collections.abc import Sequence
 
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.signals import HEEDED
+
 # Before TensorFlow is imported: its start-up lines say nothing to a user.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-from input_pipeline.signals import HEEDED
 
 if __name__ == "__main__":  # before the imports that take their time
   HEEDED.install()
@@ -34,8 +36,6 @@ if __name__ == "__main__":  # before the imports that take their time
 from absl import flags, logging
 from ml_collections import config_flags
 
-from input_pipeline import commands
-from input_pipeline.errors import InputError
 from mipd_jax import command_line
 
 # Compiled programs, so that a second run starts at once.
@@ -87,14 +87,15 @@ def main(argv: Sequence[str]) -> int:
     logging.error("unexpected argument %r; see --helpshort", argv[1])
     return 2
   # Heavy imports wait until the flags are known to be good.
-  from mipd_jax import compilation, stages
   from mipd_jax import config as config_lib
+  from mipd_jax import stages
+  from mipd_jax.devices import compilation
   from mipd_jax.training.divergence import DivergedError
 
   _check_predict_flags()
   config = config_lib.unpack(_config_values())
   compilation.set_up(_COMPILED, quick=config.quick_compile)
-  from mipd_jax import distributed
+  from mipd_jax.devices import distributed
 
   distributed.initialize(
     _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline import commands
-from input_pipeline.errors import InputError
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
 from mipd_jax.inference import Prediction, Predictor
-from mipd_jax.inference import images as image_lib
+from mipd_jax.inference import pictures as image_lib
 from mipd_jax.report import drawing, pages
 from mipd_jax.stages.predict import as_annotated
 

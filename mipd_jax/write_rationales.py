@@ -12,12 +12,13 @@ import dataclasses
 import logging
 import pathlib
 
-from input_pipeline import atomic, commands, ov_swig, paths, swig, vocabulary
-from input_pipeline.errors import InputError
-from mipd_jax import precision, sharding
+from input_pipeline.io import atomic, commands, paths
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import builder, folder, vocabulary
+from mipd_jax.devices import precision, sharding
 from mipd_jax.rationales import jrg, prompts, store
 from mipd_jax.rationales.judging import JrgConfig
-from mipd_jax.teachers import language_model
+from mipd_jax.teachers.language import language_model
 
 _HELP = {
   "seed": "of all draws",
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--model", help="folder or id of a language model; templates without"
   )
-  parser.add_argument("--split", default="train", choices=swig.SPLITS)
+  parser.add_argument("--split", default="train", choices=folder.SPLITS)
   parser.add_argument("--given", help="JSON with texts to take as they are")
   parser.add_argument(
     "--data_dir", help="prepared datasets; FOLDER/../tfds if not given"
@@ -91,7 +92,7 @@ def _write(given: argparse.Namespace) -> None:
   texts = store.load_texts(given.given) if given.given else {}
   # Before the dataset is read: a wrong model shows in seconds.
   model = _load(given) if given.model else None
-  dataset = ov_swig.prepare(folder, given.data_dir or folder.parent / "tfds")
+  dataset = builder.prepare(folder, given.data_dir or folder.parent / "tfds")
   jsons = vocabulary.jsons_folder(folder)
   jrg.write_rationales(
     dataset.split(given.split),

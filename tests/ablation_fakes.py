@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from input_pipeline import feature_cache, schema
-from input_pipeline.small_world.config import WorldConfig
-from mipd_jax import sharding
+from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax.ablations import programs, world_data
 from mipd_jax.ablations.plan import Plan, Variant, World
 from mipd_jax.config import (
@@ -19,6 +18,7 @@ from mipd_jax.config import (
   TeacherConfig,
   TrainConfig,
 )
+from mipd_jax.devices import sharding
 from mipd_jax.losses import banks as bank_lib
 from mipd_jax.stages import train as train_stage
 from tests import batches, models

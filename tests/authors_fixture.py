@@ -2,7 +2,7 @@
 
 import pathlib
 
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
 ENDING = "with_obj_cap_refined"

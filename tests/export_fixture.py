@@ -8,7 +8,7 @@ import tempfile
 
 import pytest
 
-from mipd_jax.exporting import folder
+from mipd_jax.exporting import exported_folder
 from tests import predict_fixture
 
 # What a machine has not that has jax and numpy only.
@@ -19,7 +19,7 @@ _FOLDERS = tempfile.TemporaryDirectory()
 def exported(
   preset: str = "mipd",
   dtype: str = "bfloat16",
-  forms: tuple[str, ...] = folder.FORMS,
+  forms: tuple[str, ...] = exported_folder.FORMS,
 ) -> pathlib.Path:
   """The folder of an export with its own words, float32, four guesses."""
   return _exported(preset, dtype, forms)
@@ -28,8 +28,10 @@ def exported(
 @functools.cache
 def _exported(preset, dtype, forms) -> pathlib.Path:
   out = pathlib.Path(_FOLDERS.name, f"{preset}-{dtype}-{'-'.join(forms)}")
-  settings = folder.Settings(forms=forms, top_k=4)
-  folder.write(predict_fixture.opened(preset, dtype), out, None, settings)
+  settings = exported_folder.Settings(forms=forms, top_k=4)
+  exported_folder.write(
+    predict_fixture.opened(preset, dtype), out, None, settings
+  )
   return out
 
 

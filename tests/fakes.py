@@ -18,7 +18,7 @@ from input_pipeline.feature_cache import (
   SplitPlan,
 )
 from input_pipeline.feature_cache.plan import numpy_dtype
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 
 class FakeClip:

@@ -7,10 +7,10 @@ import pytest
 
 from input_pipeline.hico_det import builder, splits
 from input_pipeline.hico_det.pair_columns import Selection
-from input_pipeline.hico_det.prepared import PairDataset, Settings
-from input_pipeline.small_world.pair_config import PairWorldConfig
-from input_pipeline.small_world.pair_folder import write_folder
-from mipd_jax import sharding
+from input_pipeline.hico_det.pair_dataset import PairDataset, Settings
+from input_pipeline.small_world.interactions.config import PairWorldConfig
+from input_pipeline.small_world.interactions.folder import write_folder
+from mipd_jax.devices import sharding
 from mipd_jax.rationales.interactions import InteractionRationales
 from mipd_jax.tasks.interactions import PreparedInteractions
 from mipd_jax.teachers import precompute

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mipd_jax import reference
-from mipd_jax.losses import boxes as box_ops
-from mipd_jax.models import prompts
-from mipd_jax.reference import geometry
+from mipd_jax.losses import box_ops
+from mipd_jax.models import visual_prompts
+from mipd_jax.reference import box_layout
 from tests import parity
 from tests.parity import Quantity
 from tests.parity_model import criterion_of
@@ -115,7 +115,7 @@ def edge_prompter() -> list[Quantity]:
   edges = [golden[f"param/edge_prompt_{name}"][0] for name in names]
 
   def prompted(edges):
-    return golden["x"] + prompts.scene_prompt(*edges, grid=GRID)
+    return golden["x"] + visual_prompts.scene_prompt(*edges, grid=GRID)
 
   grads = jax.grad(lambda e: jnp.sum(prompted(e) * golden["cotangent"]))(edges)
   return [
@@ -138,7 +138,9 @@ def box_prompter(size: int) -> list[Quantity]:
 
   def prompted(base, boxes):
     mask = jnp.all(boxes >= 0, axis=-1)
-    return golden["x"] + prompts.instance_prompt(base, boxes / size, mask, GRID)
+    return golden["x"] + visual_prompts.instance_prompt(
+      base, boxes / size, mask, GRID
+    )
 
   base, boxes = golden["base_prompt"], golden["boxes"]
   shared = np.broadcast_to(boxes[1], boxes.shape)
@@ -177,7 +179,9 @@ def resize() -> list[Quantity]:
     rows, columns = theirs.shape[:2]
     corners = np.array([[[0, 0, (columns - 0.5) / GRID, (rows - 0.5) / GRID]]])
     there = np.ones((1, 1), bool)
-    grid = prompts.instance_prompt(golden["base"], corners, there, GRID)[0]
+    grid = visual_prompts.instance_prompt(golden["base"], corners, there, GRID)[
+      0
+    ]
     found.append(
       Quantity(
         f"resize to {name}", grid[:rows, :columns], theirs, parity.OUTPUT
@@ -220,8 +224,8 @@ def canvas_rules() -> list[Quantity]:
   golden = parity.load("box_ops")
   found = []
   for rule, truth in (("gt", True), ("pred", False)):
-    there = geometry.normalise(golden["px_boxes"], truth=truth)
-    back = geometry.to_pixels(golden[f"{rule}_norm_cxcywh"], truth=truth)
+    there = box_layout.normalise(golden["px_boxes"], truth=truth)
+    back = box_layout.to_pixels(golden[f"{rule}_norm_cxcywh"], truth=truth)
     for name, ours in (("norm_cxcywh", there), ("back_to_px_xyxy", back)):
       theirs = golden[f"{rule}_{name}"]
       found.append(Quantity(f"{rule}_{name}", ours, theirs, parity.OUTPUT))
@@ -233,14 +237,14 @@ def canvas_geometry() -> list[Quantity]:
   golden = parity.load("geometry")
   found = []
   for row, (width, height, flip) in enumerate(golden["in/width_height_flip"]):
-    placement = geometry.place(int(width), int(height))
+    placement = box_layout.place(int(width), int(height))
     boxes = golden["in/annot"][row, :, :4]
     if flip:
-      boxes = geometry.mirror(boxes, width)
-    pixels = geometry.to_canvas(boxes, placement)
+      boxes = box_layout.mirror(boxes, width)
+    pixels = box_layout.to_canvas(boxes, placement)
     values = {
       "boxes_xyxy_px": pixels,
-      "boxes_cxcywh": geometry.normalise(pixels, truth=True),
+      "boxes_cxcywh": box_layout.normalise(pixels, truth=True),
       "scale": placement.scale,
     }
     whole = {

@@ -17,7 +17,7 @@ import filelock
 import pytest
 
 from configs import synthetic
-from input_pipeline import json_files
+from input_pipeline.io import json_files
 from mipd_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from configs import synthetic
 from input_pipeline import schema
 from input_pipeline.feature_cache import Field
 from mipd_jax import config as config_lib
-from mipd_jax import sharding
+from mipd_jax.devices import sharding
 from mipd_jax.inference import workdir
 from mipd_jax.inference.predictor import Predictor
 from mipd_jax.models.config import Sizes

@@ -66,7 +66,7 @@ def config(workdir, steps: int):
 
 def run(workdir, steps: int, mesh=None):
   """Trains with all devices, or those of a mesh: (state, complete)."""
-  from mipd_jax import sharding
+  from mipd_jax.devices import sharding
   from tests import batches, training
 
   return training.run(
@@ -88,7 +88,7 @@ def frames(mesh) -> dict:
   import numpy as np
 
   from input_pipeline import schema
-  from mipd_jax.evaluation import evaluate, predictions
+  from mipd_jax.evaluation import predictions, situations
   from mipd_jax.models import outputs as out
   from tests import batches, training
 
@@ -107,12 +107,14 @@ def frames(mesh) -> dict:
     }
 
   source = training.StudentOnly(batches.MemorySource(DEV, seed=5))
-  step = evaluate.compile_eval_step(predict)
-  found = evaluate.evaluate(evaluate.Evaluator(step, {}, {}, mesh, 8), source)
+  step = situations.compile_eval_step(predict)
+  found = situations.evaluate(
+    situations.Evaluator(step, {}, {}, mesh, 8), source
+  )
   rng = np.random.default_rng(0)
   shape = (sizes.num_verbs, schema.MAX_ROLES)
   listed = predictions.listed_frames(
-    evaluate.Evaluator(
+    situations.Evaluator(
       predictions.compile_frames_step(predict), {}, {}, mesh, 8
     ),
     source,
@@ -131,7 +133,7 @@ def frames(mesh) -> dict:
 def _frames(path: str) -> None:
   import numpy as np
 
-  from mipd_jax import distributed, sharding
+  from mipd_jax.devices import distributed, sharding
 
   found = frames(sharding.make_mesh())
   if distributed.is_first():
@@ -142,8 +144,8 @@ def _agree() -> None:
   """What processes tell each other, a line each."""
   import jax
 
-  from input_pipeline.errors import InputError
-  from mipd_jax import distributed
+  from input_pipeline.io.errors import InputError
+  from mipd_jax.devices import distributed
 
   index = jax.process_index()
   print("all", distributed.all_of(index == 0), distributed.all_of(True))
@@ -167,7 +169,7 @@ def _agree() -> None:
 
 
 def main(mode: str, coordinator: str, count: str, index: str, *rest: str):
-  from mipd_jax import distributed
+  from mipd_jax.devices import distributed
 
   distributed.initialize(coordinator, int(count), int(index))
   {"train": _train, "agree": _agree, "frames": _frames}[mode](*rest)

@@ -6,7 +6,7 @@ from PIL import Image
 from input_pipeline import schema
 from mipd_jax.report import examples
 from mipd_jax.report.cards import ExampleView, RoleView
-from mipd_jax.report.findings import Guesses, Rows
+from mipd_jax.report.measures import Guesses, Rows
 from mipd_jax.report.report_page import Report, Trade
 
 # What breaks pages that take text for markup, or do not break long words.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import feature_cache, schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.ablations import figures, holdout, runs, study
 from mipd_jax.losses import banks as bank_lib
 from mipd_jax.stages import prepare

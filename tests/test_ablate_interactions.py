@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import hico_small_world
 from configs import hico_det
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.ablations import collect, runs, study
 from mipd_jax.ablations import plan as plan_lib
 from mipd_jax.ablations.plan import Plan, Variant, World

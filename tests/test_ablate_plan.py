@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from configs import ablations
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import presets
 from mipd_jax.ablations import plan as plan_lib
 from mipd_jax.ablations.plan import Plan, Variant, World

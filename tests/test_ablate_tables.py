@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import ablate
 from mipd_jax.ablations import collect, figures, plots, tables
 from mipd_jax.ablations.plan import Variant, World

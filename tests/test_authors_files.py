@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from input_pipeline import layout, ov_swig_cli, split_file, swig
-from input_pipeline.errors import InputError
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import __main__ as command
+from input_pipeline.ov_swig import folder as folder_lib
+from input_pipeline.ov_swig import layout
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
+from input_pipeline.ov_swig.splits import split_file
 from tests import authors_fixture, swig_fixture
 
 
@@ -27,7 +30,7 @@ def _edit(path, change):
 
 
 def test_groups_follow_from_the_files(folder):
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   assert content.layout.source == layout.AUTHORS
   lists = content.groups.lists(content.vocabulary)
   assert lists == {g: sorted(v) for g, v in swig_fixture.GROUPS.items()}
@@ -40,26 +43,26 @@ def test_groups_follow_from_the_files(folder):
 
 
 def test_groups_are_written_once_and_checked(folder, jsons):
-  first = swig.read_folder(folder)
+  first = folder_lib.read_folder(folder)
   written = swig_fixture.load(jsons / "ov_splits.json")
   assert written["method"] == "authors" and "seed" not in written
   assert authors_fixture.TRAIN in written["files"]
-  assert swig.read_folder(folder).fingerprint == first.fingerprint
+  assert folder_lib.read_folder(folder).fingerprint == first.fingerprint
   written["seen"].append(written["unseen"].pop())
   del written["sha256"]
   swig_fixture.dump(jsons / "ov_splits.json", written)
   with pytest.raises(InputError, match="not those of the authors' files"):
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
 
 
 def test_rationales_are_those_of_the_file(folder):
-  for record in swig.read_folder(folder).splits["train"]:
+  for record in folder_lib.read_folder(folder).splits["train"]:
     wanted = [f"{record.name}: {key} of it" for key in RATIONALE_KEYS]
     assert list(record.rationales) == wanted
 
 
 def test_dev_images_of_unseen_verbs_choose_no_model(folder):
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   eating = content.vocabulary.verb_index["eating"]
   names = [r.name for r in content.splits["dev"] if r.verb != eating]
   assert content.images["dev_selection"] == {
@@ -71,13 +74,13 @@ def test_dev_images_of_unseen_verbs_choose_no_model(folder):
 
 
 def test_a_train_json_beside_them_is_left_alone(folder, jsons):
-  before = swig.fingerprint(folder)
+  before = folder_lib.fingerprint(folder)
   stray = {"eating_train_0.jpg": {"verb": "eating"}}
   swig_fixture.dump(jsons / "train.json", stray)
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   assert content.dropped == 0 and content.counts()["train"]["seen"] == 6
   (jsons / "ov_splits.json").unlink()
-  assert swig.fingerprint(folder) == before
+  assert folder_lib.fingerprint(folder) == before
 
 
 def test_unseen_wins_where_both_files_list_a_verb(folder, jsons):
@@ -87,7 +90,7 @@ def test_unseen_wins_where_both_files_list_a_verb(folder, jsons):
     )
 
   _edit(jsons / authors_fixture.group_file("dev", "rare"), add)
-  groups = swig.read_folder(folder).groups
+  groups = folder_lib.read_folder(folder).groups
   assert groups.counts == {"seen": 3, "rare": 2, "unseen": 1}
 
 
@@ -98,7 +101,7 @@ def test_a_training_record_of_an_unseen_verb_is_left_out(folder, jsons):
     entry["bb"], entry["frames"] = {}, [{}]
 
   _edit(jsons / authors_fixture.TRAIN, change)
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   assert content.dropped == 1
   names = [record.name for record in content.splits["train"]]
   assert "jumping_train_0.jpg" not in names
@@ -107,7 +110,7 @@ def test_a_training_record_of_an_unseen_verb_is_left_out(folder, jsons):
 def test_a_missing_file_is_named_with_its_pattern(folder, jsons):
   (jsons / authors_fixture.group_file("test", "rare")).unlink()
   with pytest.raises(InputError) as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   assert "test_L[0-9]*_rare*.json" in error.value.problem
   assert "Ov-GSR" in error.value.remedy
 
@@ -115,7 +118,7 @@ def test_a_missing_file_is_named_with_its_pattern(folder, jsons):
 def test_two_files_for_one_name_are_refused(folder, jsons):
   swig_fixture.dump(jsons / "dev_L25_unseen.json", {})
   with pytest.raises(InputError, match=r"2 files for dev_L.*dev_L25_unseen"):
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
 
 
 def test_files_that_disagree_on_an_image(tmp_path):
@@ -127,7 +130,7 @@ def test_files_that_disagree_on_an_image(tmp_path):
 
   _edit(path, change)
   with pytest.raises(InputError) as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   for word in (path.name, "pushing_dev_0.jpg", "'agent'", "bb", "dev.json"):
     assert word in error.value.problem
 
@@ -138,7 +141,7 @@ def test_an_image_in_two_splits_is_told_by_its_files(folder, jsons):
   rare = jsons / authors_fixture.group_file("test", "rare")
   _edit(rare, lambda records: records.update({name: entry}))
   with pytest.raises(InputError) as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   for word in (rare.name, name, authors_fixture.TRAIN):
     assert word in error.value.problem
 
@@ -146,7 +149,7 @@ def test_an_image_in_two_splits_is_told_by_its_files(folder, jsons):
 def test_one_command_builds_them(folder, tmp_path, capsys):
   data = tmp_path / "data"
   arguments = ["--build", str(folder), "--data-dir", str(data)]
-  assert ov_swig_cli.main(arguments) == 0
+  assert command.main(arguments) == 0
   out = capsys.readouterr().out
   assert "train  10 images, {'seen': 6, 'rare': 4, 'unseen': 0}" in out
   (path,) = data.glob("ov_swig/*/*/metadata.json")
@@ -158,7 +161,7 @@ def test_one_command_builds_them(folder, tmp_path, capsys):
 
 
 def test_check_says_that_they_are_the_authors(folder, capsys):
-  assert ov_swig_cli.main(["--check", str(folder)]) == 0
+  assert command.main(["--check", str(folder)]) == 0
   out = capsys.readouterr().out
   assert "the authors' Ov-SWiG files" in out and "all whole" in out
   # A check writes nothing.

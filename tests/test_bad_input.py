@@ -13,7 +13,7 @@ import pytest
 
 from configs import ov_swig
 from input_pipeline import feature_cache
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import config as config_lib
 from mipd_jax import stages
 from mipd_jax.stages import prepare

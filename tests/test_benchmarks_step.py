@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import performance, programs, step, true_sizes
+from benchmarks import step
+from benchmarks.support import performance, programs, true_sizes
 from input_pipeline import schema
 from tests.test_imports import ROOT
 

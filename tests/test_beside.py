@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from configs import hico_det, synthetic
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import config as config_lib
-from mipd_jax.evaluation import evaluate
+from mipd_jax.evaluation import situations
 from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.models import outputs as out
 from mipd_jax.report import files
-from mipd_jax.stages import beside
+from mipd_jax.stages import other_runs
 
 
 def _config(folders="", variant="debug", **changes):
@@ -40,38 +40,38 @@ def test_students_go_by_preset_or_by_folder(tmp_path):
   plain = _config(variant="debug,no_distillation")
   first = _run(tmp_path / "first", plain, 10.0)
   second = _run(tmp_path / "second", plain, 20.0)
-  found = beside.read(_config(f"{first}, {second}"))
+  found = other_runs.read(_config(f"{first}, {second}"))
   assert {name: row["all"]["verb_top1"] for name, row in found.items()} == {
     "no_distillation": 10.0,
     "no_distillation, trained verbs -1": 11.0,
     "second": 20.0,
     "second, trained verbs -1": 21.0,
   }
-  assert beside.read(_config()) == {}
+  assert other_runs.read(_config()) == {}
 
 
 def test_what_cannot_stand_in_one_table_is_refused(tmp_path):
   with pytest.raises(InputError, match=r"nowhere/results\.json"):
-    beside.read(_config(str(tmp_path / "nowhere")))
+    other_runs.read(_config(str(tmp_path / "nowhere")))
   elsewhere = _config(**{"dataset.folder": "elsewhere"})
   other = _run(tmp_path / "other", elsewhere, 1.0)
   with pytest.raises(InputError, match="dataset of"):
-    beside.read(_config(other))
+    other_runs.read(_config(other))
   dev = _run(tmp_path / "dev", _config(), 1.0, split="dev")
   with pytest.raises(InputError, match=r"there is no .*dev/results\.json"):
-    beside.read(_config(dev))
-  assert beside.read(_config(dev, **{"eval.split": "dev"}))
+    other_runs.read(_config(dev))
+  assert other_runs.read(_config(dev, **{"eval.split": "dev"}))
   # Figures that somebody, or the disk, changed are nobody's.
   path = tmp_path / "dev" / "results-dev.json"
   path.write_text(path.read_text().replace("1.0", "7.0"))
   with pytest.raises(InputError, match="changed or damaged"):
-    beside.read(_config(dev, **{"eval.split": "dev"}))
+    other_runs.read(_config(dev, **{"eval.split": "dev"}))
 
 
 def test_bias_moves_the_trained_names_alone():
   scores = np.array([[3.0, 2.5, 1.0], [3.0, 0.5, 1.0]], np.float32)
   trained = np.array([True, False, False])
-  predict = evaluate.less_trained(
+  predict = situations.less_trained(
     lambda params, batch, banks: {out.VERB_SCORES: jnp.asarray(scores)}, 1.0
   )
   found = predict(None, {}, {VERB_TRAINED: jnp.asarray(trained)})

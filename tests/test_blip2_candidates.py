@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.teachers import blip2
-from mipd_jax.teachers.blip2 import candidates, language
+from mipd_jax.teachers.blip2.decoders import candidates, language
 from tests import blip2_fixture as fixture
 from tests.blip2_fixture import OPT, T5, assert_close
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import blip2, hf_weights, tokenizer
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers import blip2
 from mipd_jax.teachers.blip2 import weights
+from mipd_jax.teachers.checkpoints import hf_weights, tokenizer
 from tests import blip2_fixture as fixture
 from tests.blip2_fixture import BF16, OPT, T5
 

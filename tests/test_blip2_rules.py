@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from mipd_jax import sharding
+from mipd_jax.devices import sharding
 from mipd_jax.teachers import blip2
-from mipd_jax.teachers.blip2 import rules
+from mipd_jax.teachers.blip2 import sharding_rules
 from tests import blip2_fixture as fixture
 from tests.blip2_fixture import BF16, OPT, T5, assert_close
 
@@ -73,7 +73,7 @@ def _leaf(tree, path: str):
 def test_specs_are_those_of_the_table(case, path, model, spec):
   mesh = sharding.make_mesh(2, model, jax.devices()[: 2 * model])
   loaded = fixture.model(case)
-  tree = rules.shardings(loaded.config, loaded.params, mesh)
+  tree = sharding_rules.shardings(loaded.config, loaded.params, mesh)
   assert tuple(_leaf(tree, path).spec) == spec
 
 
@@ -83,9 +83,11 @@ def test_every_rule_is_used():
     model = fixture.model(case)
     for path, _ in jax.tree_util.tree_leaves_with_path(model.params):
       keys = tuple(key.key for key in path)
-      found = [rule for rule in rules.RULES if rules.fits(rule, keys)]
+      found = [
+        rule for rule in sharding_rules.RULES if sharding_rules.fits(rule, keys)
+      ]
       used.update(pattern for pattern, _ in found[:1])
-  assert used == {pattern for pattern, _ in rules.RULES}
+  assert used == {pattern for pattern, _ in sharding_rules.RULES}
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mipd_jax import sharding
+from mipd_jax.devices import sharding
 from mipd_jax.teachers import blip2
-from mipd_jax.teachers.blip2 import rules
+from mipd_jax.teachers.blip2 import sharding_rules
 
 VISION = {
   "hidden_size": 1408,
@@ -123,7 +123,7 @@ def test_flan_t5_xl():
 def _fits_a_part_of_the_memory(config, shapes) -> None:
   """On 4 devices along "model", T5 takes a quarter, the norms aside."""
   mesh = sharding.make_mesh(1, 4, jax.devices()[:4])
-  laid = rules.shardings(config, shapes, mesh)
+  laid = sharding_rules.shardings(config, shapes, mesh)
   name = "language_model"
   local = jax.tree.map(
     lambda leaf, where: where.shard_shape(leaf.shape), shapes, laid

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mipd_jax.teachers import blip2
-from mipd_jax.teachers.blip2 import t5
+from mipd_jax.teachers.blip2.decoders import t5
 from tests.blip2_fixture import INPUTS, assert_close
 from tests.goldens.blip2 import make
 

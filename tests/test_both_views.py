@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from input_pipeline import both_views, ov_swig, schema
-from input_pipeline.both_views import MIRRORED
+from input_pipeline import schema
 from input_pipeline.geometry import letterbox_image
-from input_pipeline.mirror import mirror_image
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline.ov_swig import both_views, builder
+from input_pipeline.ov_swig.both_views import MIRRORED
+from input_pipeline.ov_swig.mirror import mirror_image
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
 TOLD, UNSAFE = "cooking_train_1.jpg", "jumping_train_0.jpg"
@@ -26,7 +27,7 @@ def views(tmp_path_factory):
   ):
     records[name].update(dict.fromkeys(RATIONALE_KEYS, text))
   swig_fixture.dump(path, records)
-  split = ov_swig.prepare(folder, root / "tfds").split("train")
+  split = builder.prepare(folder, root / "tfds").split("train")
   return both_views.BothViews(split), split
 
 

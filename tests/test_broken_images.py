@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import images, ov_swig, ov_swig_cli, split_file, swig
-from input_pipeline.errors import InputError
+from input_pipeline.io import images
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import __main__ as command
+from input_pipeline.ov_swig import builder
+from input_pipeline.ov_swig import folder as folder_lib
+from input_pipeline.ov_swig.splits import split_file
 from tests import swig_fixture
 
 # By what is wrong with it; a missing one would be found without reading.
@@ -120,25 +124,25 @@ def test_damage_of_any_kind_is_one_error(kind):
 
 def test_refused_unless_allowed(folder, tmp_path):
   with pytest.raises(InputError, match=r"lacks 1 of 12 .*raining_test_0\.jpg"):
-    ov_swig.prepare(folder, tmp_path / "data")
+    builder.prepare(folder, tmp_path / "data")
 
 
 def test_left_out_named_and_counted(folder, tmp_path, capsys):
   data = tmp_path / "data"
   arguments = ["--build", str(folder), "--data-dir", str(data)]
-  assert ov_swig_cli.main(arguments) == 1
-  assert ov_swig_cli.main([*arguments, "--skip-broken"]) == 0
+  assert command.main(arguments) == 1
+  assert command.main([*arguments, "--skip-broken"]) == 0
   out = capsys.readouterr().out
   assert "3 broken images left out" in out
   for name, problem in BROKEN.items():
     (line,) = [line for line in out.splitlines() if name in line]
     assert problem in line
 
-  dataset = ov_swig.prepare(folder, data, skip_broken=True)
+  dataset = builder.prepare(folder, data, skip_broken=True)
   assert dataset.broken == tuple(BROKEN)
   about = dataset.builder.info.metadata
   assert [row["file"] for row in about["broken"]] == [
-    f"{split}.json" for split in swig.SPLITS
+    f"{split}.json" for split in folder_lib.SPLITS
   ]
   assert about["statistics"]["dev"]["images"] == 11
   for split, count in {"train": 9, "dev": 11, "test": 11}.items():
@@ -154,7 +158,7 @@ def test_left_out_named_and_counted(folder, tmp_path, capsys):
 def test_the_split_file_counts_all_records(folder):
   path = folder / "SWiG_jsons" / "ov_splits.json"
   path.unlink()
-  content = swig.read_folder(folder, skip_broken=True)
+  content = folder_lib.read_folder(folder, skip_broken=True)
   assert swig_fixture.load(path)["images"]["dev"]["images"] == 12
   assert content.images["dev"]["images"] == 11
   assert len(content.broken) == 3
@@ -162,10 +166,10 @@ def test_the_split_file_counts_all_records(folder):
 
 def test_nothing_changes_where_all_are_whole(tmp_path):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  strict = ov_swig.prepare(folder, tmp_path / "data")
-  lenient = ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+  strict = builder.prepare(folder, tmp_path / "data")
+  lenient = builder.prepare(folder, tmp_path / "data", skip_broken=True)
   assert lenient.broken == () and lenient.name != strict.name
-  for split in swig.SPLITS:
+  for split in folder_lib.SPLITS:
     assert lenient.split(split).names == strict.split(split).names
 
 
@@ -174,7 +178,7 @@ def test_another_size_is_refused_all_the_same(folder, tmp_path):
   path = folder / "images_512" / "jumping_dev_0.jpg"
   Image.new("RGB", (31, 37)).save(path)
   with pytest.raises(InputError, match="is 37 x 31 pixels"):
-    ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+    builder.prepare(folder, tmp_path / "data", skip_broken=True)
 
 
 def test_wrong_boxes_are_cut_or_dropped(tmp_path, capsys):
@@ -187,18 +191,20 @@ def test_wrong_boxes_are_cut_or_dropped(tmp_path, capsys):
   entry["bb"] |= boxes
   swig_fixture.dump(path, records)
   arguments = ["--build", str(folder), "--data-dir", str(tmp_path / "data")]
-  assert ov_swig_cli.main(arguments) == 1
+  assert command.main(arguments) == 1
   assert "role 'agent'" in capsys.readouterr().err
-  assert ov_swig_cli.main([*arguments, "--skip-broken"]) == 0
+  assert command.main([*arguments, "--skip-broken"]) == 0
   assert "3 boxes cut or dropped" in capsys.readouterr().out
 
-  dataset = ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+  dataset = builder.prepare(folder, tmp_path / "data", skip_broken=True)
   told = dataset.builder.info.metadata["wrong_boxes"]
   assert {row["role"] for row in told} == boxes.keys()
   assert {row["image"] for row in told} == {"cooking_train_0.jpg"}
   (record,) = (
     record
-    for record in swig.read_folder(folder, skip_broken=True).splits["train"]
+    for record in folder_lib.read_folder(folder, skip_broken=True).splits[
+      "train"
+    ]
     if record.name == "cooking_train_0.jpg"
   )
   agent, food, _, _, tool, _ = record.boxes.tolist()
@@ -212,7 +218,7 @@ def test_a_wrong_role_is_refused_all_the_same(folder):
   records["jumping_train_1.jpg"]["bb"]["food"] = [1, 1, 2, 2]
   swig_fixture.dump(path, records)
   with pytest.raises(InputError, match="has a role that the frame"):
-    swig.read_folder(folder, skip_broken=True)
+    folder_lib.read_folder(folder, skip_broken=True)
 
 
 def test_a_split_of_broken_images_alone_is_refused(tmp_path):
@@ -220,4 +226,4 @@ def test_a_split_of_broken_images_alone_is_refused(tmp_path):
   for path in (folder / "images_512").glob("*_dev_*"):
     path.write_bytes(b"")
   with pytest.raises(InputError, match="all 6 images of the split 'dev'"):
-    ov_swig.prepare(folder, tmp_path / "data", skip_broken=True)
+    builder.prepare(folder, tmp_path / "data", skip_broken=True)

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from input_pipeline import buckets, paths
-from input_pipeline.errors import InputError
+from input_pipeline.io import buckets, paths
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import files
 from mipd_jax.stages import prepare
 from mipd_jax.training.writers import JsonLinesWriter

@@ -2,8 +2,8 @@
 
 import pytest
 
-from input_pipeline import atomic, buckets
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic, buckets
+from input_pipeline.io.errors import InputError
 from tests import fake_bucket
 
 FILES = {"manifest.json": "{}", "train/a.bin": "aaaa", "train/deep/b": ""}

@@ -5,8 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from input_pipeline import check, ov_swig, ov_swig_cli
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline.ov_swig import __main__ as command
+from input_pipeline.ov_swig import builder, check
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
 
@@ -97,7 +98,7 @@ def test_records_alone_read_no_image(folder, monkeypatch, capsys):
   _spoil(folder)
   monkeypatch.setattr(check, "check_images", None)
   arguments = ["--check", str(folder), "--records-only"]
-  assert ov_swig_cli.main(arguments) == 1
+  assert command.main(arguments) == 1
   out = capsys.readouterr().out
   assert "no image read" in out and "12 problems" in out
 
@@ -105,7 +106,7 @@ def test_records_alone_read_no_image(folder, monkeypatch, capsys):
 def test_a_sound_folder_in_numbers(folder, tmp_path, capsys):
   path = tmp_path / "report.json"
   arguments = ["--check", str(folder), f"--report={path}"]
-  assert ov_swig_cli.main(arguments) == 0
+  assert command.main(arguments) == 0
   out = capsys.readouterr().out
   assert "dev    12 images, {'seen': 6, 'rare': 4, 'unseen': 2}" in out
   assert "6 verbs with 2 to 2" in out
@@ -121,7 +122,7 @@ def test_a_sound_folder_in_numbers(folder, tmp_path, capsys):
 
 def test_image_checksums_are_those_of_the_build(folder, tmp_path):
   wanted = _report(folder).facts["image_checksums"]
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  dataset = builder.prepare(folder, tmp_path / "data")
   assert dict(dataset.builder.info.metadata["image_checksums"]) == wanted
   path = folder / "images_512" / "raining_dev_0.jpg"
   path.write_bytes(path.read_bytes() + b"\0")
@@ -164,7 +165,7 @@ def test_notes_are_no_problems(folder, capsys):
     for key in ("height", "width", "bb")
   }
   _edit(folder, "test", lambda r: r[other.name].update(size))
-  assert ov_swig_cli.main(["--check", str(folder)]) == 0
+  assert command.main(["--check", str(folder)]) == 0
   out = capsys.readouterr().out
   assert "1 roles an annotator left out" in out
   assert "1 rationales that name unseen verbs, withheld: eating" in out
@@ -201,7 +202,7 @@ def test_wrong_groups_are_a_problem(folder):
 def test_a_check_writes_nothing(tmp_path, capsys):
   folder = swig_fixture.write(tmp_path / "swig", ov_splits=False)
   before = sorted(path for path in folder.rglob("*"))
-  assert ov_swig_cli.main(["--check", str(folder)]) == 0
+  assert command.main(["--check", str(folder)]) == 0
   assert "split_maker" in capsys.readouterr().out
   assert sorted(path for path in folder.rglob("*")) == before
 
@@ -234,7 +235,7 @@ def test_nouns_of_unseen_verbs_explain_a_longer_list(folder, capsys):
   found = _report(folder, images=False).facts["index_files"]
   nouns = found["train_classes.csv"]
   assert nouns["only_given"] == nouns["only_given_of_unseen_verbs"] == 1
-  ov_swig_cli.main(["--check", str(folder), "--records-only"])
+  command.main(["--check", str(folder), "--records-only"])
   out = capsys.readouterr().out
   assert "1 names only in the file (1 are nouns of training images" in out
 
@@ -251,7 +252,7 @@ def test_orientation_tags_are_noted_and_explain_an_exchanged_size(
       exif = image.getexif()
       exif[0x0112] = orientation
       image.save(path, exif=exif)
-  assert ov_swig_cli.main(["--check", str(folder)]) == 0
+  assert command.main(["--check", str(folder)]) == 0
   assert "2 images with an orientation tag" in capsys.readouterr().out
 
   def exchange(records):
@@ -261,7 +262,7 @@ def test_orientation_tags_are_noted_and_explain_an_exchanged_size(
 
   assert all(records[n]["height"] != records[n]["width"] for n in names)
   _edit(folder, "train", exchange)
-  assert ov_swig_cli.main(["--check", str(folder)]) == 1
+  assert command.main(["--check", str(folder)]) == 1
   out = capsys.readouterr().out
   assert "its orientation tag turns it, and tags are ignored" in out
   assert "the two are exchanged" in out

@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import clip, hf_config, language_weights
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers import clip
 from mipd_jax.teachers.blip2 import config as blip2_config
+from mipd_jax.teachers.checkpoints import hf_config
+from mipd_jax.teachers.language import weights
 from tests import blip2_fixture
 from tests.test_language_model import GOLDENS as LANGUAGE
 
@@ -36,8 +38,8 @@ KINDS = {
   "clip": (lambda: CLIP, clip._read_config),
   "blip2 t5": (lambda: _blip2(blip2_fixture.T5), blip2_config.read),
   "blip2 opt": (lambda: _blip2(blip2_fixture.OPT), blip2_config.read),
-  "t5": (lambda: _language("t5"), language_weights.build),
-  "gpt2": (lambda: _language("gpt2"), language_weights.build),
+  "t5": (lambda: _language("t5"), weights.build),
+  "gpt2": (lambda: _language("gpt2"), weights.build),
 }
 
 

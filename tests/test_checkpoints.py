@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import sharding
 from mipd_jax.training import checkpoints as checkpoints_lib
 from mipd_jax.training import digests
 from mipd_jax.training.checkpoints import Checkpoints, read_best

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import clip, hf_config, hf_weights, tokenizer
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers import clip
+from mipd_jax.teachers.checkpoints import hf_config, hf_weights, tokenizer
 
 WORDS = ["a", "cat", "dog", "red"]
 SIZES = {

@@ -11,9 +11,10 @@ from typing import Annotated
 import pytest
 
 from configs import common, synthetic
-from input_pipeline.errors import InputError
-from mipd_jax import compilation, presets
+from input_pipeline.io.errors import InputError
 from mipd_jax import config as config_lib
+from mipd_jax import presets
+from mipd_jax.devices import compilation
 from mipd_jax.losses import situations
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -2,24 +2,25 @@
 
 import pytest
 
-from input_pipeline import dataset, ov_swig
-from input_pipeline.both_views import BothViews
-from input_pipeline.hico_det import prepared
-from input_pipeline.image_split import ImageSplit
-from input_pipeline.splits import VerbGroups
+from input_pipeline import dataset
+from input_pipeline.hico_det import pair_dataset
+from input_pipeline.ov_swig import builder
+from input_pipeline.ov_swig.both_views import BothViews
+from input_pipeline.ov_swig.image_split import ImageSplit
+from input_pipeline.ov_swig.splits.groups import VerbGroups
 from tests import protocols
 
 
 @pytest.mark.parametrize(
   ("kind", "protocol"),
   [
-    (ov_swig.SwigDataset, dataset.Dataset),
-    (prepared.PairDataset, dataset.Dataset),
+    (builder.SwigDataset, dataset.Dataset),
+    (pair_dataset.PairDataset, dataset.Dataset),
     (ImageSplit, dataset.Split),
     (BothViews, dataset.Split),
-    (prepared.PairSplit, dataset.Split),
+    (pair_dataset.PairSplit, dataset.Split),
     (VerbGroups, dataset.Groups),
-    (prepared.Groups, dataset.Groups),
+    (pair_dataset.Groups, dataset.Groups),
   ],
 )
 def test_has_what_the_protocol_asks_for(kind, protocol):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from input_pipeline import json_files
+from input_pipeline.io import json_files
 from tests import pipeline_fixture
 from tests.pipeline_fixture import pipeline  # noqa: F401
 

@@ -25,9 +25,8 @@ import pytest
 from tensorflow_datasets.core import registered
 
 from benchmarks import step
-from benchmarks.hardening import commands as hardening
+from benchmarks.hardening import command_lines as hardening
 from configs import hico_det, ov_swig, synthetic
-from input_pipeline import ov_swig as _swig  # noqa: F401, registers its builder
 from input_pipeline.hico_det import builder as _builder  # noqa: F401, the same
 from tests.pipeline_fixture import ROOT, pipeline  # noqa: F401
 
@@ -39,7 +38,7 @@ _PARSED = {
   *("benchmarks.hico_small_world", "benchmarks.input", "benchmarks.mutants"),
   *("benchmarks.parity", "benchmarks.step", "benchmarks.swig_sized"),
   *("benchmarks.teachers", "benchmarks.tpu_compile"),
-  *("input_pipeline.feature_cache", "input_pipeline.ov_swig"),
+  *("input_pipeline.feature_cache", "input_pipeline.ov_swig.builder"),
   *("input_pipeline.hico_det.builder", "input_pipeline.hico_det.check"),
   "input_pipeline.hico_det.detection_import",
   *("input_pipeline.hico_det.split_files", "input_pipeline.split_maker"),
@@ -202,7 +201,7 @@ def test_the_parser_takes_it(command, parsing, monkeypatch, capsys):
 
 # Commands that are quick on a small run: word of the page -> what is there.
 _RUN = {
-  ("input_pipeline.ov_swig", "--check"): {
+  ("input_pipeline.ov_swig.builder", "--check"): {
     name: "world" for name in ("DIR", "data/swig", "club")
   },
   ("input_pipeline.feature_cache", "--verify"): {
@@ -288,7 +287,7 @@ class Parsed(BaseException):
 def stop(*_, **__):
   raise Parsed
 
-mipd_jax.compilation.set_up = stop
+mipd_jax.devices.compilation.set_up = stop
 for line in json.loads(sys.stdin.read()):
   child = os.fork()
   if not child:

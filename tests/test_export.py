@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from input_pipeline.geometry import letterbox_image
-from mipd_jax.exporting import folder
-from mipd_jax.exporting import words as words_lib
-from mipd_jax.inference.vocabulary import Lexicons
+from mipd_jax.exporting import exported_folder
+from mipd_jax.exporting import word_arrays as words_lib
+from mipd_jax.inference.word_lists import Lexicons
 from mipd_jax.inference.words import Words
 from tests import export_fixture, predict_fixture
 
@@ -70,7 +70,7 @@ def _same_guesses(found, expected, name):
 )
 def test_the_export_equals_the_predictor(preset, dtype, form):
   both = (preset, dtype) == ("mipd", "bfloat16")
-  forms = folder.FORMS if both else (form,)
+  forms = exported_folder.FORMS if both else (form,)
   path = export_fixture.exported(preset, dtype, forms)
   images = _images()
   verbs = predict_fixture.opened(preset, dtype).words.verbs

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from input_pipeline.errors import InputError
 from input_pipeline.geometry import letterbox_image
-from input_pipeline.vocabulary import PAD
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.vocabulary import PAD
 from mipd_jax import export, presets
-from mipd_jax.exporting import card, folder, weights
-from mipd_jax.exporting import words as words_lib
-from mipd_jax.inference import images as image_lib
+from mipd_jax.exporting import exported_folder, model_card, weights
+from mipd_jax.exporting import word_arrays as words_lib
+from mipd_jax.inference import pictures as image_lib
 from mipd_jax.inference.words import Words
 from mipd_jax.report import files
 from tests import export_fixture, predict_fixture
@@ -242,7 +242,7 @@ def test_the_script_names_what_it_cannot_read(exported, tmp_path, capsys):
 
 
 def test_labels_are_the_words(exported):
-  labels = json.loads((exported / folder.LABELS).read_text())
+  labels = json.loads((exported / exported_folder.LABELS).read_text())
   words = predict_fixture.opened().words
   assert labels["verbs"] == list(words.verbs)
   assert labels["noun_classes"] == [n for n in words.nouns if n != PAD]
@@ -254,7 +254,7 @@ def test_labels_are_the_words(exported):
 
 
 def test_the_reader_is_whole(exported):
-  archive = zipimport.zipimporter(str(exported / folder.READER))
+  archive = zipimport.zipimporter(str(exported / exported_folder.READER))
   for name in ("builder", "table", "number_types", "compat", "util"):
     assert archive.find_spec(f"flatbuffers/{name}") is not None
   assert archive.find_spec("flatbuffers/absent") is None
@@ -263,10 +263,12 @@ def test_the_reader_is_whole(exported):
 def test_the_card_says_what_is_known(tmp_path):
   opened = predict_fixture.opened()
   opened = dataclasses.replace(opened, folder=tmp_path)
-  lexicon = folder.resolve(opened, Words())
+  lexicon = exported_folder.resolve(opened, Words())
 
   def text():
-    return card.card(opened, lexicon, folder.Settings(), {}, {"load.py": 1234})
+    return model_card.card(
+      opened, lexicon, exported_folder.Settings(), {}, {"load.py": 1234}
+    )
 
   said = text()
   assert "was not evaluated" in said and "Unknown" in said
@@ -313,8 +315,8 @@ def test_the_card_claims_no_more_than_is_true(preset, rationales, said):
     ),
     plan=dataclasses.replace(opened.plan, rationales=rationales),
   )
-  lexicon = folder.resolve(opened, Words())
-  text = card.card(opened, lexicon, folder.Settings(), {}, {})
+  lexicon = exported_folder.resolve(opened, Words())
+  text = model_card.card(opened, lexicon, exported_folder.Settings(), {}, {})
   (row,) = [line for line in text.splitlines() if "| Teacher |" in line]
   assert said in row
   assert (opened.config.teacher.teacher_encoder in row) == (preset == "mipd")
@@ -324,20 +326,22 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
   def fail(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(card, "card", fail)
+  monkeypatch.setattr(model_card, "card", fail)
   # Tracing is not what this is about.
-  monkeypatch.setattr(folder.program, "exported", lambda *_, **__: _Blob())
+  monkeypatch.setattr(
+    exported_folder.program, "exported", lambda *_, **__: _Blob()
+  )
   out = tmp_path / "out"
   with pytest.raises(KeyboardInterrupt):
-    folder.write(predict_fixture.opened(), out)
+    exported_folder.write(predict_fixture.opened(), out)
   assert not list(tmp_path.iterdir())
-  monkeypatch.setattr(card, "card", lambda *_: "card")
+  monkeypatch.setattr(model_card, "card", lambda *_: "card")
   out.mkdir()
-  sizes = folder.write(predict_fixture.opened(), out)
-  assert {path.name for path in out.iterdir()} == {*sizes, folder.CARD}
+  sizes = exported_folder.write(predict_fixture.opened(), out)
+  assert {path.name for path in out.iterdir()} == {*sizes, exported_folder.CARD}
   assert [path.name for path in tmp_path.iterdir()] == ["out"]
   with pytest.raises(InputError, match="not an empty folder"):
-    folder.write(predict_fixture.opened(), out)
+    exported_folder.write(predict_fixture.opened(), out)
 
 
 class _Blob:
@@ -346,18 +350,24 @@ class _Blob:
 
 
 def test_one_form_leaves_the_other_out(tmp_path, monkeypatch):
-  monkeypatch.setattr(folder.program, "exported", lambda *_, **__: _Blob())
-  settings = folder.Settings(("baked",), "int8")
-  sizes = folder.write(predict_fixture.opened(), tmp_path / "x", None, settings)
+  monkeypatch.setattr(
+    exported_folder.program, "exported", lambda *_, **__: _Blob()
+  )
+  settings = exported_folder.Settings(("baked",), "int8")
+  sizes = exported_folder.write(
+    predict_fixture.opened(), tmp_path / "x", None, settings
+  )
   assert "baked.stablehlo" in sizes and "passed.stablehlo" not in sizes
-  assert folder.WORDS not in sizes
-  labels = json.loads((tmp_path / "x" / folder.LABELS).read_text())
+  assert exported_folder.WORDS not in sizes
+  labels = json.loads((tmp_path / "x" / exported_folder.LABELS).read_text())
   assert labels["forms"] == ["baked"] and labels["weights"] == "int8"
 
 
 def test_lists_shorter_than_the_guesses_get_filler():
   opened = predict_fixture.opened()
-  lexicon = folder.resolve(opened, Words.of(["jumping"], ["dog", "man"]))
+  lexicon = exported_folder.resolve(
+    opened, Words.of(["jumping"], ["dog", "man"])
+  )
   arrays = words_lib.arrays(lexicon, 5)
   assert arrays["verb_mask"].tolist() == [True] + [False] * 4
   assert arrays["noun_mask"].tolist() == [True, True] + [False] * 3
@@ -494,10 +504,12 @@ def test_damage_is_one_line_and_exit_code_2(exported, tmp_path):
 def test_words_of_a_second_export_go_with_the_first_program(exported, tmp_path):
   """As docs/export.md says; the baked program then no longer fits."""
   words = Words.of(nouns=["cat", "dog"])
-  settings = folder.Settings(top_k=4)
-  folder.write(predict_fixture.opened(), tmp_path / "other", words, settings)
+  settings = exported_folder.Settings(top_k=4)
+  exported_folder.write(
+    predict_fixture.opened(), tmp_path / "other", words, settings
+  )
   mixed = pathlib.Path(shutil.copytree(exported, tmp_path / "mixed"))
-  for name in (folder.WORDS, folder.LABELS):
+  for name in (exported_folder.WORDS, exported_folder.LABELS):
     shutil.copy(tmp_path / "other" / name, mixed / name)
   pixels = np.zeros(
     (1, predict_fixture.SIDE, predict_fixture.SIDE, 3), np.uint8

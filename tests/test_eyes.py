@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import feature_cache, ov_swig, schema
+from input_pipeline import feature_cache, schema
 from input_pipeline.feature_cache import Field
-from mipd_jax import sharding
-from mipd_jax.exporting import folder as export_folder
-from mipd_jax.exporting import program
-from mipd_jax.exporting import words as words_lib
+from input_pipeline.ov_swig import builder
+from mipd_jax.devices import sharding
+from mipd_jax.exporting import exported_folder as export_folder
+from mipd_jax.exporting import programs as programs_lib
+from mipd_jax.exporting import word_arrays as words_lib
 from mipd_jax.inference import programs
 from mipd_jax.inference.predictor import Predictor
 from mipd_jax.inference.words import Words
@@ -93,7 +94,7 @@ def test_features_that_no_part_holds_are_named():
 
 def test_a_cache_holds_what_the_eyes_read(pixel_eyes, tmp_path):
   swig_fixture.write(tmp_path / "swig")
-  dataset = ov_swig.prepare(tmp_path / "swig", tmp_path / "tfds")
+  dataset = builder.prepare(tmp_path / "swig", tmp_path / "tfds")
   encoder = fakes.FakeClip(image_size=SIDE, patch=4)
   cache = precompute.build_cache(
     *(dataset, encoder, ZeroShotTeacher(fakes.FakeClip(width=10))),
@@ -166,18 +167,18 @@ def test_a_prediction_runs_no_encoder(opened, pixel_eyes):
 
 
 def test_an_export_has_no_encoder(opened):
-  parameters = program.parameters(opened)
-  assert not [n for n in parameters if n.startswith(program.ENCODER)]
+  parameters = programs_lib.parameters(opened)
+  assert not [n for n in parameters if n.startswith(programs_lib.ENCODER)]
   assert [n for n in parameters if n.startswith("student.eyes.")]
   dtypes = {name: x.dtype for name, x in parameters.items()}
   lexicon = export_folder.resolve(opened, Words())
-  run = jax.jit(program.make(opened, dtypes, 2))
+  run = jax.jit(programs_lib.make(opened, dtypes, 2))
   found = run(
     *(parameters, words_lib.arrays(lexicon, 2)),
     *(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.full((1, 2), SIDE)),
     np.array([-1]),
   )
-  assert set(found) == set(program.OUTPUTS)
+  assert set(found) == set(programs_lib.OUTPUTS)
 
 
 def test_nothing_else_names_what_the_student_reads():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.teachers import families, interfaces
 from mipd_jax.teachers.clip import Clip
 from mipd_jax.teachers.families import Family

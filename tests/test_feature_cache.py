@@ -11,11 +11,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from input_pipeline import commands, feature_cache, lock, schema
-from input_pipeline.errors import InputError
+from input_pipeline import feature_cache, schema
 from input_pipeline.feature_cache import Field, SplitPlan, shard
 from input_pipeline.feature_cache.__main__ import main
 from input_pipeline.feature_cache.plan import CachePlan
+from input_pipeline.io import commands, lock
+from input_pipeline.io.errors import InputError
 from tests import fakes
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

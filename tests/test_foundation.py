@@ -10,18 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from input_pipeline.small_world import WorldConfig, captions, draw_world
-from input_pipeline.small_world.captions import content_words
-from mipd_jax.teachers import (
-  blip2,
-  clip,
-  foundation,
-  foundation_questions,
-  foundation_tower,
-  foundation_training,
-  tokenizer,
-)
+from input_pipeline.io.errors import InputError
+from input_pipeline.small_world import WorldConfig, draw_world
+from input_pipeline.small_world.situations import captions
+from input_pipeline.small_world.situations.captions import content_words
+from mipd_jax.teachers import blip2, clip, foundation
+from mipd_jax.teachers.checkpoints import tokenizer
+from mipd_jax.teachers.small import clip_training, questions, tower
 
 WORLD = WorldConfig.tiny()
 
@@ -56,7 +51,7 @@ def test_blip2_answers_and_has_the_tower_of_the_clip(folders):
   teacher = clip.load(folders["teacher_clip"])
   model = blip2.load(folders["teacher_blip2"])
   layer = model.params["vision_model"]["encoder"]["layers"]["0"]
-  ours = foundation_tower.from_clip(model.params, teacher.params)
+  ours = tower.from_clip(model.params, teacher.params)
   start = ours["vision_model"]["encoder"]["layers"]["0"]
   kernels = [x["self_attn"]["qkv"]["kernel"] for x in (layer, start)]
   moved = np.abs(kernels[0] - kernels[1]).max()
@@ -72,14 +67,14 @@ def test_questions_know_all_their_words(folders):
   model = blip2.load(folders["teacher_blip2"])
   scenes = captions.draw_pool(draw_world(WORLD), 8, 48)[1]
   tokens = np.arange(8)[:, None, None] * np.ones((1, 2, 3))
-  batches = foundation_questions.batches(
+  batches = questions.batches(
     model, tokens, scenes, captions.CaptionConfig(verb=1.0), 4, seed=0
   )
   seen, ids, _, targets = next(batches)
   unknown = tokenizer.vocabulary([])[tokenizer.UNKNOWN]
   assert not (ids == unknown).any() and not (targets == unknown).any()
   verbs = {verb.name for verb in draw_world(WORLD).verbs}
-  asked, _ = model.tokenize([foundation_questions.VERB])
+  asked, _ = model.tokenize([questions.VERB])
   for row, image in enumerate(seen[:, 0, 0].astype(int)):
     answered = {
       model.tokenizer.inner.decode(t[t >= 0], skip_special_tokens=True)
@@ -101,8 +96,8 @@ def test_complete_models_are_kept_and_others_refused(folders, monkeypatch):
   def never(*_, **__):
     raise AssertionError("trained again")
 
-  monkeypatch.setattr(foundation_training, "train", never)
-  monkeypatch.setattr(foundation_training, "draw_images", never)
+  monkeypatch.setattr(clip_training, "train", never)
+  monkeypatch.setattr(clip_training, "draw_images", never)
   out = folders["student_clip"].parent
   config = foundation.FoundationConfig.debug()
   assert foundation.train_foundation(WORLD, out, config) == folders
@@ -116,7 +111,7 @@ def test_interrupted_training_leaves_nothing(tmp_path, monkeypatch):
   def interrupted(*_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(foundation_training, "train", interrupted)
+  monkeypatch.setattr(clip_training, "train", interrupted)
   with pytest.raises(KeyboardInterrupt):
     foundation.train_foundation(
       WORLD, tmp_path, foundation.FoundationConfig.debug()
@@ -212,7 +207,7 @@ def test_command_line_refuses_with_a_remedy(folders, capsys):
 
 def test_initialisation_is_fan_in(model):
   template = jax.eval_shape(lambda: model.params)
-  params = foundation_training.init_params(template, 0)
+  params = clip_training.init_params(template, 0)
   layer = params["vision_model"]["encoder"]["layers"]["0"]
   width = layer["mlp"]["fc1"]["kernel"].shape[0]
   assert np.std(layer["mlp"]["fc1"]["kernel"]) == pytest.approx(
@@ -222,7 +217,7 @@ def test_initialisation_is_fan_in(model):
   assert np.std(residual) == pytest.approx(
     (2 * residual.shape[0]) ** -0.5, rel=0.1
   )
-  again = foundation_training.init_params(template, 0)
+  again = clip_training.init_params(template, 0)
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, again)))
 
 
@@ -230,7 +225,7 @@ def test_whitened_patches_are_uncorrelated_and_unit():
   rng = np.random.default_rng(0)
   smooth = rng.standard_normal((400, 2, 2, 3)).repeat(4, 1).repeat(4, 2)
   pixels = smooth + 0.5 * rng.standard_normal(smooth.shape)
-  kernel = foundation_training.whitening_kernel(pixels, (4, 4, 3, 8))
+  kernel = clip_training.whitening_kernel(pixels, (4, 4, 3, 8))
   cells = pixels.reshape(400, 2, 4, 2, 4, 3).transpose(0, 1, 3, 2, 4, 5)
   answers = np.einsum("nijabc,abcw->nijw", cells, kernel).reshape(-1, 8)
   moments = answers.T @ answers / len(answers)
@@ -245,7 +240,7 @@ def test_loss_is_the_formula(model):
   ids, mask = model.tokenize(texts, 28)
   positions = np.broadcast_to(np.arange(28), ids.shape)
   pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), np.uint8)
-  loss = jax.jit(foundation_training._loss, static_argnums=0)
+  loss = jax.jit(clip_training._loss, static_argnums=0)
   total, metrics = loss(
     model, model.params, words, pixels, ids, mask, positions
   )
@@ -280,17 +275,17 @@ def test_training_lowered_the_loss(model):
   """Even the 20 debug steps fit the images that they were shown."""
   world = draw_world(WORLD)
   config = foundation.FoundationConfig.debug()
-  images = foundation_training.draw_images(world, config.num_images, 1, 48)
+  images = clip_training.draw_images(world, config.num_images, 1, 48)
   settings = dataclasses.replace(config.student, batch_size=64)
   batch = next(
-    foundation_training._batches(model, settings, images, 0, captions.caption)
+    clip_training._batches(model, settings, images, 0, captions.caption)
   )
   words, _ = model.tokenize(content_words(world), 3)
-  loss = jax.jit(foundation_training._loss, static_argnums=0)
-  before = foundation_training.init_params(model.params, 0)
+  loss = jax.jit(clip_training._loss, static_argnums=0)
+  before = clip_training.init_params(model.params, 0)
   some = np.asarray(model.normalise(images.pixels))
   patches = before["vision_model"]["embeddings"]["patch_embedding"]
-  patches["kernel"] = foundation_training.whitening_kernel(
+  patches["kernel"] = clip_training.whitening_kernel(
     some, patches["kernel"].shape
   )
   losses = [

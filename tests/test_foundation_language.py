@@ -9,29 +9,28 @@ import pytest
 
 from input_pipeline import schema
 from input_pipeline.small_world import WorldConfig, draw_world
-from input_pipeline.small_world.folder import scenes
-from mipd_jax import sharding
+from input_pipeline.small_world.situations.folder import scenes
+from mipd_jax.devices import sharding
 from mipd_jax.rationales import jrg, prompts
 from mipd_jax.rationales.judging import JrgConfig
-from mipd_jax.teachers import (
-  foundation_language,
-  foundation_language_start,
-  foundation_language_training,
-  language_model,
-  language_tokens,
-  language_weights,
+from mipd_jax.teachers.language import language_model, weights
+from mipd_jax.teachers.language import tokens as tokens_lib
+from mipd_jax.teachers.small import (
+  language_maker,
+  language_start,
+  language_training,
 )
 from tests.jrg_fakes import WORDS, Split
 
 WORLD = draw_world(WorldConfig.tiny())
-DEBUG = foundation_language.LanguageSettings.debug()
+DEBUG = language_maker.LanguageSettings.debug()
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
   """Folder and scores of a model that has learnt nothing."""
   folder = tmp_path_factory.mktemp("language") / "model"
-  return folder, foundation_language.write(WORLD, DEBUG, 0, folder)
+  return folder, language_maker.write(WORLD, DEBUG, 0, folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +60,16 @@ def test_the_folder_is_a_checkpoint(written, model):
 
 def test_every_word_of_the_world_s_prompts_is_known(model):
   unknown = model.tokens.inner.unk_token_id
-  for frame in foundation_language_training.draw_frames(WORLD, 30, seed=7):
+  for frame in language_training.draw_frames(WORLD, 30, seed=7):
     for judge in (False, True):
-      for example in foundation_language_training.examples(frame, judge=judge):
+      for example in language_training.examples(frame, judge=judge):
         ids = model.tokens.encode(f"{example.prompt} {example.answer}")
         assert unknown not in ids
 
 
 def test_texts_survive_the_tokenizer(model):
-  (frame,) = foundation_language_training.draw_frames(WORLD, 1, seed=7)
-  for example in foundation_language_training.examples(frame, judge=False):
+  (frame,) = language_training.draw_frames(WORLD, 1, seed=7)
+  for example in language_training.examples(frame, judge=False):
     ids = np.array([model.tokens.encode(example.answer)])
     assert model.tokens.decode(ids) == [example.answer]
     assert ids[0, -1] != model.tokens.inner.eos_token_id
@@ -83,22 +82,22 @@ def test_frames_are_none_of_the_folder_s():
       tuple((one.role, one.noun, one.place) for one in frame.instances),
     )
 
-  first = foundation_language_training.draw_frames(WORLD, 40, seed=0)
-  second = foundation_language_training.draw_frames(WORLD, 40, seed=1)
+  first = language_training.draw_frames(WORLD, 40, seed=0)
+  second = language_training.draw_frames(WORLD, 40, seed=1)
   assert {f.true.verb for f in first} == {v.name for v in WORLD.verbs}
   assert [things(f) for f in first] != [things(f) for f in second]
   # Boxes are drawn anew: equal only if the random streams were the same.
   folder = [scene.actor for _, scene in scenes(WORLD, "train")]
   rng = np.random.default_rng([WORLD.config.seed, 5, 0])
   rng.permutation(40)
-  drawn = foundation_language_training.draw_scene(WORLD, WORLD.verbs[0], rng)
+  drawn = language_training.draw_scene(WORLD, WORLD.verbs[0], rng)
   assert drawn.actor not in folder
 
 
 def test_examples_teach_tasks_and_judgements():
-  (frame,) = foundation_language_training.draw_frames(WORLD, 1, seed=3)
-  texts = foundation_language_training.examples(frame, judge=False)
-  asked = foundation_language_training.examples(frame, judge=True)
+  (frame,) = language_training.draw_frames(WORLD, 1, seed=3)
+  texts = language_training.examples(frame, judge=False)
+  asked = language_training.examples(frame, judge=True)
   assert [e.answer for e in asked] == ["yes", "no", "yes", "no"]
   for text, question in zip(texts, asked, strict=True):
     assert text.answer in question.prompt
@@ -108,9 +107,9 @@ def test_examples_teach_tasks_and_judgements():
 
 def test_wired_heads_look_back(written):
   """At first a token sees the one before it, whatever the words."""
-  network = language_weights.build(written[0])
+  network = weights.build(written[0])
   config = network.config
-  params = foundation_language_start.init_params(network, seed=0)
+  params = language_start.init_params(network, seed=0)
   attention = params["model"]["layers"]["0"]["self_attn"]
   size = config.hidden_size // config.num_attention_heads
   query = attention["q_proj"]["bias"].reshape(-1, size)[0]
@@ -129,23 +128,19 @@ def test_wired_heads_look_back(written):
 
 def test_training_learns(written):
   """A few dozen steps on two frames: the loss falls by a lot."""
-  network = language_weights.build(written[0])
-  tokens = language_tokens.load(written[0], network.config)
-  frames = foundation_language_training.draw_frames(WORLD, 2, seed=0)
+  network = weights.build(written[0])
+  tokens = tokens_lib.load(written[0], network.config)
+  frames = language_training.draw_frames(WORLD, 2, seed=0)
   settings = dataclasses.replace(DEBUG, steps=40, learning_rate=1e-2)
-  batch = next(
-    foundation_language_training._batches(frames, tokens, settings, 1)
-  )
+  batch = next(language_training._batches(frames, tokens, settings, 1))
 
   def loss(params):
-    run = jax.jit(foundation_language_training._loss, static_argnums=0)
+    run = jax.jit(language_training._loss, static_argnums=0)
     return run(network, params, *batch)[1]
 
-  before = loss(foundation_language_start.init_params(network, 0))
+  before = loss(language_start.init_params(network, 0))
   after = loss(
-    foundation_language_training.train(
-      network, tokens, frames, settings, seed=0
-    )
+    language_training.train(network, tokens, frames, settings, seed=0)
   )
   assert after["text"] < 0.5 * before["text"]
 
@@ -171,8 +166,8 @@ def test_jrg_runs_end_to_end_with_a_real_model(model, tmp_path):
 
 @pytest.mark.slow
 def test_the_standard_model_is_of_use(tmp_path):
-  settings = foundation_language.LanguageSettings()
+  settings = language_maker.LanguageSettings()
   world = draw_world(WorldConfig())
-  scores = foundation_language.write(world, settings, 0, tmp_path / "model")
+  scores = language_maker.write(world, settings, 0, tmp_path / "model")
   assert scores["accepted"] > 60
   assert min(scores["judged_true"], scores["judged_false"]) > 60

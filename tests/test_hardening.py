@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmarks.hardening import cases, commands, damage, judge, table
+from benchmarks.hardening import cases, command_lines, damage, judge, table
 from benchmarks.hardening.process import Ended
 from tests import pipeline_fixture
 from tests.pipeline_fixture import ROOT, pipeline  # noqa: F401
@@ -52,7 +52,7 @@ def test_cases_are_a_function_of_seed_and_name():
     *cases.KINDS,
     *(signal.name for signal in cases.SIGNALS),
   }
-  assert all(case.command in commands.COMMANDS for case in plan)
+  assert all(case.command in command_lines.COMMANDS for case in plan)
 
 
 @pytest.mark.parametrize("how", (*damage.ANY, "nul"))
@@ -130,12 +130,12 @@ def test_damaged_stores_that_nobody_read_are_no_product():
   wanted = {"work/results.json": "a", "cache/x.npz": "b", "work/best": "c"}
   found = {"work/results.json": "a", "cache/x.npz": "?", "work/best": "?"}
   left = {"cache/x.npz", "work/best/12/default/d/1"}
-  assert commands.differing(wanted, found, left) == []
-  assert commands.differing(wanted, found, set()) == [
+  assert command_lines.differing(wanted, found, left) == []
+  assert command_lines.differing(wanted, found, set()) == [
     "cache/x.npz",
     "work/best",
   ]
-  assert commands.differing(wanted, {}, left) == ["work/results.json"]
+  assert command_lines.differing(wanted, {}, left) == ["work/results.json"]
 
 
 def test_the_page_keeps_its_words(tmp_path: pathlib.Path):
@@ -165,8 +165,8 @@ def test_a_manifest_counts_by_what_was_encoded(tmp_path: pathlib.Path):
     path.write_text(
       json.dumps({"plan": plan, "plan_hash": dataset, "digest": nouns})
     )
-    found = commands.products(
-      commands.Command((), ("manifest.json",)), tmp_path, ""
+    found = command_lines.products(
+      command_lines.Command((), ("manifest.json",)), tmp_path, ""
     )
     return found["manifest.json"]
 

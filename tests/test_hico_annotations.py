@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, check, folder, records
+from input_pipeline.hico_det import check, folder, records
+from input_pipeline.hico_det.sources import annotations
+from input_pipeline.io.errors import InputError
 from tests import hico_fixture
 from tests.hico_fixture import SHARED, WORDS
 

@@ -10,8 +10,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import builder, folder, split_files, splits
+from input_pipeline.io.errors import InputError
 from tests import hico_fixture
 from tests.hico_fixture import WORDS
 

@@ -6,16 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import (
-  detection_import,
+from input_pipeline.hico_det import detection_import, folder, splits
+from input_pipeline.hico_det.detectors import (
   detections,
   detector_boxes,
-  folder,
   hugging_face,
-  json_stream,
-  splits,
 )
+from input_pipeline.hico_det.sources import json_stream
+from input_pipeline.io.errors import InputError
 from tests import hico_fixture
 from tests.hico_fixture import WORDS
 

@@ -12,14 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import (
-  annotations,
-  check,
-  numbering,
-  splits,
-  vocabulary,
-)
+from input_pipeline.hico_det import check, splits, vocabulary
+from input_pipeline.hico_det.sources import annotations, numbering
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import hico_det
 from tests import hico_fixture
 from tests.hico_fixture import (

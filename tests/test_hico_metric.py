@@ -10,8 +10,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, splits
+from input_pipeline.hico_det import splits
+from input_pipeline.hico_det.sources import annotations
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import (
   hico_det,
   hico_det_files,

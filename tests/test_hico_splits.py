@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import folder, split_files, splits, vocabulary
+from input_pipeline.io.errors import InputError
 from tests import hico_fixture
 from tests.hico_fixture import SHARED, WORDS
 

@@ -9,11 +9,11 @@ import types
 import pytest
 from PIL import Image
 
-from input_pipeline import json_files
-from input_pipeline.errors import InputError
+from input_pipeline.io import json_files
+from input_pipeline.io.errors import InputError
 from mipd_jax import presets, web_demo
-from mipd_jax.exporting import card, folder
-from mipd_jax.inference import images as image_lib
+from mipd_jax.exporting import exported_folder, model_card
+from mipd_jax.inference import pictures as image_lib
 from mipd_jax.inference.words import Words
 from mipd_jax.report import files, gallery, report_page, tables
 from mipd_jax.report.tables import cell
@@ -147,10 +147,10 @@ def _documents(name, folder_):
   if name.isascii():  # others are refused as JSON, where they are no UTF-8
     files.write_results(folder_, results)
   hostile = dataclasses.replace(opened, config=config, folder=folder_)
-  lexicon = folder.resolve(opened, Words())
-  settings = folder.Settings()
+  lexicon = exported_folder.resolve(opened, Words())
+  settings = exported_folder.Settings()
   return (
-    card.card(hostile, lexicon, settings, {}, {"load.py": 1}),
+    model_card.card(hostile, lexicon, settings, {}, {"load.py": 1}),
     tables.markdown(results),
   )
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import image_split
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import image_split
 from mipd_jax import stages
 from mipd_jax.report import files, report_page
 from mipd_jax.stages import report as report_stage

@@ -7,23 +7,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipd_jax.report import examples, findings
-from mipd_jax.report.findings import Guesses
+from mipd_jax.report import examples, measures
+from mipd_jax.report.measures import Guesses
 from tests import report_fakes
 
 
 def test_reliability_bins():
   stated = np.array([0.0, 0.05, 0.1, 0.11, 0.55, 0.6, 1.0])
   true = np.array([False, True, False, True, True, False, True])
-  bins = findings.reliability(stated, true)
+  bins = measures.reliability(stated, true)
   assert [b.count for b in bins] == [3, 1, 0, 0, 0, 2, 0, 0, 0, 1]
   assert bins[0].true == pytest.approx(1 / 3)
   assert bins[5].stated == pytest.approx(0.575)
   assert np.isnan(bins[2].true)
   gaps = 3 * abs(0.05 - 1 / 3) + abs(0.11 - 1) + 2 * abs(0.575 - 0.5) + 0
-  assert findings.calibration_error(bins) == pytest.approx(gaps / 7)
-  nothing = findings.reliability(np.zeros(0), np.zeros(0, bool))
-  assert findings.calibration_error(nothing) is None
+  assert measures.calibration_error(bins) == pytest.approx(gaps / 7)
+  nothing = measures.reliability(np.zeros(0), np.zeros(0, bool))
+  assert measures.calibration_error(nothing) is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -32,7 +32,7 @@ def test_bins_hold_every_prediction_once(seed, count):
   rng = np.random.default_rng(seed)
   stated = rng.integers(0, 11, count) / 10  # the ends of bins
   true = rng.random(count) < stated
-  bins = findings.reliability(stated, true)
+  bins = measures.reliability(stated, true)
   assert sum(b.count for b in bins) == count
   assert sum(b.count * b.true for b in bins if b.count) == pytest.approx(
     true.sum()
@@ -44,21 +44,21 @@ def test_bins_hold_every_prediction_once(seed, count):
 def test_confusions_by_count_then_by_number():
   verb = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])
   taken = np.array([1, 1, 0, 0, 1, 1, 1, 0, 2])
-  found = findings.confusions(verb, taken, 3)
+  found = measures.confusions(verb, taken, 3)
   assert [(c.verb, c.taken_for, c.count) for c in found] == [
     (0, 1, 2),
     (2, 1, 2),
     (1, 0, 1),
   ]
   assert found[0].share == pytest.approx(2 / 3)
-  assert findings.confusions(verb, verb, 3) == []
+  assert measures.confusions(verb, verb, 3) == []
 
 
 def test_teacher_and_student():
   rows = report_fakes.rows(images=200)
   student = rows.student.verb == rows.verb
   teacher = rows.teacher.verb == rows.verb
-  found = findings.agreement(rows)
+  found = measures.agreement(rows)
   assert found["all"] == {
     "both": (student & teacher).sum(),
     "student": (student & ~teacher).sum(),
@@ -68,7 +68,7 @@ def test_teacher_and_student():
   for name in found["all"]:
     groups = ("seen", "rare", "unseen")
     assert found["all"][name] == sum(found[g][name] for g in groups)
-  lead = findings.lead(rows)
+  lead = measures.lead(rows)
   assert [a - b for *_, a, b in lead] == sorted(
     (a - b for *_, a, b in lead), reverse=True
   )
@@ -79,7 +79,7 @@ def test_teacher_and_student():
 
 def test_boxes_are_counted_by_role():
   rows = report_fakes.rows(images=50)
-  found = findings.box_table(rows)
+  found = measures.box_table(rows)
   assert sum(found.values()) == rows.role_mask.sum()
   assert found["found"] + found["missed"] == rows.box_mask.sum()
   said = rows.confidence >= 0.5

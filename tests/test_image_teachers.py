@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax import sharding
-from mipd_jax.teachers import families, tokenizer
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import sharding
+from mipd_jax.teachers import families
+from mipd_jax.teachers.checkpoints import tokenizer
 from mipd_jax.teachers.image_teachers import Blip2Teacher
 from tests import blip2_fixture, fakes
 

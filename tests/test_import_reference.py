@@ -15,12 +15,14 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import feature_cache, schema, vocabulary
-from input_pipeline.errors import InputError
-from mipd_jax import import_reference, reference, sharding, stages, tasks
+from input_pipeline import feature_cache, schema
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
+from mipd_jax import import_reference, reference, stages, tasks
+from mipd_jax.devices import sharding
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages import prepare
-from mipd_jax.training import program
+from mipd_jax.training import programs
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Checkpoints
 from tests import batches, models, swig_fixture, training
@@ -92,7 +94,7 @@ def test_import_is_restored_as_evaluation_restores(tmp_path):
   data = batches.MemorySource()
   like = state_lib.student_shapes(
     model,
-    program.example_batch(training.StudentOnly(data)),
+    programs.example_batch(training.StudentOnly(data)),
     batches.banks(),
     sharding.replicated(sharding.make_mesh(devices=jax.devices()[:1])),
   )
@@ -116,7 +118,7 @@ def test_main_scores_an_imported_checkpoint(pipeline, tmp_path):  # noqa: F811
   prepared = prepare.open_prepared(config)
   model = tasks.of(config).model(prepared)
   source = prepared.cache.split("test", (feature_cache.STUDENT,))
-  batch = program.example_batch(source) | {
+  batch = programs.example_batch(source) | {
     schema.TEACHER_TOKENS: jax.ShapeDtypeStruct((1, 17, 20), np.float32),
     schema.RATIONALE_TOKENS: jax.ShapeDtypeStruct((1, 4, 7, 12), np.float32),
     schema.RATIONALE_MASK: jax.ShapeDtypeStruct((1, 4, 7), np.bool_),

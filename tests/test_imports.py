@@ -19,25 +19,25 @@ PACKAGES = ("input_pipeline", "mipd_jax", "configs", "benchmarks")
 DATA = "input_pipeline"
 CONTRACT = (
   "input_pipeline.schema",
-  "input_pipeline.errors",
-  "input_pipeline.ranges",
+  "input_pipeline.io.errors",
+  "input_pipeline.io.ranges",
 )
 SMALL = (
-  "mipd_jax.precision",
-  "mipd_jax.randomness",
-  "mipd_jax.sharding",
-  "mipd_jax.distributed",
+  "mipd_jax.devices.precision",
+  "mipd_jax.devices.randomness",
+  "mipd_jax.devices.sharding",
+  "mipd_jax.devices.distributed",
 )
 STEP = ("mipd_jax.models", "mipd_jax.losses", "mipd_jax.metrics")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
   "input_pipeline": (DATA,),
-  "mipd_jax.precision": (),
-  "mipd_jax.randomness": (),
-  "mipd_jax.compilation": (),
-  "mipd_jax.chips": (),
-  "mipd_jax.sharding": CONTRACT,
-  "mipd_jax.distributed": CONTRACT,
+  "mipd_jax.devices.precision": (),
+  "mipd_jax.devices.randomness": (),
+  "mipd_jax.devices.compilation": (),
+  "mipd_jax.devices.chips": (),
+  "mipd_jax.devices.sharding": CONTRACT,
+  "mipd_jax.devices.distributed": CONTRACT,
   "mipd_jax.feeding": (DATA, *SMALL, "mipd_jax.feeding"),
   "mipd_jax.models": (*CONTRACT, "mipd_jax.models"),
   "mipd_jax.losses": (
@@ -47,21 +47,21 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   ),
   "mipd_jax.metrics": (
     *CONTRACT,
-    "input_pipeline.atomic",
-    "input_pipeline.commands",
+    "input_pipeline.io.atomic",
+    "input_pipeline.io.commands",
     "input_pipeline.boxes",
     "input_pipeline.hico_det",
-    "input_pipeline.json_files",
-    "input_pipeline.vocabulary",
+    "input_pipeline.io.json_files",
+    "input_pipeline.ov_swig.builder.vocabulary",
     "mipd_jax.metrics",
     "mipd_jax.models.outputs",
-    "mipd_jax.losses.boxes",
+    "mipd_jax.losses.box_ops",
   ),
   "mipd_jax.rationales": (DATA, "mipd_jax.rationales"),
   "mipd_jax.teachers": (
     DATA,
     *SMALL,
-    "mipd_jax.chips",
+    "mipd_jax.devices.chips",
     "mipd_jax.models.eyes",
     "mipd_jax.rationales",
     "mipd_jax.teachers",
@@ -74,8 +74,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   ),
   "mipd_jax.config": (
     *CONTRACT,
-    "input_pipeline.small_world.config",
-    "input_pipeline.small_world.pair_config",
+    "input_pipeline.small_world.situations.config",
+    "input_pipeline.small_world.interactions.config",
     "mipd_jax.losses",
     "mipd_jax.models.config",
     "mipd_jax.presets",
@@ -127,7 +127,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   ),
   "mipd_jax.tasks.config": (
     *CONTRACT,
-    "input_pipeline.small_world.pair_config",
+    "input_pipeline.small_world.interactions.config",
     "mipd_jax.losses",
   ),
   "mipd_jax.inference": (
@@ -191,8 +191,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   ),
   "mipd_jax.command_line": (
     *CONTRACT,
-    "input_pipeline.commands",
-    "input_pipeline.signals",
+    "input_pipeline.io.commands",
+    "input_pipeline.io.signals",
   ),
   "mipd_jax.ablations": (DATA, "mipd_jax"),
   "mipd_jax.ablate": (DATA, "mipd_jax"),
@@ -228,7 +228,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "tensorflow": {"input_pipeline": INSIDE},
   "tensorflow_datasets": {
     "input_pipeline.hico_det.builder": ANYWHERE,
-    "input_pipeline.ov_swig": ANYWHERE,
+    "input_pipeline.ov_swig.builder": ANYWHERE,
     "benchmarks.hardening.process": INSIDE,
   },
   "clu": {"mipd_jax.training.writers": ANYWHERE},

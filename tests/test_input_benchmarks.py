@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
-from benchmarks import figures, swig_folder, swig_sized, swig_tables
+from benchmarks import figures, swig_sized
 from benchmarks import input as input_benchmark
-from input_pipeline import check, layout, swig, vocabulary
-from input_pipeline.errors import InputError
+from benchmarks.support import swig_folder, swig_tables
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import check, folder, layout, vocabulary
 from tests import swig_fixture
 from tests.pipeline_fixture import ROOT
 
@@ -49,7 +50,7 @@ def test_a_sized_folder_is_sound_and_has_every_noun(source, tmp_path):
   report, images = check.check_records(out)
   check.check_images(report, images)
   assert report.problems == [] and len(images) == 84
-  content = swig.read_folder(out, num_unseen=1, num_rare=1)
+  content = folder.read_folder(out, num_unseen=1, num_rare=1)
   names = [record.name for record in content.splits["dev"]]
   assert (
     names == json.loads((source / swig_folder.IMAGE_NAMES).read_text())["dev"]

@@ -6,9 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from input_pipeline import schema, source_code
-from input_pipeline.errors import InputError
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline import schema
+from input_pipeline.feature_cache import source_code
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from mipd_jax import write_rationales
 from mipd_jax.rationales import jrg, jrg_report, source, store, templates
 from mipd_jax.rationales.judging import Jrg, JrgConfig

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from input_pipeline import json_files
-from input_pipeline.errors import InputError
+from input_pipeline.io import json_files
+from input_pipeline.io.errors import InputError
 
 DAMAGED = {
   "cut off": ('{"a": [1, 2', "is cut off or is not JSON"),

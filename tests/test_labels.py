@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import vocabulary
-from input_pipeline.errors import InputError
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
+from mipd_jax.devices import sharding
 from mipd_jax.teachers import labels
 from tests import fakes
 

@@ -10,15 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax import sharding
-from mipd_jax.teachers import (
-  hf_weights,
-  language_decoding,
-  language_model,
-  language_weights,
-  llama,
-)
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import sharding
+from mipd_jax.teachers.checkpoints import hf_weights
+from mipd_jax.teachers.language import decoding, language_model, llama, weights
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "language_model"
 EXPECTED = json.loads((GOLDENS / "expected.json").read_text())
@@ -53,7 +48,7 @@ def sample(model, prompts, seeds, temperature=1.0):
 def test_logits_are_pytorchs(models, name):
   model = models[name]
   first = jax.jit(
-    lambda params, ids, mask: language_decoding.start(
+    lambda params, ids, mask: decoding.start(
       model.network, params, ids, mask, model.tokens.prefix, 8
     )[0]
   )
@@ -178,7 +173,7 @@ def _save(folder, tensors):
 
 
 def _read(folder):
-  return language_weights.read(folder, language_weights.build(folder))
+  return weights.read(folder, weights.build(folder))
 
 
 def test_all_bad_weights_are_named_in_one_error(copy):
@@ -246,7 +241,7 @@ def test_a_tied_head_is_filled_in_where_flax_wants_one(tmp_path):
     tie_word_embeddings=True,
   )
   config.save_pretrained(tmp_path)
-  network = language_weights.build(tmp_path)
+  network = weights.build(tmp_path)
   assert network.config.max_position_embeddings == 2048
   tree = jax.tree.map(
     lambda leaf: np.random.default_rng(0).normal(size=leaf.shape),
@@ -255,7 +250,7 @@ def test_a_tied_head_is_filled_in_where_flax_wants_one(tmp_path):
   tensors = hf_weights.to_torch(tree)
   del tensors["lm_head.weight"]
   _save(tmp_path, tensors)
-  params, _ = language_weights.read(tmp_path, network)
+  params, _ = weights.read(tmp_path, network)
   embedding = params["model"]["embed_tokens"]["embedding"]
   np.testing.assert_array_equal(params["lm_head"]["kernel"], embedding.T)
   tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
@@ -285,7 +280,7 @@ def test_settings_that_flax_passes_over_are_heeded(tmp_path, kind, values):
   from transformers import AutoConfig
 
   AutoConfig.for_model(kind, **values).save_pretrained(tmp_path)
-  assert isinstance(language_weights.build(tmp_path), llama.Llama)
+  assert isinstance(weights.build(tmp_path), llama.Llama)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +295,7 @@ def test_settings_that_nobody_heeds_are_refused(tmp_path, values, told):
 
   GemmaConfig(**values).save_pretrained(tmp_path)
   with pytest.raises(InputError, match=told):
-    language_weights.build(tmp_path)
+    weights.build(tmp_path)
 
 
 # What transformers 5 writes, with a head of its own or none, -> the factor on
@@ -310,8 +305,8 @@ def test_settings_that_nobody_heeds_are_refused(tmp_path, values, told):
 def test_t5_saved_by_transformers_5(copy, scaled, head):
   """`tie_word_embeddings` is true whatever the weights hold."""
   folder = copy("t5")
-  before = language_weights.build(folder)
-  params, _ = language_weights.read(folder, before)
+  before = weights.build(folder)
+  params, _ = weights.read(folder, before)
   tensors = _tensors(folder)
   if head != "own":
     tensors["lm_head.weight"] = tensors["shared.weight"]
@@ -330,8 +325,8 @@ def test_t5_saved_by_transformers_5(copy, scaled, head):
     scale_decoder_outputs=scaled,
     transformers_version="5.24.0",
   )
-  network = language_weights.build(folder)
-  tree, _ = language_weights.read(folder, network)
+  network = weights.build(folder)
+  tree, _ = weights.read(folder, network)
   found = network(ids, decoder_input_ids=start, params=tree).logits
   factor = 16**-0.5 if scaled else 1.0
   np.testing.assert_allclose(found, wanted * factor, rtol=1e-5, atol=1e-5)
@@ -397,7 +392,7 @@ def test_mistral_without_window_sees_everything(tmp_path):
 
   config = MistralConfig(sliding_window=None)
   config.save_pretrained(tmp_path)
-  assert language_weights.build(tmp_path).config.sliding_window == 2048
+  assert weights.build(tmp_path).config.sliding_window == 2048
 
 
 def test_too_long_a_prompt(models):

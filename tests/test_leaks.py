@@ -8,8 +8,11 @@ the label banks.
 import numpy as np
 import pytest
 
-from input_pipeline import leaks, ov_swig, schema, split_file, swig, vocabulary
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline import schema
+from input_pipeline.ov_swig import builder, vocabulary
+from input_pipeline.ov_swig import folder as folder_lib
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
+from input_pipeline.ov_swig.splits import leaks, split_file
 from mipd_jax.metrics import swig_scores
 from mipd_jax.rationales import templates
 from mipd_jax.teachers import labels
@@ -49,7 +52,7 @@ def folder(tmp_path):
 
 
 def test_not_by_training_images(folder, tmp_path):
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  dataset = builder.prepare(folder, tmp_path / "data")
   columns = dataset.split("train").annotations()
   eating = dataset.vocabulary.verb_index[UNSEEN]
   assert len(columns[schema.VERB]) == 10
@@ -66,7 +69,7 @@ def test_not_by_training_images(folder, tmp_path):
 def test_not_by_rationales(folder, tmp_path, key, text):
   name = "jumping_train_0.jpg"
   _say(folder, name, key, text)
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  dataset = builder.prepare(folder, tmp_path / "data")
   split = dataset.split("train")
   assert split.rationales(split.names.index(name)) is None
   # Those of all others stay.
@@ -78,24 +81,24 @@ def test_not_by_rationales(folder, tmp_path, key, text):
 def test_words_that_only_look_like_it_stay(folder):
   for word in ("beating", "eats", "eatings"):
     _say(folder, "jumping_train_0.jpg", RATIONALE_KEYS[0], f"a man {word}")
-    assert swig.read_folder(folder).withheld == 0
+    assert folder_lib.read_folder(folder).withheld == 0
 
 
 def test_rationales_as_given_only_by_asking(folder, tmp_path):
   _say(folder, "jumping_train_0.jpg", RATIONALE_KEYS[0], "eating bread")
-  asked = ov_swig.prepare(folder, tmp_path / "data", withhold=False)
+  asked = builder.prepare(folder, tmp_path / "data", withhold=False)
   split = asked.split("train")
   index = split.names.index("jumping_train_0.jpg")
   assert split.rationales(index)[0] == "eating bread"
   # It is another dataset, so that neither is taken for the other.
-  other = ov_swig.prepare(folder, tmp_path / "data")
+  other = builder.prepare(folder, tmp_path / "data")
   assert other.name != asked.name
   assert other.split("train").rationales(index) is None
 
 
 def test_not_by_our_own_rationales(folder, tmp_path):
   """Negatives name other verbs; never one that is unseen."""
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  dataset = builder.prepare(folder, tmp_path / "data")
   split = dataset.split("train")
   columns = split.annotations()
   words = dataset.vocabulary
@@ -123,7 +126,7 @@ def test_not_by_derived_noun_classes(tmp_path, ov_splits):
   folder = _write(tmp_path / "swig", index_files=False, ov_splits=ov_splits)
   options = {} if ov_splits else {"num_unseen": 1, "num_rare": 1}
   seed = 0 if ov_splits else _seed_that_draws(folder, UNSEEN)
-  content = swig.read_folder(folder, seed=seed, **options)
+  content = folder_lib.read_folder(folder, seed=seed, **options)
   assert UNSEEN in leaks.unseen_names(content.vocabulary, content.groups)
   assert SECRET not in content.vocabulary.nouns
   assert vocabulary.load(folder).nouns == content.vocabulary.nouns
@@ -133,10 +136,10 @@ def test_not_by_derived_noun_classes(tmp_path, ov_splits):
 def _seed_that_draws(folder, verb):
   """A seed whose draw calls a verb unseen; nothing is written."""
   words = vocabulary.load(folder)
-  from input_pipeline import split_draw
+  from input_pipeline.ov_swig.splits import verb_draw
 
   for seed in range(100):
-    lists = split_draw.draw(
+    lists = verb_draw.draw(
       words, [2] * len(words.verbs), num_rare=1, num_unseen=1, seed=seed
     )
     if lists["unseen"] == [verb]:
@@ -146,7 +149,7 @@ def _seed_that_draws(folder, verb):
 
 def test_not_by_dev_selection(folder, tmp_path):
   """A model that is perfect on unseen dev images gains nothing by it."""
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  dataset = builder.prepare(folder, tmp_path / "data")
   columns = dataset.split("dev").annotations()
   verbs, groups = columns[schema.VERB], columns[schema.GROUP]
   unseen = groups == schema.GROUPS.index("unseen")
@@ -171,7 +174,7 @@ def test_not_by_dev_selection(folder, tmp_path):
 
 def test_not_by_label_banks(folder):
   """An unseen verb's bank row is text of its own; no other row has its name."""
-  words = swig.read_folder(folder).vocabulary
+  words = folder_lib.read_folder(folder).vocabulary
   eating = words.verb_index[UNSEEN]
   finder = leaks.NameFinder([UNSEEN])
   for number, prompts in enumerate(labels.verb_prompts(words)):
@@ -243,7 +246,7 @@ def test_rationale_without_spaces_is_withheld(folder, tmp_path):
     text = path.read_text().replace('"eating"', '"吃饭"')
     path.write_text(text.replace("eating\n", "吃饭\n"))
   _say(folder, "jumping_train_0.jpg", RATIONALE_KEYS[3], "他正在吃饭。")
-  dataset = ov_swig.prepare(folder, tmp_path / "data")
+  dataset = builder.prepare(folder, tmp_path / "data")
   split = dataset.split("train")
   assert split.rationales(split.names.index("jumping_train_0.jpg")) is None
   assert dataset.builder.info.metadata["withheld"] == 1

@@ -7,13 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import (
-  hf_weights,
-  language_decoding,
-  language_weights,
-  llama,
-)
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers.checkpoints import hf_weights
+from mipd_jax.teachers.language import decoding, llama, weights
 
 LLAMA3 = {
   "rope_type": "llama3",
@@ -90,7 +86,7 @@ IDS = np.array([[1, 5, 6, 7, 3, 9, 11, 4], [1, 8, 8, 2, 14, 3, 17, 6]])
 def write(folder, case: str):
   content = BASE | CASES[case]
   (folder / "config.json").write_text(json.dumps(content))
-  network = language_weights.build(folder)
+  network = weights.build(folder)
   rng = np.random.default_rng(3)
   tree = jax.tree.map(
     lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.4,
@@ -99,7 +95,7 @@ def write(folder, case: str):
   if content["tie_word_embeddings"]:
     del tree["lm_head"]
   hf_weights.write(folder / "model.safetensors", tree)
-  params, _ = language_weights.read(folder, network)
+  params, _ = weights.read(folder, network)
   return content, network, params
 
 
@@ -199,12 +195,12 @@ def test_logits_are_the_formulas(tmp_path, case):
 
   @jax.jit
   def told(params):
-    out, inputs = language_decoding.start(
+    out, inputs = decoding.start(
       network, params, jnp.asarray(padded), mask, (), 3
     )
     outs = [out]
     for place in (5, 6):
-      out, inputs = language_decoding._advance(
+      out, inputs = decoding._advance(
         network, params, jnp.asarray(IDS[:, place : place + 1]), inputs
       )
       outs.append(out)
@@ -217,7 +213,7 @@ def test_plain_positions_are_those_of_transformers(tmp_path):
   """Both classes on one tree; the folder itself gets transformers' class."""
   content = BASE | {"model_type": "llama"}
   (tmp_path / "config.json").write_text(json.dumps(content))
-  theirs = language_weights.build(tmp_path)
+  theirs = weights.build(tmp_path)
   assert not isinstance(theirs, llama.Llama)
   ours = llama.Llama(theirs.config, llama.Rope())
   shapes = jax.tree.map(lambda leaf: leaf.shape, dict(theirs.params_shape_tree))
@@ -280,5 +276,5 @@ def test_what_makes_no_positions_is_refused(tmp_path, changes, told):
   content = BASE | {"model_type": "llama"} | changes
   (tmp_path / "config.json").write_text(json.dumps(content))
   with pytest.raises(InputError, match=told) as caught:
-    language_weights.build(tmp_path)
+    weights.build(tmp_path)
   assert "config.json" in str(caught.value)

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from input_pipeline import lock
-from input_pipeline.errors import InputError
+from input_pipeline.io import lock
+from input_pipeline.io.errors import InputError
 from tests import fake_bucket
 
 FIRST = f"{lock.LOCK}.0-of-1"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.losses import boxes as box_ops
-from mipd_jax.losses import situations, terms
+from mipd_jax.losses import box_ops, situations, terms
 from mipd_jax.losses.banks import VERB_LOG_PRIOR, VERB_TRAINED
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models import outputs as out

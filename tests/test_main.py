@@ -13,8 +13,9 @@ import time
 import pytest
 from PIL import Image
 
-from input_pipeline import feature_cache, lock
-from input_pipeline.errors import InputError
+from input_pipeline import feature_cache
+from input_pipeline.io import lock
+from input_pipeline.io.errors import InputError
 from mipd_jax import stages
 from mipd_jax.stages import train as train_stage
 from mipd_jax.training import loop

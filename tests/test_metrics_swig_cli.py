@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import boxes, schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import scores, swig, swig_files, swig_scores
 from mipd_jax.models import outputs as out
 from tests import batches

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_pipeline import mirror, schema
-from input_pipeline.errors import InputError
+from input_pipeline import schema
 from input_pipeline.geometry import Letterbox, letterbox_image
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import mirror
 from mipd_jax.rationales import wording
 
 SIDES = st.integers(2, 700)

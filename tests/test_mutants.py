@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import mutants
-from benchmarks.mutant_list import MUTANTS
+from benchmarks.mutants import __main__ as command
+from benchmarks.mutants.situations import MUTANTS
 
 # They pin the text of the source, not what it does.
 pytestmark = pytest.mark.slow
@@ -14,7 +14,7 @@ def test_every_fault_still_applies(kind):
   stale = [
     f"{name}: {path} has {old!r} {count} times"
     for name, path, old, new in MUTANTS[kind]
-    if (count := (mutants.ROOT / path).read_text().count(old)) != 1
+    if (count := (command.ROOT / path).read_text().count(old)) != 1
     or old == new
   ]
   assert not stale, "\n".join(stale)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
 from input_pipeline.geometry import letterbox_image
+from input_pipeline.io.errors import InputError
 from mipd_jax.inference import Predictor, Words, nouns, programs, words_file
 from mipd_jax.inference.texts import Texts
 from mipd_jax.inference.words import DEFAULT_ROLES

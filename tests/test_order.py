@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from input_pipeline import order
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 
 sizes = {
   "examples": st.integers(1, 700),

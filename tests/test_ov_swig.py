@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import (
-  building,
-  ov_swig,
-  ov_swig_cli,
-  schema,
-  swig,
-  swig_shards,
-  vocabulary,
-)
-from input_pipeline.errors import InputError
+from input_pipeline import schema
 from input_pipeline.geometry import Letterbox, letterbox_image
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline.io import building
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import __main__ as command
+from input_pipeline.ov_swig import builder as builder_lib
+from input_pipeline.ov_swig import folder as folder_lib
+from input_pipeline.ov_swig import shards, vocabulary
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
 RATIONALE_IMAGE = "cooking_train_1.jpg"
@@ -44,15 +41,15 @@ def folder(root):
 
 @pytest.fixture(scope="module")
 def prepared(root, folder):
-  return ov_swig.prepare(folder, root / "data")
+  return builder_lib.prepare(folder, root / "data")
 
 
 @pytest.fixture(scope="module")
 def content(folder):
-  return swig.read_folder(folder)
+  return folder_lib.read_folder(folder)
 
 
-@pytest.mark.parametrize("split", swig.SPLITS)
+@pytest.mark.parametrize("split", folder_lib.SPLITS)
 def test_annotations_are_those_of_the_folder(prepared, content, split):
   images = prepared.split(split)
   records = content.splits[split]
@@ -126,28 +123,30 @@ def test_second_call_reuses(root, folder, prepared, monkeypatch):
   def refuse(*_, **__):
     raise AssertionError("built or read again")
 
-  monkeypatch.setattr(ov_swig.OvSwig, "download_and_prepare", refuse)
-  monkeypatch.setattr(swig, "read_folder", refuse)
-  again = ov_swig.prepare(folder, root / "data")
+  monkeypatch.setattr(builder_lib.OvSwig, "download_and_prepare", refuse)
+  monkeypatch.setattr(folder_lib, "read_folder", refuse)
+  again = builder_lib.prepare(folder, root / "data")
   assert again.name == prepared.name == f"my_swig_{prepared.fingerprint[:12]}"
   assert again.split("train").names == prepared.split("train").names
 
 
 def test_changed_folder_is_another_dataset(tmp_path):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  first = ov_swig.prepare(folder, tmp_path / "data")
+  first = builder_lib.prepare(folder, tmp_path / "data")
   path = folder / "SWiG_jsons" / "train.json"
   records = swig_fixture.load(path)
   del records["jumping_train_0.jpg"]
   swig_fixture.dump(path, records)
-  second = ov_swig.prepare(folder, tmp_path / "data")
+  second = builder_lib.prepare(folder, tmp_path / "data")
   assert first.name != second.name
   assert len(second.split("train")) == len(first.split("train")) - 1
 
 
 def test_draws_groups_where_there_are_none(tmp_path):
   folder = swig_fixture.write(tmp_path / "s", per_verb=1, ov_splits=False)
-  prepared = ov_swig.prepare(folder, tmp_path / "data", num_unseen=2, seed=5)
+  prepared = builder_lib.prepare(
+    folder, tmp_path / "data", num_unseen=2, seed=5
+  )
   assert prepared.groups.counts == {"seen": 3, "rare": 1, "unseen": 2}
   assert len(prepared.split("train")) == 4
 
@@ -160,11 +159,11 @@ def test_broken_image_stops_the_building(tmp_path):
   with pytest.raises(
     InputError, match=r"raining_dev_0\.jpg: cannot be decoded"
   ):
-    ov_swig.prepare(folder, tmp_path / "data")
+    builder_lib.prepare(folder, tmp_path / "data")
   # Nothing that could be taken for a dataset is left.
   assert not list((tmp_path / "data").rglob("*array_record*"))
   path.write_bytes(whole)
-  prepared = ov_swig.prepare(folder, tmp_path / "data")
+  prepared = builder_lib.prepare(folder, tmp_path / "data")
   assert len(prepared.split("dev")) == len(swig_fixture.FRAMES)
 
 
@@ -175,7 +174,7 @@ def test_wrong_size_stops_the_building(tmp_path):
   records["jumping_train_0.jpg"]["height"] += 10
   swig_fixture.dump(path, records)
   with pytest.raises(InputError, match=r"jumping_train_0\.jpg: is \d+ x \d+"):
-    ov_swig.prepare(folder, tmp_path / "data")
+    builder_lib.prepare(folder, tmp_path / "data")
 
 
 def test_full_disk(tmp_path, monkeypatch):
@@ -186,19 +185,19 @@ def test_full_disk(tmp_path, monkeypatch):
       building.shutil, "disk_usage", lambda _: usage._replace(free=9)
     )
     with pytest.raises(InputError, match="needs about"):
-      ov_swig.prepare(folder, tmp_path / "data")
+      builder_lib.prepare(folder, tmp_path / "data")
 
   def fail(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  monkeypatch.setattr(ov_swig.OvSwig, "download_and_prepare", fail)
+  monkeypatch.setattr(builder_lib.OvSwig, "download_and_prepare", fail)
   with pytest.raises(InputError, match="make room"):
-    ov_swig.prepare(folder, tmp_path / "data")
+    builder_lib.prepare(folder, tmp_path / "data")
 
 
 def test_cut_off_dataset_is_named(tmp_path):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  prepared = ov_swig.prepare(folder, tmp_path / "data")
+  prepared = builder_lib.prepare(folder, tmp_path / "data")
   (path,) = pathlib.Path(prepared.builder.data_dir).glob("*train*array_record*")
   path.write_bytes(path.read_bytes()[:500])
   with pytest.raises(InputError, match="split 'train' cannot be read"):
@@ -211,7 +210,9 @@ def test_wrong_split(prepared):
 
 
 def test_manual_dir(root, folder, content):
-  builder = ov_swig.OvSwig(data_dir=root / "manual", file_format="array_record")
+  builder = builder_lib.OvSwig(
+    data_dir=root / "manual", file_format="array_record"
+  )
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(manual_dir=folder)
   )
@@ -240,13 +241,13 @@ def _assert_same(left, right):
 def test_tfrecord_and_array_record_hold_the_same(root, folder, content):
   found = {}
   for file_format in ("tfrecord", "array_record"):
-    builder = ov_swig.OvSwig(
-      config=ov_swig.OvSwigConfig.of(folder),
+    builder = builder_lib.OvSwig(
+      config=builder_lib.OvSwigConfig.of(folder),
       data_dir=root / file_format,
       file_format=file_format,
     )
     builder.download_and_prepare()
-    found[file_format] = {s: _rows(builder, s) for s in swig.SPLITS}
+    found[file_format] = {s: _rows(builder, s) for s in folder_lib.SPLITS}
   for split, records in content.splits.items():
     rows = found["tfrecord"][split]
     _assert_same(rows, found["array_record"][split])
@@ -287,7 +288,7 @@ def test_plain_tfds_data_source(root, folder, content):
 
 
 def test_metadata_has_names_texts_numbers_and_hashes(prepared, content):
-  again = ov_swig.OvSwig(
+  again = builder_lib.OvSwig(
     config=prepared.builder.builder_config,
     data_dir=prepared.builder.data_path.parents[2],
     file_format="array_record",
@@ -320,10 +321,10 @@ def test_metadata_has_names_texts_numbers_and_hashes(prepared, content):
 
 def test_many_shards_keep_the_order(root, folder, prepared, monkeypatch):
   """More than ten: names of files sort as text."""
-  monkeypatch.setattr(swig_shards, "_IMAGES", 1)
-  dataset = ov_swig.prepare(folder, root / "many")
+  monkeypatch.setattr(shards, "_IMAGES", 1)
+  dataset = builder_lib.prepare(folder, root / "many")
   assert dataset.builder.info.splits["dev"].num_shards == 12
-  for name in swig.SPLITS:
+  for name in folder_lib.SPLITS:
     one, many = prepared.split(name), dataset.split(name)
     assert one.names == many.names
     columns = many.annotations()
@@ -334,27 +335,27 @@ def test_many_shards_keep_the_order(root, folder, prepared, monkeypatch):
 def test_shards_are_cut_by_bytes_too(content, monkeypatch):
   records = content.splits["dev"]
   sizes = [record.path.stat().st_size for record in records]
-  monkeypatch.setattr(swig_shards, "_BYTES", 2 * max(sizes))
-  cuts = swig_shards.cuts(records)
+  monkeypatch.setattr(shards, "_BYTES", 2 * max(sizes))
+  cuts = shards.cuts(records)
   assert len(cuts) > 1 and cuts[0][0] == 0 and cuts[-1][1] == len(records)
   assert [stop for _, stop in cuts[:-1]] == [start for start, _ in cuts[1:]]
   for start, stop in cuts:
     assert sum(sizes[start:stop]) <= 2 * max(sizes)
-  assert swig_shards.cuts([]) == []
+  assert shards.cuts([]) == []
 
 
 def test_with_beam(root, folder, prepared, monkeypatch):
   pytest.importorskip("apache_beam", reason="apache-beam is not installed")
-  monkeypatch.setattr(swig_shards, "_IMAGES", 1)
-  builder = ov_swig.OvSwig(
-    config=ov_swig.OvSwigConfig.of(folder),
+  monkeypatch.setattr(shards, "_IMAGES", 1)
+  builder = builder_lib.OvSwig(
+    config=builder_lib.OvSwigConfig.of(folder),
     data_dir=root / "beam",
     file_format="array_record",
   )
   config = tfds.download.DownloadConfig(beam_runner="DirectRunner")
   builder.download_and_prepare(download_config=config)
   assert builder.info.splits["dev"].num_shards == 12
-  for split in swig.SPLITS:
+  for split in folder_lib.SPLITS:
     _assert_same(_rows(builder, split), _rows(prepared.builder, split))
   assert "image_checksums" not in builder.info.metadata
 
@@ -367,10 +368,10 @@ def test_tfds_build(root, folder, prepared, content, file_format):
   from tensorflow_datasets.scripts.cli import main as tfds_main
 
   data = root / f"cli_{file_format}"
-  arguments = ["tfds", "build", ov_swig.__file__, f"--manual_dir={folder}"]
+  arguments = ["tfds", "build", builder_lib.__file__, f"--manual_dir={folder}"]
   arguments += [f"--data_dir={data}", f"--file_format={file_format}"]
   tfds_main.main(tfds_main._parse_flags(arguments))
-  builder = ov_swig.OvSwig(data_dir=data, file_format=file_format)
+  builder = builder_lib.OvSwig(data_dir=data, file_format=file_format)
   for split, records in content.splits.items():
     rows = _rows(builder, split)
     assert len(rows) == len(records)
@@ -379,13 +380,13 @@ def test_tfds_build(root, folder, prepared, content, file_format):
 
 def test_check_prints_counts_and_problems(tmp_path, capsys):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  assert ov_swig_cli.main(["--check", str(folder)]) == 0
+  assert command.main(["--check", str(folder)]) == 0
   out = capsys.readouterr().out
   assert "train  5 images, {'seen': 3, 'rare': 2, 'unseen': 0}" in out
   assert "all whole" in out
   (folder / "images_512" / "raining_dev_0.jpg").write_bytes(b"")
-  assert ov_swig_cli.main(["--check", str(folder)]) == 1
+  assert command.main(["--check", str(folder)]) == 1
   assert "raining_dev_0.jpg" in capsys.readouterr().out
   (folder / "SWiG_jsons" / vocabulary.SPACE_FILE).unlink()
-  assert ov_swig_cli.main(["--check", str(folder)]) == 1
+  assert command.main(["--check", str(folder)]) == 1
   assert "Remedy" in capsys.readouterr().err

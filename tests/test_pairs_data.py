@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import detections, pair_columns, terms, vocabulary
-from input_pipeline.hico_det.detections import ImageDetections
+from input_pipeline.hico_det import pair_columns, terms, vocabulary
+from input_pipeline.hico_det.detectors import detections
+from input_pipeline.hico_det.detectors.detections import ImageDetections
 from input_pipeline.hico_det.pair_columns import Selection
 from input_pipeline.hico_det.records import Record
-from input_pipeline.small_world import pair_captions, pair_scenes, pair_world
-from input_pipeline.small_world.captions import CaptionConfig
-from input_pipeline.small_world.pair_config import PairWorldConfig
-from input_pipeline.small_world.pair_folder import write_folder
-from input_pipeline.swig_record import Place
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.records import Place
+from input_pipeline.small_world.interactions import captions, scenes
+from input_pipeline.small_world.interactions import world as world_lib
+from input_pipeline.small_world.interactions.config import PairWorldConfig
+from input_pipeline.small_world.interactions.folder import write_folder
+from input_pipeline.small_world.situations.captions import CaptionConfig
 from mipd_jax.rationales.interactions import InteractionRationales
 from tests import pair_world_fixture
 from tests.pair_world_fixture import SLOTS, WORLD, dataset, folder  # noqa: F401
@@ -245,11 +247,11 @@ def test_worlds_are_their_config(tmp_path):
 
 
 def test_a_pair_has_the_verbs_that_its_code_fits():
-  world = pair_world.draw_world(PairWorldConfig())
+  world = world_lib.draw_world(PairWorldConfig())
   rng = np.random.default_rng(0)
   several = 0
   for _ in range(60):
-    for pair in pair_scenes.draw_scene(world, rng).pairs:
+    for pair in scenes.draw_scene(world, rng).pairs:
       fitting = {
         number
         for number, (verb, thing) in enumerate(world.interactions)
@@ -261,7 +263,7 @@ def test_a_pair_has_the_verbs_that_its_code_fits():
 
 
 def test_splits_of_a_world_leave_what_they_say():
-  world = pair_world.draw_world(PairWorldConfig())
+  world = world_lib.draw_world(PairWorldConfig())
   every = set(range(len(world.interactions)))
   for name, part in (("UV", 0), ("UO", 1), ("UC", None)):
     unseen = set(world.unseen[name])
@@ -276,16 +278,16 @@ def test_splits_of_a_world_leave_what_they_say():
 
 
 def test_texts_tell_interactions_apart_and_have_only_known_words():
-  world = pair_world.draw_world(PairWorldConfig())
+  world = world_lib.draw_world(PairWorldConfig())
   names = [x.name for x in world.verbs]
   assert len(set(names)) == len(names)
-  known = set(pair_captions.all_words(world))
+  known = set(captions.all_words(world))
   rng = np.random.default_rng(1)
-  _, scenes = pair_captions.draw_pool(world, 20, 32)
-  told = [pair_captions.caption(s, CaptionConfig(), rng) for s in scenes]
+  _, scenes = captions.draw_pool(world, 20, 32)
+  told = [captions.caption(s, CaptionConfig(), rng) for s in scenes]
   for text in [*names, *told]:
     assert set(text.split()) <= known, set(text.split()) - known
-  assert set(pair_captions.content_words(world)) <= known
+  assert set(captions.content_words(world)) <= known
 
 
 def test_rationales_name_seen_interactions_only(dataset):  # noqa: F811

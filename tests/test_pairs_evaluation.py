@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax import sharding
-from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.evaluation import pairs as pair_eval
+from mipd_jax.devices import sharding
+from mipd_jax.evaluation import interactions as pair_eval
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.metrics import hico_det
 from mipd_jax.metrics.hico_det_matching import Detections
 from mipd_jax.metrics.pair_nms import suppress

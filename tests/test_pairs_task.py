@@ -13,8 +13,8 @@ import jax
 import pytest
 
 from configs import hico_det, ov_swig, synthetic
-from input_pipeline.errors import InputError
-from input_pipeline.small_world.pair_config import PairWorldConfig
+from input_pipeline.io.errors import InputError
+from input_pipeline.small_world.interactions.config import PairWorldConfig
 from mipd_jax import config as config_lib
 from mipd_jax import tasks
 from mipd_jax.inference import workdir

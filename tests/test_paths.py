@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from input_pipeline import atomic, paths
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic, paths
+from input_pipeline.io.errors import InputError
 from tests import fake_bucket
 
 

@@ -13,16 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import (
-  atomic,
-  feature_cache,
-  ov_swig,
-  schema,
-  source_code,
-)
-from input_pipeline.errors import InputError
-from input_pipeline.feature_cache import ShardWriter
-from mipd_jax import sharding
+from input_pipeline import feature_cache, schema
+from input_pipeline.feature_cache import ShardWriter, source_code
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import builder
+from mipd_jax.devices import sharding
 from mipd_jax.teachers import precompute
 from mipd_jax.teachers.image_teachers import TEACHER_VERB_TEXT, ZeroShotTeacher
 from tests import fakes, swig_fixture
@@ -58,7 +54,7 @@ def prepare(folder):
     first = next(iter(records.values()))
     first |= {f"{k}_caption": t for k, t in zip(keys, PUBLISHED, strict=True)}
     swig_fixture.dump(path, records)
-  return ov_swig.prepare(folder / "swig", folder / "tfds")
+  return builder.prepare(folder / "swig", folder / "tfds")
 
 
 def build(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import buckets, feature_cache
-from input_pipeline.errors import InputError
-from mipd_jax.evaluation import evaluate as eval_lib
+from input_pipeline import feature_cache
+from input_pipeline.io import buckets
+from input_pipeline.io.errors import InputError
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.inference import Predictor, workdir
 from mipd_jax.stages import evaluate as eval_stage
 from mipd_jax.stages import predict as predict_stage

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
 from input_pipeline.geometry import letterbox_image
-from mipd_jax.evaluation import evaluate as eval_lib
+from input_pipeline.io.errors import InputError
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.inference import Failure
 from mipd_jax.teachers import encoding
 from tests import predict_fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.errors import InputError
-from mipd_jax.inference import images
+from input_pipeline.io.errors import InputError
+from mipd_jax.inference import pictures
 from tests import predict_fixture
 from tests.pipeline_fixture import ROOT
 
@@ -29,7 +29,7 @@ UPRIGHT = predict_fixture.photograph(0, 40, 28)
 
 
 def _open(source):
-  return images.open_image(source, images.name_of(source, 0))
+  return pictures.open_image(source, pictures.name_of(source, 0))
 
 
 def _tagged(turn: int, image=UPRIGHT):
@@ -195,9 +195,9 @@ def test_a_hundred_megapixels_in_bounded_memory(tmp_path, suffix, most):
 def test_too_many_pixels_are_refused_before_they_are_decoded(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(images, "LARGE", 100)
-  monkeypatch.setattr(images, "KEPT", 8)
-  monkeypatch.setattr(images, "MOST_PIXELS", 500)
+  monkeypatch.setattr(pictures, "LARGE", 100)
+  monkeypatch.setattr(pictures, "KEPT", 8)
+  monkeypatch.setattr(pictures, "MOST_PIXELS", 500)
   Image.new("RGB", (40, 28)).save(tmp_path / "a.png")
   Image.new("RGB", (40, 28)).save(tmp_path / "a.jpg")
   with pytest.raises(InputError, match=r"a.png: 40 x 28 pixels are too many"):

@@ -8,8 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from input_pipeline import lock, ov_swig, ov_swig_cli, prepared_files, swig
-from input_pipeline.errors import InputError
+from input_pipeline.io import lock, prepared_files
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import __main__ as command
+from input_pipeline.ov_swig import builder, folder
 from tests import swig_fixture
 
 
@@ -18,7 +20,7 @@ def built(tmp_path_factory) -> pathlib.Path:
   """A folder, `swig`, and what it was built to, `data`."""
   root = tmp_path_factory.mktemp("built")
   swig_fixture.write(root / "swig", per_verb=1)
-  ov_swig.prepare(root / "swig", root / "data")
+  builder.prepare(root / "swig", root / "data")
   return root
 
 
@@ -34,9 +36,9 @@ def _dataset(root) -> pathlib.Path:
 
 def _read(root) -> str:
   """All that can be read, as one text."""
-  dataset = ov_swig.prepare(root / "swig", root / "data")
+  dataset = builder.prepare(root / "swig", root / "data")
   found = [dataset.fingerprint, dataset.broken]
-  for name in swig.SPLITS:
+  for name in folder.SPLITS:
     split = dataset.split(name)
     rows = range(len(split))
     columns = split.annotations()
@@ -159,7 +161,7 @@ def test_a_shard_of_another_build_is_refused(root, tmp_path):
   """It is whole, so that array_record itself takes it."""
   other = tmp_path / "other"
   swig_fixture.write(other / "swig", per_verb=1, seed=1)
-  ov_swig.prepare(other / "swig", other / "data")
+  builder.prepare(other / "swig", other / "data")
   shutil.copy(_dataset(other) / FILES[3], _dataset(root) / FILES[3])
   with pytest.raises(InputError, match="split 'train' cannot be read"):
     _read(root)
@@ -168,7 +170,7 @@ def test_a_shard_of_another_build_is_refused(root, tmp_path):
 def test_a_dataset_of_another_folder_is_refused(root, tmp_path):
   other = tmp_path / "other"
   swig_fixture.write(other / "swig", per_verb=1, seed=1)
-  ov_swig.prepare(other / "swig", other / "data")
+  builder.prepare(other / "swig", other / "data")
   taken = _dataset(root)
   shutil.rmtree(taken)
   shutil.copytree(_dataset(other), taken)
@@ -184,7 +186,7 @@ def test_unchanged_files_are_read_once(root, monkeypatch):
 
   monkeypatch.setattr(prepared_files.hashlib, "file_digest", never)
   prepared_files.check_shards(
-    ov_swig.prepare(root / "swig", root / "data").builder, "dev"
+    builder.prepare(root / "swig", root / "data").builder, "dev"
   )
 
 
@@ -196,13 +198,13 @@ def test_full_disk_while_a_dataset_is_built(tmp_path, capsys, limit):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
   try:
-    assert ov_swig_cli.main(arguments) == 1
+    assert command.main(arguments) == 1
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   said = capsys.readouterr().err
   assert "has no room for the dataset" in said and "Remedy: make room" in said
   assert not list((tmp_path / "data").rglob("*array_record*"))
-  assert ov_swig_cli.main(arguments) == 0
+  assert command.main(arguments) == 0
   _read(tmp_path)
 
 
@@ -215,8 +217,8 @@ def test_one_process_builds_at_a_time_and_sweeps_after_the_dead(root):
     lock.holding(config, "building"),
     pytest.raises(InputError, match="process"),
   ):
-    ov_swig.prepare(root / "swig", root / "data")
-  ov_swig.prepare(root / "swig", root / "data")
+    builder.prepare(root / "swig", root / "data")
+  builder.prepare(root / "swig", root / "data")
   assert [path.name for path in config.iterdir()] == [version]
 
 
@@ -228,10 +230,10 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch, capsys, where):
   def never(*_, **__):
     raise AssertionError("the folder is read")
 
-  monkeypatch.setattr(swig, "read_folder", never)
+  monkeypatch.setattr(folder, "read_folder", never)
   arguments = ["--build", str(tmp_path / "swig")]
   arguments += ["--data-dir", str(tmp_path / where)]
-  assert ov_swig_cli.main(arguments) == 1
+  assert command.main(arguments) == 1
   said = capsys.readouterr().err
   assert "datasets cannot be written there" in said and "--data-dir" in said
 
@@ -240,11 +242,11 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch, capsys, where):
 def test_a_report_that_cannot_be_written(tmp_path, monkeypatch, capsys, where):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
   (tmp_path / "file").write_text("")
-  from input_pipeline import check
+  from input_pipeline.ov_swig import check
 
   monkeypatch.setattr(check, "check_records", None)  # before anything long
   path = tmp_path / where
-  assert ov_swig_cli.main(["--check", str(folder), f"--report={path}"]) == 1
+  assert command.main(["--check", str(folder), f"--report={path}"]) == 1
   assert "--report" in capsys.readouterr().err
 
 
@@ -259,6 +261,6 @@ def test_a_report_that_cannot_be_written(tmp_path, monkeypatch, capsys, where):
 )
 def test_arguments_that_would_do_nothing_are_refused(capsys, arguments):
   with pytest.raises(SystemExit) as exit_:
-    ov_swig_cli.main(arguments)
+    command.main(arguments)
   assert exit_.value.code == 2
   assert "does nothing for" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from input_pipeline import progress
+from input_pipeline.io import progress
 
 
 class Clock:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mipd_jax.models import prompts
+from mipd_jax.models import visual_prompts
 
 
 def _slow_instance_prompt(base, boxes, mask, grid):
@@ -42,14 +42,16 @@ def test_instance_prompt_equals_a_loop():
   boxes = boxes.astype(np.float32)
   mask = rng.random((20, 6)) < 0.7
   for grid in (4, 16):
-    fast = prompts.instance_prompt(base, boxes, jnp.asarray(mask), grid)
+    fast = visual_prompts.instance_prompt(base, boxes, jnp.asarray(mask), grid)
     slow = _slow_instance_prompt(base, boxes, mask, grid)
     np.testing.assert_allclose(fast, slow, atol=1e-5)
 
 
 def test_scene_prompt_is_the_border_and_corners_sum():
   top, bottom, left, right = np.eye(4, dtype=np.float32)
-  prompt = np.asarray(prompts.scene_prompt(top, bottom, left, right, grid=5))
+  prompt = np.asarray(
+    visual_prompts.scene_prompt(top, bottom, left, right, grid=5)
+  )
   np.testing.assert_array_equal(prompt[0, 0], top + left)
   np.testing.assert_array_equal(prompt[0, 2], top)
   np.testing.assert_array_equal(prompt[4, 4], bottom + right)

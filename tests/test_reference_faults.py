@@ -15,7 +15,7 @@ from PIL import Image
 from input_pipeline import geometry, schema
 from mipd_jax import presets
 from mipd_jax.models import outputs as out
-from mipd_jax.reference import geometry as reference_geometry
+from mipd_jax.reference import box_layout as reference_geometry
 from mipd_jax.teachers import labels
 from tests import batches, models, parity_parts
 

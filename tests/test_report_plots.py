@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.errors import InputError
-from mipd_jax.report import files, findings, plots, style
+from input_pipeline.io.errors import InputError
+from mipd_jax.report import files, measures, plots, style
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_accuracy_vs_frequency_without_verbs(tmp_path):
 
 def _svgs():
   stated = np.arange(40) / 40
-  bins = findings.reliability(stated, stated > 0.3)
+  bins = measures.reliability(stated, stated > 0.3)
   points = {"seen": [("a<b", 9, 50.0), ("c", 0, 1.0)], "rare": [("d", 2, 7.0)]}
   return [
     plots.frequency_svg(points),

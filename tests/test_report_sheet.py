@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageDraw
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import drawing, examples, sheets, style
 
 GREY = 128

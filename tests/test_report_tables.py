@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import rich.console
 
-from input_pipeline import atomic
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import files, tables
 
 FIRST_ROW = "student seen 20000 41.25 42.25 43.25 44.25 45.25 46.25"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from input_pipeline import feature_cache, schema
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import int8
 from input_pipeline.feature_cache.plan import Field, SplitPlan
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import sharding
 from mipd_jax.feeding import feeds, residence, resident
 from mipd_jax.feeding import loading as loading_lib
 from mipd_jax.feeding.dequantise import dequantise

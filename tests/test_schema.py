@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 
 SIZES = {"B": 2, "R": 6, "A": 3, "N": 5, "S": 7, "M": 4, "T": 8, "K": 4}
 SIZES |= {"L": 9, "X": 10, "V": 11}

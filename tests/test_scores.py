@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from mipd_jax import sharding
-from mipd_jax.evaluation import evaluate
-from mipd_jax.losses import boxes as box_ops
+from mipd_jax.devices import sharding
+from mipd_jax.evaluation import situations
+from mipd_jax.losses import box_ops
 from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 from tests import batches
@@ -181,16 +181,18 @@ def test_boxes_are_cut_to_the_image_and_no_further():
   np.testing.assert_allclose(box_ops.to_corners(cut), wanted, atol=1e-6)
 
 
-def _evaluated(batch, outputs) -> evaluate.Evaluation:
+def _evaluated(batch, outputs) -> situations.Evaluation:
   """What the evaluation makes of given outputs."""
   source = _Source(batch)
-  step = evaluate.compile_eval_step(
+  step = situations.compile_eval_step(
     lambda params, batch, banks: {
       name: jnp.asarray(x)[batch[schema.INDEX]] for name, x in outputs.items()
     }
   )
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  return evaluate.evaluate(evaluate.Evaluator(step, {}, {}, mesh, 8), source)
+  return situations.evaluate(
+    situations.Evaluator(step, {}, {}, mesh, 8), source
+  )
 
 
 class _Source:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
-from mipd_jax import presets, sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax import presets
+from mipd_jax.devices import sharding
 from mipd_jax.losses import banks as bank_lib
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.mipd import Mipd

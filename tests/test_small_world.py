@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from input_pipeline.small_world import (
   WorldConfig,
   __main__,
   draw_world,
-  folder,
   looks,
   write_folder,
 )
-from input_pipeline.small_world.captions import (
+from input_pipeline.small_world.painting import draw
+from input_pipeline.small_world.situations import folder
+from input_pipeline.small_world.situations.captions import (
   CaptionConfig,
   all_words,
   caption,
   draw_pool,
 )
-from input_pipeline.small_world.drawing import draw
-from input_pipeline.small_world.scenes import draw_scene
+from input_pipeline.small_world.situations.scenes import draw_scene
 
 SWIG = pathlib.Path(__file__).parents[1].parent / "shared/data/swig"
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.small_world import WorldConfig, draw_world, looks, oracle
-from input_pipeline.small_world.scenes import draw_scene
+from input_pipeline.small_world import WorldConfig, draw_world, looks
+from input_pipeline.small_world.situations import oracle
+from input_pipeline.small_world.situations.scenes import draw_scene
 
 
 def _guess(world, code):

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 
-from input_pipeline import source_code
-from input_pipeline.ov_swig import SwigDataset
+from input_pipeline.feature_cache import source_code
+from input_pipeline.ov_swig.builder import SwigDataset
 from mipd_jax.rationales import interactions, jrg
 from mipd_jax.rationales.source import TemplateRationales
-from mipd_jax.stages import made_from
-from mipd_jax.teachers import blip2, cache_plan, clip, image_teachers, tokenizer
+from mipd_jax.stages import cache_origin
+from mipd_jax.teachers import blip2, cache_plan, clip, image_teachers
+from mipd_jax.teachers.checkpoints import tokenizer
 from tests import fakes
 
 _TEACHERS = "mipd_jax/teachers"
@@ -135,8 +136,8 @@ def test_code_that_encodes_is_named(copy, kind, file, old, new):
     ("clip", "mipd_jax/rationales/rules.py", "return", "return None or"),
     ("clip", "mipd_jax/losses/terms.py", "return", "return None or"),
     ("clip", "mipd_jax/models/layers.py", "return", "return None or"),
-    ("clip", "input_pipeline/progress.py", "return", "return None or"),
-    ("clip", "input_pipeline/lock.py", "return", "return None or"),
+    ("clip", "input_pipeline/io/progress.py", "return", "return None or"),
+    ("clip", "input_pipeline/io/lock.py", "return", "return None or"),
     ("clip", "input_pipeline/feature_cache/writer.py", "return",
      "return None or"),
     ("blip2", f"{_TEACHERS}/language_model.py", "return", "return None or"),
@@ -169,7 +170,7 @@ def test_functions_in_functions_and_methods():
   source = jrg.JrgRationales(None, "out", frames=here)
   found = source_code.reached(source_code.entries_of(source))
   assert "mipd_jax.rationales.interactions" in found
-  assert "mipd_jax.evaluation.pairs" not in found
+  assert "mipd_jax.evaluation.interactions" not in found
   with pytest.raises(KeyError):
     source_code.reached(["mipd_jax.teachers.clip.loads"])
   with pytest.raises(KeyError):
@@ -232,7 +233,7 @@ def test_what_code_says(tmp_path, one, other, same):
 
 def test_the_note_of_a_finished_cache_covers_the_plan():
   """Nothing that the plan would refuse goes through without a look at it."""
-  note = made_from._code()
+  note = cache_origin._code()
   for kind in ("clip", "blip2", "jrg"):
     data = source_code.reached(source_code.entries_of(SwigDataset))
     assert {*_before(kind)} <= {*note, *data}

@@ -7,16 +7,12 @@ import pathlib
 import numpy as np
 import pytest
 
-from input_pipeline import (
-  layout,
-  split_draw,
-  split_file,
-  split_maker,
-  splits,
-  swig,
-  vocabulary,
-)
-from input_pipeline.errors import InputError
+from input_pipeline import split_maker
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import folder as folder_lib
+from input_pipeline.ov_swig import layout, vocabulary
+from input_pipeline.ov_swig.splits import groups as groups_lib
+from input_pipeline.ov_swig.splits import split_file, verb_draw
 from tests import authors_fixture, swig_fixture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
@@ -62,7 +58,7 @@ def test_by_list(jsons, folder, tmp_path):
   assert written["rare"] == ["cooking"]
   assert written["seen"] == ["carrying", "jumping", "pushing"]
   assert "seed" not in written
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   assert content.dropped == 6 and content.counts()["train"]["unseen"] == 0
 
 
@@ -120,17 +116,17 @@ def test_image_sets_say_what_each_image_may_do(folder, jsons):
     assert found["images"] == len(some)
     assert found["sha256"] == split_file.names_digest(some)
   assert written["images"]["train"]["images"] == 15
-  assert swig.read_folder(folder).images == written["images"]
+  assert folder_lib.read_folder(folder).images == written["images"]
 
 
 def test_changed_records_are_noticed(folder, jsons, caplog):
   split_maker.make(folder, unseen=1, rare=2)
-  swig.read_folder(folder)
+  folder_lib.read_folder(folder)
   assert "records are others" not in caplog.text
   dev = swig_fixture.load(jsons / "dev.json")
   dev.pop(next(iter(dev)))
   swig_fixture.dump(jsons / "dev.json", dev)
-  swig.read_folder(folder)
+  folder_lib.read_folder(folder)
   assert "records are others" in caplog.text
 
 
@@ -194,12 +190,12 @@ def test_a_role_is_not_lost_while_others_can_be_taken(folder):
   words = vocabulary.load(folder)
   counts = np.ones(len(words.verbs), int)
   for seed in range(20):
-    lists = split_draw.draw(words, counts, num_rare=0, num_unseen=3, seed=seed)
-    assert split_draw.untrained_roles(words, lists) == {}
+    lists = verb_draw.draw(words, counts, num_rare=0, num_unseen=3, seed=seed)
+    assert verb_draw.untrained_roles(words, lists) == {}
     assert set(lists["unseen"]) <= {"raining", "pushing", "eating"}
-  lists = split_draw.draw(words, counts, num_rare=0, num_unseen=4, seed=0)
+  lists = verb_draw.draw(words, counts, num_rare=0, num_unseen=4, seed=0)
   assert len(lists["unseen"]) == 4
-  assert split_draw.untrained_roles(words, lists)
+  assert verb_draw.untrained_roles(words, lists)
 
 
 @real_data
@@ -209,12 +205,12 @@ def test_real_verbs_are_balanced_over_frames(method):
   names = json.loads((SHARED / "image_splits.json").read_text())
   verbs = [name.rpartition("_")[0] for name in names["train"]]
   counts = np.bincount([words.verb_index[v] for v in verbs], minlength=504)
-  lists = split_draw.draw(
+  lists = verb_draw.draw(
     words, counts, num_rare=101, num_unseen=51, seed=1, method=method
   )
-  assert split_draw.untrained_roles(words, lists) == {}
-  every = split_draw.frame_sizes(words, words.verbs)
-  unseen = split_draw.frame_sizes(words, lists["unseen"])
+  assert verb_draw.untrained_roles(words, lists) == {}
+  every = verb_draw.frame_sizes(words, words.verbs)
+  unseen = verb_draw.frame_sizes(words, lists["unseen"])
   for size, number in every.items():
     assert abs(unseen[size] - 51 * number / 504) <= 1
   count = dict(zip(words.verbs, counts, strict=True))
@@ -246,5 +242,5 @@ def test_real_names_go_through_the_split_maker(tmp_path):
     "dev": 25200,
     "test": 25200,
   }
-  again = splits.read(tmp_path, vocabulary.load(tmp_path))
+  again = groups_lib.read(tmp_path, vocabulary.load(tmp_path))
   assert again.sha256 == groups.sha256

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from input_pipeline import splits, vocabulary
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
+from input_pipeline.ov_swig.splits import groups as groups_lib
 from tests import swig_fixture
 
 COUNTS = [9, 2, 8, 1, 7, 5]
@@ -22,7 +23,7 @@ def _edit(folder, **changes):
 
 def test_reads_the_lists(folder):
   words = vocabulary.load(folder)
-  groups = splits.load_groups(folder, words, ())
+  groups = groups_lib.load_groups(folder, words, ())
   assert groups.groups.dtype == np.int32
   for number, (group, verbs) in enumerate(swig_fixture.GROUPS.items()):
     assert {words.verbs[v] for v in groups.verbs_in(group)} == set(verbs)
@@ -34,10 +35,10 @@ def test_draws_writes_and_reads_the_same(tmp_path):
   folder = swig_fixture.write(tmp_path / "s", per_verb=1, ov_splits=False)
   words = vocabulary.load(folder)
   sizes = {"num_rare": 2, "num_unseen": 2}
-  drawn = splits.load_groups(folder, words, COUNTS, **sizes, seed=3)
+  drawn = groups_lib.load_groups(folder, words, COUNTS, **sizes, seed=3)
   assert drawn.counts == {"seen": 2, "rare": 2, "unseen": 2}
   # Another seed and other counts do not matter once the file is there.
-  again = splits.load_groups(folder, words, COUNTS[::-1], **sizes, seed=4)
+  again = groups_lib.load_groups(folder, words, COUNTS[::-1], **sizes, seed=4)
   np.testing.assert_array_equal(drawn.groups, again.groups)
   assert drawn.sha256 == again.sha256
   names = {path.name for path in (folder / "SWiG_jsons").iterdir()}
@@ -46,7 +47,7 @@ def test_draws_writes_and_reads_the_same(tmp_path):
 
 def test_rare_verbs_have_the_fewest_images(folder):
   words = vocabulary.load(folder)
-  lists = splits.draw(words, COUNTS, num_rare=2, num_unseen=1, seed=0)
+  lists = groups_lib.draw(words, COUNTS, num_rare=2, num_unseen=1, seed=0)
   count = dict(zip(words.verbs, COUNTS, strict=True))
   assert max(count[v] for v in lists["rare"]) < min(
     count[v] for v in lists["seen"]
@@ -58,7 +59,9 @@ def test_rare_verbs_have_the_fewest_images(folder):
 def test_draw_depends_on_the_seed_alone(folder):
   words = vocabulary.load(folder)
   draws = [
-    splits.draw(words, COUNTS, num_rare=1, num_unseen=2, seed=seed)["unseen"]
+    groups_lib.draw(words, COUNTS, num_rare=1, num_unseen=2, seed=seed)[
+      "unseen"
+    ]
     for seed in (0, 0, 1, 2, 3)
   ]
   assert draws[0] == draws[1]
@@ -84,13 +87,13 @@ def test_draw_depends_on_the_seed_alone(folder):
 def test_wrong_lists_are_named(folder, changes, says):
   _edit(folder, **changes)
   with pytest.raises(InputError) as error:
-    splits.load_groups(folder, vocabulary.load(folder), ())
+    groups_lib.load_groups(folder, vocabulary.load(folder), ())
   assert "ov_splits.json" in str(error.value)
   assert all(text in str(error.value) for text in says), error.value
 
 
 def test_too_many_to_draw(folder):
   with pytest.raises(InputError, match="at least one verb must be seen"):
-    splits.draw(
+    groups_lib.draw(
       vocabulary.load(folder), COUNTS, num_rare=3, num_unseen=3, seed=0
     )

@@ -6,8 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from input_pipeline import order, ov_swig, schema, stream
-from input_pipeline.errors import InputError
+from input_pipeline import order, schema, stream
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import builder
 from tests import swig_fixture
 
 
@@ -149,7 +150,7 @@ def test_wrong_sizes_complain_at_once():
 def split(tmp_path_factory):
   root = tmp_path_factory.mktemp("stream")
   folder = swig_fixture.write(root / "swig", per_verb=2)
-  return ov_swig.prepare(folder, root / "data").split("dev")
+  return builder.prepare(folder, root / "data").split("dev")
 
 
 def test_image_batches(split):

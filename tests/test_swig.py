@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import swig, vocabulary
-from input_pipeline.errors import InputError
-from input_pipeline.swig_record import RATIONALE_KEYS, RecordError
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import folder as folder_lib
+from input_pipeline.ov_swig import vocabulary
+from input_pipeline.ov_swig.records import RATIONALE_KEYS, RecordError
 from tests import swig_fixture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
@@ -33,12 +34,12 @@ def _edit(folder, split="train", name=IMAGE, **changes):
 
 
 def _record(folder, split="train", name=IMAGE):
-  records = swig.read_folder(folder).splits[split]
+  records = folder_lib.read_folder(folder).splits[split]
   return next(record for record in records if record.name == name)
 
 
 def test_records_are_those_of_the_json(folder):
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   words = content.vocabulary
   source = swig_fixture.load(folder / "SWiG_jsons" / "test.json")
   records = content.splits["test"]
@@ -56,7 +57,7 @@ def test_records_are_those_of_the_json(folder):
 
 
 def test_no_training_image_of_an_unseen_verb(folder):
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   assert content.dropped == 2
   assert content.counts() == {
     "train": {"seen": 6, "rare": 4, "unseen": 0},
@@ -69,8 +70,8 @@ def test_no_training_image_of_an_unseen_verb(folder):
 
 def test_draws_groups_once_and_keeps_them(tmp_path):
   folder = swig_fixture.write(tmp_path / "swig", ov_splits=False)
-  first = swig.read_folder(folder, num_rare=1, num_unseen=2, seed=1)
-  second = swig.read_folder(folder)
+  first = folder_lib.read_folder(folder, num_rare=1, num_unseen=2, seed=1)
+  second = folder_lib.read_folder(folder)
   assert first.groups.counts == {"seen": 3, "rare": 1, "unseen": 2}
   assert first.groups.sha256 == second.groups.sha256
   assert first.fingerprint == second.fingerprint
@@ -82,7 +83,7 @@ def test_dev_may_lack_boxes_but_training_may_not(folder):
   assert (_record(folder, "dev", name).boxes == -1).all()
   _edit(folder, bb=None)
   with pytest.raises(InputError, match="no boxes, 'bb'"):
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
 
 
 def test_size_comes_from_the_image_where_the_record_has_none(folder):
@@ -115,13 +116,13 @@ def test_rationales_of_the_record_are_kept_in_order(folder):
 
 
 def test_fingerprint_follows_annotations_and_images(folder):
-  prints = [swig.fingerprint(folder), swig.fingerprint(folder)]
-  assert prints[0] == prints[1] == swig.read_folder(folder).fingerprint
+  prints = [folder_lib.fingerprint(folder), folder_lib.fingerprint(folder)]
+  assert prints[0] == prints[1] == folder_lib.read_folder(folder).fingerprint
   _edit(folder, height=None, width=None)
-  prints.append(swig.fingerprint(folder))
+  prints.append(folder_lib.fingerprint(folder))
   with (folder / "images_512" / IMAGE).open("ab") as file:
     file.write(b"\0")
-  prints.append(swig.fingerprint(folder))
+  prints.append(folder_lib.fingerprint(folder))
   assert len(set(prints)) == 3
 
 
@@ -200,7 +201,7 @@ def _box(*corners, role="agent"):
 def test_wrong_folders_are_named(folder, damage, says):
   damage(folder)
   with pytest.raises(InputError) as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   message = str(error.value)
   assert "Remedy: " in message
   assert all(text in message for text in says), message
@@ -225,7 +226,7 @@ def test_wrong_folders_are_named(folder, damage, says):
 def test_reader_errors_name_file_image_and_role(folder, changes, kind, role):
   _edit(folder, **changes)
   with pytest.raises(RecordError) as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   found = error.value
   assert (found.file, found.image) == ("train.json", IMAGE)
   assert (found.kind, found.role) == (kind, role)
@@ -237,7 +238,7 @@ def test_image_errors_name_the_file_too(folder):
   path = folder / "images_512" / IMAGE
   (record,) = (
     record
-    for record in swig.read_folder(folder).splits["train"]
+    for record in folder_lib.read_folder(folder).splits["train"]
     if record.name == IMAGE
   )
   whole = path.read_bytes()
@@ -287,8 +288,8 @@ def test_real_records(tmp_path):
     jsons / "ov_splits.json",
     {"version": 1, "seen": seen, "rare": [], "unseen": unseen},
   )
-  content = swig.read_folder(tmp_path)
-  assert [len(content.splits[s]) for s in swig.SPLITS] == [3, len(dev), 2]
+  content = folder_lib.read_folder(tmp_path)
+  assert [len(content.splits[s]) for s in folder_lib.SPLITS] == [3, len(dev), 2]
   drinking = content.splits["train"][1]
   roles = content.vocabulary.frame_roles(drinking.verb)
   agent = drinking.boxes[roles.index("agent")]

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from configs import hico_det, synthetic
-from input_pipeline import boxes, record_parser, schema
-from input_pipeline.errors import InputError
+from input_pipeline import boxes, schema
 from input_pipeline.geometry import Letterbox
-from input_pipeline.swig_record import Place
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import record_parser
+from input_pipeline.ov_swig.records import Place
 from mipd_jax import config as config_lib
-from mipd_jax import sharding, stages
-from mipd_jax.evaluation import evaluate, predictions
+from mipd_jax import stages
+from mipd_jax.devices import sharding
+from mipd_jax.evaluation import predictions, situations
 from mipd_jax.metrics import swig, swig_files, swig_scores
 from mipd_jax.models import outputs as out
 from tests import fakes, pipeline_fixture
@@ -174,10 +176,10 @@ def run(request, records, words, tmp_path_factory):
     asked = (out.NOUN_SCORES, out.BOX, out.BOX_CONFIDENCE)
     return found | {key: found[key][rows, verb] for key in asked}
 
-  step = evaluate.compile_eval_step(predict)
+  step = situations.compile_eval_step(predict)
   banks = {"bank": np.zeros(1)}
-  evaluator = evaluate.Evaluator(step, {}, banks, mesh, 16)
-  found = evaluate.evaluate(evaluator, source)
+  evaluator = situations.Evaluator(step, {}, banks, mesh, 16)
+  found = situations.evaluate(evaluator, source)
   verbs = predictions.listed_verbs(found.verb_scores)
   listed = predictions.listed_frames(
     dataclasses.replace(

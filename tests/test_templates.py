@@ -3,8 +3,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from input_pipeline import schema, vocabulary
-from input_pipeline.errors import InputError
+from input_pipeline import schema
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
 from mipd_jax.inference.sentence import sentence
 from mipd_jax.rationales import templates, wording
 from tests import fakes

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights
-from mipd_jax.teachers.torch_files import TorchFile
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers.checkpoints import hf_weights
+from mipd_jax.teachers.checkpoints.torch_files import TorchFile
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "torch_files"
 NAME = "pytorch_model.bin"

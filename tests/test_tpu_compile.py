@@ -5,9 +5,10 @@ import importlib.util
 
 import pytest
 
-from benchmarks import performance, tpu, tpu_compile
-from input_pipeline.errors import InputError
-from mipd_jax import chips, sharding
+from benchmarks import tpu_compile
+from benchmarks.support import performance, tpu
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import chips, sharding
 
 needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import order, schema
-from input_pipeline.errors import InputError
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
 from mipd_jax.config import MeshConfig
+from mipd_jax.devices import sharding
 from mipd_jax.training.divergence import DivergedError
 from tests import batches, training
 

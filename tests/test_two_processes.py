@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
-from mipd_jax import distributed, sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import distributed, sharding
 from tests import process, training
 
 # Sums over devices in another order: of float32, over a dozen steps of Adam.

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from input_pipeline import vocabulary
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
 from input_pipeline.schema import MAX_ROLES
 from mipd_jax.teachers import labels
 from tests import swig_fixture

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import web_demo
 from tests import browser, pipeline_fixture, predict_fixture
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_weights
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers.checkpoints import hf_weights
 
 SINGLE = "model.safetensors"
 TENSORS = {

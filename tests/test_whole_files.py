@@ -8,14 +8,10 @@ import pathlib
 
 import pytest
 
-from input_pipeline import (
-  broken_images,
-  check,
-  layout,
-  ov_swig_cli,
-  swig,
-)
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import __main__ as command
+from input_pipeline.ov_swig import broken_images, check, layout
+from input_pipeline.ov_swig import folder as folder_lib
 from tests import swig_fixture
 
 IMAGE = "jumping_train_0.jpg"
@@ -188,7 +184,7 @@ def test_a_file_of_another_kind_is_refused(
 
   monkeypatch.setattr(broken_images, "take_out", never)
   with pytest.raises(InputError, match=says) as error:
-    swig.read_folder(folder, skip_broken=skip_broken)
+    folder_lib.read_folder(folder, skip_broken=skip_broken)
   assert file in error.value.problem and error.value.remedy
 
 
@@ -196,7 +192,7 @@ def test_a_file_of_another_kind_is_refused(
 def test_a_file_of_another_kind_is_a_problem(folder, capsys, name):
   spoil, file, says = SPOILT[name]
   spoil(folder)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   problems = capsys.readouterr().out.split("problem: ")[1:]
   assert any(file in one and says in one for one in problems)
 
@@ -205,7 +201,7 @@ def test_derived_classes_that_differ_by_capitals(tmp_path, capsys):
   """Without train_classes.csv no class is left, since no name is known."""
   folder = swig_fixture.write(tmp_path / "swig", index_files=False)
   _nouns(str.upper)(folder)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   out = capsys.readouterr().out
   assert "100.0% of nouns out of the vocabulary" in out
   assert "is there as 'n" in out
@@ -216,25 +212,25 @@ def test_a_few_nouns_that_differ_by_capitals_are_noted(folder, caplog, capsys):
   for frame in records[IMAGE]["frames"]:
     frame["agent"] = "N10287213"
   _write(folder, records)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
+  assert command.main(["--check", str(folder), "--records-only"]) == 0
   assert "N10287213 for n10287213" in capsys.readouterr().out
-  swig.read_folder(folder)
+  folder_lib.read_folder(folder)
   assert "'N10287213' (a class is 'n10287213')" in caplog.text
 
 
 def test_boxes_of_one_quarter_are_noted(folder, caplog, capsys):
   """x y width height that could be corners: nobody can tell."""
   _boxes(lambda *_: [2, 2, 9, 9])(folder)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
+  assert command.main(["--check", str(folder), "--records-only"]) == 0
   assert "train.json: every box has its centre" in capsys.readouterr().out
-  swig.read_folder(folder)
+  folder_lib.read_folder(folder)
   assert "every box has its centre" in caplog.text
 
 
 def test_boxes_of_whole_images_are_in_no_quarter(folder, capsys):
   for split in ("train", "dev", "test"):
     _boxes(lambda _, h, w: [0, 0, w, h], split)(folder)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
+  assert command.main(["--check", str(folder), "--records-only"]) == 0
   assert "every box has its centre" not in capsys.readouterr().out
 
 
@@ -246,8 +242,8 @@ def test_other_words_for_no_box_are_dropped_where_asked(folder, none):
     entry["bb"] = dict.fromkeys(entry["bb"], none)
   _write(folder, records)
   with pytest.raises(InputError, match=IMAGE):
-    swig.read_folder(folder)
-  found = swig.read_folder(folder, skip_broken=True).splits["train"]
+    folder_lib.read_folder(folder)
+  found = folder_lib.read_folder(folder, skip_broken=True).splits["train"]
   assert all((record.boxes == -1).all() for record in found)
 
 
@@ -270,7 +266,7 @@ def test_splits_without_nouns_or_boxes_are_noted(
 
 
 def _checked(folder, capsys) -> str:
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 0
+  assert command.main(["--check", str(folder), "--records-only"]) == 0
   return capsys.readouterr().out
 
 
@@ -279,7 +275,7 @@ def test_an_image_of_another_ending_is_named(folder, capsys, name):
   records = _records(folder)
   records[name] = records.pop(IMAGE)
   _write(folder, records)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   said = f"image {name} is missing; {IMAGE!r} is there"
   assert said in capsys.readouterr().out
 
@@ -289,7 +285,7 @@ def test_one_box_in_shares_among_pixels_is_refused(folder):
   records[IMAGE]["bb"]["agent"] = [0.1, 0.2, 0.8, 1]
   _write(folder, records)
   with pytest.raises(InputError, match="a share of the image") as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   assert IMAGE in error.value.problem and "'agent'" in error.value.problem
 
 
@@ -310,7 +306,7 @@ def test_a_box_whose_first_number_is_minus_one_is_none(folder, box, is_there):
   records[IMAGE]["bb"]["agent"] = box
   _write(folder, records)
   (record,) = (
-    r for r in swig.read_folder(folder).splits["train"] if r.name == IMAGE
+    r for r in folder_lib.read_folder(folder).splits["train"] if r.name == IMAGE
   )
   assert (record.boxes[0] != -1).any() == is_there
   notes = check.check_records(folder)[0].notes
@@ -341,9 +337,9 @@ def test_what_can_be_no_box_is_named_or_dropped_and_counted(folder, box):
   records[IMAGE]["bb"]["agent"] = box
   _write(folder, records)
   with pytest.raises(InputError, match=f"{IMAGE}, role 'agent': ") as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   assert len(error.value.problem) < 400
-  content = swig.read_folder(folder, skip_broken=True)
+  content = folder_lib.read_folder(folder, skip_broken=True)
   (wrong,) = content.wrong_boxes
   assert wrong.lost and wrong.image == IMAGE and wrong.role == "agent"
 
@@ -352,7 +348,7 @@ def test_blank_is_no_noun_and_padding_is_none_either(folder):
   records = _records(folder)
   records[IMAGE]["frames"][0] |= {"agent": "blank", "obstacle": "Pad"}
   _write(folder, records)
-  content = swig.read_folder(folder)
+  content = folder_lib.read_folder(folder)
   (record,) = (r for r in content.splits["train"] if r.name == IMAGE)
   nouns = content.vocabulary.nouns
   assert nouns[record.nouns[0, 0]] == "blank"
@@ -392,10 +388,10 @@ def test_splits_that_cannot_do_their_part(
   folder, tmp_path, monkeypatch, capsys, spoil, says
 ):
   spoil(folder)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   assert says in capsys.readouterr().out
   arguments = ["--build", str(folder), "--data-dir", str(tmp_path / "data")]
-  assert ov_swig_cli.main(arguments) == 1
+  assert command.main(arguments) == 1
   assert says in capsys.readouterr().err
   assert not list((tmp_path / "data").rglob("*array_record*"))
 
@@ -446,7 +442,7 @@ def test_a_split_without_a_readable_record(tmp_path, capsys, split, name):
   del records[f"jumping_{other}_0.jpg"]["frames"]
   _write(folder, records, other)
   spoil(folder / "SWiG_jsons" / f"{split}.json")
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   out = capsys.readouterr().out
   assert f"{split}.json" in out and says in out
   assert f"jumping_{other}_0.jpg: 'frames' is not" in out
@@ -456,7 +452,7 @@ def test_a_split_without_a_readable_record(tmp_path, capsys, split, name):
 def test_a_folder_of_broken_images(folder, capsys):
   for path in (folder / "images_512").iterdir():
     path.write_bytes(b"")
-  assert ov_swig_cli.main(["--check", str(folder)]) == 1
+  assert command.main(["--check", str(folder)]) == 1
   assert "36 problems, see above" in capsys.readouterr().out
 
 
@@ -472,7 +468,7 @@ def test_too_few_verbs_to_draw_groups_from(tmp_path, capsys, verbs):
   swig_fixture.dump(jsons / "imsitu_space.json", space)
   for split in layout.SPLITS:
     _keep(split, lambda _, r: r["verb"] in names)(folder)
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   out = capsys.readouterr().out
   assert f"cannot draw 1 rare and 1 unseen verbs of {verbs}" in out
 
@@ -490,9 +486,9 @@ def test_image_names_are_names_of_files(folder, tmp_path, capsys, name):
   _write(folder, records | {name: records[IMAGE]})
   for skip_broken in (False, True):
     with pytest.raises(InputError, match="is no name of a file") as error:
-      swig.read_folder(folder, skip_broken=skip_broken)
+      folder_lib.read_folder(folder, skip_broken=skip_broken)
     assert repr(name) in error.value.problem
-  assert ov_swig_cli.main(["--check", str(folder), "--records-only"]) == 1
+  assert command.main(["--check", str(folder), "--records-only"]) == 1
   assert "1 problem, see above" in capsys.readouterr().out
 
 
@@ -513,21 +509,21 @@ def test_files_that_differ_in_their_way_of_writing(
   images = folder / "images_512"
   (images / IMAGE).rename(images / there)
   with pytest.raises(InputError) as error:
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)
   assert recorded in error.value.problem
   assert f"{there!r} is there" in error.value.problem
-  ov_swig_cli.main(["--check", str(folder), "--records-only"])
+  command.main(["--check", str(folder), "--records-only"])
   assert f"{there!r} is there" in capsys.readouterr().out
 
 
 def test_links_count_as_the_files_they_lead_to(folder, tmp_path):
   images = folder / "images_512"
-  whole = swig.fingerprint(folder)
+  whole = folder_lib.fingerprint(folder)
   (images / IMAGE).rename(tmp_path / IMAGE)
   (images / IMAGE).symlink_to(tmp_path / IMAGE)
-  assert swig.fingerprint(folder) == whole
-  swig.read_folder(folder)
+  assert folder_lib.fingerprint(folder) == whole
+  folder_lib.read_folder(folder)
   (images / IMAGE).unlink()
   (images / IMAGE).symlink_to(IMAGE)  # to itself
   with pytest.raises(InputError, match=f"lacks 1 of 12 .*{IMAGE}"):
-    swig.read_folder(folder)
+    folder_lib.read_folder(folder)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import files
 from mipd_jax.training.writers import JsonLinesWriter, make_writer
 

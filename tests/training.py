@@ -16,8 +16,7 @@ import jax
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.small_world.config import WorldConfig
-from mipd_jax import sharding
+from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax.config import (
   Config,
   DatasetConfig,
@@ -25,7 +24,8 @@ from mipd_jax.config import (
   TeacherConfig,
   TrainConfig,
 )
-from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.devices import sharding
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.metrics import swig_scores
 from mipd_jax.models.config import Dropout
 from mipd_jax.models.mipd import Mipd

@@ -22,12 +22,12 @@ import traceback
 from collections.abc import Sequence
 
 from benchmarks.hardening import process
+from input_pipeline.io import commands
 
 process.prepare_environment()  # before anything imports numpy or jax
 
 from benchmarks.hardening import cases, judge, table  # noqa: E402
 from benchmarks.hardening.states import States  # noqa: E402
-from input_pipeline import commands  # noqa: E402
 
 _BAD = ("traceback", "silent", "lost")
 _SOURCE = ("mipd_jax", "input_pipeline", "configs")

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterable
 
-from benchmarks.hardening import cases, commands, damage, process
+from benchmarks.hardening import cases, command_lines, damage, process
 from benchmarks.hardening.cases import Case
 from benchmarks.hardening.process import COMPILED, Ended
 from benchmarks.hardening.states import States
@@ -64,7 +64,7 @@ def clear(folder: pathlib.Path) -> None:
 
 
 def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
-  command = commands.COMMANDS[case.command]
+  command = command_lines.COMMANDS[case.command]
   seconds = case.share * wanted["cpu_seconds"]
   if case.own_process:
     seconds = case.share * (wanted["cpu_seconds"] + 8)  # it imports, too
@@ -83,7 +83,7 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
     "stop_seconds": round(ended.stop_seconds, 2),
     "lines": len(ended.after.strip().splitlines()),
   }
-  done = ended.code == 0 and not commands.differing(
+  done = ended.code == 0 and not command_lines.differing(
     wanted["products"], _products(command, folder, ended), set()
   )
   wrong = None if done else stopped_wrong(case, ended)
@@ -91,7 +91,7 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
   if ended.code or not command.once:
     again = process.run(command, folder)
   after = _products(command, folder, again)
-  differ = commands.differing(wanted["products"], after, set())
+  differ = command_lines.differing(wanted["products"], after, set())
   found["leftovers"] = _leftovers(folder)
   if again.code or again.hung or _has_trace(again):
     outcome = "traceback" if _is_trace(again) else "lost"
@@ -129,7 +129,7 @@ def stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
 def _corrupt(
   case: Case, wanted: dict, states: States, folder: pathlib.Path
 ) -> dict:
-  command = commands.COMMANDS[case.command]
+  command = command_lines.COMMANDS[case.command]
   rng = random.Random(case.seed)
   if case.kind == cases.FULL_DISK:
     said, name = f"no file above {case.file_size} bytes", ""
@@ -149,7 +149,7 @@ def _corrupt(
     for path, digest in touched.items()
     if _digest(folder / path) == digest and _exempt(path, digest)
   }
-  differ = commands.differing(wanted["products"], after, untouched)
+  differ = command_lines.differing(wanted["products"], after, untouched)
   outcome, why = outcome_of(ended, differ, name)
   changes = ended.code and case.command not in _READ_ONLY
   whole = states.place(case.state)
@@ -196,12 +196,12 @@ def _repeat(
       shutil.copy2(whole / path, folder / path)
     else:
       (folder / path).unlink(missing_ok=True)
-  command = commands.COMMANDS[case.command]
+  command = command_lines.COMMANDS[case.command]
   again = process.run(command, folder)
   if again.code:
     return f"mended, it ends with {again.code}: {_last(again.err)[-200:]}"
   after = _products(command, folder, again)
-  differ = commands.differing(wanted["products"], after, set())
+  differ = command_lines.differing(wanted["products"], after, set())
   return f"mended, {_listed(differ)} differ" if differ else ""
 
 
@@ -285,9 +285,11 @@ def _is_as_before(
 
 
 def _products(
-  command: commands.Command, folder: pathlib.Path, ended: Ended
+  command: command_lines.Command, folder: pathlib.Path, ended: Ended
 ) -> dict:
-  return process.in_fork(lambda: commands.products(command, folder, ended.out))
+  return process.in_fork(
+    lambda: command_lines.products(command, folder, ended.out)
+  )
 
 
 def _leftovers(folder: pathlib.Path) -> list[str]:

@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from benchmarks.hardening.commands import Command
+from benchmarks.hardening.command_lines import Command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMPILED = "compiled"

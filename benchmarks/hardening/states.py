@@ -8,9 +8,9 @@ import signal
 
 import filelock
 
-from benchmarks.hardening import commands, process
+from benchmarks.hardening import command_lines, process
 from benchmarks.hardening.process import COMPILED, ROOT
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 
 STATES = ("nothing", "bare", "world", "made", "cached", "mid", "whole")
 # What each state lacks of the finished run.
@@ -69,7 +69,7 @@ class States:
       compiled = os.environ.get(_COMPILED_BEFORE)
       if compiled:
         shutil.copytree(compiled, folder / COMPILED, dirs_exist_ok=True)
-      commands.write_inputs(folder)
+      command_lines.write_inputs(folder)
 
   def undisturbed(self, state: str, command: str) -> dict:
     """What a command makes of a state: 'products', 'cpu_seconds'.
@@ -82,7 +82,7 @@ class States:
       return json.loads(path.read_text())
     trial = self._folder / "trial" / f"{state} {command} {os.getpid()}"
     self.copy(state, trial)
-    what = commands.COMMANDS[command]
+    what = command_lines.COMMANDS[command]
     ended = process.run(what, trial)
     if ended.code:
       raise RuntimeError(
@@ -91,7 +91,7 @@ class States:
       )
     found = {
       "products": process.in_fork(
-        lambda: commands.products(what, trial, ended.out)
+        lambda: command_lines.products(what, trial, ended.out)
       ),
       "cpu_seconds": ended.cpu_seconds,
     }
@@ -121,12 +121,12 @@ class States:
 
   def _finish(self, folder: pathlib.Path) -> None:
     """Runs everything, and what other commands read."""
-    _checked(commands.COMMANDS["all"], folder)
-    commands.write_inputs(folder)
-    _checked(commands.COMMANDS["export"], folder)
+    _checked(command_lines.COMMANDS["all"], folder)
+    command_lines.write_inputs(folder)
+    _checked(command_lines.COMMANDS["export"], folder)
     (folder / "again").rename(folder / "exported")
     for name in ("predict", "words", "exported"):  # fills `compiled`
-      _checked(commands.COMMANDS[name], folder)
+      _checked(command_lines.COMMANDS[name], folder)
     for name in ("out", "out2"):
       shutil.rmtree(folder / name)
 
@@ -140,7 +140,7 @@ class States:
     for _ in range(_TRIES):
       _fill(whole, folder, ("work",))
       process.run(
-        commands.COMMANDS["train"],
+        command_lines.COMMANDS["train"],
         folder,
         kill=process.Kill(signal.SIGTERM, due),
       )
@@ -152,7 +152,7 @@ class States:
     raise RuntimeError("training was never stopped half-way")
 
 
-def _checked(command: commands.Command, folder: pathlib.Path) -> None:
+def _checked(command: command_lines.Command, folder: pathlib.Path) -> None:
   ended = process.run(command, folder)
   if ended.code:
     raise RuntimeError(

@@ -5,9 +5,9 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from benchmarks import performance
 from benchmarks.hardening.judge import OUTCOMES
-from input_pipeline import atomic
+from benchmarks.support import performance
+from input_pipeline.io import atomic
 
 _BEGIN, _END = "<!-- begin cases -->", "<!-- end cases -->"
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from input_pipeline import commands
 from input_pipeline.feature_cache.verify import verify
+from input_pipeline.io import commands
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from input_pipeline import atomic, json_files, paths
-from input_pipeline.errors import InputError, is_full
+from input_pipeline.io import atomic, json_files, paths
+from input_pipeline.io.errors import InputError, is_full
 
 TEMPORARY = ".tmp"
 

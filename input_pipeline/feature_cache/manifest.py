@@ -11,10 +11,10 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from input_pipeline import json_files, paths
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import files
 from input_pipeline.feature_cache.plan import AGAIN, FORMAT, CachePlan
+from input_pipeline.io import json_files, paths
+from input_pipeline.io.errors import InputError
 
 MANIFEST = "manifest.json"
 BUILDING = "building"

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 
-from input_pipeline import json_files, schema
-from input_pipeline.errors import InputError
+from input_pipeline import schema
 from input_pipeline.feature_cache import int8
+from input_pipeline.io import json_files
+from input_pipeline.io.errors import InputError
 
 # 3: with digests of the code and of every record.
 FORMAT = 3

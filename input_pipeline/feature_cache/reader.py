@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import files, int8
 from input_pipeline.feature_cache import manifest as manifests
 from input_pipeline.feature_cache.manifest import BUILDING, MANIFEST, Manifest
@@ -25,6 +24,7 @@ from input_pipeline.feature_cache.shard import (
   mark,
   open_reader,
 )
+from input_pipeline.io.errors import InputError
 
 LABELS = "labels.npz"
 ANNOTATIONS = "annotations.npz"

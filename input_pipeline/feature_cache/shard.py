@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import atomic, errors
 from input_pipeline.feature_cache import files
 from input_pipeline.feature_cache.plan import Field, numpy_dtype
+from input_pipeline.io import atomic, errors
 
 # One record per chunk: any record is read alone. No compression: features
 # look like noise, and equal features give equal bytes.

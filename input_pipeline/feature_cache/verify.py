@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import files
 from input_pipeline.feature_cache.reader import (
   Cache,
   CachedSplit,
   open_cache,
 )
+from input_pipeline.io.errors import InputError
 
 _CHUNK = 256
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import errors, lock
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import files, reader
 from input_pipeline.feature_cache import manifest as manifests
 from input_pipeline.feature_cache.manifest import (
@@ -27,6 +25,8 @@ from input_pipeline.feature_cache.manifest import (
 )
 from input_pipeline.feature_cache.plan import CachePlan, Shard, check_same
 from input_pipeline.feature_cache.shard import ShardWriter
+from input_pipeline.io import errors, lock
+from input_pipeline.io.errors import InputError
 
 # Seconds between looks at the folder while waiting for other processes, and
 # how long nothing may happen there.

@@ -8,13 +8,13 @@ and counted.
 from collections.abc import Callable, Iterable
 from concurrent import futures
 
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import folder
 from input_pipeline.hico_det.folder import Layout
 from input_pipeline.hico_det.records import ImageLabels, Record
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.progress import Progress
-from input_pipeline.swig_record import RecordError
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
+from input_pipeline.ov_swig.records import RecordError
 
 _CHUNK = 64  # images a thread reads at a time
 _THREADS = 8  # they wait for the disk most of the time

@@ -20,15 +20,16 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline import building, commands, prepared_files, swig_shards
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import broken, folder, vocabulary
 from input_pipeline.hico_det.folder import FORMS, SPLITS, Layout
 from input_pipeline.hico_det.image_split import HicoSplit
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.progress import Progress
-from input_pipeline.swig_record import RecordError
+from input_pipeline.io import building, commands, prepared_files
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
+from input_pipeline.ov_swig import shards
+from input_pipeline.ov_swig.records import RecordError
 
 _CITATION = """
 @inproceedings{chao2018learning, title={Learning to Detect Human-Object
@@ -153,7 +154,7 @@ class HicoDet(tfds.core.ShardBasedBuilder):
     return {
       split: [
         _Shard(start, rows[start:stop], self._progress)
-        for start, stop in swig_shards.cuts(rows)
+        for start, stop in shards.cuts(rows)
       ]
       for split, rows in self._records.items()
     }

@@ -15,17 +15,19 @@ from concurrent import futures
 
 import numpy as np
 
-from input_pipeline import atomic, commands, images, split_file
-from input_pipeline.check_report import Finding
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, folder, splits, vocabulary
+from input_pipeline.hico_det import folder, splits, vocabulary
 from input_pipeline.hico_det.folder import FORMS, SPLITS, Layout
 from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.hico_det.report import Report
+from input_pipeline.hico_det.sources import annotations
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.progress import Progress
-from input_pipeline.swig_metadata import ImageDigest
-from input_pipeline.swig_record import RecordError
+from input_pipeline.io import atomic, commands, images
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
+from input_pipeline.ov_swig.check_report import Finding
+from input_pipeline.ov_swig.metadata import ImageDigest
+from input_pipeline.ov_swig.records import RecordError
+from input_pipeline.ov_swig.splits import split_file
 
 _CHUNK = 64  # images a thread checks at a time
 _THREADS = 8  # they wait for the disk most of the time

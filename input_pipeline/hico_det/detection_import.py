@@ -21,24 +21,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from input_pipeline import atomic, commands, json_files
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import (
+from input_pipeline.hico_det import broken, folder, vocabulary
+from input_pipeline.hico_det.detectors import (
   box_readings,
-  broken,
   detections,
   detector_boxes,
-  folder,
   label_numbers,
-  parsing,
-  vocabulary,
 )
-from input_pipeline.hico_det.detections import Detections
+from input_pipeline.hico_det.detectors.detections import Detections
+from input_pipeline.hico_det.detectors.label_numbers import ORDERS, Agreement
 from input_pipeline.hico_det.folder import FORMS, SPLITS
-from input_pipeline.hico_det.label_numbers import ORDERS, Agreement
 from input_pipeline.hico_det.records import Record
+from input_pipeline.hico_det.sources import parsing
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.progress import Progress
+from input_pipeline.io import atomic, commands, json_files
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
 
 AUTO = "auto"  # the numbering that the annotated boxes tell
 

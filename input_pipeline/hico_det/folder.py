@@ -16,12 +16,13 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
-from input_pipeline import images
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, records, splits, vocabulary
+from input_pipeline.hico_det import records, splits, vocabulary
 from input_pipeline.hico_det.records import ImageLabels, Record
+from input_pipeline.hico_det.sources import annotations
 from input_pipeline.hico_det.vocabulary import Vocabulary, shown
-from input_pipeline.swig_record import RecordError
+from input_pipeline.io import images
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.records import RecordError
 
 SPLITS = ("train", "test")
 _IMAGES = {"train": "train2015", "test": "test2015"}

@@ -16,7 +16,7 @@ import numpy as np
 
 from input_pipeline import schema
 from input_pipeline.geometry import Letterbox
-from input_pipeline.hico_det.detections import ImageDetections
+from input_pipeline.hico_det.detectors.detections import ImageDetections
 from input_pipeline.hico_det.records import Record
 
 VERSION = "pairs-1"

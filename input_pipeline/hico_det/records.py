@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline.swig_record import Place
+from input_pipeline.ov_swig.records import Place
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)

@@ -7,11 +7,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from input_pipeline.check_report import Finding
 from input_pipeline.hico_det.folder import Layout
 from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.hico_det.vocabulary import Vocabulary, shown
-from input_pipeline.swig_record import Place
+from input_pipeline.ov_swig.check_report import Finding
+from input_pipeline.ov_swig.records import Place
 
 _SHOWN = 5  # of a kind
 # What HICO-DET has, to tell it from a part of it: images, images with a pair.

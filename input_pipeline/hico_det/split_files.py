@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import atomic, commands, split_file
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import broken, folder, splits, vocabulary
 from input_pipeline.hico_det.folder import FORMS
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.splits import DROPPING, ZeroShot
 from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.io import atomic, commands
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.splits import split_file
 
 VERSION = 1
 

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.errors import InputError
 from input_pipeline.hico_det import vocabulary
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary, shown
-from input_pipeline.layout import read_json
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.layout import read_json
 
 SPLITS_FILE = "splits.json"
 PACKAGED = pathlib.Path(__file__).with_name(SPLITS_FILE)

@@ -1,13 +1,13 @@
 """HICO-DET's interactions as a vocabulary of verbs, roles and nouns.
 
 What embeds labels, scores them by a teacher or writes texts about them knows
-`input_pipeline.vocabulary.Vocabulary`. An interaction is a verb there, called
+`input_pipeline.ov_swig.builder.vocabulary.Vocabulary`. An interaction is a verb there, called
 "a person riding a bicycle", so that its prompt is "a photo of a person riding
 a bicycle"; it has two roles, and the objects are the nouns.
 """
 
-from input_pipeline import vocabulary
 from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.ov_swig import vocabulary
 
 ROLES = ("person", "object")
 _PHOTO = "a photo of "

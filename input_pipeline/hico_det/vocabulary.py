@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.errors import InputError
-from input_pipeline.layout import read_json
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.layout import read_json
 
 CLASSES_FILE = "classes.json"
 PACKAGED = pathlib.Path(__file__).with_name(CLASSES_FILE)

@@ -6,8 +6,8 @@ words. So everything can be run on it: training, open-vocabulary evaluation
 of verbs that no training image shows, and the foundation models before them.
 """
 
-from input_pipeline.small_world.config import WorldConfig
-from input_pipeline.small_world.folder import write_folder
-from input_pipeline.small_world.world import World, draw_world
+from input_pipeline.small_world.situations.config import WorldConfig
+from input_pipeline.small_world.situations.folder import write_folder
+from input_pipeline.small_world.situations.world import World, draw_world
 
 __all__ = ["World", "WorldConfig", "draw_world", "write_folder"]

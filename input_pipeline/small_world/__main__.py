@@ -5,10 +5,10 @@ import json
 import sys
 import time
 
-from input_pipeline import commands
-from input_pipeline.errors import InputError
-from input_pipeline.small_world.config import WorldConfig
-from input_pipeline.small_world.folder import SPLITS, write_folder
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
+from input_pipeline.small_world.situations.config import WorldConfig
+from input_pipeline.small_world.situations.folder import SPLITS, write_folder
 
 
 def main(arguments: list[str] | None = None) -> int:

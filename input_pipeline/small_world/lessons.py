@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.small_world import captions, pair_captions
-from input_pipeline.small_world.config import WorldConfig
-from input_pipeline.small_world.pair_config import PairWorldConfig
-from input_pipeline.small_world.pair_world import PairWorld
-from input_pipeline.small_world.pair_world import draw_world as draw_pair_world
-from input_pipeline.small_world.world import World, draw_world
+from input_pipeline.small_world.interactions import captions as captions_lib
+from input_pipeline.small_world.interactions.config import PairWorldConfig
+from input_pipeline.small_world.interactions.world import PairWorld
+from input_pipeline.small_world.interactions.world import (
+  draw_world as draw_pair_world,
+)
+from input_pipeline.small_world.situations import captions
+from input_pipeline.small_world.situations.config import WorldConfig
+from input_pipeline.small_world.situations.world import World, draw_world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +45,11 @@ SITUATIONS = Lessons(
   captions.answer,
 )
 INTERACTIONS = Lessons(
-  pair_captions.content_words,
-  pair_captions.all_words,
-  pair_captions.draw_pool,
-  pair_captions.caption,
-  pair_captions.answer,
+  captions_lib.content_words,
+  captions_lib.all_words,
+  captions_lib.draw_pool,
+  captions_lib.caption,
+  captions_lib.answer,
 )
 
 

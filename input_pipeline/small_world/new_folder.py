@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline import atomic
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from input_pipeline.stream import Source
 from mipd_jax.losses import banks as bank_lib
 

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax import config as config_lib
 from mipd_jax import presets
 from mipd_jax.ablations import studied_tasks

@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
-from mipd_jax import sharding
 from mipd_jax.config import TrainConfig
+from mipd_jax.devices import sharding
 from mipd_jax.losses.objective import Objective
 from mipd_jax.stages.train import student_predict
 from mipd_jax.tasks.task import Task

@@ -17,14 +17,14 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from input_pipeline import atomic
-from mipd_jax import sharding
+from input_pipeline.io import atomic
 from mipd_jax.ablations import programs
 from mipd_jax.ablations.plan import BEST, Run
 from mipd_jax.ablations.studied_tasks import StudiedTask
 from mipd_jax.ablations.world_data import Data, WorldData, first_batch
 from mipd_jax.config import Config
-from mipd_jax.evaluation.evaluate import Evaluator
+from mipd_jax.devices import sharding
+from mipd_jax.evaluation.situations import Evaluator
 from mipd_jax.report.files import jsonable
 from mipd_jax.stages import train as train_stage
 from mipd_jax.tasks.task import ZERO_SHOT, Found

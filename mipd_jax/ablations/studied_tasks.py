@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from input_pipeline import schema
-from input_pipeline.small_world import draw_world, oracle
+from input_pipeline.small_world import draw_world
+from input_pipeline.small_world.situations import oracle
 from mipd_jax import tasks
 from mipd_jax.ablations import figures, holdout
 from mipd_jax.ablations.figures import Figures

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 from mipd_jax.ablations import collect, runs
 from mipd_jax.ablations.plan import Plan, Run, Variant, World
 from mipd_jax.ablations.runs import Result

@@ -14,17 +14,17 @@ from jaxtyping import Int
 
 from input_pipeline import feature_cache
 from input_pipeline.stream import Source
-from mipd_jax import sharding
 from mipd_jax.ablations import holdout, studied_tasks
 from mipd_jax.ablations.studied_tasks import StudiedTask
 from mipd_jax.config import Config
+from mipd_jax.devices import sharding
 from mipd_jax.feeding import residence, resident, shuffled
 from mipd_jax.feeding.feeds import Feed, FromMemory, Streaming
 from mipd_jax.feeding.loading import loading
 from mipd_jax.feeding.resident import Resident
 from mipd_jax.stages import train as train_stage
 from mipd_jax.tasks.prepared import Prepared
-from mipd_jax.training import program
+from mipd_jax.training import programs
 
 # Training sets kept in memory at once: all images, verbs held out, shuffled.
 _KEPT = 3
@@ -174,7 +174,7 @@ class WorldData:
 
 def first_batch(source: Source) -> dict[str, np.ndarray]:
   """A batch of one, zeros, as the model sees it."""
-  shapes = program.example_batch(source)
+  shapes = programs.example_batch(source)
   return {key: np.zeros(x.shape, x.dtype) for key, x in shapes.items()}
 
 

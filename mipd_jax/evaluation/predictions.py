@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import atomic, schema, stream, vocabulary
-from mipd_jax import sharding
-from mipd_jax.evaluation import evaluate
+from input_pipeline import schema, stream
+from input_pipeline.io import atomic
+from input_pipeline.ov_swig import vocabulary
+from mipd_jax.devices import sharding
+from mipd_jax.evaluation import situations
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.metrics.swig_scores import TOP
 
@@ -39,12 +41,12 @@ def listed_verbs(verb_scores: np.ndarray) -> np.ndarray:
 
 
 def listed_frames(
-  evaluator: evaluate.Evaluator,
+  evaluator: situations.Evaluator,
   source: stream.Source,
   *,
   verbs: np.ndarray,
   frames: np.ndarray,
-) -> evaluate.Frames:
+) -> situations.Frames:
   """What fills the frames of several verbs in each image of a split.
 
   All processes take part, and all get the result.
@@ -71,7 +73,7 @@ def listed_frames(
     count, listed = int(mask.sum()), verbs.shape[1]
     rows = {name: np.asarray(x)[mask] for name, x in result.items()}
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in rows.items()}
-    found = evaluate.frames_of(flat)
+    found = situations.frames_of(flat)
     parts.append(
       (
         found.noun.reshape(count, listed, -1),
@@ -81,12 +83,12 @@ def listed_frames(
     places.append(indices[mask])
   order = np.argsort(np.concatenate(places))
   nouns, boxes = zip(*parts, strict=True)
-  return evaluate.Frames(
+  return situations.Frames(
     np.concatenate(nouns)[order], np.concatenate(boxes)[order]
   )
 
 
-def compile_frames_step(predict: evaluate.Predict) -> Callable:
+def compile_frames_step(predict: situations.Predict) -> Callable:
   """Jits (params, batch, banks) -> rows [B, k, ...] for `listed_frames`."""
 
   def step(params, batch, banks):
@@ -101,10 +103,10 @@ def compile_frames_step(predict: evaluate.Predict) -> Callable:
         schema.ROLES: roles,
         schema.ROLE_MASK: roles >= 0,
       }
-      found = evaluate.predicted_roles(
+      found = situations.predicted_roles(
         predict(params, {**batch, **asked}, banks)
       )
-      return found | {evaluate.TRUE_SIZE: batch[schema.IMAGE_SIZE]}
+      return found | {situations.TRUE_SIZE: batch[schema.IMAGE_SIZE]}
 
     # One verb after the other: the memory is that of one evaluation.
     found = jax.lax.map(fill, listed.T)
@@ -116,9 +118,9 @@ def compile_frames_step(predict: evaluate.Predict) -> Callable:
 def entries(
   words: vocabulary.Vocabulary,
   true_verbs: np.ndarray,
-  scored: evaluate.Frames,
+  scored: situations.Frames,
   verbs: np.ndarray,
-  listed: evaluate.Frames,
+  listed: situations.Frames,
 ) -> Iterable[Entry]:
   """One entry an image, in the order of the split.
 

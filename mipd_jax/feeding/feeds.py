@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from input_pipeline import order, schema, stream
-from mipd_jax import sharding
+from mipd_jax.devices import sharding
 from mipd_jax.feeding.resident import Layout, Resident
 
 

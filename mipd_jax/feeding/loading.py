@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.errors import InputError
-from input_pipeline.progress import Progress
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
 from input_pipeline.stream import Source
-from mipd_jax import distributed, sharding
+from mipd_jax.devices import distributed, sharding
 from mipd_jax.feeding.resident import (
   Layout,
   Resident,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import jax
 from absl import logging
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from input_pipeline.stream import Source
-from mipd_jax import distributed, sharding
+from mipd_jax.devices import distributed, sharding
 from mipd_jax.feeding.feeds import Feed, FromMemory, Streaming
 from mipd_jax.feeding.loading import loading
 from mipd_jax.feeding.resident import Layout

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from input_pipeline import order, schema
 from input_pipeline.stream import Source
-from mipd_jax import sharding
+from mipd_jax.devices import sharding
 
 Spec = Mapping[str, jax.ShapeDtypeStruct]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from input_pipeline import vocabulary
+from input_pipeline.ov_swig import vocabulary
 
 SMALLEST = 8  # rows of a list that was given; sizes are powers of two
 _ALIKE = 1e-6

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from input_pipeline import vocabulary
+from input_pipeline.ov_swig import vocabulary
 from mipd_jax.inference import lexicon, programs
 from mipd_jax.inference.lexicon import Banks, NounList
 from mipd_jax.inference.texts import Texts

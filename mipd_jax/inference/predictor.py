@@ -11,16 +11,16 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from input_pipeline import geometry
-from input_pipeline.errors import InputError
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
 from mipd_jax.config import Config
-from mipd_jax.inference import images as image_lib
+from mipd_jax.devices import sharding
+from mipd_jax.inference import pictures as image_lib
 from mipd_jax.inference import workdir
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.results import Failure, Prediction
 from mipd_jax.inference.runner import Lists, Runner, Seen
 from mipd_jax.inference.texts import Texts
-from mipd_jax.inference.vocabulary import Lexicons
+from mipd_jax.inference.word_lists import Lexicons
 from mipd_jax.inference.words import Words, clean
 
 BATCH_SIZE = 16

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from input_pipeline.errors import InputError
-from mipd_jax.inference.images import shown
+from input_pipeline.io.errors import InputError
+from mipd_jax.inference.pictures import shown
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 

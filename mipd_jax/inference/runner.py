@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from input_pipeline import geometry, schema
-from mipd_jax import sharding
+from mipd_jax.devices import sharding
 from mipd_jax.inference import programs
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.results import (

@@ -13,8 +13,8 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from input_pipeline import atomic, paths
-from input_pipeline.progress import Progress
+from input_pipeline.io import atomic, paths
+from input_pipeline.io.progress import Progress
 from mipd_jax.teachers import labels
 from mipd_jax.teachers.interfaces import TextEncoder
 

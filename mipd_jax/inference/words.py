@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from input_pipeline.schema import MAX_ROLES
 
 # A verb without a frame: in SWiG nearly every verb has these two.

@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from input_pipeline import paths
-from input_pipeline.errors import InputError
+from input_pipeline.io import paths
+from input_pipeline.io.errors import InputError
 from mipd_jax.inference import words
 
 _PARTS = ("verbs", "nouns")

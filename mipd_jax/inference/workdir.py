@@ -13,20 +13,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from input_pipeline import (
-  atomic,
-  buckets,
-  feature_cache,
-  json_files,
-  paths,
-  schema,
-  vocabulary,
-)
-from input_pipeline.errors import InputError
+from input_pipeline import feature_cache, schema
 from input_pipeline.feature_cache import manifest
 from input_pipeline.feature_cache.plan import CachePlan
+from input_pipeline.io import atomic, buckets, json_files, paths
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
 from mipd_jax import config as config_lib
-from mipd_jax import precision, sharding
+from mipd_jax.devices import precision, sharding
 from mipd_jax.models import eyes as eyes_lib
 from mipd_jax.models.config import ModelConfig, Sizes
 from mipd_jax.models.eyes import Eyes

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from input_pipeline import ranges, schema
+from input_pipeline import schema
+from input_pipeline.io import ranges
 
 # Logits that `verb_kl_source` distils, as keys of the batch.
 KL_SOURCES = {"teacher": schema.VERB_LOGITS, "clip": schema.CLIP_LOGITS}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mipd_jax.losses import boxes as box_ops
+from mipd_jax.losses import box_ops
 
 
 class Term(NamedTuple):

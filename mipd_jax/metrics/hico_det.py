@@ -27,11 +27,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from input_pipeline import atomic, commands
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, splits, vocabulary
+from input_pipeline.hico_det import splits, vocabulary
+from input_pipeline.hico_det.sources import annotations
 from input_pipeline.hico_det.splits import ZeroShot
 from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.io import atomic, commands
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import hico_det_files
 from mipd_jax.metrics.hico_det_matching import Detections, Truth
 from mipd_jax.metrics.hico_det_pool import Pool

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import box_readings
+from input_pipeline.hico_det.detectors import box_readings
 from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics.hico_det_matching import (
   MIN_OVERLAP,
   Detections,

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.errors import InputError
-from input_pipeline.hico_det import annotations, json_stream, parsing
 from input_pipeline.hico_det.records import ImageLabels
+from input_pipeline.hico_det.sources import annotations, json_stream, parsing
 from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics.hico_det_doubts import Doubts
 from mipd_jax.metrics.hico_det_matching import Detections, Truth
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from input_pipeline import boxes as box_rule
 from input_pipeline import schema
-from mipd_jax.losses import boxes as box_ops
+from mipd_jax.losses import box_ops
 from mipd_jax.metrics import swig_scores
 from mipd_jax.models import outputs as out
 

@@ -42,8 +42,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from input_pipeline import boxes, commands, schema
-from input_pipeline.errors import InputError
+from input_pipeline import boxes, schema
+from input_pipeline.io import commands
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import swig_files, swig_notes, swig_scores
 
 COFORMER, ALLENAI = "coformer", "allenai"

@@ -27,8 +27,10 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import boxes as box_rule
-from input_pipeline import json_files, schema, vocabulary
-from input_pipeline.errors import InputError
+from input_pipeline import schema
+from input_pipeline.io import json_files
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
 from mipd_jax.metrics.swig_scores import TOP
 
 _NO_BOX = [math.nan] * 4  # in our arrays

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import boxes, vocabulary
+from input_pipeline import boxes
+from input_pipeline.ov_swig import vocabulary
 from mipd_jax.metrics import swig_files
 
 _TOLERANCE = 2.0  # pixels that a corner may lie outside without a word

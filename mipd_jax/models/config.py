@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from input_pipeline import ranges, schema
+from input_pipeline import schema
+from input_pipeline.io import ranges
 
 VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")

@@ -8,7 +8,7 @@ of all: areas and ratios only. Boxes are shares of the canvas side.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mipd_jax.models import prompts
+from mipd_jax.models import visual_prompts
 
 FEATURES = 19
 _SMALL = 1e-4
@@ -71,10 +71,10 @@ def inside(
   """
 
   def cells(boxes: Array) -> Int[Array, "b p 4"]:
-    return prompts.box_cells(corners(boxes), grid)
+    return visual_prompts.box_cells(corners(boxes), grid)
 
   def flat(boxes: Array) -> Bool[Array, "b p g*g"]:
-    mask = prompts.box_cell_mask(cells(boxes), grid)
+    mask = visual_prompts.box_cell_mask(cells(boxes), grid)
     return mask.reshape(*mask.shape[:-2], grid * grid)
 
   return flat(pairs[..., :4]), flat(pairs[..., 4:])

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from input_pipeline import schema
-from mipd_jax.models import layers, outputs, prompts
+from mipd_jax.models import layers, outputs, visual_prompts
 from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.models.memory import Memory, Part
@@ -84,8 +84,8 @@ class TeacherBranch(nn.Module):
   def _inside(self, batch: Mapping[str, Array]) -> Bool[Array, "b r m"]:
     """Tokens a role may read: those in its box, all where it has none."""
     grid = math.isqrt(batch[schema.TEACHER_TOKENS].shape[1] - 1)
-    cells = prompts.box_cells(_corners(batch[schema.BOXES]), grid)
-    inside = prompts.box_cell_mask(cells, grid)
+    cells = visual_prompts.box_cells(_corners(batch[schema.BOXES]), grid)
+    inside = visual_prompts.box_cell_mask(cells, grid)
     inside = inside.reshape(*inside.shape[:2], grid * grid)
     no_box = ~batch[schema.BOX_MASK][..., None]
     return jnp.concatenate([no_box, inside | no_box], axis=-1)
@@ -129,14 +129,14 @@ class TeacherBranch(nn.Module):
         self.param(f"scene_{side}", zeros, (width,)).astype(self.dtype) @ kernel
         for side in ("top", "bottom", "left", "right")
       ]
-      border = prompts.scene_prompt(*edges, grid=grid)
+      border = visual_prompts.scene_prompt(*edges, grid=grid)
       scene = scene.plus(_after_class(border.reshape(grid * grid, -1)))
     if self.config.instance_prompt:
-      side = prompts.MAP_SIDE
+      side = visual_prompts.MAP_SIDE
       shape, small = (side, side, width), nn.initializers.normal(1e-5)
       base = self.param("instance_map", small, shape).astype(self.dtype)
       boxes, mask = self._prompted_boxes(batch)
-      weights = prompts.instance_weights(boxes, mask, grid, side)
+      weights = visual_prompts.instance_weights(boxes, mask, grid, side)
       instance = instance.plus(
         _after_class(weights.astype(self.dtype)),
         base.reshape(side * side, width) @ kernel,

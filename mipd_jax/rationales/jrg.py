@@ -18,9 +18,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from input_pipeline import schema, source_code
-from input_pipeline.progress import Progress
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline import schema
+from input_pipeline.feature_cache import source_code
+from input_pipeline.io.progress import Progress
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import Jrg, JrgConfig, Texts, Writer

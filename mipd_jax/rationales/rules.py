@@ -10,8 +10,8 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from input_pipeline import leaks
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline.ov_swig.splits import leaks
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.rationales import placeholders, prompts, wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
 from mipd_jax.rationales.stems import contains, content, stem, stems, words

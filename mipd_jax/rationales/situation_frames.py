@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.rationales import prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import JrgConfig

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from input_pipeline import json_files, schema
-from input_pipeline.errors import InputError
+from input_pipeline import schema
+from input_pipeline.io import json_files
+from input_pipeline.io.errors import InputError
 from mipd_jax.rationales import templates
 
 if TYPE_CHECKING:
   from input_pipeline.dataset import Split
-  from input_pipeline.vocabulary import Vocabulary
+  from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 _LOG = logging.getLogger(__name__)
 # A line of the cache, and what to do about a damaged one.

@@ -19,9 +19,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from input_pipeline import atomic, json_files, schema
-from input_pipeline.errors import InputError
-from input_pipeline.swig_record import RATIONALE_KEYS
+from input_pipeline import schema
+from input_pipeline.io import atomic, json_files
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from mipd_jax.rationales import source
 
 # A line of a part; "notes" are the report's.

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
-from input_pipeline.vocabulary import BLANK, OOV, PAD, Vocabulary
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.vocabulary import BLANK, OOV, PAD, Vocabulary
 from mipd_jax.rationales import wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
 

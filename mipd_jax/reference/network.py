@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from input_pipeline import schema
 from mipd_jax import presets
 from mipd_jax.losses import banks as bank_lib
-from mipd_jax.losses import boxes as box_ops
+from mipd_jax.losses import box_ops
 from mipd_jax.models import outputs as out
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.mipd import Mipd

@@ -7,8 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from input_pipeline import schema
 from mipd_jax import presets
-from mipd_jax.losses import boxes as box_ops
-from mipd_jax.losses import situations
+from mipd_jax.losses import box_ops, situations
 from mipd_jax.losses.objective import Objective
 from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 
 HEADS = 8  # of the decoder; the text attention of the teacher has one
 _DECODER = "transformer.tr_dec.layers.0"

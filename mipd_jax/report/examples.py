@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.report.drawing import Box
-from mipd_jax.report.findings import Rows
+from mipd_jax.report.measures import Rows
 
 KINDS = ("best", "typical", "worst")
 RULE = (

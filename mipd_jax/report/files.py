@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import json_files, paths
-from input_pipeline.atomic import replacing
-from input_pipeline.errors import InputError
+from input_pipeline.io import json_files, paths
+from input_pipeline.io.atomic import replacing
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import tables
 
 # name -> (steps int64 [n], values float64 [n]).

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 from mipd_jax.report import style
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

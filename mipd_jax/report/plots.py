@@ -19,11 +19,12 @@ import matplotlib.patches
 import matplotlib.ticker
 import numpy as np
 
-from input_pipeline import atomic, schema
-from input_pipeline.errors import InputError
+from input_pipeline import schema
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import style
 from mipd_jax.report.files import Series, read_metrics
-from mipd_jax.report.findings import Bin
+from mipd_jax.report.measures import Bin
 
 # What is drawn of the dev metrics when there are more than a panel can show.
 MAIN_METRICS = ("verb_top1", "value_gt", "grnd_gt")

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import (
   cards,
   examples,
   files,
-  findings,
+  measures,
   pages,
   plots,
   tables,
 )
 from mipd_jax.report.cards import ExampleView
-from mipd_jax.report.findings import Rows
+from mipd_jax.report.measures import Rows
 
 MAX_BYTES = 5_000_000
 _COUNTS = (0, 5, 20, 50, 100, 200)  # upper ends of bins of training images
@@ -165,7 +165,7 @@ def _frequency(results: Mapping[str, Any]) -> dict[str, Any]:
 def _confusions(rows: Rows, verbs: Sequence[str]) -> dict[str, Any]:
   """The most frequent wrong pairs; `verbs` are the names."""
   group = dict(zip(rows.verb.tolist(), rows.group.tolist(), strict=True))
-  found = findings.confusions(rows.verb, rows.student.verb, _CONFUSIONS)
+  found = measures.confusions(rows.verb, rows.student.verb, _CONFUSIONS)
   return {
     "wrong": (rows.verb != rows.student.verb).sum(),
     "images": len(rows.verb),
@@ -193,12 +193,12 @@ def _calibration(rows: Rows) -> dict[str, Any]:
     if not images:
       continue
     stated = rows.student.probability[here]
-    bins = findings.reliability(stated, right[here])
+    bins = measures.reliability(stated, right[here])
     chart = plots.reliability_svg(
       bins, group, "stated probability, percent", "right, percent"
     )
     found["charts"].append((chart, group, images))
-    error = findings.calibration_error(bins)
+    error = measures.calibration_error(bins)
     values = (stated.mean(), right[here].mean(), error)
     found["rows"].append((group, images, *map(_percent, values)))
   return found
@@ -214,19 +214,19 @@ def _trade(trade: Trade | None) -> dict[str, Any] | None:
 
 def _boxes(rows: Rows) -> dict[str, Any]:
   """How far the confidence of boxes can be believed."""
-  counts = findings.box_table(rows)
+  counts = measures.box_table(rows)
   total = max(sum(counts.values()), 1)
   grounded = rows.role_mask & rows.box_mask
-  has_box = findings.reliability(
+  has_box = measures.reliability(
     rows.confidence[rows.role_mask], rows.box_mask[rows.role_mask]
   )
-  placed = findings.reliability(
+  placed = measures.reliability(
     rows.confidence[grounded], rows.overlapping[grounded]
   )
   stated = "stated confidence, percent"
   return {
     "rows": [(n, c, f"{c / total:.1%}") for n, c in counts.items()],
-    "error": _percent(findings.calibration_error(has_box)),
+    "error": _percent(measures.calibration_error(has_box)),
     "roles": int(rows.role_mask.sum()),
     "has_box": plots.reliability_svg(
       has_box, "all", stated, "has a box, percent"
@@ -243,7 +243,7 @@ def _teacher(report: Report) -> dict[str, Any] | None:
   rows = report.rows
   if rows.teacher is None:
     return None
-  lead = findings.lead(rows)
+  lead = measures.lead(rows)
 
   def listed(found):
     return [
@@ -255,7 +255,7 @@ def _teacher(report: Report) -> dict[str, Any] | None:
     "said": files.zero_shot(teacher=report.has_teacher),
     "rows": [
       (group, *(counts[k] for k in ("both", "student", "teacher", "neither")))
-      for group, counts in findings.agreement(rows).items()
+      for group, counts in measures.agreement(rows).items()
     ],
     "leads": {
       "student": listed([v for v in lead if v[2] > v[3]]),

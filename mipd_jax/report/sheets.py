@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
-from input_pipeline import atomic
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic
+from input_pipeline.io.errors import InputError
 from mipd_jax.report import drawing, style
 from mipd_jax.report.drawing import text_line
 from mipd_jax.report.examples import Example, RoleExample

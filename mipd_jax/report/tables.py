@@ -31,7 +31,7 @@ import rich.markup
 import rich.table
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
+from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import hico_det_scores, swig_scores
 
 WIDTH = 100  # columns that the widest table needs

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-from input_pipeline import atomic, lock, paths
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic, lock, paths
+from input_pipeline.io.errors import InputError
 from mipd_jax.config import Config
 
 
@@ -43,7 +43,7 @@ def _alone(workdir: str, mode: str) -> Iterator[None]:
   """
   import jax
 
-  from mipd_jax import distributed
+  from mipd_jax.devices import distributed
 
   folder = paths.path(workdir)
   processes = {"index": jax.process_index(), "count": jax.process_count()}
@@ -63,11 +63,11 @@ def _remove_empty(folder: paths.AnyPath) -> None:
 
 
 def _run(config: Config, mode: str) -> bool:
-  from mipd_jax import distributed
-  from mipd_jax.stages import beside, evaluate, prepare, report, train
+  from mipd_jax.devices import distributed
+  from mipd_jax.stages import evaluate, other_runs, prepare, report, train
 
   if mode in ("all", "eval"):
-    beside.read(config)  # of runs that are not there
+    other_runs.read(config)  # of runs that are not there
     evaluate.check(config)  # of files that cannot be written
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)

@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 import jax
 from absl import logging
 
-from input_pipeline import atomic, schema
-from mipd_jax import distributed, sharding, tasks
+from input_pipeline import schema
+from input_pipeline.io import atomic
+from mipd_jax import tasks
 from mipd_jax.config import Config
-from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.devices import distributed, sharding
 from mipd_jax.evaluation import predictions
-from mipd_jax.stages import beside
+from mipd_jax.evaluation import situations as eval_lib
+from mipd_jax.stages import other_runs
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.tasks.task import STUDENT, ZERO_SHOT
-from mipd_jax.training import program
+from mipd_jax.training import programs
 from mipd_jax.training import state as state_lib
 from mipd_jax.training.checkpoints import Best, check_identity, read_best
 
@@ -54,7 +56,7 @@ def open_student(config: Config, prepared: Prepared) -> BestStudent:
   parts = train_stage.student_parts(config)
   source = prepared.cache.split(config.eval.split, parts)
   like = state_lib.student_shapes(
-    model, program.example_batch(source), banks, whole
+    model, programs.example_batch(source), banks, whole
   )
   return BestStudent(
     train_stage.student_predict(model),
@@ -74,7 +76,7 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   task, split = tasks.of(config), config.eval.split
   bias = config.eval.trained_bias
   check(config)
-  others = beside.read(config)
+  others = other_runs.read(config)
   identity = train_stage.identity(config, prepared)
   distributed.agreed(lambda: check_identity(config.workdir, identity))
   student = open_student(config, prepared)

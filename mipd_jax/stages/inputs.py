@@ -13,9 +13,10 @@ import filelock
 import jax
 from absl import logging
 
-from input_pipeline import buckets, feature_cache, paths
+from input_pipeline import feature_cache
 from input_pipeline.dataset import Dataset
-from input_pipeline.errors import InputError
+from input_pipeline.io import buckets, paths
+from input_pipeline.io.errors import InputError
 from mipd_jax import tasks
 from mipd_jax.config import Config
 
@@ -39,7 +40,7 @@ def make(config: Config) -> tuple[Config, Dataset]:
 
 
 def on_this_machine(config: Config, *, need_cache: bool) -> Config:
-  """The config with what lies in buckets copied here (input_pipeline.buckets).
+  """The config with what lies in buckets copied here (input_pipeline.io.buckets).
 
   Raises:
     InputError: a bucket cannot be read; several processes are to make one

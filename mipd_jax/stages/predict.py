@@ -21,13 +21,13 @@ from collections.abc import Sequence
 import jax
 from absl import logging
 
-from input_pipeline import atomic, paths
-from input_pipeline.errors import InputError
-from input_pipeline.progress import Progress
+from input_pipeline.io import atomic, paths
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
 from mipd_jax.config import Config
 from mipd_jax.evaluation import predictions
 from mipd_jax.inference import Failure, Prediction, Predictor, Words, words_file
-from mipd_jax.inference import images as image_lib
+from mipd_jax.inference import pictures as image_lib
 from mipd_jax.report import drawing, gallery
 
 PREDICTIONS, PICTURES, PAGE = "predictions.jsonl", "pictures", "index.html"

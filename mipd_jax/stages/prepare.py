@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from input_pipeline import buckets, feature_cache, lock, paths
+from input_pipeline import feature_cache
 from input_pipeline.dataset import Dataset
-from input_pipeline.errors import InputError
-from mipd_jax import distributed, precision, sharding, tasks
+from input_pipeline.io import buckets, lock, paths
+from input_pipeline.io.errors import InputError
+from mipd_jax import tasks
 from mipd_jax.config import Config
+from mipd_jax.devices import distributed, precision, sharding
 from mipd_jax.models import eyes
-from mipd_jax.stages import inputs, made_from
+from mipd_jax.stages import cache_origin, inputs
 from mipd_jax.tasks.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def prepare(config: Config) -> Prepared | None:
   """
   plan = _precompute_config(config)
   here, dataset = distributed.agreed(lambda: _made_inputs(config))
-  facts = made_from.facts(here, dataset, inputs.encoder_folders(here))
+  facts = cache_origin.facts(here, dataset, inputs.encoder_folders(here))
   cache = _opened(here, facts)
   if cache is None:
     with _bucket_alone(config.teacher.cache):
@@ -112,11 +114,11 @@ def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
 
 
 def _opened(
-  config: Config, facts: made_from.Facts
+  config: Config, facts: cache_origin.Facts
 ) -> feature_cache.Cache | None:
   """The cache, if it is whole and nothing changed that it followed from."""
   folder = config.teacher.cache
-  if distributed.all_of(made_from.same(folder, facts) and _is_whole(folder)):
+  if distributed.all_of(cache_origin.same(folder, facts) and _is_whole(folder)):
     return feature_cache.open_cache(folder)
   return None
 
@@ -125,12 +127,12 @@ def _made(
   config: Config,
   dataset: Dataset,
   plan: "cache_plan.PrecomputeConfig",
-  facts: made_from.Facts,
+  facts: cache_origin.Facts,
 ) -> feature_cache.Cache | None:
   """The cache, made if need be; None if teacher.only left some of it."""
   cache = _make_cache(config, dataset, plan)
   if cache and distributed.is_first():
-    made_from.write(config.teacher.cache, facts)
+    cache_origin.write(config.teacher.cache, facts)
   return cache
 
 
@@ -186,7 +188,7 @@ def _make_cache(
 
 def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
   """Of the task, by the language model where one is given."""
-  from mipd_jax.teachers import language_model
+  from mipd_jax.teachers.language import language_model
 
   settings, model = config.teacher, None
   if settings.language_model:

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from input_pipeline import atomic, feature_cache, json_files, paths, schema
-from input_pipeline.errors import InputError
-from mipd_jax import distributed, tasks
+from input_pipeline import feature_cache, schema
+from input_pipeline.io import atomic, json_files, paths
+from input_pipeline.io.errors import InputError
+from mipd_jax import tasks
 from mipd_jax.config import Config
+from mipd_jax.devices import distributed
 from mipd_jax.metrics import calibration
 from mipd_jax.models import outputs as out
 from mipd_jax.report import examples, files, report_page

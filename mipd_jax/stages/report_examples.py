@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from input_pipeline import feature_cache, json_files, schema
+from input_pipeline import feature_cache, schema
 from input_pipeline.geometry import Letterbox
+from input_pipeline.io import json_files
 from mipd_jax.inference.sentence import sentence
 from mipd_jax.rationales import source
 from mipd_jax.report.cards import ExampleView, RoleView

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import schema, stream
-from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.metrics import calibration
 from mipd_jax.models import outputs as out
-from mipd_jax.report.findings import Guesses, Rows
+from mipd_jax.report.measures import Guesses, Rows
 
 _TEACHER = "teacher_"
 _SCORES, _SHARE = "verb_scores", "box_share"

@@ -8,10 +8,12 @@ import flax.linen as nn
 import jax
 from absl import logging
 
-from input_pipeline import atomic, feature_cache, order, paths, schema
-from mipd_jax import distributed, sharding, tasks
+from input_pipeline import feature_cache, order, schema
+from input_pipeline.io import atomic, paths
+from mipd_jax import tasks
 from mipd_jax.config import Config
-from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.devices import distributed, sharding
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.feeding import residence, resident, shuffled
 from mipd_jax.models import eyes
 from mipd_jax.stages.prepare import Prepared

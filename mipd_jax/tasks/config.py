@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from input_pipeline.small_world.pair_config import PairWorldConfig
+from input_pipeline.small_world.interactions.config import PairWorldConfig
 from mipd_jax.losses import interactions, situations
 from mipd_jax.losses.interactions import PairLosses
 from mipd_jax.losses.objective import LossTerm, Objective, unread_fields

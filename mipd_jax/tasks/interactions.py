@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from input_pipeline import feature_cache, paths, stream
-from input_pipeline.errors import InputError
+from input_pipeline import feature_cache, stream
 from input_pipeline.hico_det import folder as hico_folder
 from input_pipeline.hico_det import pair_columns, splits
-from input_pipeline.hico_det.prepared import PairDataset, Settings
-from mipd_jax import precision
+from input_pipeline.hico_det.pair_dataset import PairDataset, Settings
+from input_pipeline.io import paths
+from input_pipeline.io.errors import InputError
 from mipd_jax.config import Config
-from mipd_jax.evaluation import evaluate as eval_lib
-from mipd_jax.evaluation import pairs as pair_eval
+from mipd_jax.devices import precision
+from mipd_jax.evaluation import interactions as pair_eval
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.metrics import hico_det, hico_det_files, hico_det_scores
@@ -85,7 +86,7 @@ class Interactions:
     config, settings = self.config, self.config.interactions
     folder = pathlib.Path(config.dataset.folder)
     if settings.world is not None:
-      from input_pipeline.small_world.pair_folder import write_folder
+      from input_pipeline.small_world.interactions.folder import write_folder
 
       worlds.draw(folder, settings.world, write_folder, config.world_field)
     hico = builder.prepare(

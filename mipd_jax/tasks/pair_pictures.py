@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.hico_det.prepared import PairDataset, PairSplit
+from input_pipeline.hico_det.pair_dataset import PairDataset, PairSplit
 from input_pipeline.hico_det.records import Record
 from mipd_jax.config import Config
 from mipd_jax.metrics import hico_det_files

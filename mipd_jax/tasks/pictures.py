@@ -8,7 +8,7 @@ import numpy as np
 from input_pipeline import schema
 from input_pipeline.geometry import Letterbox
 from mipd_jax.config import Config
-from mipd_jax.evaluation.evaluate import Evaluation
+from mipd_jax.evaluation.situations import Evaluation
 from mipd_jax.report import examples, sheets
 from mipd_jax.tasks.prepared import Prepared
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from absl import logging
 
-from input_pipeline import feature_cache, ov_swig, paths, schema, stream, swig
-from input_pipeline.errors import InputError
-from mipd_jax import precision
+from input_pipeline import feature_cache, schema, stream
+from input_pipeline.io import paths
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import builder, folder
 from mipd_jax.config import Config
-from mipd_jax.evaluation import evaluate as eval_lib
+from mipd_jax.devices import precision
+from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.metrics import calibration, swig_scores
 from mipd_jax.models.mipd import Mipd
@@ -32,7 +34,7 @@ class Situations:
 
   def check_folder(self) -> None:
     try:
-      swig.check_layout(self.config.dataset.folder)
+      folder.check_layout(self.config.dataset.folder)
     except InputError as error:
       raise InputError(
         error.problem,
@@ -40,14 +42,14 @@ class Situations:
         "https://github.com/allenai/swig",
       ) from error
 
-  def dataset(self) -> ov_swig.SwigDataset:
+  def dataset(self) -> builder.SwigDataset:
     settings = self.config.dataset
     folder = pathlib.Path(settings.folder)
     if settings.world is not None:
-      from input_pipeline.small_world.folder import write_folder
+      from input_pipeline.small_world.situations.folder import write_folder
 
       worlds.draw(folder, settings.world, write_folder, self.config.world_field)
-    found = ov_swig.prepare(
+    found = builder.prepare(
       folder,
       folder.parent / "tfds",
       num_rare=settings.num_rare,
@@ -65,7 +67,7 @@ class Situations:
     return found.with_mirrored_views() if settings.mirrored else found
 
   def rationales(
-    self, dataset: ov_swig.SwigDataset, writer: Any
+    self, dataset: builder.SwigDataset, writer: Any
   ) -> RationaleSource:
     del dataset
     from mipd_jax.rationales.jrg import JrgRationales
@@ -76,7 +78,7 @@ class Situations:
     return JrgRationales(writer, out, self.config.teacher.jrg)
 
   def prepared(
-    self, dataset: ov_swig.SwigDataset, cache: feature_cache.Cache
+    self, dataset: builder.SwigDataset, cache: feature_cache.Cache
   ) -> Prepared:
     return Prepared(dataset, cache)
 

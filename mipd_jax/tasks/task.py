@@ -9,7 +9,7 @@ import flax.linen as nn
 from input_pipeline import feature_cache, stream
 from input_pipeline.dataset import Dataset
 from mipd_jax.config import Config
-from mipd_jax.evaluation.evaluate import Evaluator, Predict
+from mipd_jax.evaluation.situations import Evaluator, Predict
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.rationales.judging import Writer
 from mipd_jax.rationales.source import RationaleSource

@@ -8,8 +8,8 @@ from typing import Any
 
 from absl import logging
 
-from input_pipeline import atomic, json_files
-from input_pipeline.errors import InputError
+from input_pipeline.io import atomic, json_files
+from input_pipeline.io.errors import InputError
 
 
 def draw(

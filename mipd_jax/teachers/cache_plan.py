@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import jax
 from absl import logging
 
-from input_pipeline import source_code
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   PARTS,
   STUDENT,
@@ -21,7 +19,9 @@ from input_pipeline.feature_cache import (
   Field,
   SplitPlan,
   parts_of,
+  source_code,
 )
+from input_pipeline.io.errors import InputError
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.teachers import labels
 from mipd_jax.teachers.encoding import feature_fields
@@ -160,7 +160,7 @@ def code(
 ) -> tuple[tuple[str, str], ...]:
   """Module and digest of all code that these objects are encoded by.
 
-  See `input_pipeline.source_code`; a CLIP's caches have no BLIP-2 in it, nor
+  See `input_pipeline.feature_cache.source_code`; a CLIP's caches have no BLIP-2 in it, nor
   templates where a language model writes.
   """
   entries = source_code.entries_of(

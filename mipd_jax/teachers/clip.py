@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_config, hf_weights, tokenizer
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers.checkpoints import hf_config, hf_weights, tokenizer
 
 Params = Any
 

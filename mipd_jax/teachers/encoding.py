@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from input_pipeline import schema
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   CLIP_LOGITS,
   PARTS,
@@ -20,9 +19,10 @@ from input_pipeline.feature_cache import (
   parts_of,
 )
 from input_pipeline.feature_cache.int8 import INT8, LEVELS, scale_name
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import sharding
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
-from mipd_jax.teachers import hf_weights
+from mipd_jax.teachers.checkpoints import hf_weights
 from mipd_jax.teachers.interfaces import Encoder, ImageTeacher, Params
 
 # The verbs in the student encoder's own text space.

@@ -11,8 +11,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import clip, hf_config, hf_weights, image_teachers
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers import clip, image_teachers
+from mipd_jax.teachers.checkpoints import hf_config, hf_weights
 from mipd_jax.teachers.image_teachers import ZeroShotTeacher
 from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
 

@@ -30,24 +30,24 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from input_pipeline import commands, json_files
-from input_pipeline.errors import InputError
+from input_pipeline.io import commands, json_files
+from input_pipeline.io.errors import InputError
 from input_pipeline.small_world import lessons
-from input_pipeline.small_world.captions import CaptionConfig
-from input_pipeline.small_world.config import WorldConfig
-from input_pipeline.small_world.pair_config import PairWorldConfig
-from input_pipeline.small_world.pair_world import PairWorld
-from input_pipeline.small_world.world import World
-from mipd_jax.teachers import (
-  clip,
-  foundation_blip2,
-  foundation_clip,
-  foundation_language,
-  foundation_training,
+from input_pipeline.small_world.interactions.config import PairWorldConfig
+from input_pipeline.small_world.interactions.world import PairWorld
+from input_pipeline.small_world.situations.captions import CaptionConfig
+from input_pipeline.small_world.situations.config import WorldConfig
+from input_pipeline.small_world.situations.world import World
+from mipd_jax.teachers import clip
+from mipd_jax.teachers.small import (
+  blip2_maker,
+  clip_maker,
+  clip_training,
+  language_maker,
 )
-from mipd_jax.teachers.foundation_blip2 import Blip2Settings
-from mipd_jax.teachers.foundation_clip import ClipSettings
-from mipd_jax.teachers.foundation_language import LanguageSettings
+from mipd_jax.teachers.small.blip2_maker import Blip2Settings
+from mipd_jax.teachers.small.clip_maker import ClipSettings
+from mipd_jax.teachers.small.language_maker import LanguageSettings
 
 STUDENT_CLIP, TEACHER_CLIP = "student_clip", "teacher_clip"
 TEACHER_BLIP2 = "teacher_blip2"
@@ -217,24 +217,24 @@ class _Trainer:
         "rationales",
       )
     if name == LANGUAGE_MODEL:
-      return lambda folder: foundation_language.write(
+      return lambda folder: language_maker.write(
         world, config.language, config.seed, folder
       )
     if name == TEACHER_BLIP2:
       tower = clip.load(self.out / TEACHER_CLIP)
       images = self._images(config.teacher.image_size)
-      return lambda folder: foundation_blip2.write(
+      return lambda folder: blip2_maker.write(
         world, config.blip2, tower, images, config.seed, folder
       )
     one = config.teacher if name == TEACHER_CLIP else config.student
     images = self._images(one.image_size)
-    return lambda folder: foundation_clip.write(
+    return lambda folder: clip_maker.write(
       world, one, images, config.seed, folder
     )
 
   @functools.lru_cache(maxsize=1)  # noqa: B019 - the trainer lives shortly
-  def _images(self, size: int) -> foundation_training.Images:
-    return foundation_training.draw_images(
+  def _images(self, size: int) -> clip_training.Images:
+    return clip_training.draw_images(
       self.world, self.config.num_images, self.config.eval_images, size
     )
 

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from input_pipeline.errors import InputError
-from input_pipeline.vocabulary import Vocabulary
-from mipd_jax import sharding
-from mipd_jax.teachers import blip2, hf_weights, labels
-from mipd_jax.teachers.blip2 import Blip2, rules
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.vocabulary import Vocabulary
+from mipd_jax.devices import sharding
+from mipd_jax.teachers import blip2, labels
+from mipd_jax.teachers.blip2 import Blip2, sharding_rules
+from mipd_jax.teachers.checkpoints import hf_weights
 from mipd_jax.teachers.encoding import zero_shot_logits
 from mipd_jax.teachers.interfaces import Encoder, Params, Scorer, Seen
 
@@ -96,7 +97,7 @@ class Blip2Teacher:
     self._question = ids[0, :length], mask[0, :length]
 
   def shardings(self, mesh: Mesh) -> Any:
-    return rules.shardings(self._model.config, self.params, mesh)
+    return sharding_rules.shardings(self._model.config, self.params, mesh)
 
   def see(self, params: Params, pixels: jax.Array) -> Seen:
     found = self._model.image_features(params, pixels)

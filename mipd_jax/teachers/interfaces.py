@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from input_pipeline.vocabulary import Vocabulary
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 Params = Any  # nested dict of arrays
 Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and what a scorer needs

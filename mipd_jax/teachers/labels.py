@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from input_pipeline.errors import InputError
-from input_pipeline.vocabulary import BLANK, OOV, PAD, Vocabulary
-from mipd_jax import sharding
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig.vocabulary import BLANK, OOV, PAD, Vocabulary
+from mipd_jax.devices import sharding
 from mipd_jax.rationales import wording
 from mipd_jax.teachers.interfaces import TextEncoder
 

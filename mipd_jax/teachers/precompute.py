@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 
 from input_pipeline import feature_cache, schema, stream
 from input_pipeline.dataset import Dataset, Split
-from input_pipeline.errors import InputError
 from input_pipeline.feature_cache import (
   PARTS,
   TEXT,
@@ -28,7 +27,8 @@ from input_pipeline.feature_cache import (
   CachePlan,
   CacheWriter,
 )
-from mipd_jax import distributed, sharding
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import distributed, sharding
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts

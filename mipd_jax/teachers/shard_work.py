@@ -10,8 +10,8 @@ import numpy as np
 
 from input_pipeline import feature_cache
 from input_pipeline.feature_cache import CacheWriter, Shard
-from input_pipeline.progress import Progress
-from mipd_jax import chips
+from input_pipeline.io.progress import Progress
+from mipd_jax.devices import chips
 from mipd_jax.teachers.encoding import Encoders, Features, error_name
 
 # (part, field -> rows, indices of the rows' examples): raises where amiss.

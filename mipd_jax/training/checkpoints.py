@@ -22,9 +22,9 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from input_pipeline import atomic, json_files, paths
-from input_pipeline.errors import InputError
-from mipd_jax import distributed
+from input_pipeline.io import atomic, json_files, paths
+from input_pipeline.io.errors import InputError
+from mipd_jax.devices import distributed
 from mipd_jax.training import digests
 from mipd_jax.training.state import TrainState
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from input_pipeline import json_files
+from input_pipeline.io import json_files
 
 Record = dict[str, Any]
 _FORM = "mipd_jax-1"

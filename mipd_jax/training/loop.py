@@ -21,16 +21,16 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import stream
-from input_pipeline.progress import Progress
-from mipd_jax import distributed
+from input_pipeline.io.progress import Progress
 from mipd_jax.config import Config
+from mipd_jax.devices import distributed
 from mipd_jax.feeding.feeds import Chunk
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import check_finite
 from mipd_jax.training.optimizer import learning_rate
 from mipd_jax.training.preemption import Preemption
-from mipd_jax.training.program import Program
+from mipd_jax.training.programs import Program
 from mipd_jax.training.state import TrainState
 from mipd_jax.training.writers import make_writer
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 
-from input_pipeline.signals import HEEDED
+from input_pipeline.io.signals import HEEDED
 
 # Seconds from the signal to the end of the step, or of the evaluation, that is
 # under way. Then the process ends without saving: what came after the latest

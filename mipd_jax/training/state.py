@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mipd_jax import randomness
+from mipd_jax.devices import randomness
 from mipd_jax.models.mipd import Mipd
 
 # From shapes to their shardings, leaf by leaf.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from mipd_jax import randomness
+from mipd_jax.devices import randomness
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.losses.objective import Metrics, Objective
 from mipd_jax.models.mipd import Mipd

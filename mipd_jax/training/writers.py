@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 from clu import metric_writers
 
-from input_pipeline import atomic, paths
-from mipd_jax import distributed
+from input_pipeline.io import atomic, paths
+from mipd_jax.devices import distributed
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):

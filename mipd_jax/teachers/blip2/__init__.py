@@ -1,6 +1,9 @@
 """BLIP-2 in Flax: `load` a checkpoint, encode images, score and generate."""
 
-from mipd_jax.teachers.blip2.candidates import CandidateTree, normalise_scores
+from mipd_jax.teachers.blip2.decoders.candidates import (
+  CandidateTree,
+  normalise_scores,
+)
 from mipd_jax.teachers.blip2.loading import load
 from mipd_jax.teachers.blip2.model import Blip2
 from mipd_jax.teachers.blip2.module import build, init

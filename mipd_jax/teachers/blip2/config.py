@@ -3,9 +3,9 @@
 import pathlib
 from typing import Any
 
-from input_pipeline import json_files
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_config, hf_fields
+from input_pipeline.io import json_files
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers.checkpoints import hf_config, hf_fields
 
 ARCHITECTURE = "Blip2ForConditionalGeneration"
 T5, OPT = "t5", "opt"

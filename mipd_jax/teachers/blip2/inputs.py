@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers.blip2.language import IGNORED
+from input_pipeline.io.errors import InputError
+from mipd_jax.teachers.blip2.decoders.language import IGNORED
 
 
 def check_pixels(config: Any, pixels: Any, *, channels_last: bool) -> None:

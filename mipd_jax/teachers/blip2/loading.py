@@ -7,13 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_config, hf_weights
-from mipd_jax.teachers import tokenizer as tokenizers
+from input_pipeline.io.errors import InputError
 from mipd_jax.teachers.blip2 import config as configs
-from mipd_jax.teachers.blip2 import rules, weights
+from mipd_jax.teachers.blip2 import sharding_rules, weights
 from mipd_jax.teachers.blip2.model import Blip2, check_tokenizer
 from mipd_jax.teachers.blip2.module import build
+from mipd_jax.teachers.checkpoints import hf_config, hf_weights
+from mipd_jax.teachers.checkpoints import tokenizer as tokenizers
 
 _TOKENIZER_FILES = (
   "tokenizer.json",
@@ -60,7 +60,7 @@ def load(
   )
   # Before gigabytes are read.
   check_tokenizer(str(folder), config, words)
-  place = rules.placer(config, mesh)
+  place = sharding_rules.placer(config, mesh)
   params, files = weights.read(folder, template, config, dtype, place)
   return Blip2(
     name=str(folder_or_id),

@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from input_pipeline.errors import InputError
-from mipd_jax.teachers import hf_config
-from mipd_jax.teachers import tokenizer as tokenizers
+from input_pipeline.io.errors import InputError
 from mipd_jax.teachers.blip2 import config as configs
-from mipd_jax.teachers.blip2 import greedy, inputs, language
-from mipd_jax.teachers.blip2.candidates import CandidateTree
-from mipd_jax.teachers.blip2.language import Params
+from mipd_jax.teachers.blip2 import inputs
+from mipd_jax.teachers.blip2.decoders import greedy, language
+from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
+from mipd_jax.teachers.blip2.decoders.language import Params
 from mipd_jax.teachers.blip2.module import LANGUAGE_TOKENS, Blip2Module
 from mipd_jax.teachers.blip2.pure import PureBlip2
+from mipd_jax.teachers.checkpoints import hf_config
+from mipd_jax.teachers.checkpoints import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mipd_jax.teachers.blip2 import candidates as trees
 from mipd_jax.teachers.blip2 import config as configs
-from mipd_jax.teachers.blip2 import greedy, inputs, language
-from mipd_jax.teachers.blip2.candidates import CandidateTree
-from mipd_jax.teachers.blip2.language import Language, Params
+from mipd_jax.teachers.blip2 import inputs
+from mipd_jax.teachers.blip2.decoders import candidates as trees
+from mipd_jax.teachers.blip2.decoders import greedy, language
+from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
+from mipd_jax.teachers.blip2.decoders.language import Language, Params
+from mipd_jax.teachers.blip2.decoders.opt import Opt
+from mipd_jax.teachers.blip2.decoders.t5 import T5
 from mipd_jax.teachers.blip2.module import LANGUAGE_TOKENS, Blip2Module
-from mipd_jax.teachers.blip2.opt import Opt
-from mipd_jax.teachers.blip2.t5 import T5
 
 
 class PureBlip2:

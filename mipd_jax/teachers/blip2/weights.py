@@ -18,11 +18,11 @@ import flax
 import jax
 import numpy as np
 
-from input_pipeline.atomic import replacing
-from input_pipeline.errors import InputError
-from input_pipeline.progress import Progress
-from mipd_jax.teachers import hf_weights
+from input_pipeline.io.atomic import replacing
+from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
 from mipd_jax.teachers.blip2 import config as configs
+from mipd_jax.teachers.checkpoints import hf_weights
 
 # Not weights, or never used: transformers skips the same on loading.
 _IGNORED = re.compile(

@@ -1,0 +1,268 @@
+"""Boxes that are no pixels of their images, told by the annotated ones.
+
+A file does not say what its boxes are. Taken as corners in pixels, shares of
+the image, thousandths, sizes instead of corners or boxes of a resized image
+overlap hardly anything that is annotated; read as what they are, they do.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from input_pipeline.io.errors import InputError
+
+# Boxes as they are need less overlap than boxes read as something else, and
+# of few annotated boxes more have to fit: a poor model is no other kind.
+_OVERLAP, _OTHER_OVERLAP = 0.5, 0.7
+_FEW, _SHARE_OF_FEW, _SHARE_OF_MANY = 20, 0.75, 0.3
+# Annotated boxes are compared in so many images; the first will do.
+_IMAGES = 200
+# A box of pixels ends a pixel after its last one.
+_EDGE = np.array([0, 0, 1, 1])
+_SHORT, _LONG = 800, 1333  # of the images that DETR and others see
+# Sides of images that other models see.
+_SQUARES = (224, 256, 320, 336, 384, 416, 448, 512, 640, 768, 800, 1024)
+_SIDES = (224, 320, 336, 384, 448, 480, 512, 600, 640, 672, 1024, 1333)
+# (height, width) of most images of HICO-DET, for files without sizes.
+_USUAL = ((480, 640), (640, 480), (427, 640), (640, 427), (360, 640))
+_LEAST = 5  # annotated boxes that tell a rare kind, or one by usual sizes
+_SUSPECT = 0.05  # of the boxes of a file
+_UNIT = 1.5  # shares of the image are below it, whatever is in them
+_REMEDY = (
+  "give corners x1 y1 x2 y2 in pixels of the original image, counted from 0"
+)
+
+
+def _swapped(boxes: np.ndarray) -> np.ndarray:
+  return boxes[:, [1, 0, 3, 2]]
+
+
+def _from_size(boxes: np.ndarray) -> np.ndarray:
+  return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - 1], 1)
+
+
+def _from_centre(boxes: np.ndarray) -> np.ndarray:
+  half = boxes[:, 2:] / 2
+  return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half - 1], 1)
+
+
+def _mirrored(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
+  ends = size - 1 - boxes
+  return np.stack([ends[:, 2], boxes[:, 1], ends[:, 0], boxes[:, 3]], axis=1)
+
+
+def _from_below(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
+  ends = size - 1 - boxes
+  return np.stack([boxes[:, 0], ends[:, 3], boxes[:, 2], ends[:, 1]], axis=1)
+
+
+def _resized(boxes: np.ndarray, size: np.ndarray) -> np.ndarray:
+  scale = min(_SHORT / size.min(), _LONG / size.max())
+  return boxes / scale
+
+
+_Reading = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _side(side: int, of: Callable[[np.ndarray], float]) -> _Reading:
+  return lambda boxes, size: boxes * (of(size) / side)
+
+
+def _square(side: int) -> _Reading:
+  return lambda boxes, size: boxes * (size / side)
+
+
+# What else four numbers may be; size is width, height, width, height.
+_ANYWHERE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+  "corners in pixels counted from 1": lambda boxes: boxes - 1,
+  "x y width height in pixels": _from_size,
+  "cx cy width height in pixels": _from_centre,
+  "y1 x1 y2 x2 in pixels": _swapped,
+}
+_BY_SIZE: dict[str, _Reading] = {
+  "corners as shares of the image": lambda b, size: b * size - [0, 0, 1, 1],
+  "cx cy w h as shares of the image": lambda b, size: _from_centre(b * size),
+  "x y w h as shares of the image": lambda b, size: _from_size(b * size),
+  "corners in thousandths of the image": lambda b, size: b * size / 1000,
+  "y1 x1 y2 x2 in thousandths of the image": lambda b, size: (
+    _swapped(b) * size / 1000
+  ),
+  f"corners in an image resized to {_SHORT} pixels": _resized,
+}
+# These are looked for in files with more annotated boxes alone.
+_RARE: dict[str, _Reading] = {
+  "corners in hundredths of the image": lambda b, size: b * size / 100,
+  "corners of a mirrored image": _mirrored,
+  "corners counted from the lower edge": _from_below,
+  **{
+    f"corners in an image resized to {side} x {side} pixels": _square(side)
+    for side in _SQUARES
+  },
+  **{
+    f"corners in an image whose longer side is {side} pixels": _side(side, max)
+    for side in _SIDES
+  },
+  **{
+    f"corners in an image whose shorter side is {side} pixels": _side(side, min)
+    for side in _SIDES
+  },
+  **{
+    f"corners in an image {told} as large": lambda b, _, by=by: b / by
+    for told, by in (("half", 0.5), ("twice", 2.0), ("a quarter", 0.25))
+  },
+}
+
+
+class Readings:
+  """Collects the boxes of a file image by image; `check` says what is odd.
+
+  Args:
+    where: the file, for messages.
+    remedy: what to do about boxes of another kind.
+    least: with fewer annotated boxes nothing is said.
+  """
+
+  def __init__(self, where: str, remedy: str = _REMEDY, least: int = 0):
+    self._where, self._remedy, self._least = where, remedy, least
+    self._boxes = self._shares = self._leaving = self._sized = 0
+    self._annotated = self._right = 0
+    # (boxes, annotated, size) of the images that are compared.
+    self._kept: list[tuple[np.ndarray, np.ndarray, tuple[int, int] | None]] = []
+
+  def add(
+    self,
+    boxes: np.ndarray,
+    annotated: np.ndarray,
+    size: tuple[int, int] | None,
+  ) -> None:
+    """Takes an image.
+
+    Args:
+      boxes: [n, 4] as the file has them, taken for x1 y1 x2 y2 in pixels from
+        0, corners inside.
+      annotated: [m, 4] the same of the annotations.
+      size: (height, width); None: not known.
+    """
+    if not len(boxes):
+      return
+    self._boxes += len(boxes)
+    self._shares += int((np.abs(boxes) <= _UNIT).all(axis=1).sum())
+    whole = None if size is None else np.array([size[1], size[0]] * 2, float)
+    if whole is not None:
+      inside = _area(np.clip(boxes, 0, whole - 1))
+      inside = np.where(empty_after_cut(boxes + _EDGE, size), 0, inside)
+      self._leaving += int((2 * inside < _area(boxes)).sum())
+      self._sized += len(boxes)
+    if not len(annotated) or len(self._kept) >= _IMAGES:
+      return
+    annotated = np.unique(annotated, axis=0)
+    self._annotated += len(annotated)
+    self._right += overlapped(boxes, annotated)
+    self._kept.append((boxes, annotated, size))
+
+  def check(self) -> str:
+    """What could not be checked or is odd, in words; "" if nothing is.
+
+    Raises:
+      InputError: the boxes are of another kind; it is named.
+    """
+    if not self._boxes or self._annotated < self._least:
+      return ""
+    # No other reading has twice the overlap of one that has half of it all.
+    best, hits = "", 0
+    if 2 * self._right <= self._annotated:
+      best, hits = self._other()
+    share = _SHARE_OF_FEW if self._annotated < _FEW else _SHARE_OF_MANY
+    fits = hits >= share * self._annotated and hits >= 2 * self._right
+    if hits and fits:
+      raise InputError(
+        f"{self._where}: taken as corners in pixels from 0, its boxes overlap "
+        f"{self._right} of {self._annotated} annotated ones; taken as {best}, "
+        f"{hits}",
+        self._remedy,
+      )
+    if 2 * self._shares > self._boxes:
+      self._refuse("lie within 0 and 1, as shares of the image do", "shares")
+    if 2 * self._leaving > max(self._sized, 1):
+      self._refuse("lie outside their image by more than half", "leaving")
+    return "; ".join(self._notes())
+
+  def _notes(self) -> Iterator[str]:
+    for number, of, what in (
+      (self._shares, self._boxes, "lie within 0 and 1, as shares do"),
+      (self._leaving, self._sized, "leave their image by more than half"),
+    ):
+      if number > _SUSPECT * of:
+        yield f"{self._where}: {number} of {of} boxes {what}"
+    if not self._annotated:
+      yield (
+        "no image with boxes has an annotated one: whether they are pixels "
+        "could not be checked"
+      )
+    elif not self._right or (
+      self._annotated >= _FEW and self._right < _SUSPECT * self._annotated
+    ):
+      told = "none" if not self._right else f"only {self._right}"
+      yield (
+        f"{told} of {self._annotated} annotated boxes is overlapped by a box "
+        f"of the file ({_OVERLAP:g} or more): are they pixels of these images?"
+      )
+
+  def _other(self) -> tuple[str, int]:
+    """The kind that fits best, and how many annotated boxes it overlaps."""
+    found: dict[str, int] = {}
+    many = self._annotated >= _LEAST
+    for boxes, annotated, size in self._kept:
+      read = {name: [of(boxes)] for name, of in _ANYWHERE.items()}
+      sizes = _USUAL if many and size is None else (size,)
+      for name, of in (_BY_SIZE | (_RARE if many else {})).items():
+        read[name] = [
+          of(boxes, np.array([x[1], x[0]] * 2, float)) for x in sizes if x
+        ]
+      for name, kinds in read.items():
+        hits = [overlapped(x, annotated, _OTHER_OVERLAP) for x in kinds]
+        found[name] = found.get(name, 0) + max(hits, default=0)
+    best = max(found, key=found.__getitem__, default="")
+    return best, found.get(best, 0)
+
+  def _refuse(self, what: str, which: str) -> None:
+    number = self._shares if which == "shares" else self._leaving
+    told = "all" if number == self._boxes else f"{number} of"
+    raise InputError(
+      f"{self._where}: {told} {self._boxes} boxes {what}", self._remedy
+    )
+
+
+def empty_after_cut(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Which boxes with edges [n, 4] have nothing inside the image: bool [n].
+
+  Args:
+    boxes: x1 y1 x2 y2, from 0 to the width and height.
+    size: (height, width).
+  """
+  limit = np.array([size[1], size[0]])
+  low = np.maximum(boxes[:, :2], 0)
+  high = np.minimum(boxes[:, 2:], limit)
+  return ((boxes[:, :2] >= limit) | (boxes[:, 2:] <= 0) | (high < low)).any(1)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """[n, m] overlap of boxes [n, 4] and [m, 4]; both corners belong to one."""
+  a, b = a[:, None], b[None]
+  low = np.maximum(a[..., :2], b[..., :2])
+  meet = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - low + 1, 0)
+  shared = meet[..., 0] * meet[..., 1]
+  union = _area(a) + _area(b) - shared
+  return np.where(union > 0, shared / np.where(union > 0, union, 1), 0)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+  size = np.maximum(boxes[..., 2:] - boxes[..., :2] + 1, 0)
+  return size[..., 0] * size[..., 1]
+
+
+def overlapped(
+  boxes: np.ndarray, annotated: np.ndarray, least: float = _OVERLAP
+) -> int:
+  """How many of [m, 4] are overlapped by any of [n, 4], n > 0."""
+  return int((iou(boxes, annotated).max(axis=0) >= least).sum())

@@ -1,0 +1,192 @@
+"""Checks that all annotation files share: names, boxes, numbers."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.ov_swig.records import Place, RecordError
+
+# Annotators' boxes may leave the image so far; they are cut then.
+SLACK = 2.0
+# Forms of data sets and tools, by the keys of an object.
+_FORMS = (
+  ({"images", "annotations"}, "COCO's form of annotations"),
+  ({"annotation", "filenames"}, "UPT's form of annotations"),
+  ({"file_name", "hoi_annotation"}, "QPIC's form of annotations"),
+  ({"boxes_h", "boxes_o"}, "a list of annotations"),
+  ({"human_boxes", "object_boxes"}, "our form of predictions"),
+  ({"hoi_prediction"}, "PPDM's and QPIC's form of predictions"),
+  ({"hoi_scores"}, "QPIC's and GEN-VLKT's output before it is written"),
+  ({"pairing"}, "UPT's and PViC's output"),
+  ({"bbox", "category_id", "score"}, "COCO's form of detections, x y w h"),
+  ({"box", "label", "score"}, "Hugging Face's pipeline, one object per box"),
+  ({"bboxes", "labels", "scores"}, "MMDetection's output"),
+  ({"pred_boxes", "pred_classes", "scores"}, "Detectron2's output"),
+  ({"boxes", "labels", "scores"}, "an object detector's output"),
+  ({"pred_logits", "pred_boxes"}, "DETR's output before post-processing"),
+)
+_SHOWN = 60  # characters of a value in a message
+_BOX = "give four numbers in pixels, x1 y1 x2 y2, with x1 <= x2 and y1 <= y2"
+
+
+def place(path: pathlib.Path, images: pathlib.Path, name: Any) -> Place:
+  """Where an image stands; `RecordError` if that is no name of a file."""
+  if not isinstance(name, str) or not name or "/" in name or "\\" in name:
+    raise RecordError(
+      Place(path, images / str(name)),
+      "form",
+      f"'file_name' is {name!r}",
+      "give the name of a file, without folders",
+    )
+  return Place(path, images / name)
+
+
+def looks_like(content: Any) -> str:
+  """ "; it looks like COCO's form ...", or nothing, for messages."""
+  if isinstance(content, list) and content:
+    content = content[0]
+  keys = set(content) if isinstance(content, dict) else set()
+  told = next((name for x, name in _FORMS if x <= keys), "")
+  return f"; it looks like {told}" if told else ""
+
+
+def boxes(
+  where: Place, found: Any, what: str, base: int, size: tuple[int, int] | None
+) -> np.ndarray:
+  """Checked boxes, counted from 0: float64 [n, 4].
+
+  Args:
+    where: for messages.
+    found: as the file has them.
+    what: the field, for messages.
+    base: number of the first pixel in the file.
+    size: (height, width); None: not known.
+
+  Raises:
+    RecordError: not four finite numbers, negative size, or outside.
+  """
+  array = numbers(where, found, what, (4,))
+  wrong = (array[:, :2] > array[:, 2:]).any(axis=1)
+  if wrong.any():
+    row = int(wrong.argmax())
+    raise RecordError(
+      where,
+      "boxes",
+      f"{what} {row} is {shown(found[row])}, of negative size (x2 < x1 or "
+      "y2 < y1), as x y width height or cx cy w h may look",
+      _BOX,
+    )
+  array = array - base
+  low = (array[:, :2] < 0).any(axis=1) if base else np.zeros(len(array), bool)
+  if low.any() and (array + base).max() <= 1:
+    raise RecordError(
+      where,
+      "boxes",
+      f"all of {what} lie within 0 and 1, the first is {shown(found[0])}: "
+      "shares of the image, not pixels",
+      _BOX,
+    )
+  if low.any():
+    row = int(low.argmax())
+    raise RecordError(
+      where,
+      "boxes",
+      f"{what} {row} is {shown(found[row])}, but boxes of this file are taken "
+      "to count pixels from 1",
+      "say --box-base=0 if the file counts from 0",
+    )
+  if size is not None:
+    check_inside(where, array, what, size)
+  return array
+
+
+def check_inside(
+  where: Place, found: np.ndarray, what: str, size: tuple[int, int]
+) -> None:
+  """`RecordError` if a box from 0 leaves the image of (height, width)."""
+  high = found[:, 2:] - (np.array([size[1], size[0]]) - 1)
+  outside = (high > SLACK).any(axis=1) | (found[:, :2] < -SLACK).any(axis=1)
+  if outside.any():
+    row = int(outside.argmax())
+    raise RecordError(
+      where,
+      "boxes",
+      f"{what} {row} is {found[row].tolist()} counted from 0, outside the "
+      f"image of {size[1]} x {size[0]} pixels (width x height)",
+      "use the images that the boxes were drawn on, or mend the box",
+    )
+
+
+def numbers(
+  where: Place, found: Any, what: str, shape: tuple[int, ...] = ()
+) -> np.ndarray:
+  """A list as float64 [n, *shape]; `RecordError` names the first wrong one."""
+  if not isinstance(found, list):
+    raise RecordError(where, "form", f"has no list {what!r}", "see the docs")
+  array = as_numbers(found, shape)
+  if array is not None:
+    return array
+  row = next(i for i, x in enumerate(found) if as_numbers([x], shape) is None)
+  kind = f"{shape[0]} finite numbers" if shape else "a finite number"
+  raise RecordError(
+    where,
+    "boxes",
+    f"{what} {row} is {shown(found[row])}, not {kind}",
+    _BOX if shape else "give one finite number each",
+  )
+
+
+def as_numbers(found: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
+  """float64 [n, *shape]; None where something is no finite number.
+
+  Texts and true or false are none, though numpy would take them for numbers.
+  """
+  flat = [x for row in found for x in row] if shape and _rows(found) else found
+  if not all(type(x) is float or type(x) is int for x in flat):
+    return None
+  try:
+    array = np.array(found, np.float64)
+  except (ValueError, OverflowError):  # rows of two lengths, 400 digits
+    return None
+  if not found:
+    return np.zeros((0, *shape))
+  fits = array.shape == (len(found), *shape) and np.isfinite(array).all()
+  return array if fits else None
+
+
+def _rows(found: list[Any]) -> bool:
+  return all(isinstance(row, list) for row in found)
+
+
+def shown(value: Any) -> str:
+  """A value for messages, cut where it is long."""
+  text = repr(value)
+  return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def integers(
+  where: Place, found: Any, what: str, first: int, stop: int
+) -> np.ndarray:
+  """A list of whole numbers from `first` to `stop` - 1, as int32 from 0."""
+  if not isinstance(found, list):
+    raise RecordError(where, "form", f"has no list {what!r}", "see the docs")
+  for row, value in enumerate(found):
+    if type(value) is not int or not first <= value < stop:
+      raise RecordError(
+        where,
+        "labels",
+        f"{what} {row} is {shown(value)}, which does not exist",
+        f"give a whole number from {first} to {stop - 1}",
+      )
+  return np.array(found, np.int32) - first
+
+
+def same_length(where: Place, **lists: Any) -> None:
+  """`RecordError` unless all lists are of one length."""
+  sizes = {name: len(found) for name, found in lists.items()}
+  if len(set(sizes.values())) > 1:
+    told = ", ".join(f"{size} {name}" for name, size in sizes.items())
+    raise RecordError(
+      where, "form", f"has {told}", "give one of each for every label"
+    )

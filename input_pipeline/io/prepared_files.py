@@ -1,0 +1,221 @@
+"""The files of a dataset that TFDS has built: whole, and those of the build.
+
+array_record checks each of its blocks as it is read, so flipped bytes and cut
+off files are errors; a file from another build is not, nor is a wrong number
+in TFDS's JSON files. `seal` therefore leaves the number of examples and the
+sha256 of every shard in `metadata.json`, and `check` and `check_shards` compare
+them with what is there.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+from input_pipeline.io import errors, json_files, lock
+from input_pipeline.io.errors import InputError
+
+Builder = Any  # of tfds.core.DatasetBuilder; not imported for its name alone
+_SHARDS, _SHA256 = "shards", "sha256"
+_FORM = {
+  _SHA256: str,
+  "fingerprint": str,
+  _SHARDS: {str: [{"name": str, "images": int, "sha256": str}]},
+}
+_METADATA = "metadata.json"
+_INFO = "dataset_info.json"
+_FEATURES = "features.json"
+_THREADS = 4  # sha256 lets others run, and disks take more than one reader
+
+
+def seal(builder: Builder) -> None:
+  """Notes what was built; the last step of `_download_and_prepare`.
+
+  Adds 'shards' (split -> 'name', 'images' and 'sha256' of each file) and
+  'sha256' (of all metadata) to the builder's metadata.
+  """
+  metadata = builder.info.metadata
+  metadata[_SHARDS] = {
+    split: [
+      {
+        "name": path.name,
+        "images": images,
+        "sha256": _found(pathlib.Path(builder.data_dir) / path.name),
+      }
+      for path, images in zip(
+        map(pathlib.Path, info.filenames), info.shard_lengths, strict=True
+      )
+    ]
+    for split, info in builder.info.splits.items()
+  }
+  metadata[_SHA256] = _digest(json.loads(json.dumps(metadata)))
+
+
+@contextlib.contextmanager
+def opening(folder: pathlib.Path) -> Iterator[None]:
+  """Says in one message that TFDS cannot read its own files.
+
+  Args:
+    folder: where the dataset is, or would be built.
+
+  Raises:
+    InputError: whatever goes wrong while there is such a folder.
+  """
+  try:
+    yield
+  except Exception as error:
+    if isinstance(error, InputError) or not folder.exists():
+      raise
+    if errors.of_system(error) is not None:  # no permission, say
+      raise
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise InputError(
+      f"{folder}: {_INFO} cannot be read: {lines[-1]}", _again(folder)
+    ) from error
+
+
+def is_built(folder: pathlib.Path) -> bool:
+  """Whether a dataset is there.
+
+  Raises:
+    InputError: a part of it is.
+  """
+  if not folder.exists():
+    return False
+  names = (_INFO, _FEATURES, _METADATA)
+  missing = [name for name in names if not (folder / name).is_file()]
+  if missing:
+    raise InputError(f"{folder} lacks {', '.join(missing)}", _again(folder))
+  return True
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes from building the same, and sweeps after the dead.
+
+  Args:
+    folder: where the dataset will be.
+
+  Raises:
+    InputError: another process builds it.
+  """
+  with lock.holding(folder.parent, "building a dataset"):
+    # TFDS builds beside the folder; a process that was killed leaves that.
+    for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
+      shutil.rmtree(left, ignore_errors=True)
+    yield
+
+
+def check(builder: Builder, fingerprint: str) -> None:
+  """Compares TFDS's JSON files with the build.
+
+  Args:
+    builder: of a dataset that is there.
+    fingerprint: of the folder that it is to be built from.
+
+  Raises:
+    InputError: a file is damaged, or of another build.
+  """
+  folder = pathlib.Path(builder.data_dir)
+  metadata = _metadata(folder)
+  if metadata["fingerprint"] != fingerprint:
+    raise InputError(
+      f"{folder} was built from another folder: its fingerprint is "
+      f"{metadata['fingerprint'][:12]}, not {fingerprint[:12]}",
+      _again(folder),
+    )
+  with opening(folder):
+    found = {
+      split: list(zip(info.filenames, info.shard_lengths, strict=False))
+      for split, info in builder.info.splits.items()
+    }
+  built = {
+    split: [(shard["name"], shard["images"]) for shard in shards]
+    for split, shards in metadata[_SHARDS].items()
+  }
+  if found != built:
+    raise InputError(
+      f"{folder / _INFO} is damaged: its splits are not those of the build",
+      _again(folder),
+    )
+  with tempfile.TemporaryDirectory() as temporary:
+    builder.info.features.save_config(temporary)
+    wanted = json_files.read(pathlib.Path(temporary) / _FEATURES)
+  if _read(folder / _FEATURES) != wanted:
+    raise InputError(
+      f"{folder / _FEATURES} is damaged: its features are not those of the "
+      "build",
+      _again(folder),
+    )
+
+
+def check_shards(builder: Builder, split: str) -> None:
+  """Compares the files of a split with the build, byte by byte.
+
+  Raises:
+    InputError: one is missing, damaged, or of another build.
+  """
+  folder = pathlib.Path(builder.data_dir)
+  shards = _metadata(folder)[_SHARDS].get(split, [])
+  paths = [folder / shard["name"] for shard in shards]
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    for shard, found in zip(shards, pool.map(_found, paths), strict=True):
+      if found != shard["sha256"]:
+        what = found if " " in found else "is damaged, or of another build"
+        raise InputError(
+          f"{folder}: split {split!r} cannot be read: {shard['name']} {what}",
+          _again(folder),
+        )
+
+
+def _metadata(folder: pathlib.Path) -> dict[str, Any]:
+  path = folder / _METADATA
+  metadata = _read(path, _FORM)
+  claimed = metadata.pop(_SHA256)
+  if claimed != _digest(metadata):
+    raise InputError(
+      f"{path} is damaged: it is not what the build wrote", _again(folder)
+    )
+  return metadata
+
+
+def _read(path: pathlib.Path, form: Any = object) -> Any:
+  """Parses a file that TFDS wrote and nobody is to mend by hand."""
+  try:
+    return json_files.read(path, form)
+  except InputError as error:
+    raise InputError(error.problem, _again(path.parent)) from None
+
+
+def _again(folder: pathlib.Path) -> str:
+  return f"delete {folder}; it is built again from the images"
+
+
+def _digest(content: Any) -> str:
+  text = json.dumps(content, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _found(path: pathlib.Path) -> str:
+  """sha256 of a file, or in words why it has none."""
+  try:
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+  except FileNotFoundError:
+    return "is missing"
+  except OSError as error:
+    return f"cannot be read: {error.strerror or error}"
+
+
+# A run opens its splits again and again; files that did not change are read
+# once. Size and time are of the key.
+@functools.lru_cache(maxsize=4096)
+def _sha256(path: pathlib.Path, *_: int) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

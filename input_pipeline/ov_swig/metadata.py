@@ -1,0 +1,115 @@
+"""What a prepared dataset says of itself: names, splits, numbers, hashes."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.ov_swig.folder import SwigFolder
+from input_pipeline.ov_swig.records import Record, RecordError
+from input_pipeline.ov_swig.vocabulary import BLANK, OOV, Vocabulary
+from input_pipeline.schema import GROUPS
+
+
+class ImageDigest:
+  """sha256 over the images of a split, in its order, each by name."""
+
+  def __init__(self):
+    self._digest = hashlib.sha256()
+    self._images = 0
+
+  def add(self, name: str, image_sha256: str) -> None:
+    """Counts one image; `image_sha256` is that of its bytes."""
+    self._digest.update(f"{name} {image_sha256}\n".encode())
+    self._images += 1
+
+  def result(self) -> dict[str, Any]:
+    """'images', their number, and 'sha256' of them all."""
+    return {"images": self._images, "sha256": self._digest.hexdigest()}
+
+
+def metadata(content: SwigFolder) -> dict[str, Any]:
+  """All about a folder that is no record, as plain JSON.
+
+  Returns:
+    'vocabulary': every field of `Vocabulary`, such as 'nouns' and their
+    'noun_glosses' by class number; 'groups': verbs by group, hash, method;
+    'images': which images may train, select, be reported; 'statistics' by
+    split; 'checksums': sha256 of the files it was made from; 'source',
+    'fingerprint'; 'left_out' and 'withheld' training images and rationales;
+    'broken': file, image and problem of each image left out as broken;
+    'wrong_boxes': the same, role, and whether it was dropped ('lost'), of
+    each box that was cut or dropped.
+  """
+  words, groups = content.vocabulary, content.groups
+  return {
+    "source": content.layout.source,
+    "fingerprint": content.fingerprint,
+    "vocabulary": dataclasses.asdict(words),
+    "groups": {
+      **groups.lists(words),
+      "sha256": groups.sha256,
+      "method": groups.method,
+    },
+    "images": content.images,
+    "statistics": {
+      split: statistics(records, groups.groups, words)
+      for split, records in content.splits.items()
+    },
+    "checksums": content.layout.checksums(),
+    "left_out": content.dropped,
+    "withheld": content.withheld,
+    "broken": [_told(error) for error in content.broken],
+    "wrong_boxes": [
+      _told(error) | {"lost": error.lost} for error in content.wrong_boxes
+    ],
+  }
+
+
+def _told(error: RecordError) -> dict[str, Any]:
+  where = {"file": error.file, "image": error.image, "role": error.role}
+  return where | {"problem": error.problem}
+
+
+def statistics(
+  records: list[Record], groups: np.ndarray, words: Vocabulary
+) -> dict[str, Any]:
+  """Numbers of one split.
+
+  Args:
+    records: its images.
+    groups: [V] group of each verb.
+    words: the vocabulary.
+
+  Returns:
+    images (in all, by group, fewest and most of a verb that has any), verbs
+    that have any, roles, the share of them with a box, the shares of
+    annotators' nouns that are blank and out of the vocabulary, images with
+    rationales; shares are of 1 and None where nothing is counted.
+  """
+  verbs = np.array([record.verb for record in records], int)
+  of_verb = np.bincount(verbs, minlength=len(words.verbs))
+  nouns = _joined([record.nouns for record in records], np.int32, 3)
+  boxes = _joined([record.boxes for record in records], np.float32, 4)
+  in_group = np.bincount(groups[verbs], minlength=len(GROUPS))
+  some = of_verb[of_verb > 0]
+  return {
+    "images": len(records),
+    "by_group": dict(zip(GROUPS, in_group.tolist(), strict=True)),
+    "verbs": len(some),
+    "images_per_verb": [int(some.min()), int(some.max())] if len(some) else [],
+    "roles": len(boxes),
+    "grounded": _share(boxes[:, 0] >= 0),
+    "blank": _share(nouns == words.noun_index[BLANK]),
+    "out_of_vocabulary": _share(nouns == words.noun_index[OOV]),
+    "with_rationales": sum(r.rationales is not None for r in records),
+  }
+
+
+def _joined(parts: list[np.ndarray], dtype: type, width: int) -> np.ndarray:
+  return np.concatenate([np.empty((0, width), dtype), *parts])
+
+
+def _share(mask: np.ndarray) -> float | None:
+  return float(mask.mean()) if mask.size else None

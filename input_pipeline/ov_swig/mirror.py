@@ -1,0 +1,169 @@
+"""The second view of an image: left and right exchanged.
+
+A mirrored view is another image to the encoders: it needs features of its
+own, and all that speaks of places has to be exchanged with the pixels, boxes
+and the words "left" and "right" of rationales among them. (The reference
+flips boxes and keeps features and texts: METHOD table, row 4.)
+
+Everything is exchanged about the middle of the canvas, on which `Letterbox`
+centres an image, so the geometry of a mirrored view is that of the image.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from input_pipeline import schema
+from input_pipeline.io.errors import InputError
+
+_SIDE = r"(?:left|right)"
+_OF_ONE = r"(?:the|its|his|her|their|the (?:image|picture|viewer|camera)'s)"
+# After "on the right" only what cannot be a noun: not "the right tool".
+_NO_NOUN = (
+  r"(?=\W*$|[.,;:!?)]|(?:\W+(?:of|and|or|with|while|in|on|at|is|are|was|were|as|"
+  r"near|next|behind|beside|who|which|that|has|have|where|to|from)\b))"
+)
+_MEMBERS = (
+  r"hands?|arms?|legs?|foot|feet|eyes?|ears?|shoulders?|knees?|elbows?|wrists?|"
+  r"fists?|palms?|thumbs?|fingers?|thighs?|hips?|cheeks?|paws?|gloves?|shoes?|"
+  r"sleeves?|sides?|halves|half|edge|corners?|foreground|background"
+)
+_PLACES = tuple(
+  re.compile(pattern, re.IGNORECASE)
+  for pattern in (
+    rf"\b(?:far|upper|lower|top|bottom|middle|center|centre) ({_SIDE})\b",
+    # Not "she left shoes behind".
+    rf"(?:^|[.:;,] |\b(?:{_OF_ONE}|a|one|my|your|front|rear|back|upper|lower) )"
+    rf"({_SIDE}) (?:{_MEMBERS})\b",
+    rf"\b({_SIDE})-(?:hand|handed|foot|footed|side)\b",
+    rf"\b(?:on|at|to|in|from|towards?|near|along|by|facing) {_OF_ONE} (left)\b",
+    rf"\b(?:on|at|to|from|towards?|near|along|by|facing) {_OF_ONE} "
+    rf"(right){_NO_NOUN}",
+    rf"\b(?:at|from|towards?|facing|turn(?:s|ing|ed)?) ({_SIDE})"
+    r"(?=\W*$|[.,;:!?)])",
+    rf"\b({_SIDE})(?= (?:and|or|to) (?:the )?{_SIDE}\b)",
+    rf"\b{_SIDE} (?:and|or|to) (?:the )?({_SIDE})\b",
+  )
+)
+# How our own templates end a sentence: "agent: a dog, furry animal, left."
+_TEMPLATE = re.compile(rf", (?:small |large )?({_SIDE})(?=\.|$)")
+# Words that have nothing to do with places and stay as they are.
+_NO_PLACE = re.compile(
+  r"\b(?:right (?:angles?|angled|away|now|after|before)|all right|"
+  r"left(?:-| )?overs?|left behind)\b",
+  re.IGNORECASE,
+)
+_WORD = re.compile(rf"\b{_SIDE}\b", re.IGNORECASE)
+# A mirror exchanges these as well, whatever stands beside them.
+_SWAP = {
+  "left": "right",
+  "leftmost": "rightmost",
+  "leftward": "rightward",
+  "leftwards": "rightwards",
+  "clockwise": "counterclockwise",
+}
+_SWAP |= {there: here for here, there in _SWAP.items()}
+_SWAP |= {"counter-clockwise": "clockwise", "anticlockwise": "clockwise"}
+_SWAPPED = re.compile(
+  r"(?<!counter-)\b(?:" + "|".join(map(re.escape, _SWAP)) + r")\b",
+  re.IGNORECASE,
+)
+
+
+def mirror_image(image: Image.Image) -> Image.Image:
+  """The mirrored image, of the same size."""
+  return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def mirror_pixels(pixels: np.ndarray) -> np.ndarray:
+  """Canvases [..., side, side, channels], mirrored: a new array.
+
+  An image that does not fill an odd number of spare pixels evenly comes to
+  lie one pixel from where letterboxing the mirrored image would put it.
+  """
+  return np.ascontiguousarray(pixels[..., ::-1, :])
+
+
+def mirror_boxes(boxes: np.ndarray) -> np.ndarray:
+  """cx cy w h on the unit canvas [..., 4], mirrored; -1 stays -1."""
+  boxes = np.asarray(boxes)
+  mirrored = boxes.copy()
+  mirrored[..., 0] = 1 - boxes[..., 0]
+  return np.where(boxes[..., 2:3] < 0, boxes, mirrored)
+
+
+def mirror_pixel_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+  """x1 y1 x2 y2 in pixels of an image [..., 4], mirrored; -1 stays -1."""
+  boxes = np.asarray(boxes)
+  mirrored = boxes.copy()
+  mirrored[..., 0] = width - boxes[..., 2]
+  mirrored[..., 2] = width - boxes[..., 0]
+  return np.where(boxes[..., :1] < 0, boxes, mirrored)
+
+
+def mirror_annotations(
+  columns: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+  """Columns or a batch of `schema.ANNOTATIONS`, mirrored: the boxes alone."""
+  return dict(columns) | {schema.BOXES: mirror_boxes(columns[schema.BOXES])}
+
+
+def mirror_text(text: str, where: str = "") -> str:
+  """A rationale with its places exchanged.
+
+  Args:
+    text: what it says.
+    where: the image or file it belongs to, for the message.
+
+  Raises:
+    InputError: the text has a "left" or "right" that may not be a place ("the
+      man who left", "the right tool"); a mirrored view of it is refused.
+  """
+  places = _places(text)
+  kept = [match.span() for match in _NO_PLACE.finditer(text)]
+
+  def is_kept(word: re.Match) -> bool:
+    return any(start <= word.start() < stop for start, stop in kept)
+
+  for word in _WORD.finditer(text):
+    if word.start() not in places and not is_kept(word):
+      raise InputError(
+        f"{where + ': ' if where else ''}the text {text!r} has "
+        f"{word[0]!r} (character {word.start()}), which may not be a place, "
+        "so it cannot be mirrored",
+        "reword it ('on the left', 'left hand', 'top left'), or make no "
+        "mirrored view",
+      )
+
+  def swap(word: re.Match) -> str:
+    if is_kept(word):
+      return word[0]
+    return _like(word[0], _SWAP[word[0].lower()])
+
+  return _SWAPPED.sub(swap, text)
+
+
+def mirror_texts(texts: Sequence[str], where: str = "") -> tuple[str, ...]:
+  """`mirror_text` of each, such as the four rationales of an image."""
+  return tuple(mirror_text(text, where) for text in texts)
+
+
+def _places(text: str) -> set[int]:
+  """Where a "left" or "right" begins that is a place."""
+  found = {
+    match.start(1) for place in _PLACES for match in place.finditer(text)
+  }
+  for match in _TEMPLATE.finditer(text):
+    sentence = text[text.rfind(". ", 0, match.start()) + 1 : match.start()]
+    if ": " in sentence:  # "role: noun", as templates begin one
+      found.add(match.start(1))
+  return found
+
+
+def _like(model: str, word: str) -> str:
+  """`word` in the case of `model`: lower, Capital or UPPER."""
+  if model.isupper():
+    return word.upper()
+  return word.capitalize() if model[:1].isupper() else word

@@ -1,0 +1,390 @@
+"""What one record cannot tell and a whole file of them can.
+
+A box inside the first pixel may be one; a file of such boxes counts in shares
+of the image. A noun that is no class is `oov`; a split of such nouns was
+written for another list. The check of a folder tells of both, and a build
+refuses them before anything long.
+"""
+
+import collections
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from input_pipeline import boxes
+from input_pipeline.io import images
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import indices, layout
+from input_pipeline.ov_swig.layout import Layout
+from input_pipeline.ov_swig.record_files import Row, Rows
+from input_pipeline.ov_swig.record_parser import leaves
+from input_pipeline.ov_swig.splits import groups
+from input_pipeline.ov_swig.splits.split_file import SELECTING
+from input_pipeline.ov_swig.vocabulary import BLANK, PAD, Vocabulary, folded
+from input_pipeline.schema import GROUPS
+
+_SLACK = 0.01  # of boxes in shares, which rounding may push out of 0..1
+_FEW = 20  # boxes from which their places say something
+_SEVERAL = 3  # boxes that leave, from which the sides may be exchanged
+_SHOWN = 3
+CORNER = (
+  "every box has its centre in the upper left quarter of its image, as x y "
+  "width height would look; x1 y1 x2 y2 is meant"
+)
+
+
+def wrong_boxes(rows: Rows) -> Iterator[tuple[pathlib.Path, InputError]]:
+  """Files whose boxes are of another kind than x1 y1 x2 y2 in pixels.
+
+  Args:
+    rows: the records of a split, each with its file.
+
+  Yields:
+    (file, what its boxes are): most are no four numbers, are empty, lie
+    within 0..1 or leave their image, or more than a tenth has its corners the
+    wrong way round or would be inside with x and y exchanged.
+  """
+  for path, kinds in _boxes(rows).items():
+    if error := kinds.problem(path):
+      yield path, error
+
+
+def corner_files(rows: Rows) -> list[pathlib.Path]:
+  """Files whose boxes all have their centre in the upper left quarter.
+
+  Twenty boxes or more; see `CORNER`.
+  """
+  return [
+    path
+    for path, kinds in _boxes(rows).items()
+    if kinds.sized >= _FEW
+    and kinds.as_width == kinds.sized
+    and 2 * kinds.upper_left > kinds.sized
+  ]
+
+
+def has_boxes(rows: Rows) -> bool:
+  """Whether any role of a split has a box."""
+  return bool(_boxes(rows))
+
+
+@dataclasses.dataclass
+class _Kinds:
+  """How many boxes of a file are what; `sized` have an image of known size.
+
+  `first` has an example of each kind, for messages.
+  """
+
+  total: int = 0
+  unreadable: int = 0
+  empty: int = 0
+  shares: int = 0
+  flipped: int = 0
+  sized: int = 0
+  outside: int = 0
+  as_width: int = 0
+  upper_left: int = 0
+  exchanged: int = 0
+  highest: float = 0.0
+  first: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  def add_unreadable(self, box: Any, where: str) -> None:
+    """Counts what is no four numbers."""
+    self.unreadable += 1
+    self.first.setdefault("unreadable", f"{box} of {where}")
+
+  def add(
+    self, box: list[float], where: str, size: tuple[int, int] | None
+  ) -> None:
+    self.total += 1
+    self.highest = max(self.highest, *box)
+    kinds = {"flipped": boxes.is_flipped(box)}
+    is_empty = box[2] == box[0] or box[3] == box[1]
+    kinds["empty"] = is_empty and not kinds["flipped"]
+    if size not in _TINY:
+      kinds["shares"] = min(box) >= -_SLACK and max(box) <= 1 + _SLACK
+    if size is not None:
+      height, width = size
+      self.sized += 1
+      kinds["outside"] = leaves(box, height, width)
+      sums = (box[0] + box[2], box[1] + box[3])
+      self.as_width += sums[0] <= width and sums[1] <= height
+      # A box of the whole image has its centre in none of the quarters.
+      self.upper_left += sums[0] < width and sums[1] < height
+      self.exchanged += not leaves([*box[1::-1], *box[:1:-1]], height, width)
+    for kind in (kind for kind, yes in kinds.items() if yes):
+      setattr(self, kind, getattr(self, kind) + 1)
+      self.first.setdefault(kind, f"{box} of {where}")
+
+  def problem(self, path: pathlib.Path) -> InputError | None:
+    if self.unreadable > self.total:
+      return InputError(
+        f"{path}: {self.unreadable} of {self.unreadable + self.total} boxes "
+        f"are no four numbers, such as {self.first['unreadable']}",
+        "give a list of numbers, x1 y1 x2 y2 in pixels",
+      )
+    if 2 * self.empty > self.total:
+      return InputError(
+        f"{path}: {self.empty} of {self.total} boxes are empty, such as "
+        f"{self.first['empty']}",
+        "give x1 y1 x2 y2 in pixels, x1 < x2 and y1 < y2",
+      )
+    if 2 * self.shares > self.total:
+      return InputError(
+        f"{path}: {self.shares} of {self.total} boxes lie within 0..1, such as "
+        f"{self.first['shares']}: they are shares of the image, not pixels",
+        "multiply x by the image's width and y by its height",
+      )
+    if 10 * self.flipped > self.total:
+      what = "they have no x1 < x2 and y1 < y2"
+      if self.as_width == self.sized:
+        what = "all fit their images as x y width height"
+      return InputError(
+        f"{path}: {self.flipped} of {self.total} boxes have their corners the "
+        f"wrong way round, such as {self.first['flipped']}; {what}",
+        "give x1 y1 x2 y2: x2 is x + width, y2 is y + height",
+      )
+    several = self.outside >= _SEVERAL
+    if several and 10 * self.outside > self.sized == self.exchanged:
+      return InputError(
+        f"{path}: {self.outside} of {self.sized} boxes leave their image, such "
+        f"as {self.first['outside']}, and none would with x and y exchanged, "
+        "or height and width",
+        "give x1 y1 x2 y2, and the height and width of the image as stored",
+      )
+    if 2 * self.outside > self.sized:
+      what = "they were drawn on images of another size"
+      if self.highest <= 1000:
+        what += ", or are thousandths of the image"
+      return InputError(
+        f"{path}: {self.outside} of {self.sized} boxes leave their image, such "
+        f"as {self.first['outside']}: {what}",
+        "give pixels of the images in images_512, x1 y1 x2 y2",
+      )
+    return None
+
+
+_TINY = ((1, 1), (1, 2), (2, 1), (2, 2))  # where 0..1 is a good part
+
+
+def _boxes(rows: Rows) -> Mapping[pathlib.Path, _Kinds]:
+  found: dict[pathlib.Path, _Kinds] = collections.defaultdict(_Kinds)
+  for row in rows.values():
+    given = row.entry.get("bb")
+    given = given if isinstance(given, dict) else {}
+    for role, box in given.items():
+      if _means_box(box) and not boxes.is_box(box):
+        where = f"image {row.place.image_path.name}, role {role!r}"
+        found[row.place.json_path].add_unreadable(box, where)
+    given = {
+      role: box
+      for role, box in given.items()
+      # All zeros mean none, and are told by record.
+      if boxes.is_box(box) and not boxes.is_absent(box) and any(box)
+    }
+    size = _size(row) if given else None
+    for role, box in given.items():
+      where = f"image {row.place.image_path.name}, role {role!r}"
+      found[row.place.json_path].add(box, where, size)
+  return found
+
+
+def _means_box(value: Any) -> bool:
+  """Whether a value is a list or an object with more in it than none."""
+  parts = value.values() if isinstance(value, dict) else value
+  if not isinstance(value, (list, dict)):
+    return False
+  return not all(part in (None, -1, "-1", "") for part in parts)
+
+
+def _size(row: Row) -> tuple[int, int] | None:
+  """(height, width) of a record or else its image; None if neither tells."""
+  size = (row.entry.get("height"), row.entry.get("width"))
+  if all(type(side) is int and side > 0 for side in size):
+    return size
+  if None not in size:
+    return None
+  try:
+    return images.read_size(row.place.image_path)
+  except InputError:
+    return None
+
+
+@dataclasses.dataclass
+class Nouns:
+  """Annotators' nouns of a split, those of unseen verbs left out.
+
+  Attributes:
+    total: all but blank ones.
+    unlisted: those that are no class, with their numbers.
+  """
+
+  total: int = 0
+  unlisted: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+  @property
+  def share(self) -> float:
+    """How many of all are no class, of 1."""
+    return self.unlisted.total() / self.total if self.total else 0.0
+
+
+def nouns(rows: Rows, words: Vocabulary, unseen: Collection[str]) -> Nouns:
+  """Counts the nouns of a split.
+
+  Args:
+    rows: its records.
+    words: with the noun classes.
+    unseen: names of unseen verbs. Nouns that only they have need be no class.
+  """
+  found = Nouns()
+  for row in rows.values():
+    if row.entry["verb"] in unseen:
+      continue
+    for frame in indices.objects(row.entry.get("frames")):
+      for noun in frame.values():
+        if isinstance(noun, str) and noun not in ("", BLANK):
+          found.total += 1
+          found.unlisted[noun] += is_unlisted(noun, words)
+  found.unlisted = +found.unlisted
+  return found
+
+
+def has_nouns(rows: Rows) -> bool:
+  """Whether any role of a split has a noun, a blank one aside."""
+  return any(
+    noun not in ("", BLANK)
+    for row in rows.values()
+    for frame in indices.objects(row.entry.get("frames"))
+    for noun in frame.values()
+  )
+
+
+def is_unlisted(noun: str, words: Vocabulary) -> bool:
+  """Whether an annotated noun is no class; padding is none to annotators."""
+  return bool(noun) and (noun == PAD or noun not in words.noun_index)
+
+
+def wrong_nouns(
+  files: Layout, split: str, found: Nouns, words: Vocabulary
+) -> InputError | None:
+  """What is wrong with a split if most of its nouns are no class."""
+  if found.share <= 0.5:
+    return None
+  names = ", ".join(path.name for path in files.records[split])
+  return InputError(
+    f"{files.jsons}: {found.unlisted.total()} of {found.total} nouns "
+    f"({found.share:.0%}) of {names} are no noun class, such as "
+    f"{_few(found.unlisted)}: {reason(files, found.unlisted, words)}",
+    f"write nouns as {layout.SPACE_FILE} does, and list them in "
+    f"{layout.NOUN_FILE} if it is there",
+  )
+
+
+def reason(files: Layout, unlisted: Collection[str], words: Vocabulary) -> str:
+  """Why nouns are no class, as far as their names tell."""
+  known = words.nouns
+  space = layout.read_json(files.jsons / layout.SPACE_FILE).get("nouns") or {}
+  by_form = {folded(name): name for name in (*space, *known)}
+  of_word = {
+    folded(word): noun
+    for noun, entry in space.items()
+    for word in _glosses(entry)
+  }
+  unlisted = list(unlisted)
+  other = [n for n in unlisted if n not in space and folded(n) in by_form]
+  called = [n for n in unlisted if n not in space and folded(n) in of_word]
+  spare = [n for n in unlisted if n in space]
+  if other:
+    return (
+      f"{len(other)} differ by capitals, spaces or the form of letters alone "
+      f"from names in {layout.SPACE_FILE} ({other[0]!r} is there as "
+      f"{by_form[folded(other[0])]!r})"
+    )
+  if called:
+    return (
+      f"{len(called)} are words, not names of {layout.SPACE_FILE} "
+      f"({called[0]!r} is {of_word[folded(called[0])]!r} there)"
+    )
+  if spare:
+    where = layout.NOUN_FILE
+    if not (files.jsons / where).exists():
+      where = "the training records of seen and rare verbs"
+    return f"{len(spare)} stand in {layout.SPACE_FILE}, but not in {where}"
+  return f"{layout.SPACE_FILE} has no such noun"
+
+
+def differing(unlisted: Collection[str], words: Vocabulary) -> dict[str, str]:
+  """Nouns that differ by capitals or the form of letters from a class."""
+  by_form = _by_form(words.nouns)
+  return {n: by_form[folded(n)] for n in unlisted if folded(n) in by_form}
+
+
+def told_differing(found: Mapping[str, str]) -> str:
+  """`differing` in words."""
+  some = list(found.items())[:_SHOWN]
+  named = ", ".join(f"{noun!r} (a class is {name!r})" for noun, name in some)
+  return (
+    f"{len(found)} nouns differ by capitals or the form of letters alone from "
+    f"a class, and count as oov: {named}"
+  )
+
+
+@functools.lru_cache(maxsize=2)
+def _by_form(names: tuple[str, ...]) -> dict[str, str]:
+  return {folded(name): name for name in names}
+
+
+def _glosses(entry: Any) -> list[str]:
+  words = entry.get("gloss") if isinstance(entry, dict) else None
+  words = [words] if isinstance(words, str) else words or []
+  return [word for word in words if isinstance(word, str)]
+
+
+def _few(found: collections.Counter[str]) -> str:
+  return ", ".join(repr(noun) for noun, _ in found.most_common(_SHOWN))
+
+
+def missing_images(
+  files: Layout,
+  verbs_of: Mapping[str, Mapping[str, str]],
+  words: Vocabulary,
+  groups: groups.VerbGroups | None,
+) -> Iterator[InputError]:
+  """What the splits lack for training, choosing a model, being reported.
+
+  Args:
+    files: the folder.
+    verbs_of: split -> image name -> verb name.
+    words: the verbs.
+    groups: of the verbs; None if they are still to be drawn.
+  """
+  group_of = {
+    verb: None if groups is None else GROUPS[groups.groups[number]]
+    for number, verb in enumerate(words.verbs)
+  }
+  for split, verbs in verbs_of.items():
+    names = " and ".join(path.name for path in files.records[split])
+    found = {group_of[verb] for verb in verbs.values()}
+    trained = {v for v in verbs.values() if group_of[v] != GROUPS[-1]}
+    if split == "train" and len(trained) < 2:
+      yield InputError(
+        f"{files.jsons}: {names} has images of {len(trained)} verbs that "
+        "are not unseen",
+        "add records of two verbs or more: training tells them apart",
+      )
+    elif not verbs:
+      yield InputError(
+        f"{files.jsons}: the split {split!r} has no images",
+        f"add records to {names}",
+      )
+    elif split == "dev" and found.isdisjoint({*SELECTING, None}):
+      yield InputError(
+        f"{files.jsons}: {names} has no image of a seen or rare verb, and "
+        "those choose the model",
+        "add some, or choose other unseen verbs "
+        "(python -m input_pipeline.split_maker DIR)",
+      )

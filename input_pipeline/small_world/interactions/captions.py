@@ -1,0 +1,116 @@
+"""Captioned scenes of persons and objects; `captions` of interactions.
+
+A caption tells of one pair or two: often who does what with what, attributes
+in words, the object, sometimes with its look. Every interaction is told of,
+as often as any other: encoders learn from the web, not from a training split.
+"""
+
+import numpy as np
+
+from input_pipeline.geometry import letterbox_image
+from input_pipeline.small_world import looks
+from input_pipeline.small_world.interactions.scenes import (
+  PairScene,
+  ScenePair,
+  draw,
+  draw_scene,
+)
+from input_pipeline.small_world.interactions.world import (
+  ATTRIBUTES,
+  NO_INTERACTION,
+  PairWorld,
+  attribute_phrases,
+)
+from input_pipeline.small_world.situations.captions import (
+  FUNCTION_WORDS,
+  CaptionConfig,
+)
+
+# Of interactions' texts and of templates, besides captions' own.
+_WORDS = ("person", "object", "human", "done", "whom", "what")
+
+
+def content_words(world: PairWorld) -> list[str]:
+  """Every word that says something about a picture, sorted."""
+  words = {word for values in ATTRIBUTES.values() for word in values}
+  words |= {w for verb in world.actions for w in verb.participle.split()}
+  for thing in world.objects:
+    words |= {*thing.gloss.split(), *thing.look}
+  return sorted(words - set(FUNCTION_WORDS) - set(_WORDS))
+
+
+def all_words(world: PairWorld) -> list[str]:
+  """The vocabulary of captions, texts and templates, sorted."""
+  colours = {*looks.COLOURS, *looks.TEXTURES, *looks.SHAPES}
+  names = {verb.name for verb in world.actions}
+  names = {word for name in names for word in name.split("_")}
+  return sorted(
+    {
+      *content_words(world),
+      *(FUNCTION_WORDS + _WORDS),
+      *names,
+      *colours,
+      "interaction",
+      "small",
+      "large",
+    }
+  )
+
+
+def draw_pool(
+  world: PairWorld, count: int, image_size: int, seed: int = 0
+) -> tuple[np.ndarray, list[PairScene]]:
+  """Draws scenes of all interactions equally often; as `captions.draw_pool`."""
+  rng = np.random.default_rng([world.config.seed, 3, seed])
+  chosen = rng.permutation(count) % len(world.interactions)
+  scenes = [draw_scene(world, rng, int(first)) for first in chosen]
+  images = np.empty((count, image_size, image_size, 3), np.uint8)
+  for image, scene in zip(images, scenes, strict=True):
+    image[:] = letterbox_image(draw(scene), image_size)
+  return images, scenes
+
+
+def caption(
+  scene: PairScene, config: CaptionConfig, rng: np.random.Generator
+) -> str:
+  """One caption: of the first pair, or, as often, of another one too."""
+  told = [_tell(scene, scene.pairs[0], config, rng)]
+  if len(scene.pairs) > 1 and rng.random() < 0.5:
+    other = scene.pairs[int(rng.integers(1, len(scene.pairs)))]
+    told.append(_tell(scene, other, config, rng))
+  rng.shuffle(told)
+  begin = ("a photo of", "a picture of", "there is")[int(rng.integers(3))]
+  text = " and ".join(part for part in told if part)
+  return (
+    f"{begin} {text}" if rng.random() < config.template or not text else text
+  )
+
+
+def answer(scene: PairScene) -> str:
+  """What goes on, as the teacher is asked for it."""
+  return scene.verb.name
+
+
+def _tell(
+  scene: PairScene,
+  pair: ScenePair,
+  config: CaptionConfig,
+  rng: np.random.Generator,
+) -> str:
+  world, parts = scene.world, []
+  thing = world.objects[pair.thing]
+  if rng.random() < config.verb:
+    participle = NO_INTERACTION[1]
+    if pair.labels:
+      label = pair.labels[int(rng.integers(len(pair.labels)))]
+      participle = world.verbs[label].verb.participle
+    parts.append(f"a person {participle}")
+  for phrase in attribute_phrases(pair.code):
+    if rng.random() < config.attribute:
+      parts.append(phrase)
+  if rng.random() < max(config.noun, 0.6):
+    name = f"{thing.article} {thing.gloss}"
+    if rng.random() < config.look:
+      name = f"{name} {thing.definition}"
+    parts.append(name)
+  return " ".join(parts)

@@ -1,0 +1,127 @@
+"""Captioned images: what the foundation models are trained on.
+
+A caption names parts of the scene in a shuffled order, as captions on the web
+do: often the verb's word, attributes in words, some of the nouns, sometimes
+with their looks or with where they are. Unseen verbs are named too, less
+often; the images are none of the folder's.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from input_pipeline.geometry import letterbox_image
+from input_pipeline.small_world import looks
+from input_pipeline.small_world.painting import draw
+from input_pipeline.small_world.situations.scenes import Scene, draw_scene
+from input_pipeline.small_world.situations.world import World
+
+# Words of templates and sentences that name nothing in the picture.
+_FUNCTION_WORDS = """
+a an and are arms as at background behind by corner everything eyes for from
+hand has image in is it its kind labelled left lower main middle nothing of on
+one or other padding person photo picture right scene seen shape shapes shown
+someone something that the there this thing to top upper bottom what where
+which while who with activity acts else role when not no being doing far near
+place centre verb noun agent
+"""
+FUNCTION_WORDS = tuple(_FUNCTION_WORDS.split())
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionConfig:
+  """Chances that a part of the scene is named in a caption.
+
+  Attributes:
+    verb: the verb's word.
+    unseen: factor on `verb` where the verb is unseen.
+    attribute: each of the five attributes.
+    noun: each filled role's noun.
+    look: a named noun comes with its look.
+    where: a named, visible noun comes with its role and where it is.
+    template: the caption begins like "a photo of".
+  """
+
+  verb: float = 0.8
+  unseen: float = 1.0
+  attribute: float = 0.6
+  noun: float = 0.35
+  look: float = 0.15
+  where: float = 0.1
+  template: float = 0.3
+
+
+def content_words(world: World) -> list[str]:
+  """Every word that says something about a picture, sorted."""
+  words = {word for values in looks.ATTRIBUTES.values() for word in values}
+  words |= {verb.name for verb in world.verbs}
+  words |= {role for verb in world.verbs for role in verb.roles}
+  for noun in world.nouns:
+    words |= {noun.gloss, *noun.look}
+  return sorted(words - set(FUNCTION_WORDS))
+
+
+def all_words(world: World) -> list[str]:
+  """The vocabulary of captions, definitions and templates, sorted."""
+  return sorted({*content_words(world), *FUNCTION_WORDS, "background"})
+
+
+def draw_pool(
+  world: World, count: int, image_size: int, seed: int = 0
+) -> tuple[np.ndarray, list[Scene]]:
+  """Draws scenes of all verbs, unseen ones included, equally often.
+
+  Args:
+    world: what is drawn.
+    count: number of images.
+    image_size: side of the square canvas, pixels.
+    seed: other seeds give other images; none is an image of the folder.
+
+  Returns:
+    uint8 [count, image_size, image_size, 3], letterboxed, and the scenes.
+  """
+  rng = np.random.default_rng([world.config.seed, 3, seed])
+  chosen = rng.permutation(count) % len(world.verbs)
+  scenes = [draw_scene(world, world.verbs[i], rng) for i in chosen]
+  images = np.empty((count, image_size, image_size, 3), np.uint8)
+  for image, scene in zip(images, scenes, strict=True):
+    image[:] = letterbox_image(draw(scene), image_size)
+  return images, scenes
+
+
+def caption(
+  scene: Scene, config: CaptionConfig, rng: np.random.Generator
+) -> str:
+  """One caption of a scene."""
+  often = config.verb * (config.unseen if scene.verb.group == "unseen" else 1)
+  parts = [scene.verb.name] if rng.random() < often else []
+  for phrase in looks.attribute_phrases(scene.code):
+    if rng.random() < config.attribute:
+      parts.append(phrase)
+  where = {thing.role: _where(scene, thing.centre) for thing in scene.things}
+  for role, noun in scene.fillers.items():
+    if noun is None or rng.random() >= config.noun:
+      continue
+    name = noun.gloss
+    if rng.random() < config.look:
+      name = f"{name} {noun.definition}"
+    if role in where and rng.random() < config.where:
+      name = f"the {role} is a {name} at the {where[role]}"
+    parts.append(name)
+  rng.shuffle(parts)
+  begin = ("a photo of", "a picture of", "there is")[int(rng.integers(3))]
+  if rng.random() < config.template or not parts:
+    parts.insert(0, begin)
+  return " ".join(parts)
+
+
+def answer(scene: Scene) -> str:
+  """What goes on, as the teacher is asked for it."""
+  return scene.verb.name
+
+
+def _where(scene: Scene, centre: tuple[float, float]) -> str:
+  x, y = centre[0] / scene.width, centre[1] / scene.height
+  row = ("top", "middle", "bottom")[min(2, int(3 * y))]
+  column = ("left", "centre", "right")[min(2, int(3 * x))]
+  return f"{row} {column}"

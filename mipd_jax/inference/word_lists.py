@@ -1,0 +1,179 @@
+"""A list of words as arrays that the student reads.
+
+Words of the workdir's vocabulary keep the rows that training had, bit for
+bit; others are embedded by the same prompts and the same text encoder, with
+the directions taken off that the cache keeps for later words
+(`teachers.labels`).
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
+from mipd_jax.inference import lexicon
+from mipd_jax.inference.lexicon import Banks, Frame, Lexicon
+from mipd_jax.inference.nouns import Nouns
+from mipd_jax.inference.texts import Texts
+from mipd_jax.inference.words import DEFAULT_ROLES, Verb, Word, Words
+from mipd_jax.teachers import labels
+
+
+class Lexicons:
+  """Makes lexicons of one workdir."""
+
+  def __init__(
+    self,
+    known: vocabulary.Vocabulary,
+    banks: Banks,
+    texts: Texts,
+    *,
+    queries_from_text: bool,
+  ):
+    """`queries_from_text`: whether the student can ask for other roles."""
+    self._known, self._banks, self._texts = known, banks, texts
+    self._from_text = queries_from_text
+    self._verbs = {name.casefold(): i for i, name in enumerate(known.verbs)}
+    self._roles = {name.casefold(): i for i, name in enumerate(known.roles)}
+    self._nouns = Nouns(known, banks, texts)
+
+  def make(self, words: Words) -> Lexicon:
+    """Resolves the words.
+
+    Raises:
+      InputError: a frame is given for a verb that is not in the list, or the
+        student cannot be asked for these words.
+    """
+    verbs = words.verbs
+    if verbs is None:
+      verbs = tuple(Verb(name) for name in self._known.verbs)
+    verbs = _with_frames(verbs, words.frames)
+    ids = [self._verb_id(verb) for verb in verbs]
+    roles = _Roles(self._known, self._roles)
+    frames = tuple(
+      self._frame(verb, index, roles)
+      for verb, index in zip(verbs, ids, strict=True)
+    )
+    self._check_queries(verbs, ids, roles)
+    verb_text = self._verb_text(words, verbs, ids)
+    banks = {**self._banks, "role_text": self._role_text(roles)}
+    rows = range(len(verbs))
+    if self._from_text:
+      banks["verb_text"] = verb_text
+    else:
+      rows = ids
+    return Lexicon(
+      verbs=tuple(verb.name for verb in verbs),
+      frames=frames,
+      verb_rows=tuple(rows),
+      verb_text=verb_text,
+      banks=banks,
+      nouns=self._nouns.make(words.nouns),
+    )
+
+  def _verb_id(self, verb: Verb) -> int | None:
+    """Its place in the vocabulary; None for a new word or meaning."""
+    index = self._verbs.get(verb.name.casefold())
+    if index is None or not verb.definition:
+      return index
+    same = verb.definition == self._known.verb_definitions[index]
+    return index if same else None
+
+  def _frame(self, verb: Verb, index: int | None, roles: "_Roles") -> Frame:
+    known = self._verbs.get(verb.name.casefold()) if index is None else index
+    abstract = verb.abstract
+    if verb.roles is not None:
+      wanted = verb.roles
+    elif known is not None:
+      wanted = [Word(name) for name in self._known.frame_roles(known)]
+    else:
+      wanted = [Word(name) for name in DEFAULT_ROLES]
+    if not abstract and known is not None:
+      abstract = self._known.verb_abstracts[known]
+    names = tuple(role.name for role in wanted)
+    return Frame(names, tuple(map(roles.row, wanted)), abstract)
+
+  def _check_queries(self, verbs, ids, roles) -> None:
+    if self._from_text:
+      return
+    new = [v.name for v, i in zip(verbs, ids, strict=True) if i is None]
+    if new or roles.new:
+      name = new[0] if new else roles.new[0].name
+      raise InputError(
+        f"this student has no role query for {name!r}: it has learnt one for "
+        "each verb and role of its vocabulary (model.role_queries="
+        "'embedding')",
+        "use words of the vocabulary, or train with "
+        "--config.model.role_queries=text (preset mipd)",
+      )
+
+  def _verb_text(self, words: Words, verbs: Sequence[Verb], ids) -> np.ndarray:
+    own = self._banks["verb_text"]
+    if words.verbs is None:
+      return own
+    rows = np.zeros((lexicon.bucket(len(verbs)), own.shape[1]), np.float32)
+    found = iter(self._embed_verbs(verbs, ids))
+    for row, index in enumerate(ids):
+      rows[row] = next(found) if index is None else own[index]
+    lexicon.warn_of_alike(rows[: len(ids)], [v.name for v in verbs], "verbs")
+    return rows
+
+  def _embed_verbs(self, verbs, ids) -> Iterable[np.ndarray]:
+    """Rows of the new ones alone."""
+    pairs = zip(verbs, ids, strict=True)
+    new = [(verb.name, verb.definition) for verb, i in pairs if i is None]
+    if not new:
+      return ()
+    prompts = labels.verb_prompts(lexicon.as_vocabulary(verbs=new))
+    return self._texts.bank(prompts)
+
+  def _role_text(self, roles: "_Roles") -> np.ndarray:
+    own = self._banks["role_text"]
+    if not roles.new:
+      return own
+    named = [(role.name, role.definition) for role in roles.new]
+    prompts = labels.role_prompts(lexicon.as_vocabulary(roles=named))
+    found = labels.center(self._texts.bank(prompts), self._banks["role_center"])
+    filler = lexicon.bucket(len(found)) - len(found)
+    return np.pad(np.concatenate([own, found]), ((0, filler), (0, 0)))
+
+
+class _Roles:
+  """Gives every role a row: the vocabulary's first, then new ones."""
+
+  def __init__(self, known: vocabulary.Vocabulary, index: Mapping[str, int]):
+    self._known, self._index = known, index
+    self._rows: dict[tuple[str, str], int] = {}
+    self.new: list[Word] = []
+
+  def row(self, role: Word) -> int:
+    index = self._index.get(role.name.casefold())
+    if index is not None:
+      own = self._known.role_definitions[index]
+      if role.definition in ("", own):
+        return index
+    key = (role.name.casefold(), role.definition)
+    if key not in self._rows:
+      self._rows[key] = len(self._known.roles) + len(self.new)
+      self.new.append(role)
+    return self._rows[key]
+
+
+def _with_frames(
+  verbs: Sequence[Verb], frames: Mapping[str, tuple[Word, ...]]
+) -> tuple[Verb, ...]:
+  wanted = {name.casefold(): roles for name, roles in frames.items()}
+  names = {verb.name.casefold() for verb in verbs}
+  absent = [name for name in frames if name.casefold() not in names]
+  if absent:
+    raise InputError(
+      f"a frame is given for {absent[0]!r}, which is not in the list of verbs",
+      "add the verb to the list, or leave its frame out",
+    )
+  return tuple(
+    dataclasses.replace(verb, roles=wanted[key]) if key in wanted else verb
+    for verb in verbs
+    for key in [verb.name.casefold()]
+  )

@@ -1,0 +1,190 @@
+"""Candidate answers as a tree of prefixes, scored in one pass per image.
+
+Answers share their first pieces. The decoder runs once over the tree's nodes,
+each prefix a node, instead of once over every answer's tokens; image and
+question are read once, whatever the number of candidates.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline.io.errors import InputError
+
+ROOT = -1  # token of the root; each language model begins in its own way
+# Nodes whose logits over all words exist at one time.
+_CHUNK = 64
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CandidateTree:
+  """Prefixes of the candidates: node 0 is the empty one, parents come first.
+
+  Letters: M nodes, L greatest depth + 1, E edges (node, next token), C
+  candidates, T tokens of the longest. A pytree: it may be an argument of a
+  compiled function as well as a constant in one.
+
+  Attributes:
+    tokens: int32 [M], the last token of each prefix; ROOT for the first.
+    depth: int32 [M], tokens of the prefix.
+    ancestors: int32 [M, L], the prefix of each length up to the node's own.
+    seen: bool [M, L], False where `ancestors` is filler.
+    edge_node, edge_token: int32 [E], which node is followed by which token.
+    edges: int32 [C, T], the edges of each candidate.
+    real: bool [C, T], False where `edges` is filler.
+  """
+
+  tokens: np.ndarray
+  depth: np.ndarray
+  ancestors: np.ndarray
+  seen: np.ndarray
+  edge_node: np.ndarray
+  edge_token: np.ndarray
+  edges: np.ndarray
+  real: np.ndarray
+
+  @classmethod
+  def build(cls, candidates: Sequence[Sequence[int]]) -> "CandidateTree":
+    """Makes the tree on the host.
+
+    Args:
+      candidates: token ids of each answer, the end token with them. Two may
+        be alike; they get the same score.
+
+    Raises:
+      InputError: there is no candidate, one is empty, or an id is negative.
+    """
+    rows = [[int(token) for token in row] for row in candidates]
+    bad = [i for i, row in enumerate(rows) if not row or min(row) < 0]
+    if not rows or bad:
+      raise InputError(
+        f"candidates {bad} have no tokens or negative ids"
+        if rows
+        else "there are no candidates to score",
+        "give one non-empty list of token ids per candidate",
+      )
+    nodes: dict[tuple[int, ...], int] = {(): 0}
+    edges: dict[tuple[int, int], int] = {}
+    paths = []
+    for row in rows:
+      path = []
+      for end, token in enumerate(row):
+        node = nodes.setdefault(tuple(row[:end]), len(nodes))
+        path.append(edges.setdefault((node, token), len(edges)))
+      paths.append(path)
+    return cls(
+      **_node_arrays(nodes),
+      edge_node=np.array([node for node, _ in edges], np.int32),
+      edge_token=np.array([token for _, token in edges], np.int32),
+      **_padded(paths),
+    )
+
+  @property
+  def num_nodes(self) -> int:
+    """M."""
+    return len(self.tokens)
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """Tokens of each candidate, int [C]."""
+    return self.real.sum(axis=1)
+
+
+def score(
+  tree: CandidateTree, hidden: jax.Array, kernel: jax.Array
+) -> jax.Array:
+  """Log-likelihood of every candidate.
+
+  Logits over all words exist for a few nodes at a time; what is kept of them
+  is their logarithmic sum, beside the logits of the tree's own edges.
+
+  Args:
+    tree: the candidates.
+    hidden: [B, M, D], the decoder's output at each node.
+    kernel: [D, V], the output layer.
+
+  Returns:
+    float32 [B, C].
+  """
+  hidden = hidden.astype(kernel.dtype)
+  edge_node = jnp.asarray(tree.edge_node)
+  chosen = jnp.einsum(
+    "bed,de->be",
+    hidden[:, edge_node],
+    kernel[:, jnp.asarray(tree.edge_token)],
+    preferred_element_type=jnp.float32,
+  )
+  log_p = chosen - _normaliser(hidden, kernel)[:, edge_node]
+  terms = jnp.where(jnp.asarray(tree.real), log_p[:, tree.edges], 0.0)
+  return terms.sum(axis=-1)
+
+
+def normalise_scores(
+  scores: jax.Array, lengths: jax.Array, mode: str
+) -> jax.Array:
+  """Log-likelihoods made comparable between answers of different length.
+
+  Args:
+    scores: [..., C], sums over an answer's tokens.
+    lengths: [C], tokens of each answer, the end token with them.
+    mode: "sum" leaves them, and so favours short answers; "mean" divides by
+      the length: the average over an answer's tokens.
+
+  Raises:
+    InputError: another mode.
+  """
+  if mode == "sum":
+    return scores
+  if mode == "mean":
+    return scores / jnp.asarray(lengths, scores.dtype)
+  raise InputError(
+    f"scores cannot be normalised by {mode!r}", 'use "sum" or "mean"'
+  )
+
+
+def _normaliser(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
+  """[B, M, D] -> float32 [B, M]: log of the sum over words of exp."""
+  batch, nodes, width = hidden.shape
+  size = min(_CHUNK, nodes)
+  chunks = -(-nodes // size)
+  room = ((0, 0), (0, chunks * size - nodes), (0, 0))
+  # Chunks of nodes, not of images: those may lie on different devices.
+  parts = jnp.pad(hidden, room).reshape(batch, chunks, size, width)
+
+  def one(part):
+    logits = jnp.einsum(
+      "bkd,dv->bkv", part, kernel, preferred_element_type=jnp.float32
+    )
+    return jax.nn.logsumexp(logits, axis=-1)
+
+  sums = jax.lax.map(one, parts.swapaxes(0, 1)).swapaxes(0, 1)
+  return sums.reshape(batch, -1)[:, :nodes]
+
+
+def _node_arrays(nodes: dict[tuple[int, ...], int]) -> dict[str, np.ndarray]:
+  depth = np.array([len(prefix) for prefix in nodes], np.int32)
+  ancestors = np.zeros((len(nodes), depth.max() + 1), np.int32)
+  for prefix, node in nodes.items():
+    for end in range(len(prefix) + 1):
+      ancestors[node, end] = nodes[prefix[:end]]
+  last = [prefix[-1] if prefix else ROOT for prefix in nodes]
+  return {
+    "tokens": np.array(last, np.int32),
+    "depth": depth,
+    "ancestors": ancestors,
+    "seen": np.arange(ancestors.shape[1]) <= depth[:, None],
+  }
+
+
+def _padded(paths: list[list[int]]) -> dict[str, np.ndarray]:
+  longest = max(len(path) for path in paths)
+  edges = np.zeros((len(paths), longest), np.int32)
+  real = np.zeros(edges.shape, bool)
+  for row, path in enumerate(paths):
+    edges[row, : len(path)] = path
+    real[row, : len(path)] = True
+  return {"edges": edges, "real": real}

@@ -1,0 +1,279 @@
+"""How a small CLIP is trained and scored; `foundation` says which."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from input_pipeline.io.progress import Progress
+from input_pipeline.schema import GROUPS
+from input_pipeline.small_world import lessons
+from input_pipeline.small_world.situations.scenes import Scene
+from input_pipeline.small_world.situations.world import World
+from mipd_jax.teachers.clip import Clip, Params
+
+_CAPTION_LENGTH = 28  # tokens; 95 of 100 captions are shorter
+_WORD_LOSS = 1.0
+_UNKNOWN_RATE = 0.02
+_FIRST_SCALE = 20.0
+_EVAL_BATCH = 64
+_WHITENING_IMAGES = 2000
+_WHITENING_FLOOR = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """Captioned images to learn from and held-out ones to score on."""
+
+  pixels: np.ndarray
+  scenes: list[Scene]
+  eval_pixels: np.ndarray
+  eval_verbs: np.ndarray
+
+
+def draw_images(
+  world: World, num_images: int, eval_images: int, size: int
+) -> Images:
+  """Draws `num_images` to learn from, `eval_images` per verb to score on."""
+  draw_pool = lessons.of(world).draw_pool
+  pixels, scenes = draw_pool(world, num_images, size, seed=0)
+  held, held_scenes = draw_pool(
+    world, eval_images * len(world.verbs), size, seed=1
+  )
+  names = [verb.name for verb in world.verbs]
+  verbs = np.array([names.index(scene.verb.name) for scene in held_scenes])
+  return Images(pixels, scenes, held, verbs)
+
+
+def init_params(template: Params, seed: int) -> Params:
+  """Fan-in initialisation of a CLIP's tree of shapes.
+
+  Outputs of residual branches start smaller by sqrt(2 layers), so that the
+  residual stream keeps its scale.
+  """
+  leaves, tree = jax.tree_util.tree_flatten_with_path(template)
+  depth = {
+    tower: len(template[tower]["encoder"]["layers"])
+    for tower in ("text_model", "vision_model")
+  }
+  rng = np.random.default_rng(seed)
+  values = []
+  for path, leaf in leaves:
+    names = [entry.key for entry in path]
+    values.append(_init_leaf(names, leaf.shape, depth, rng))
+  return jax.tree.unflatten(tree, values)
+
+
+def _init_leaf(
+  names: list[str],
+  shape: tuple[int, ...],
+  depth: dict[str, int],
+  rng: np.random.Generator,
+) -> np.ndarray:
+  last = names[-1]
+  if last == "logit_scale":
+    return np.float32(np.log(_FIRST_SCALE))
+  if last == "scale":
+    return np.ones(shape, np.float32)
+  if last == "bias":
+    return np.zeros(shape, np.float32)
+  std = 0.1  # class token, text positions
+  if last == "kernel":
+    std = 1 / np.sqrt(np.prod(shape[:-1]))
+    if names[-2] in ("out_proj", "fc2"):
+      std /= np.sqrt(2 * depth[names[0]])
+  elif names[-2] == "token_embedding" or (
+    names[0] == "vision_model" and names[-2] == "position_embedding"
+  ):
+    std = 0.5
+  return (std * rng.standard_normal(shape)).astype(np.float32)
+
+
+def whitening_kernel(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """A patch embedding that whitens patches: [P, P, 3, width], float32.
+
+  Neighbouring pixels agree, so random filters answer little but the mean
+  colour and training must find the details first. Principal components
+  divided by their standard deviation show both from the start.
+
+  Args:
+    pixels: normalised images, [n, side, side, 3].
+    shape: of the kernel; its width is at most the patch's 3 P P values.
+  """
+  patch, width = shape[0], shape[-1]
+  count, grid = len(pixels), pixels.shape[1] // patch
+  cells = pixels.reshape(count, grid, patch, grid, patch, 3)
+  flat = cells.transpose(0, 1, 3, 2, 4, 5).reshape(-1, patch * patch * 3)
+  variances, directions = np.linalg.eigh(flat.T @ flat / len(flat))
+  strongest = np.argsort(variances)[::-1][:width]
+  kernel = directions[:, strongest] / np.sqrt(
+    variances[strongest] + _WHITENING_FLOOR
+  )
+  return kernel.reshape(shape).astype(np.float32)
+
+
+def train(
+  world: World, model: Clip, settings: Any, images: Images, *, seed: int
+) -> Params:
+  """Trains `model` from scratch on captioned images.
+
+  Args:
+    world: gives the words.
+    model: its module, config and tokenizer; its params are only shapes.
+    settings: a `foundation.ClipSettings`.
+    images: from `draw_images`.
+    seed: of weights, captions and order.
+
+  Returns:
+    The trained parameters.
+  """
+  words, _ = model.tokenize(lessons.of(world).content_words(world), 3)
+  schedule = optax.warmup_cosine_decay_schedule(
+    0.0, settings.learning_rate, max(1, settings.steps // 20), settings.steps
+  )
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(schedule, b2=0.98, weight_decay=0.02),
+  )
+  params = init_params(model.params, seed)
+  patches = params["vision_model"]["embeddings"]["patch_embedding"]
+  some = np.asarray(model.normalise(images.pixels[:_WHITENING_IMAGES]))
+  patches["kernel"] = whitening_kernel(some, patches["kernel"].shape)
+  state = (params, optimizer.init(params))
+  step = jax.jit(
+    functools.partial(_step, model, optimizer, jnp.asarray(words)),
+    donate_argnums=0,
+  )
+  batches = _batches(model, settings, images, seed, lessons.of(world).caption)
+  note = ""
+  with Progress(model.name, settings.steps, "steps") as progress:
+    for index in range(settings.steps):
+      state, metrics = step(state, *next(batches))
+      if index % 20 == 0:  # reading a metric waits for the step
+        note = " ".join(f"{k} {float(v):.2f}" for k, v in metrics.items())
+      progress.advance(note=note)
+  return state[0]
+
+
+def _batches(
+  model: Clip, settings: Any, images: Images, seed: int, caption: Callable
+):
+  """Endless (pixels, ids, mask, positions); captions are new every epoch."""
+  rng = np.random.default_rng([seed, 4])
+  size, count = settings.batch_size, len(images.scenes)
+  while True:
+    captions = [caption(s, settings.captions, rng) for s in images.scenes]
+    ids, mask = model.tokenize(captions, _CAPTION_LENGTH)
+    unknown = mask & (rng.random(ids.shape) < _UNKNOWN_RATE)
+    unknown[:, 0] = unknown[np.arange(count), mask.sum(1) - 1] = False
+    ids = np.where(unknown, 1, ids)
+    positions = _positions(count, settings.max_text_length, rng)
+    order = rng.permutation(count)
+    for start in range(0, count - size + 1, size):
+      rows = order[start : start + size]
+      yield images.pixels[rows], ids[rows], mask[rows], positions[rows]
+
+
+def _positions(
+  count: int, longest: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Position ids; half of the captions are moved to the right of the start.
+
+  Captions are shorter than the texts to come; so every position is learnt.
+  """
+  moves = rng.integers(longest - _CAPTION_LENGTH + 1, size=(count, 1))
+  moves *= rng.random((count, 1)) < 0.5
+  steps = np.arange(_CAPTION_LENGTH)
+  return np.where(steps == 0, 0, steps + moves).astype(np.int32)
+
+
+def _step(model, optimizer, words, state, pixels, ids, mask, positions):
+  params, opt_state = state
+  value_and_grad = jax.value_and_grad(_loss, argnums=1, has_aux=True)
+  (_, metrics), grads = value_and_grad(
+    model, params, words, pixels, ids, mask, positions
+  )
+  updates, opt_state = optimizer.update(grads, opt_state, params)
+  params = optax.apply_updates(params, updates)
+  return (params, opt_state), metrics
+
+
+def _loss(model, params, words, pixels, ids, mask, positions):
+  """InfoNCE over the batch, and each caption word against absent words."""
+  image = _unit(model.image_embedding(params, pixels))
+  text = _unit(_text_at(model, params, ids, mask, positions))
+  word = _unit(model.text_embedding(params, words, jnp.ones_like(words)))
+  scale = jnp.exp(jnp.minimum(params["logit_scale"], jnp.log(100.0)))
+  logits = scale * image @ text.T
+  matches = -jnp.diagonal(
+    jax.nn.log_softmax(logits, 0) + jax.nn.log_softmax(logits, 1)
+  )
+  nce = matches.mean() / 2
+  present = (ids[:, None, :] == words[None, :, 1, None]).any(-1)
+  word_logits = scale * image @ word.T
+  absent = jax.nn.logsumexp(word_logits, axis=1, keepdims=True, where=~present)
+  each = jnp.logaddexp(absent, word_logits) - word_logits
+  word_loss = jnp.sum(each * present) / jnp.maximum(present.sum(), 1)
+  loss = nce + _WORD_LOSS * word_loss
+  return loss, {"nce": nce, "word": word_loss, "scale": scale}
+
+
+def _text_at(model, params, ids, mask, positions):
+  """`Clip.text_embedding` with given position ids."""
+
+  def run(module, ids, mask, positions):
+    out = module.text_model(ids, mask.astype(jnp.int32), positions)
+    return module.text_projection(out.pooler_output)
+
+  variables = {"params": params}
+  return model.module.apply(variables, ids, mask, positions, method=run)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+  return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
+
+
+def zero_shot(
+  world: World, model: Clip, params: Params, images: Images
+) -> dict[str, dict[str, float]]:
+  """Verb accuracy among all verbs, percent: prompt -> group -> value.
+
+  Prompts are the name alone and the name with the definition.
+  """
+  encode = jax.jit(model.image_embedding)
+  embedded = [
+    encode(params, images.eval_pixels[start : start + _EVAL_BATCH])
+    for start in range(0, len(images.eval_pixels), _EVAL_BATCH)
+  ]
+  image = np.asarray(_unit(jnp.concatenate(embedded)))
+  prompts = {
+    "name": [verb.name for verb in world.verbs],
+    "name and definition": [
+      f"{verb.name}: {verb.definition}" for verb in world.verbs
+    ],
+  }
+  scores = {}
+  for prompt, texts in prompts.items():
+    tokens = model.tokenize(texts, _CAPTION_LENGTH)
+    text = np.asarray(_unit(jax.jit(model.text_embedding)(params, *tokens)))
+    right = (image @ text.T).argmax(1) == images.eval_verbs
+    scores[prompt] = by_group(world, right, images.eval_verbs)
+  return scores
+
+
+def by_group(
+  world: World, right: np.ndarray, verbs: np.ndarray
+) -> dict[str, float]:
+  """Share of True in bool [n], percent, by the group of verbs int [n]."""
+  group = np.array([GROUPS.index(verb.group) for verb in world.verbs])
+  of = group[verbs]
+  return {
+    name: round(100 * float(right[of == index].mean()), 1)
+    for index, name in enumerate(GROUPS)
+    if (of == index).any()
+  }

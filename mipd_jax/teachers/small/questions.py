@@ -1,0 +1,81 @@
+"""Questions about small scenes with their answers, for a small BLIP-2."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from input_pipeline.small_world import lessons
+from input_pipeline.small_world.lessons import Lessons
+from input_pipeline.small_world.situations.captions import CaptionConfig
+from input_pipeline.small_world.situations.scenes import Scene
+from mipd_jax.teachers import blip2
+from mipd_jax.teachers.blip2.decoders import language
+
+VERB = "Question: what is the activity in this picture? Answer:"
+_ROLE = "Question: what is the {role} in this picture? Answer:"
+_CAPTION = "describe this picture:"
+# Of the above, those that captions do not have.
+WORDS = ("answer", "describe", "question")
+_PROMPT_LENGTH, _ANSWER_LENGTH = 14, 16  # longer captions are cut
+_ASKED = 3  # questions per image and step
+
+
+def batches(
+  model: blip2.Blip2,
+  tokens: np.ndarray,
+  scenes: Sequence[Scene],
+  captions: CaptionConfig,
+  batch_size: int,
+  seed: int,
+  told_by: Lessons = lessons.SITUATIONS,
+) -> Iterator[tuple[np.ndarray, ...]]:
+  """Endless (tokens, prompt ids, mask, targets); new questions every epoch.
+
+  Args:
+    model: whose tokenizer is used.
+    tokens: [n, N, D], of the images.
+    scenes: n of them.
+    captions: what a caption names; the verb question is asked as often.
+    batch_size: B, images a step; each is asked three questions.
+    seed: of questions and order.
+    told_by: the lessons of their world, see `lessons.of`.
+
+  Yields:
+    [B, N, D], int32 [B, 3, P], bool [B, 3, P], int32 [B, 3, T]; targets have
+    -100 behind their end.
+  """
+  rng = np.random.default_rng([seed, 5])
+  count = len(scenes)
+  while True:
+    asked = [_ask(s, told_by, captions, rng) for s in scenes]
+    flat = [pair for pairs in asked for pair in pairs]
+    ids, mask = model.tokenizer([q for q, _ in flat], _PROMPT_LENGTH)
+    answers = model.tokenizer([a for _, a in flat], _ANSWER_LENGTH)
+    targets = np.where(answers[1], answers[0], language.IGNORED)
+    arrays = [x.reshape(count, _ASKED, -1) for x in (ids, mask, targets)]
+    order = rng.permutation(count)
+    for start in range(0, count - batch_size + 1, batch_size):
+      rows = order[start : start + batch_size]
+      yield tokens[rows], *(x[rows] for x in arrays)
+
+
+def _ask(
+  scene: Scene,
+  told_by: Lessons,
+  config: CaptionConfig,
+  rng: np.random.Generator,
+) -> list[tuple[str, str]]:
+  """Questions about an image with their answers: a caption is always one."""
+  often = config.verb * (config.unseen if scene.verb.group == "unseen" else 1)
+  told = told_by.caption(scene, config, rng)
+  pairs = [(_CAPTION, told)]
+  if rng.random() < often:
+    pairs.append((VERB, told_by.answer(scene)))
+  roles = [r for r, noun in scene.fillers.items() if noun is not None]
+  while len(pairs) < _ASKED:
+    if not roles:
+      pairs.append((_CAPTION, told))
+      continue
+    role = roles[int(rng.integers(len(roles)))]
+    pairs.append((_ROLE.format(role=role), scene.fillers[role].gloss))
+  return pairs
