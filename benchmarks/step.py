@@ -29,7 +29,7 @@ import jax
 
 from benchmarks.support import performance, programs, true_sizes
 from mipd_jax import presets
-from mipd_jax.devices import precision
+from mipd_jax.devices import compilation
 
 # Read by glibc when a process starts.
 ALLOCATOR = {
@@ -104,7 +104,7 @@ def make_form(
   """Compiles a form; both forms start from the same parameters."""
   model, objective = programs.build(
     given.preset,
-    precision.compute_dtype(given.dtype),
+    compilation.compute_dtype(given.dtype),
     dropout=given.dropout == "on",
     absorbed=absorbed,
   )
@@ -117,7 +117,7 @@ def make_form(
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
   """All figures of the JSON line."""
-  dtype = precision.compute_dtype(given.dtype)
+  dtype = compilation.compute_dtype(given.dtype)
   batch = jax.device_put(true_sizes.random_batch(given.batch, dtype))
   banks = jax.device_put(true_sizes.random_banks())
   forms = {"": make_form(given, batch, banks, absorbed=True)}

@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(BrokenPipeError):
       print(f"problem: {error}", file=sys.stderr)
     return 1
-  path = vocabulary.jsons_folder(folder) / layout.SPLITS_FILE
+  path = layout.jsons_folder(folder) / layout.SPLITS_FILE
   print(f"{path}: {groups.counts}, sha256 {groups.sha256[:12]}")
   print(f"{path.with_suffix('.md')}: a page about it")
   return 0

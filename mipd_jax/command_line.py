@@ -8,8 +8,8 @@ import ml_collections
 from absl import app, flags, logging
 
 from input_pipeline.io import commands
+from input_pipeline.io.commands import HEEDED
 from input_pipeline.io.errors import InputError
-from input_pipeline.io.signals import HEEDED
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
 # Libraries that tell every file they touch, or which chips are not there.

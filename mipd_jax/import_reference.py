@@ -25,7 +25,7 @@ import numpy as np
 
 from input_pipeline.io import commands
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import vocabulary
+from input_pipeline.ov_swig import layout, vocabulary
 
 # sha256 of the names of SWiG's index files, joined by line breaks.
 RELEASED: Mapping[str, str] = {
@@ -34,9 +34,9 @@ RELEASED: Mapping[str, str] = {
   "nouns": "5f4d2c13130a7b5a519fe7c2b1371d78f3fb0b74de79782bddb08266eee5c603",
 }
 _INDEX_FILES = {
-  "verbs": vocabulary.VERB_FILE,
-  "roles": vocabulary.ROLE_FILE,
-  "nouns": vocabulary.NOUN_FILE,
+  "verbs": layout.VERB_FILE,
+  "roles": layout.ROLE_FILE,
+  "nouns": layout.NOUN_FILE,
 }
 # Where training scripts put the state dict, beside optimizer and epoch.
 _STATE_KEYS = ("model", "state_dict", "model_state_dict")
@@ -55,7 +55,7 @@ def check_order(
     InputError: an index file is absent, or numbers the names otherwise.
   """
   words = vocabulary.load(folder)
-  jsons = vocabulary.jsons_folder(folder)
+  jsons = layout.jsons_folder(folder)
   for what, name in _INDEX_FILES.items():
     if not (jsons / name).exists():
       raise InputError(
@@ -138,8 +138,7 @@ def write_checkpoint(
   from mipd_jax import reference
   from mipd_jax.config import TrainConfig
   from mipd_jax.training.checkpoints import Checkpoints
-  from mipd_jax.training.optimizer import make_optimizer
-  from mipd_jax.training.state import TrainState
+  from mipd_jax.training.state import TrainState, make_optimizer
 
   out = pathlib.Path(out)
   taken = [p for p in ("best", "checkpoints") if any(out.glob(f"{p}/[0-9]*"))]

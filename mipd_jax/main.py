@@ -23,8 +23,8 @@ import os
 from collections.abc import Sequence
 
 from input_pipeline.io import commands
+from input_pipeline.io.commands import HEEDED
 from input_pipeline.io.errors import InputError
-from input_pipeline.io.signals import HEEDED
 
 # Before TensorFlow is imported: its start-up lines say nothing to a user.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -14,8 +14,8 @@ import pathlib
 
 from input_pipeline.io import atomic, commands, paths
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import builder, folder, vocabulary
-from mipd_jax.devices import precision, sharding
+from input_pipeline.ov_swig import builder, layout
+from mipd_jax.devices import compilation, sharding
 from mipd_jax.rationales import jrg, prompts, store
 from mipd_jax.rationales.judging import JrgConfig
 from mipd_jax.teachers.language import language_model
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--model", help="folder or id of a language model; templates without"
   )
-  parser.add_argument("--split", default="train", choices=folder.SPLITS)
+  parser.add_argument("--split", default="train", choices=layout.SPLITS)
   parser.add_argument("--given", help="JSON with texts to take as they are")
   parser.add_argument(
     "--data_dir", help="prepared datasets; FOLDER/../tfds if not given"
@@ -93,7 +93,7 @@ def _write(given: argparse.Namespace) -> None:
   # Before the dataset is read: a wrong model shows in seconds.
   model = _load(given) if given.model else None
   dataset = builder.prepare(folder, given.data_dir or folder.parent / "tfds")
-  jsons = vocabulary.jsons_folder(folder)
+  jsons = layout.jsons_folder(folder)
   jrg.write_rationales(
     dataset.split(given.split),
     dataset.vocabulary,
@@ -101,7 +101,7 @@ def _write(given: argparse.Namespace) -> None:
     given.out,
     config,
     given=texts,
-    records=vocabulary.read_json(jsons / f"{given.split}.json"),
+    records=layout.read_json(jsons / f"{given.split}.json"),
   )
   report = pathlib.Path(given.out).with_suffix(".report.md")
   print(f"{given.out}; {report} has the figures")
@@ -110,7 +110,7 @@ def _write(given: argparse.Namespace) -> None:
 def _load(given: argparse.Namespace) -> language_model.LanguageModel:
   return language_model.load(
     given.model,
-    precision.compute_dtype(given.dtype),
+    compilation.compute_dtype(given.dtype),
     mesh=sharding.make_mesh(model=given.model_devices),
     batch_size=given.batch_size,
   )

@@ -12,8 +12,7 @@ from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.losses.interactions import PairLosses
 from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import Sizes
-from mipd_jax.models.pair_mipd import PairMipd
-from mipd_jax.models.pair_student import VERB_OBJECT
+from mipd_jax.models.pairs import VERB_OBJECT, PairMipd
 from tests import models
 
 OBJECT_OF = np.array([0, 0, 0, 1, 1, 1, 2, 2, 3], np.int32)

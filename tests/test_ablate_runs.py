@@ -20,7 +20,7 @@ from mipd_jax.training import loop
 from mipd_jax.training import step as step_lib
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import DivergedError
-from mipd_jax.training.optimizer import make_optimizer
+from mipd_jax.training.state import make_optimizer
 from tests import ablation_fakes as fakes
 from tests import batches
 

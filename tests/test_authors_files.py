@@ -9,7 +9,7 @@ from input_pipeline.ov_swig import __main__ as command
 from input_pipeline.ov_swig import folder as folder_lib
 from input_pipeline.ov_swig import layout
 from input_pipeline.ov_swig.records import RATIONALE_KEYS
-from input_pipeline.ov_swig.splits import split_file
+from input_pipeline.ov_swig.splits import groups
 from tests import authors_fixture, swig_fixture
 
 
@@ -67,7 +67,7 @@ def test_dev_images_of_unseen_verbs_choose_no_model(folder):
   names = [r.name for r in content.splits["dev"] if r.verb != eating]
   assert content.images["dev_selection"] == {
     "images": 10,
-    "sha256": split_file.names_digest(names),
+    "sha256": groups.names_digest(names),
   }
   assert content.images["dev"]["images"] == 12
   assert not content.groups.may_select(eating)

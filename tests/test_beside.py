@@ -13,7 +13,7 @@ from mipd_jax.evaluation import situations
 from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.models import outputs as out
 from mipd_jax.report import files
-from mipd_jax.stages import other_runs
+from mipd_jax.stages import evaluate
 
 
 def _config(folders="", variant="debug", **changes):
@@ -40,32 +40,32 @@ def test_students_go_by_preset_or_by_folder(tmp_path):
   plain = _config(variant="debug,no_distillation")
   first = _run(tmp_path / "first", plain, 10.0)
   second = _run(tmp_path / "second", plain, 20.0)
-  found = other_runs.read(_config(f"{first}, {second}"))
+  found = evaluate.read(_config(f"{first}, {second}"))
   assert {name: row["all"]["verb_top1"] for name, row in found.items()} == {
     "no_distillation": 10.0,
     "no_distillation, trained verbs -1": 11.0,
     "second": 20.0,
     "second, trained verbs -1": 21.0,
   }
-  assert other_runs.read(_config()) == {}
+  assert evaluate.read(_config()) == {}
 
 
 def test_what_cannot_stand_in_one_table_is_refused(tmp_path):
   with pytest.raises(InputError, match=r"nowhere/results\.json"):
-    other_runs.read(_config(str(tmp_path / "nowhere")))
+    evaluate.read(_config(str(tmp_path / "nowhere")))
   elsewhere = _config(**{"dataset.folder": "elsewhere"})
   other = _run(tmp_path / "other", elsewhere, 1.0)
   with pytest.raises(InputError, match="dataset of"):
-    other_runs.read(_config(other))
+    evaluate.read(_config(other))
   dev = _run(tmp_path / "dev", _config(), 1.0, split="dev")
   with pytest.raises(InputError, match=r"there is no .*dev/results\.json"):
-    other_runs.read(_config(dev))
-  assert other_runs.read(_config(dev, **{"eval.split": "dev"}))
+    evaluate.read(_config(dev))
+  assert evaluate.read(_config(dev, **{"eval.split": "dev"}))
   # Figures that somebody, or the disk, changed are nobody's.
   path = tmp_path / "dev" / "results-dev.json"
   path.write_text(path.read_text().replace("1.0", "7.0"))
   with pytest.raises(InputError, match="changed or damaged"):
-    other_runs.read(_config(dev, **{"eval.split": "dev"}))
+    evaluate.read(_config(dev, **{"eval.split": "dev"}))
 
 
 def test_bias_moves_the_trained_names_alone():

@@ -5,9 +5,8 @@ import pytest
 
 from input_pipeline import schema
 from input_pipeline.geometry import letterbox_image
-from input_pipeline.ov_swig import both_views, builder
-from input_pipeline.ov_swig.both_views import MIRRORED
-from input_pipeline.ov_swig.mirror import mirror_image
+from input_pipeline.ov_swig import builder, mirror
+from input_pipeline.ov_swig.mirror import MIRRORED, mirror_image
 from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
@@ -28,7 +27,7 @@ def views(tmp_path_factory):
     records[name].update(dict.fromkeys(RATIONALE_KEYS, text))
   swig_fixture.dump(path, records)
   split = builder.prepare(folder, root / "tfds").split("train")
-  return both_views.BothViews(split), split
+  return mirror.BothViews(split), split
 
 
 def test_first_views_are_the_images(views):
@@ -100,7 +99,7 @@ def test_an_image_whose_text_cannot_be_mirrored_has_no_second_view(
   both, split = views
   row = split.names.index(UNSAFE)
   assert "left the house" in both.rationales(row)[0]
-  again = both_views.BothViews(split)
+  again = mirror.BothViews(split)
   assert UNSAFE + MIRRORED not in again.names
   assert len(again) == 2 * len(split) - 1
   assert f"1 of {len(split)} images" in caplog.text and UNSAFE in caplog.text

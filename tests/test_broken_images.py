@@ -10,8 +10,9 @@ from input_pipeline.io import images
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import __main__ as command
 from input_pipeline.ov_swig import builder
-from input_pipeline.ov_swig import folder as folder_lib
-from input_pipeline.ov_swig.splits import split_file
+from input_pipeline.ov_swig import folder as folder_module
+from input_pipeline.ov_swig import layout as folder_lib
+from input_pipeline.ov_swig.splits import groups
 from tests import swig_fixture
 
 # By what is wrong with it; a missing one would be found without reading.
@@ -150,7 +151,7 @@ def test_left_out_named_and_counted(folder, tmp_path, capsys):
     assert len(images_of) == count and not BROKEN.keys() & set(images_of.names)
     assert about["images"][split] == {
       "images": count,
-      "sha256": split_file.names_digest(images_of.names),
+      "sha256": groups.names_digest(images_of.names),
     }
     assert len(images_of.letterboxed(range(count), 16)) == count
 
@@ -158,7 +159,7 @@ def test_left_out_named_and_counted(folder, tmp_path, capsys):
 def test_the_split_file_counts_all_records(folder):
   path = folder / "SWiG_jsons" / "ov_splits.json"
   path.unlink()
-  content = folder_lib.read_folder(folder, skip_broken=True)
+  content = folder_module.read_folder(folder, skip_broken=True)
   assert swig_fixture.load(path)["images"]["dev"]["images"] == 12
   assert content.images["dev"]["images"] == 11
   assert len(content.broken) == 3
@@ -202,7 +203,7 @@ def test_wrong_boxes_are_cut_or_dropped(tmp_path, capsys):
   assert {row["image"] for row in told} == {"cooking_train_0.jpg"}
   (record,) = (
     record
-    for record in folder_lib.read_folder(folder, skip_broken=True).splits[
+    for record in folder_module.read_folder(folder, skip_broken=True).splits[
       "train"
     ]
     if record.name == "cooking_train_0.jpg"
@@ -218,7 +219,7 @@ def test_a_wrong_role_is_refused_all_the_same(folder):
   records["jumping_train_1.jpg"]["bb"]["food"] = [1, 1, 2, 2]
   swig_fixture.dump(path, records)
   with pytest.raises(InputError, match="has a role that the frame"):
-    folder_lib.read_folder(folder, skip_broken=True)
+    folder_module.read_folder(folder, skip_broken=True)
 
 
 def test_a_split_of_broken_images_alone_is_refused(tmp_path):

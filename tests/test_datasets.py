@@ -5,8 +5,8 @@ import pytest
 from input_pipeline import dataset
 from input_pipeline.hico_det import pair_dataset
 from input_pipeline.ov_swig import builder
-from input_pipeline.ov_swig.both_views import BothViews
 from input_pipeline.ov_swig.image_split import ImageSplit
+from input_pipeline.ov_swig.mirror import BothViews
 from input_pipeline.ov_swig.splits.groups import VerbGroups
 from tests import protocols
 

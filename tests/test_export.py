@@ -5,7 +5,7 @@ import pytest
 
 from input_pipeline.geometry import letterbox_image
 from mipd_jax.exporting import exported_folder
-from mipd_jax.exporting import word_arrays as words_lib
+from mipd_jax.exporting import programs as words_lib
 from mipd_jax.inference.word_lists import Lexicons
 from mipd_jax.inference.words import Words
 from tests import export_fixture, predict_fixture

@@ -20,7 +20,7 @@ from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import PAD
 from mipd_jax import export, presets
 from mipd_jax.exporting import exported_folder, model_card, weights
-from mipd_jax.exporting import word_arrays as words_lib
+from mipd_jax.exporting import programs as words_lib
 from mipd_jax.inference import pictures as image_lib
 from mipd_jax.inference.words import Words
 from mipd_jax.report import files

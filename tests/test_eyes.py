@@ -20,7 +20,6 @@ from input_pipeline.ov_swig import builder
 from mipd_jax.devices import sharding
 from mipd_jax.exporting import exported_folder as export_folder
 from mipd_jax.exporting import programs as programs_lib
-from mipd_jax.exporting import word_arrays as words_lib
 from mipd_jax.inference import programs
 from mipd_jax.inference.predictor import Predictor
 from mipd_jax.inference.words import Words
@@ -174,7 +173,7 @@ def test_an_export_has_no_encoder(opened):
   lexicon = export_folder.resolve(opened, Words())
   run = jax.jit(programs_lib.make(opened, dtypes, 2))
   found = run(
-    *(parameters, words_lib.arrays(lexicon, 2)),
+    *(parameters, programs_lib.arrays(lexicon, 2)),
     *(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.full((1, 2), SIDE)),
     np.array([-1]),
   )

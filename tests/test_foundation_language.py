@@ -15,11 +15,7 @@ from mipd_jax.rationales import jrg, prompts
 from mipd_jax.rationales.judging import JrgConfig
 from mipd_jax.teachers.language import language_model, weights
 from mipd_jax.teachers.language import tokens as tokens_lib
-from mipd_jax.teachers.small import (
-  language_maker,
-  language_start,
-  language_training,
-)
+from mipd_jax.teachers.small import language_maker, language_training
 from tests.jrg_fakes import WORDS, Split
 
 WORLD = draw_world(WorldConfig.tiny())
@@ -109,7 +105,7 @@ def test_wired_heads_look_back(written):
   """At first a token sees the one before it, whatever the words."""
   network = weights.build(written[0])
   config = network.config
-  params = language_start.init_params(network, seed=0)
+  params = language_training.init_params(network, seed=0)
   attention = params["model"]["layers"]["0"]["self_attn"]
   size = config.hidden_size // config.num_attention_heads
   query = attention["q_proj"]["bias"].reshape(-1, size)[0]
@@ -138,7 +134,7 @@ def test_training_learns(written):
     run = jax.jit(language_training._loss, static_argnums=0)
     return run(network, params, *batch)[1]
 
-  before = loss(language_start.init_params(network, 0))
+  before = loss(language_training.init_params(network, 0))
   after = loss(
     language_training.train(network, tokens, frames, settings, seed=0)
   )

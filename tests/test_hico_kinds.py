@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.hico_det import check, splits, vocabulary
-from input_pipeline.hico_det.sources import annotations, numbering
+from input_pipeline.hico_det.sources import annotations, upt
 from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import hico_det
 from tests import hico_fixture
@@ -343,7 +343,7 @@ def test_lists_of_names_that_contradict_themselves(change, words):
   content = hico_fixture.upt("test")
   change(content)
   with pytest.raises(InputError, match=words):
-    numbering.read(content, pathlib.Path("instances.json"), WORDS)
+    upt.read(content, pathlib.Path("instances.json"), WORDS)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from mipd_jax.metrics import (
   hico_det,
   hico_det_files,
   hico_det_matching,
-  hico_det_pool,
   hico_det_scores,
 )
 from tests.hico_fixture import SHARED, WORDS, number
@@ -359,7 +358,7 @@ def _perturb(rng, true):
 def test_a_slow_implementation_gives_the_same(
   tmp_path, monkeypatch, seed, rows
 ):
-  monkeypatch.setattr(hico_det_pool, "_ROWS", rows)
+  monkeypatch.setattr(hico_det_matching, "_ROWS", rows)
   true = json.loads(SAMPLE.read_text())
   predicted = _perturb(np.random.default_rng(seed), true)
   found = _score(tmp_path, true, predicted, "UV")
@@ -556,10 +555,10 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, capsys):
 
 def test_memory_does_not_grow_with_the_boxes():
   """After matching, a detection is its image, class, score and a bit."""
-  pool = hico_det_pool.Pool(
+  pool = hico_det_matching.Pool(
     hico_det_files.make_truth(annotations.read(SAMPLE, WORDS), WORDS)
   )
-  rows = hico_det_pool._ROWS
+  rows = hico_det_matching._ROWS
   zeros = np.zeros(rows, np.int32)
   found = hico_det_matching.Detections(
     zeros, np.zeros((rows, 8)), zeros, np.zeros(rows)

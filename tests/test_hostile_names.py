@@ -15,7 +15,7 @@ from mipd_jax import presets, web_demo
 from mipd_jax.exporting import exported_folder, model_card
 from mipd_jax.inference import pictures as image_lib
 from mipd_jax.inference.words import Words
-from mipd_jax.report import files, gallery, report_page, tables
+from mipd_jax.report import files, pages, report_page, tables
 from mipd_jax.report.tables import cell
 from mipd_jax.stages import report as report_stage
 from tests import models, predict_fixture, report_fakes
@@ -105,17 +105,17 @@ def test_the_report(name, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_of_predictions(name, tmp_path):
-  entry = gallery.Entry(
+  entry = pages.Entry(
     name=name,
     picture="pictures/00001-a.jpg",
     size=(40, 30),
     sentence=name,
     verbs=[(name, 0.5)],
-    roles=[gallery.RoleRow(name, [(name, 0.5)], box=True)],
+    roles=[pages.RoleRow(name, [(name, 0.5)], box=True)],
     notes=[name],
   )
   path = tmp_path / "index.html"
-  gallery.write_gallery(path, [entry], name, name, failed=[(name, name)])
+  pages.write_gallery(path, [entry], name, name, failed=[(name, name)])
   _check(path.read_text("utf-8"), name)
 
 

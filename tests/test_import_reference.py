@@ -17,7 +17,7 @@ import pytest
 
 from input_pipeline import feature_cache, schema
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import vocabulary
+from input_pipeline.ov_swig import layout, vocabulary
 from mipd_jax import import_reference, reference, stages, tasks
 from mipd_jax.devices import sharding
 from mipd_jax.models.mipd import Mipd
@@ -173,7 +173,7 @@ def test_command_line(folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("what", ["verbs", "roles", "nouns"])
 def test_index_files_are_needed(folder, what):
   name = import_reference._INDEX_FILES[what]
-  (vocabulary.jsons_folder(folder) / name).unlink()
+  (layout.jsons_folder(folder) / name).unlink()
   with pytest.raises(InputError, match=f"{name} is missing"):
     import_reference.check_order(folder, released=False)
 
@@ -194,15 +194,15 @@ def test_another_order_is_refused(tmp_path):
   copy = tmp_path / "swig"
   copy.mkdir()
   for name in (
-    vocabulary.SPACE_FILE,
-    vocabulary.VERB_FILE,
-    vocabulary.ROLE_FILE,
-    vocabulary.NOUN_FILE,
+    layout.SPACE_FILE,
+    layout.VERB_FILE,
+    layout.ROLE_FILE,
+    layout.NOUN_FILE,
   ):
     shutil.copyfile(SHARED / name, copy / name)
-  verbs = (copy / vocabulary.VERB_FILE).read_text().split()
+  verbs = (copy / layout.VERB_FILE).read_text().split()
   verbs[7], verbs[8] = verbs[8], verbs[7]
-  (copy / vocabulary.VERB_FILE).write_text("\n".join(verbs))
+  (copy / layout.VERB_FILE).write_text("\n".join(verbs))
   with pytest.raises(InputError, match="504 verbs in another order"):
     import_reference.check_order(copy)
 

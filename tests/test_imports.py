@@ -23,7 +23,7 @@ CONTRACT = (
   "input_pipeline.io.ranges",
 )
 SMALL = (
-  "mipd_jax.devices.precision",
+  "mipd_jax.devices.compilation",
   "mipd_jax.devices.randomness",
   "mipd_jax.devices.sharding",
   "mipd_jax.devices.distributed",
@@ -32,7 +32,7 @@ STEP = ("mipd_jax.models", "mipd_jax.losses", "mipd_jax.metrics")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
   "input_pipeline": (DATA,),
-  "mipd_jax.devices.precision": (),
+  "mipd_jax.devices.compilation": (),
   "mipd_jax.devices.randomness": (),
   "mipd_jax.devices.compilation": (),
   "mipd_jax.devices.chips": (),
@@ -192,7 +192,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.command_line": (
     *CONTRACT,
     "input_pipeline.io.commands",
-    "input_pipeline.io.signals",
+    "input_pipeline.io.commands",
   ),
   "mipd_jax.ablations": (DATA, "mipd_jax"),
   "mipd_jax.ablate": (DATA, "mipd_jax"),

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from input_pipeline import schema
-from mipd_jax.rationales import prompts, stems, templates
+from mipd_jax.rationales import prompts, templates, wording
 from mipd_jax.rationales.judging import tidy
 from tests import jrg_fakes
 
@@ -137,7 +137,7 @@ def test_definitions_with_an_unseen_verb_are_left_out():
   ],
 )
 def test_forms_share_a_stem(forms):
-  assert len({stems.stem(form) for form in forms.split()}) == 1
+  assert len({wording.stem(form) for form in forms.split()}) == 1
 
 
 def test_other_words_share_none():
@@ -152,7 +152,7 @@ def test_other_words_share_none():
     "jumping",
     "being",
   ]
-  assert len({stems.stem(word) for word in words}) == len(words)
+  assert len({wording.stem(word) for word in words}) == len(words)
 
 
 @pytest.mark.parametrize("style", prompts.STYLES.values())
@@ -199,4 +199,4 @@ def test_tidy():
   ],
 )
 def test_words_of_any_script(text, phrase, there):
-  assert stems.contains(stems.stems(text), phrase) == there
+  assert wording.contains(wording.stems(text), phrase) == there

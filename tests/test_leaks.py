@@ -12,7 +12,8 @@ from input_pipeline import schema
 from input_pipeline.ov_swig import builder, vocabulary
 from input_pipeline.ov_swig import folder as folder_lib
 from input_pipeline.ov_swig.records import RATIONALE_KEYS
-from input_pipeline.ov_swig.splits import leaks, split_file
+from input_pipeline.ov_swig.splits import groups as groups_lib
+from input_pipeline.ov_swig.splits import leaks
 from mipd_jax.metrics import swig_scores
 from mipd_jax.rationales import templates
 from mipd_jax.teachers import labels
@@ -159,7 +160,7 @@ def test_not_by_dev_selection(folder, tmp_path):
   about = dataset.builder.info.metadata["images"]["dev_selection"]
   assert about == {
     "images": len(names),
-    "sha256": split_file.names_digest(names),
+    "sha256": groups_lib.names_digest(names),
   }
 
   def summary(of_unseen):

@@ -11,7 +11,7 @@ from configs import synthetic
 from input_pipeline.io import lock
 from input_pipeline.io.errors import InputError
 from mipd_jax import config as config_lib
-from mipd_jax.stages import cache_origin, inputs, prepare
+from mipd_jax.stages import inputs, prepare
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_what_matters(world, what, monkeypatch):
   elif what == "images":
     world.dataset.fingerprint = "other images"
   else:
-    monkeypatch.setattr(cache_origin, "_code", lambda: "newer")
+    monkeypatch.setattr(prepare, "_code", lambda: "newer")
   assert prepare.prepare(config).cache == "made"
   assert prepare.prepare(config).cache == "opened"
 
@@ -95,7 +95,7 @@ def test_a_cache_that_lost_a_file_is_mended(world, monkeypatch):
 
 def test_a_damaged_note_is_as_good_as_none(world):
   prepare.prepare(world.config)
-  note = pathlib.Path(world.config.teacher.cache) / cache_origin.NOTE
+  note = pathlib.Path(world.config.teacher.cache) / prepare.NOTE
   for text in ("", "[]", "[" * 100_000, '{"code": 1}'):
     note.write_text(text)
     assert prepare.prepare(world.config).cache == "made"
@@ -127,7 +127,7 @@ def test_processes_that_make_one_cache_do_not_refuse_each_other(world):
 def test_unfinished_work_leaves_no_note(world, monkeypatch):
   monkeypatch.setattr(prepare, "_make_cache", lambda *_: None)
   assert prepare.prepare(world.config) is None
-  assert not cache_origin.same(
+  assert not prepare.same_origin(
     world.config.teacher.cache,
-    cache_origin.facts(world.config, world.dataset, [world.encoder]),
+    prepare.origin_facts(world.config, world.dataset, [world.encoder]),
   )

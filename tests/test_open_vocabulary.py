@@ -11,7 +11,13 @@ import pytest
 from input_pipeline import schema
 from input_pipeline.geometry import letterbox_image
 from input_pipeline.io.errors import InputError
-from mipd_jax.inference import Predictor, Words, nouns, programs, words_file
+from mipd_jax.inference import (
+  Predictor,
+  Words,
+  programs,
+  word_lists,
+  words_file,
+)
 from mipd_jax.inference.texts import Texts
 from mipd_jax.inference.words import DEFAULT_ROLES
 from mipd_jax.models import outputs as out
@@ -328,7 +334,9 @@ def test_words_that_the_encoder_cannot_tell_apart_are_told(predictor, caplog):
   texts = predictor._lexicons._texts
   same = np.tile(texts.bank([["a photo of a lynx"]]), (4, 1))
   with caplog.at_level(logging.WARNING, logger="absl"):
-    nouns.lexicon.warn_of_alike(same, ["lynx", "oryx", "ibex", "kudu"], "nouns")
+    word_lists.lexicon.warn_of_alike(
+      same, ["lynx", "oryx", "ibex", "kudu"], "nouns"
+    )
   assert "Of the nouns, 'lynx' and 'oryx' have one embedding" in caplog.text
   assert "3 in all" in caplog.text
 

@@ -10,12 +10,12 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import schema
 from input_pipeline.geometry import Letterbox, letterbox_image
-from input_pipeline.io import building
+from input_pipeline.io import builds
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import __main__ as command
 from input_pipeline.ov_swig import builder as builder_lib
 from input_pipeline.ov_swig import folder as folder_lib
-from input_pipeline.ov_swig import shards, vocabulary
+from input_pipeline.ov_swig import layout
 from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
@@ -49,7 +49,7 @@ def content(folder):
   return folder_lib.read_folder(folder)
 
 
-@pytest.mark.parametrize("split", folder_lib.SPLITS)
+@pytest.mark.parametrize("split", layout.SPLITS)
 def test_annotations_are_those_of_the_folder(prepared, content, split):
   images = prepared.split(split)
   records = content.splits[split]
@@ -179,11 +179,9 @@ def test_wrong_size_stops_the_building(tmp_path):
 
 def test_full_disk(tmp_path, monkeypatch):
   folder = swig_fixture.write(tmp_path / "swig", per_verb=1)
-  usage = building.shutil.disk_usage(tmp_path)
+  usage = builds.shutil.disk_usage(tmp_path)
   with monkeypatch.context() as patch:
-    patch.setattr(
-      building.shutil, "disk_usage", lambda _: usage._replace(free=9)
-    )
+    patch.setattr(builds.shutil, "disk_usage", lambda _: usage._replace(free=9))
     with pytest.raises(InputError, match="needs about"):
       builder_lib.prepare(folder, tmp_path / "data")
 
@@ -247,7 +245,7 @@ def test_tfrecord_and_array_record_hold_the_same(root, folder, content):
       file_format=file_format,
     )
     builder.download_and_prepare()
-    found[file_format] = {s: _rows(builder, s) for s in folder_lib.SPLITS}
+    found[file_format] = {s: _rows(builder, s) for s in layout.SPLITS}
   for split, records in content.splits.items():
     rows = found["tfrecord"][split]
     _assert_same(rows, found["array_record"][split])
@@ -321,10 +319,10 @@ def test_metadata_has_names_texts_numbers_and_hashes(prepared, content):
 
 def test_many_shards_keep_the_order(root, folder, prepared, monkeypatch):
   """More than ten: names of files sort as text."""
-  monkeypatch.setattr(shards, "_IMAGES", 1)
+  monkeypatch.setattr(builds, "_IMAGES", 1)
   dataset = builder_lib.prepare(folder, root / "many")
   assert dataset.builder.info.splits["dev"].num_shards == 12
-  for name in folder_lib.SPLITS:
+  for name in layout.SPLITS:
     one, many = prepared.split(name), dataset.split(name)
     assert one.names == many.names
     columns = many.annotations()
@@ -335,18 +333,18 @@ def test_many_shards_keep_the_order(root, folder, prepared, monkeypatch):
 def test_shards_are_cut_by_bytes_too(content, monkeypatch):
   records = content.splits["dev"]
   sizes = [record.path.stat().st_size for record in records]
-  monkeypatch.setattr(shards, "_BYTES", 2 * max(sizes))
-  cuts = shards.cuts(records)
+  monkeypatch.setattr(builds, "_BYTES", 2 * max(sizes))
+  cuts = builds.cuts(records)
   assert len(cuts) > 1 and cuts[0][0] == 0 and cuts[-1][1] == len(records)
   assert [stop for _, stop in cuts[:-1]] == [start for start, _ in cuts[1:]]
   for start, stop in cuts:
     assert sum(sizes[start:stop]) <= 2 * max(sizes)
-  assert shards.cuts([]) == []
+  assert builds.cuts([]) == []
 
 
 def test_with_beam(root, folder, prepared, monkeypatch):
   pytest.importorskip("apache_beam", reason="apache-beam is not installed")
-  monkeypatch.setattr(shards, "_IMAGES", 1)
+  monkeypatch.setattr(builds, "_IMAGES", 1)
   builder = builder_lib.OvSwig(
     config=builder_lib.OvSwigConfig.of(folder),
     data_dir=root / "beam",
@@ -355,7 +353,7 @@ def test_with_beam(root, folder, prepared, monkeypatch):
   config = tfds.download.DownloadConfig(beam_runner="DirectRunner")
   builder.download_and_prepare(download_config=config)
   assert builder.info.splits["dev"].num_shards == 12
-  for split in folder_lib.SPLITS:
+  for split in layout.SPLITS:
     _assert_same(_rows(builder, split), _rows(prepared.builder, split))
   assert "image_checksums" not in builder.info.metadata
 
@@ -387,6 +385,6 @@ def test_check_prints_counts_and_problems(tmp_path, capsys):
   (folder / "images_512" / "raining_dev_0.jpg").write_bytes(b"")
   assert command.main(["--check", str(folder)]) == 1
   assert "raining_dev_0.jpg" in capsys.readouterr().out
-  (folder / "SWiG_jsons" / vocabulary.SPACE_FILE).unlink()
+  (folder / "SWiG_jsons" / layout.SPACE_FILE).unlink()
   assert command.main(["--check", str(folder)]) == 1
   assert "Remedy" in capsys.readouterr().err

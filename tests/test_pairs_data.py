@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
-from input_pipeline.hico_det import pair_columns, terms, vocabulary
+from input_pipeline.hico_det import pair_columns, vocabulary
 from input_pipeline.hico_det.detectors import detections
 from input_pipeline.hico_det.detectors.detections import ImageDetections
 from input_pipeline.hico_det.pair_columns import Selection
 from input_pipeline.hico_det.records import Record
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig.records import Place
+from input_pipeline.io.findings import Place
 from input_pipeline.small_world.interactions import captions, scenes
 from input_pipeline.small_world.interactions import world as world_lib
 from input_pipeline.small_world.interactions.config import PairWorldConfig
@@ -141,7 +141,7 @@ def test_columns_go_to_the_canvas_and_back():
 def test_interactions_are_called_as_their_prompts():
   from mipd_jax.teachers import labels
 
-  words = terms.as_vocabulary(WORDS)
+  words = vocabulary.as_vocabulary(WORDS)
   assert [g[0] for g in labels.verb_prompts(words)] == list(WORDS.texts)
   nouns = [g[0] for g in labels.noun_prompts(words)]
   # HICO-DET's list says "a umbrella".

@@ -9,11 +9,11 @@ from input_pipeline import schema
 from mipd_jax.devices import sharding
 from mipd_jax.evaluation import interactions as pair_eval
 from mipd_jax.evaluation import situations as eval_lib
+from mipd_jax.evaluation.interactions import suppress
 from mipd_jax.metrics import hico_det
 from mipd_jax.metrics.hico_det_matching import Detections
-from mipd_jax.metrics.pair_nms import suppress
 from mipd_jax.models import outputs as out
-from mipd_jax.models.pair_student import VERB_OBJECT, of_the_object
+from mipd_jax.models.pairs import VERB_OBJECT, of_the_object
 from mipd_jax.report import tables
 from mipd_jax.tasks import interactions
 from tests import pair_batches, pair_world_fixture

@@ -11,7 +11,7 @@ import pytest
 from input_pipeline import schema
 from mipd_jax.losses import interactions
 from mipd_jax.models import outputs as out
-from mipd_jax.models import pair_geometry
+from mipd_jax.models import pairs
 from tests import pair_batches
 from tests.pair_batches import OBJECT_OF, PAIRS, TRAINED
 
@@ -241,8 +241,8 @@ def test_cross_entropy_of_several_labels():
 
 def test_geometry_by_hand():
   pair = np.array([0.3, 0.5, 0.2, 0.4, 0.5, 0.5, 0.4, 0.2], np.float32)
-  found = np.asarray(pair_geometry.features(pair))
-  assert found.shape == (pair_geometry.FEATURES,)
+  found = np.asarray(pairs.features(pair))
+  assert found.shape == (pairs.FEATURES,)
   around = [0.45, 0.5, 0.5, 0.4]  # x 0.2 to 0.7, y 0.3 to 0.7
   shared = 0.1 * 0.2  # x 0.3 to 0.4, y 0.4 to 0.6
   expected = [

@@ -13,7 +13,7 @@ from input_pipeline import feature_cache, schema
 from mipd_jax import config as config_lib
 from mipd_jax.devices import sharding
 from mipd_jax.losses.banks import VERB_TRAINED
-from mipd_jax.models.pair_student import VERB_OBJECT
+from mipd_jax.models.pairs import VERB_OBJECT
 from mipd_jax.report import sheets
 from mipd_jax.stages import evaluate, train
 from tests import pair_world_fixture

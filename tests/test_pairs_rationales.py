@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from input_pipeline.ov_swig.records import Place
+from input_pipeline.io.findings import Place
 from mipd_jax.rationales import jrg, templates
 from mipd_jax.rationales.interactions import (
   InteractionFrames,

@@ -22,7 +22,7 @@ from mipd_jax.losses import situations
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.objective import Objective
 from mipd_jax.models.mipd import Mipd
-from mipd_jax.models.pair_mipd import PairMipd
+from mipd_jax.models.pairs import PairMipd
 from mipd_jax.tasks import config as task_config
 from mipd_jax.tasks import worlds
 from mipd_jax.tasks.config import InteractionsConfig

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from mipd_jax.inference.sentence import sentence
-from mipd_jax.report import drawing, gallery, style
+from mipd_jax.inference.results import sentence
+from mipd_jax.report import drawing, pages, style
 
 THROW = "an AGENT throws an ITEM at a DESTINATION using a TOOL in PLACE."
 
@@ -179,20 +179,20 @@ class _Page(html.parser.HTMLParser):
 
 def test_the_page_shows_everything_and_needs_nothing_else(tmp_path):
   nasty = '<script>alert("x")</script>'
-  entry = gallery.Entry(
+  entry = pages.Entry(
     name=f"a & {nasty}.jpg",
     picture="pictures/00001-a #1.jpg",
     size=(720, 500),
     sentence=f"the man eats {nasty}",
     verbs=[("eating", 0.61), ("dining", 0.2)],
     roles=[
-      gallery.RoleRow("agent", [("man", 0.7), ("boy", 0.1)], True),
-      gallery.RoleRow("place", [("", 0.4)], False),
+      pages.RoleRow("agent", [("man", 0.7), ("boy", 0.1)], True),
+      pages.RoleRow("place", [("", 0.4)], False),
     ],
     notes=["turned upright"],
   )
   path = tmp_path / "index.html"
-  gallery.write_gallery(path, [entry] * 2, "Title", "about", [("b.jpg", nasty)])
+  pages.write_gallery(path, [entry] * 2, "Title", "about", [("b.jpg", nasty)])
   text = path.read_text()
   assert "<script" not in text
   page = _Page()

@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from input_pipeline.io import lock, prepared_files
+from input_pipeline.io import builds, lock
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import __main__ as command
-from input_pipeline.ov_swig import builder, folder
+from input_pipeline.ov_swig import builder, folder, layout
 from tests import swig_fixture
 
 
@@ -38,7 +38,7 @@ def _read(root) -> str:
   """All that can be read, as one text."""
   dataset = builder.prepare(root / "swig", root / "data")
   found = [dataset.fingerprint, dataset.broken]
-  for name in folder.SPLITS:
+  for name in layout.SPLITS:
     split = dataset.split(name)
     rows = range(len(split))
     columns = split.annotations()
@@ -184,8 +184,8 @@ def test_unchanged_files_are_read_once(root, monkeypatch):
   def never(*_):
     raise AssertionError("read again")
 
-  monkeypatch.setattr(prepared_files.hashlib, "file_digest", never)
-  prepared_files.check_shards(
+  monkeypatch.setattr(builds.hashlib, "file_digest", never)
+  builds.check_shards(
     builder.prepare(root / "swig", root / "data").builder, "dev"
   )
 

@@ -13,10 +13,9 @@ from input_pipeline.feature_cache import int8
 from input_pipeline.feature_cache.plan import Field, SplitPlan
 from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
-from mipd_jax.feeding import feeds, residence, resident
-from mipd_jax.feeding import loading as loading_lib
+from mipd_jax.feeding import feeds, resident
 from mipd_jax.feeding.dequantise import dequantise
-from mipd_jax.feeding.loading import loading
+from mipd_jax.feeding.resident import loading
 from mipd_jax.training import loop
 from tests import batches, fakes, training
 
@@ -66,12 +65,12 @@ def split(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
   """Several chunks a load, the last of which overlaps the one before."""
-  monkeypatch.setattr(loading_lib, "_CHUNK_BYTES", 20_000)
+  monkeypatch.setattr(resident, "_CHUNK_BYTES", 20_000)
 
 
 def _feeds(source, mesh, size=8):
   layout = resident.layout(source, size, mesh)
-  rows = loading_lib._chunk_rows(layout, layout.num_shards)
+  rows = resident._chunk_rows(layout, layout.num_shards)
   assert 1 < rows < layout.num_rows and layout.num_rows % rows
   with loading(source, layout, "load") as ready:
     return feeds.Streaming(source, size, mesh), feeds.FromMemory(ready())
@@ -215,16 +214,16 @@ def test_where_features_go_and_why():
     return resident.Layout(mesh, examples, size, example)
 
   few, many = layout(1024), layout(1024 * 8)  # 128 MiB and 1 GiB a device
-  assert residence.decide("auto", 0.0, few, "train")
-  assert not residence.decide("auto", 0.0, many, "train")
-  assert residence.decide("auto", 1.0, many, "train")
-  assert not residence.decide("off", 1.0, few, "train")
+  assert feeds.decide("auto", 0.0, few, "train")
+  assert not feeds.decide("auto", 0.0, many, "train")
+  assert feeds.decide("auto", 1.0, many, "train")
+  assert not feeds.decide("off", 1.0, few, "train")
   with pytest.raises(InputError, match=r"1\.00 GiB on each of 8 .* 0\.50 GiB"):
-    residence.decide("on", 0.0, many, "train")
+    feeds.decide("on", 0.0, many, "train")
   odd = layout(1024, size=24 * 8 + 4)
-  assert not residence.decide("auto", 0.0, odd, "train")
+  assert not feeds.decide("auto", 0.0, odd, "train")
   with pytest.raises(InputError, match=r"4 virtual shards .* 8 devices"):
-    residence.decide("on", 0.0, odd, "train")
+    feeds.decide("on", 0.0, odd, "train")
 
 
 def test_large_fields_lie_in_whole_tiles():

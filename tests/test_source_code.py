@@ -10,7 +10,7 @@ from input_pipeline.feature_cache import source_code
 from input_pipeline.ov_swig.builder import SwigDataset
 from mipd_jax.rationales import interactions, jrg
 from mipd_jax.rationales.source import TemplateRationales
-from mipd_jax.stages import cache_origin
+from mipd_jax.stages import prepare
 from mipd_jax.teachers import blip2, cache_plan, clip, image_teachers
 from mipd_jax.teachers.checkpoints import tokenizer
 from tests import fakes
@@ -233,7 +233,7 @@ def test_what_code_says(tmp_path, one, other, same):
 
 def test_the_note_of_a_finished_cache_covers_the_plan():
   """Nothing that the plan would refuse goes through without a look at it."""
-  note = cache_origin._code()
+  note = prepare._code()
   for kind in ("clip", "blip2", "jrg"):
     data = source_code.reached(source_code.entries_of(SwigDataset))
     assert {*_before(kind)} <= {*note, *data}

@@ -12,7 +12,7 @@ from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import folder as folder_lib
 from input_pipeline.ov_swig import layout, vocabulary
 from input_pipeline.ov_swig.splits import groups as groups_lib
-from input_pipeline.ov_swig.splits import split_file, verb_draw
+from input_pipeline.ov_swig.splits import verb_draw
 from tests import authors_fixture, swig_fixture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
@@ -114,7 +114,7 @@ def test_image_sets_say_what_each_image_may_do(folder, jsons):
   for key, some in wanted.items():
     found = written["images"][key]
     assert found["images"] == len(some)
-    assert found["sha256"] == split_file.names_digest(some)
+    assert found["sha256"] == groups_lib.names_digest(some)
   assert written["images"]["train"]["images"] == 15
   assert folder_lib.read_folder(folder).images == written["images"]
 

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import RecordError
 from input_pipeline.ov_swig import folder as folder_lib
-from input_pipeline.ov_swig import vocabulary
-from input_pipeline.ov_swig.records import RATIONALE_KEYS, RecordError
+from input_pipeline.ov_swig import layout, vocabulary
+from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from tests import swig_fixture
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "swig"
@@ -264,10 +265,10 @@ def test_real_records(tmp_path):
   jsons.mkdir()
   (tmp_path / "images_512").mkdir()
   for name in (
-    vocabulary.SPACE_FILE,
-    vocabulary.VERB_FILE,
-    vocabulary.ROLE_FILE,
-    vocabulary.NOUN_FILE,
+    layout.SPACE_FILE,
+    layout.VERB_FILE,
+    layout.ROLE_FILE,
+    layout.NOUN_FILE,
   ):
     (jsons / name).write_bytes((SHARED / name).read_bytes())
   boxed = swig_fixture.load(SHARED / "samples_with_boxes.json")
@@ -289,7 +290,7 @@ def test_real_records(tmp_path):
     {"version": 1, "seen": seen, "rare": [], "unseen": unseen},
   )
   content = folder_lib.read_folder(tmp_path)
-  assert [len(content.splits[s]) for s in folder_lib.SPLITS] == [3, len(dev), 2]
+  assert [len(content.splits[s]) for s in layout.SPLITS] == [3, len(dev), 2]
   drinking = content.splits["train"][1]
   roles = content.vocabulary.frame_roles(drinking.verb)
   agent = drinking.boxes[roles.index("agent")]

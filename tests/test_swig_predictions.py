@@ -13,8 +13,8 @@ from configs import hico_det, synthetic
 from input_pipeline import boxes, schema
 from input_pipeline.geometry import Letterbox
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import record_parser
-from input_pipeline.ov_swig.records import Place
+from input_pipeline.io.findings import Place
+from input_pipeline.ov_swig import records as records_lib
 from mipd_jax import config as config_lib
 from mipd_jax import stages
 from mipd_jax.devices import sharding
@@ -94,7 +94,7 @@ class Source:
     columns = {}
     for index, (name, entry) in enumerate(records.items()):
       place = Place(pathlib.Path("test.json"), pathlib.Path(name))
-      record = record_parser.parse(entry, place, words, boxes_required=True)
+      record = records_lib.parse(entry, place, words, boxes_required=True)
       used = len(record.nouns)
       nouns = np.full((schema.MAX_ROLES, 3), len(words.nouns) - 1, np.int32)
       corners = np.full((schema.MAX_ROLES, 4), -1, np.float32)

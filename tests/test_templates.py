@@ -6,7 +6,7 @@ import pytest
 from input_pipeline import schema
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import vocabulary
-from mipd_jax.inference.sentence import sentence
+from mipd_jax.inference.results import sentence
 from mipd_jax.rationales import templates, wording
 from tests import fakes
 

@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import __main__ as command
-from input_pipeline.ov_swig import broken_images, check, layout
+from input_pipeline.ov_swig import check, layout
 from input_pipeline.ov_swig import folder as folder_lib
 from tests import swig_fixture
 
@@ -182,7 +182,7 @@ def test_a_file_of_another_kind_is_refused(
   def never(*_):
     raise AssertionError("images are read")
 
-  monkeypatch.setattr(broken_images, "take_out", never)
+  monkeypatch.setattr(folder_lib, "take_out", never)
   with pytest.raises(InputError, match=says) as error:
     folder_lib.read_folder(folder, skip_broken=skip_broken)
   assert file in error.value.problem and error.value.remedy

@@ -2,13 +2,13 @@
 
 LOSS = "mipd_jax/losses/interactions.py"
 DISTILLATION = "mipd_jax/losses/distillation.py"
-GEOMETRY = "mipd_jax/models/pair_geometry.py"
-STUDENT = "mipd_jax/models/pair_student.py"
-TEACHER = "mipd_jax/models/pair_teacher.py"
-NMS = "mipd_jax/metrics/pair_nms.py"
+GEOMETRY = "mipd_jax/models/pairs.py"
+STUDENT = "mipd_jax/models/pairs.py"
+TEACHER = "mipd_jax/models/pairs.py"
+NMS = "mipd_jax/evaluation/interactions.py"
 COLUMNS = "input_pipeline/hico_det/pair_columns.py"
 EVALUATION = "mipd_jax/evaluation/interactions.py"
-RULES = "mipd_jax/rationales/interaction_rules.py"
+RULES = "mipd_jax/rationales/interactions.py"
 MATCHING = "mipd_jax/metrics/hico_det_matching.py"
 
 PAIRS = (

@@ -16,7 +16,7 @@ from mipd_jax.losses import situations
 from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import Dropout
 from mipd_jax.models.mipd import Mipd
-from mipd_jax.training import optimizer as optimizer_lib
+from mipd_jax.training import state as optimizer_lib
 from mipd_jax.training import step as step_lib
 from mipd_jax.training.state import TrainState
 

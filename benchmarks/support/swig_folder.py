@@ -23,7 +23,7 @@ from PIL import Image
 
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.progress import Progress
-from input_pipeline.ov_swig import layout, vocabulary
+from input_pipeline.ov_swig import layout
 from input_pipeline.schema import ANNOTATORS
 
 IMAGE_NAMES = "image_splits.json"
@@ -71,7 +71,7 @@ class Maker:
     look: Look = TINY,
     seed: int = 0,
   ):
-    read = vocabulary.read_json
+    read = layout.read_json
     space = read(source / layout.SPACE_FILE)
     self.source = source
     self._frames = {v: tuple(e["order"]) for v, e in space["verbs"].items()}

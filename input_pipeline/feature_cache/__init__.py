@@ -26,12 +26,12 @@ from input_pipeline.feature_cache.reader import (
   RATIONALES,
   Cache,
   CachedSplit,
+  StoredSplit,
   is_complete,
   load_arrays,
   open_cache,
 )
 from input_pipeline.feature_cache.shard import ShardWriter
-from input_pipeline.feature_cache.stored import StoredSplit
 from input_pipeline.feature_cache.verify import verify
 from input_pipeline.feature_cache.writer import CacheWriter, alone
 

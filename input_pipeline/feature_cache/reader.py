@@ -1,4 +1,10 @@
-"""Opening a cache and reading batches of it, by index, from any thread."""
+"""Opening a cache and reading batches of it, by index, from any thread.
+
+A split with its features as they lie on the disk: int8 beside scales.
+
+What goes to the devices: a quarter of the bytes, dequantised there
+(`mipd_jax.feeding.dequantise`).
+"""
 
 import io
 import threading
@@ -9,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline import schema
-from input_pipeline.feature_cache import files, int8
-from input_pipeline.feature_cache import manifest as manifests
+from input_pipeline.feature_cache import int8, manifest
 from input_pipeline.feature_cache.manifest import BUILDING, MANIFEST, Manifest
 from input_pipeline.feature_cache.plan import (
   PARTS,
@@ -59,8 +64,10 @@ class Cache:
   def lines(self, path: str) -> Iterator[str]:
     """The lines of one of the cache's text files."""
     place = self.folder / path
-    if not place.exists() or files.sha256(place) != self._sha256(path):
-      raise files.damaged(place, "it is not what was written: sha256 differs")
+    if not place.exists() or manifest.sha256(place) != self._sha256(path):
+      raise manifest.damaged(
+        place, "it is not what was written: sha256 differs"
+      )
     with place.open(encoding="utf-8") as text:
       yield from text
 
@@ -123,7 +130,7 @@ class CachedSplit:
     self._readers: dict[Path, object] = {}
     self._lock = threading.Lock()
     if len(self.names) != cache.plan.split(name).num_examples:
-      raise files.damaged(
+      raise manifest.damaged(
         cache.folder / name / ANNOTATIONS,
         f"{len(self.names)} examples, the plan says "
         f"{cache.plan.split(name).num_examples}",
@@ -182,11 +189,11 @@ class CachedSplit:
     try:
       found = self._reader(path).read(records.tolist())
     except RuntimeError as error:
-      raise files.damaged(path, str(error), records.tolist()) from error
+      raise manifest.damaged(path, str(error), records.tolist()) from error
     # A cut-off file may also answer with empty records.
     bad = [r for r, d in zip(records, found, strict=True) if len(d) != size]
     if bad:
-      raise files.damaged(path, f"expected {size} bytes a record", bad)
+      raise manifest.damaged(path, f"expected {size} bytes a record", bad)
     marks = self._cache.files[shard.path].get("marks", "")
     bad = [
       r
@@ -194,7 +201,7 @@ class CachedSplit:
       if mark(d) != marks[r * MARK_DIGITS : (r + 1) * MARK_DIGITS]
     ]
     if bad:
-      raise files.damaged(
+      raise manifest.damaged(
         path, "not what was written, a file of another split or cache", bad
       )
     return b"".join(found)
@@ -225,7 +232,7 @@ def open_cache(folder: str | Path, expected: CachePlan | None = None) -> Cache:
       f"the cache {folder} is {state} (no {MANIFEST})",
       "prepare it first; an unfinished one continues where it stopped",
     )
-  cache = Cache(folder, manifests.read(manifest_path))
+  cache = Cache(folder, manifest.read(manifest_path))
   if expected is not None:
     check_same(cache.plan, expected, str(folder))
   for name, entry in cache.files.items():
@@ -242,7 +249,7 @@ def is_complete(folder: str | Path, plan: CachePlan) -> bool:
   folder = Path(folder)
   if not (folder / MANIFEST).exists():
     return False
-  cache = Cache(folder, manifests.read(folder / MANIFEST))
+  cache = Cache(folder, manifest.read(folder / MANIFEST))
   check_same(cache.plan, plan, str(folder))
   return all(is_there(folder / n, e) for n, e in cache.files.items())
 
@@ -254,7 +261,7 @@ def is_there(path: Path, entry: Mapping) -> bool:
   """
   if _size(path) != entry["bytes"]:
     return False
-  return "records" in entry or files.sha256(path) == entry["sha256"]
+  return "records" in entry or manifest.sha256(path) == entry["sha256"]
 
 
 def _size(path: Path) -> int | None:
@@ -275,9 +282,33 @@ def check_size(path: Path, entry: Mapping) -> None:
 
 def load_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
   """All arrays of an .npz file, whose bytes have this sha256 if it is given."""
-  data = files.read_checked(path, sha256)
+  data = manifest.read_checked(path, sha256)
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
       return dict(file)
   except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    raise files.damaged(path, str(error)) from error
+    raise manifest.damaged(path, str(error)) from error
+
+
+class StoredSplit:
+  """A `stream.Source` over a `CachedSplit` that decodes nothing."""
+
+  def __init__(self, split: CachedSplit):
+    self._split = split
+
+  @property
+  def num_examples(self) -> int:
+    return self._split.num_examples
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Image names."""
+    return self._split.names
+
+  def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Annotations and fields of the plan; see `CachedSplit.read`.
+
+    An int8 field comes as int8 [n, ..., D] with `<key>_scale`, float32
+    [n, ...].
+    """
+    return self._split.read_stored(indices)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.feature_cache import files
+from input_pipeline.feature_cache import manifest
 from input_pipeline.feature_cache.plan import Field, numpy_dtype
 from input_pipeline.io import atomic, errors
 
@@ -95,7 +95,7 @@ class ShardWriter:
     self._fields = fields
     self._expected = num_examples
     self._bytes_left = bytes_left
-    self._temporary = path.with_name(path.name + files.TEMPORARY)
+    self._temporary = path.with_name(path.name + manifest.TEMPORARY)
     self._written = 0
     self._last = b""
     self._marks: list[str] = []
@@ -165,7 +165,9 @@ class ShardWriter:
     except BaseException as error:
       self._abandon()
       if isinstance(error, Exception) and errors.is_full(error):
-        raise files.full_disk(self._path.parent, self._bytes_left()) from error
+        raise manifest.full_disk(
+          self._path.parent, self._bytes_left()
+        ) from error
       raise
 
   def _abandon(self) -> None:

@@ -37,7 +37,7 @@ _MODELS = "transformers.models."
 _SILENT = (
   "input_pipeline.io.errors.InputError",
   "input_pipeline.io.progress.Progress",
-  "mipd_jax.teachers.shard_work.EncodingProgress",
+  "mipd_jax.teachers.precompute.EncodingProgress",
   "mipd_jax.rationales.jrg_report.Report",
 )
 _LOGGERS = ("logging", "_log", "_LOG", "logger")

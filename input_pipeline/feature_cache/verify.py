@@ -4,12 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.feature_cache import files
-from input_pipeline.feature_cache.reader import (
-  Cache,
-  CachedSplit,
-  open_cache,
-)
+from input_pipeline.feature_cache import manifest
+from input_pipeline.feature_cache.reader import Cache, CachedSplit, open_cache
 from input_pipeline.io.errors import InputError
 
 _CHUNK = 256
@@ -26,7 +22,7 @@ def verify(folder: str | Path) -> dict[str, int]:
   """
   cache = open_cache(folder)
   for name, entry in cache.files.items():
-    if files.sha256(cache.folder / name) != entry["sha256"]:
+    if manifest.sha256(cache.folder / name) != entry["sha256"]:
       raise InputError(
         f"{cache.folder / name} is not what was written: its sha256 differs "
         "from the manifest's",

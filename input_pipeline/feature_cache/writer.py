@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.feature_cache import files, reader
-from input_pipeline.feature_cache import manifest as manifests
+from input_pipeline.feature_cache import manifest, reader
 from input_pipeline.feature_cache.manifest import (
   BUILDING,
   MANIFEST,
@@ -80,16 +79,16 @@ class CacheWriter:
     known = self._check_folder()
     _make_folder(self._notes)
     if process_index == 0:
-      manifests.write_plan(self._notes / PLAN, plan)
+      manifest.write_plan(self._notes / PLAN, plan)
       for path, note in known.items():
         if reader.is_there(self.folder / path, note):
-          files.write_json(self._note_path(path), note)
+          manifest.write_json(self._note_path(path), note)
       (self.folder / MANIFEST).unlink(missing_ok=True)
     if process_count == 1:  # else they may be of the other processes
       self._clean()
     needed = self.bytes_left()
     if needed > shutil.disk_usage(self.folder).free:
-      raise files.full_disk(self.folder, needed)
+      raise manifest.full_disk(self.folder, needed)
 
   @property
   def is_first(self) -> bool:
@@ -139,7 +138,7 @@ class CacheWriter:
     """Refuses another cache's folder; what a finished one says of files."""
     for path in (self.folder / MANIFEST, self._notes / PLAN):
       if path.exists():
-        found = manifests.read(path)
+        found = manifest.read(path)
         check_same(found.plan, self.plan, str(self.folder))
         return found.files
     if self.folder.is_dir():
@@ -179,13 +178,13 @@ class CacheWriter:
   def load_text(self, path: str) -> str:
     """The text of a file that is done, by whichever process."""
     sha256 = self._read_note(path)["sha256"]
-    return files.read_checked(self.folder / path, sha256).decode()
+    return manifest.read_checked(self.folder / path, sha256).decode()
 
   def _read_note(self, path: str) -> Mapping:
     note = self._note_path(path)
     try:
-      data = files.read_json(note)
-      manifests.check_entry(data, str(note))
+      data = manifest.read_json(note)
+      manifest.check_entry(data, str(note))
     except InputError as error:
       raise InputError(
         error.problem, f"delete {note}: that one file is made again"
@@ -231,7 +230,7 @@ class CacheWriter:
     self._write(path, lambda temporary: temporary.write_text(text))
 
   def _write(self, path: str, write: Callable[[Path], None]) -> None:
-    files.write_whole(self.folder / path, write)
+    manifest.write_whole(self.folder / path, write)
     self._note(path)
 
   def missing(self, paths: tuple[str, ...] = ()) -> list[str]:
@@ -243,15 +242,19 @@ class CacheWriter:
 
   def _note(self, path: str, **more: object) -> None:
     file = self.folder / path
-    note = {"bytes": file.stat().st_size, "sha256": files.sha256(file), **more}
-    files.write_json(self._note_path(path), note)
+    note = {
+      "bytes": file.stat().st_size,
+      "sha256": manifest.sha256(file),
+      **more,
+    }
+    manifest.write_json(self._note_path(path), note)
 
   def _note_path(self, path: str) -> Path:
     return self._notes / (path.replace("/", "--") + ".json")
 
   def _clean(self) -> None:
     """Deletes what killed processes have left half written."""
-    for pattern in ("*" + files.TEMPORARY, f".*{files.TEMPORARY}.*"):
+    for pattern in ("*" + manifest.TEMPORARY, f".*{manifest.TEMPORARY}.*"):
       for leftover in self.folder.rglob(pattern):
         if not lock.is_lock(leftover.name):
           leftover.unlink(missing_ok=True)
@@ -279,7 +282,7 @@ class CacheWriter:
       )
     self._clean()
     entries = {name: self._read_note(name) for name in names}
-    manifests.write(
+    manifest.write(
       self.folder / MANIFEST, Manifest(self.plan, entries, libraries or {})
     )
     shutil.rmtree(self._notes)
@@ -290,7 +293,7 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     if errors.is_full(error):
-      raise files.full_disk(folder.parent) from error
+      raise manifest.full_disk(folder.parent) from error
     raise InputError(
       f"the cache folder {folder} cannot be made: {error}",
       "choose a folder that you may write to",

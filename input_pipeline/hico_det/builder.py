@@ -20,16 +20,15 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline.hico_det import broken, folder, vocabulary
+from input_pipeline.hico_det import folder, vocabulary
 from input_pipeline.hico_det.folder import FORMS, SPLITS, Layout
 from input_pipeline.hico_det.image_split import HicoSplit
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.io import building, commands, prepared_files
+from input_pipeline.io import builds, commands
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import RecordError
 from input_pipeline.io.progress import Progress
-from input_pipeline.ov_swig import shards
-from input_pipeline.ov_swig.records import RecordError
 
 _CITATION = """
 @inproceedings{chao2018learning, title={Learning to Detect Human-Object
@@ -146,7 +145,7 @@ class HicoDet(tfds.core.ShardBasedBuilder):
         dl_manager, download_config or tfds.download.DownloadConfig()
       )
     self._records = {}
-    prepared_files.seal(self)
+    builds.seal(self)
 
   def _shard_iterators_per_split(
     self, dl_manager: tfds.download.DownloadManager
@@ -154,7 +153,7 @@ class HicoDet(tfds.core.ShardBasedBuilder):
     return {
       split: [
         _Shard(start, rows[start:stop], self._progress)
-        for start, stop in shards.cuts(rows)
+        for start, stop in builds.cuts(rows)
       ]
       for split, rows in self._records.items()
     }
@@ -180,7 +179,7 @@ def _read(
     return {s: folder.read_records(layout, s, words) for s in SPLITS}, []
   records, errors = {}, []
   for split in SPLITS:
-    records[split], more = broken.read_records(
+    records[split], more = folder.read_usable_records(
       layout, split, words, read_images=True
     )
     errors += more
@@ -249,8 +248,8 @@ class HicoImages:
         f"there is no split {name!r}", f"choose one of {list(SPLITS)}"
       )
     where = pathlib.Path(self.builder.data_dir)
-    prepared_files.check_shards(self.builder, name)
-    with prepared_files.opening(where):
+    builds.check_shards(self.builder, name)
+    with builds.opening(where):
       rows = self.builder.as_data_source(
         name, decoders={"image": tfds.decode.SkipDecoding()}
       )
@@ -281,22 +280,22 @@ def prepare(
   data_dir = pathlib.Path(data_dir)
   config = HicoDetConfig.of(layout, skip_broken=skip_broken)
   where = data_dir / HicoDet.name / config.name / str(HicoDet.VERSION)
-  if not prepared_files.is_built(where):
-    building.make_folder(data_dir)
-    with prepared_files.alone(where):
+  if not builds.is_built(where):
+    builds.make_folder(data_dir)
+    with builds.alone(where):
       # Another process may have built it meanwhile.
-      if not prepared_files.is_built(where):
+      if not builds.is_built(where):
         _build(_builder(config, data_dir), layout, data_dir)
-  with prepared_files.opening(where):
+  with builds.opening(where):
     builder = _builder(config, data_dir)
   words = vocabulary.load(layout.folder)
   found = HicoImages(builder, words, layout.folder, layout.fingerprint())
-  prepared_files.check(builder, found.fingerprint)
+  builds.check(builder, found.fingerprint)
   return found
 
 
 def _builder(config: HicoDetConfig, data_dir: pathlib.Path) -> HicoDet:
-  with building.quiet():
+  with builds.quiet():
     return HicoDet(
       config=config, data_dir=str(data_dir), file_format="array_record"
     )
@@ -306,7 +305,7 @@ def _build(builder: HicoDet, layout: Layout, data_dir: pathlib.Path) -> None:
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()  # it would fill a log file with bars
   need = sum(sum(layout.image_sizes(split).values()) for split in SPLITS)
-  with building.room_for(need, data_dir), building.quiet():
+  with builds.room_for(need, data_dir), builds.quiet():
     builder.download_and_prepare()
 
 

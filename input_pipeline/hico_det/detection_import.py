@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from input_pipeline.hico_det import broken, folder, vocabulary
+from input_pipeline.hico_det import folder, vocabulary
 from input_pipeline.hico_det.detectors import (
   box_readings,
   detections,
@@ -264,7 +264,7 @@ def _run(given: argparse.Namespace) -> int:
   words = vocabulary.load(given.folder)
   layout = folder.find(given.folder, given.form)
   if given.skip_broken:
-    records, errors = broken.read_records(
+    records, errors = folder.read_usable_records(
       layout, given.split, words, read_images=False
     )
     print(f"{len(errors)} images left out")

@@ -14,8 +14,8 @@ from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.splits import ZeroShot
 from input_pipeline.io import images
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import Place
 from input_pipeline.ov_swig.image_split import Rows
-from input_pipeline.ov_swig.records import Place
 
 _CHUNK = 128  # images in memory at a time while the records are read
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import schema
-from input_pipeline.hico_det import pair_columns, terms
+from input_pipeline.hico_det import pair_columns, vocabulary
 from input_pipeline.hico_det.builder import HicoImages
 from input_pipeline.hico_det.detectors import detections
 from input_pipeline.hico_det.detectors.detections import Detections
@@ -25,7 +25,7 @@ from input_pipeline.hico_det.pair_columns import Selection
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.splits import ZeroShot
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import vocabulary
+from input_pipeline.ov_swig import vocabulary as vocabulary_lib
 
 SPLITS = ("train", "dev", "test")
 _log = logging.getLogger(__name__)
@@ -141,9 +141,9 @@ class PairDataset:
     return self._hico.words
 
   @functools.cached_property
-  def vocabulary(self) -> vocabulary.Vocabulary:
+  def vocabulary(self) -> vocabulary_lib.Vocabulary:
     """The same for teachers, see `terms`."""
-    return terms.as_vocabulary(self.words)
+    return vocabulary.as_vocabulary(self.words)
 
   @functools.cached_property
   def groups(self) -> Groups:

@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline.ov_swig.records import Place
+from input_pipeline.io.findings import Place
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.hico_det import broken, folder, splits, vocabulary
+from input_pipeline.hico_det import folder, splits, vocabulary
 from input_pipeline.hico_det.folder import FORMS
 from input_pipeline.hico_det.records import Record
 from input_pipeline.hico_det.splits import DROPPING, ZeroShot
 from input_pipeline.hico_det.vocabulary import Vocabulary
 from input_pipeline.io import atomic, commands
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig.splits import split_file
+from input_pipeline.ov_swig.splits import groups
 
 VERSION = 1
 
@@ -76,7 +76,7 @@ def describe(
     "before": folder.statistics(records),
     "training": {
       **folder.statistics(kept),
-      "sha256_of_names": split_file.names_digest(r.name for r in kept),
+      "sha256_of_names": groups.names_digest(r.name for r in kept),
       "sha256_of_labels": labels_digest(kept),
     },
   }
@@ -124,7 +124,7 @@ def _run(given: argparse.Namespace) -> int:
   layout = folder.find(given.folder, given.form)
   errors = []
   if given.skip_broken:
-    records, errors = broken.read_records(
+    records, errors = folder.read_usable_records(
       layout, "train", words, read_images=False
     )
   else:
@@ -132,7 +132,7 @@ def _run(given: argparse.Namespace) -> int:
   content = describe(records, split, given.dropping, words)
   content["files"] = layout.checksums()
   content["broken"] = [error.problem for error in errors]
-  split_file.write_text(
+  groups.write_text(
     pathlib.Path(given.out), json.dumps(content, indent=1) + "\n"
   )
   left = content["training"]

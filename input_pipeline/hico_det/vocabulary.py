@@ -11,6 +11,13 @@ HICO-DET's 600 of 117 verbs and 80 objects; a folder may bring its own:
 
 The phrase makes the prompt "a photo of a person sitting on a bench"; that of
 a verb that means no interaction is "and". One object is called "person".
+
+HICO-DET's interactions as a vocabulary of verbs, roles and nouns.
+
+What embeds labels, scores them by a teacher or writes texts about them knows
+`input_pipeline.ov_swig.builder.vocabulary.Vocabulary`. An interaction is a verb there, called
+"a person riding a bicycle", so that its prompt is "a photo of a person riding
+a bicycle"; it has two roles, and the objects are the nouns.
 """
 
 import dataclasses
@@ -24,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import vocabulary
 from input_pipeline.ov_swig.layout import read_json
 
 CLASSES_FILE = "classes.json"
@@ -306,4 +314,24 @@ def _plain(name: str) -> str:
 def _wrong(path: pathlib.Path, what: str) -> InputError:
   return InputError(
     f"{path} {what}", "docs/hico_det.md shows the form of classes.json"
+  )
+
+
+ROLES = ("person", "object")
+_PHOTO = "a photo of "
+
+
+def as_vocabulary(words: Vocabulary) -> vocabulary.Vocabulary:
+  """The same names in the other form; numbers stay."""
+  count, things = len(words), len(words.objects)
+  return vocabulary.Vocabulary(
+    verbs=tuple(text.removeprefix(_PHOTO) for text in words.texts),
+    roles=ROLES,
+    nouns=words.objects,
+    frames=((0, 1),) * count,
+    verb_definitions=("",) * count,
+    verb_abstracts=("",) * count,
+    role_definitions=("",) * len(ROLES),
+    noun_glosses=tuple((name.replace("_", " "),) for name in words.objects),
+    noun_definitions=("",) * things,
   )

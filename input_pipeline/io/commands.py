@@ -1,4 +1,12 @@
-"""How every command begins and ends: one message, one exit code.
+"""Ctrl-C and SIGTERM: a command stops within seconds and says so in one line.
+
+Python runs its signal handlers between two of its own instructions, so a
+compilation or a long read inside a library can hold them up for minutes. The
+system's own handler wakes a thread at once; that thread ends the process when
+the main thread has not left in time. Ending like this is as safe as `kill -9`:
+files appear whole or not at all, and the same command continues.
+
+How every command begins and ends: one message, one exit code.
 
 0          done
 2          bad input, a full disk, a folder that cannot be written: one
@@ -7,15 +15,177 @@
            continues
 """
 
+import atexit
 import contextlib
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from input_pipeline.io import errors
-from input_pipeline.io.signals import HEEDED, exit_code
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Seconds that the main thread has to clean up and leave.
+GRACE = 3.0
+_TICK = 0.05
+
+
+class Stopped(KeyboardInterrupt):
+  """A signal asked the command to stop; `number` says which."""
+
+  def __init__(self, number: int):
+    super().__init__(signal.Signals(number).name)
+    self.number = number
+
+
+def exit_code(number: int) -> int:
+  """What shells report of a process that a signal ended: 130, 143."""
+  return 128 + number
+
+
+class _Heeded:
+  """The state of this process's signals; there is one of it.
+
+  Attributes:
+    received: the last of `NUMBERS` that came, None before.
+  """
+
+  def __init__(self):
+    self.received: int | None = None
+    self._handler: Callable[[int], None] | None = None
+    self._previous: dict[int, object] = {}
+    self._grace: float | None = GRACE
+    self._deadline: float | None = None
+    self._seen_to = self._raises = self._said = self._installed = False
+
+  def install(self) -> None:
+    """Heeds the signals from now on; called by the main thread."""
+    if self._installed:
+      return
+    self._installed = True
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in NUMBERS:
+      # What was started with a signal ignored (nohup, &) goes on ignoring it.
+      if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, self._notice)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # A forked child would wake this process's thread.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+    atexit.register(self._end)
+
+  @staticmethod
+  def _end() -> None:
+    """The work is done: the exit code stays that of the work.
+
+    While Python ends, it puts the system's own handlers back, and a signal in
+    that moment would end the process without a word.
+    """
+    for number in NUMBERS:
+      signal.signal(number, signal.SIG_IGN)
+
+  @contextlib.contextmanager
+  def raising(self) -> Iterator[None]:
+    """Inside, a signal raises `Stopped`; outside it ends the process."""
+    self._raises, before = True, self._raises
+    try:
+      yield
+    finally:
+      self._raises = before
+
+  @contextlib.contextmanager
+  def handled(
+    self, handler: Callable[[int], None], grace: float | None
+  ) -> Iterator[None]:
+    """Inside, the first signal is told to `handler`; the second raises.
+
+    Args:
+      handler: called in the main thread.
+      grace: seconds until the process is ended all the same, unless
+        `see_to` was called by then; None: never.
+    """
+    self._handler, self._grace = handler, grace
+    self._seen_to = False
+    # Within somebody else's program: for as long as this takes.
+    self._previous = (
+      {}
+      if self._installed
+      else {n: signal.signal(n, self._notice) for n in NUMBERS}
+    )
+    try:
+      yield
+    finally:
+      self._handler = None
+      self._restore()
+
+  def _restore(self) -> None:
+    while self._previous:
+      number, handler = self._previous.popitem()
+      # None: a handler that was not set from Python and cannot be set again.
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+  def see_to(self) -> None:
+    """The signal that `handled` told of is being seen to: take all time."""
+    self._seen_to, self._deadline = True, None
+
+  def _notice(self, number: int, frame: object) -> None:
+    del frame
+    self.received = number
+    handler, self._handler = self._handler, None
+    if handler is not None:
+      self._set_deadline(self._grace)
+      self._restore()  # of somebody else's program
+      handler(number)
+      return
+    self.say(number)
+    self._seen_to = False
+    self._set_deadline(GRACE)
+    if not self._raises:
+      os._exit(exit_code(number))
+    raise Stopped(number)
+
+  def say(self, number: int) -> None:
+    """The one line; nothing that libraries say while all ends follows it."""
+    if self._said:
+      return
+    self._said = True
+    name = signal.Signals(number).name
+    line = f"\nStopped by {name}. The same command continues.\n"
+    if not self._installed:  # within somebody else's process
+      print(line.strip(), file=sys.stderr)
+      return
+    with contextlib.suppress(OSError):
+      os.write(2, line.encode())
+      nothing = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nothing, 2)
+      os.close(nothing)
+
+  def _watch(self, reader: int) -> None:
+    """Ends the process where the main thread does not leave in time."""
+    while True:
+      waiting = self._deadline is not None
+      if select.select([reader], [], [], _TICK if waiting else None)[0]:
+        number = os.read(reader, 1)[0]
+        if number in NUMBERS:
+          self.received = number
+          # Until the main thread runs the handler, which knows better.
+          if self._deadline is None and not self._seen_to:
+            self._set_deadline(GRACE if self._handler is None else self._grace)
+      deadline = self._deadline
+      if deadline is not None and time.monotonic() > deadline:
+        self.say(self.received)
+        os._exit(exit_code(self.received))
+
+  def _set_deadline(self, seconds: float | None) -> None:
+    self._deadline = None if seconds is None else time.monotonic() + seconds
+
+
+HEEDED = _Heeded()
 
 BAD_INPUT = 2
 

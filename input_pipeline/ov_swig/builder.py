@@ -19,14 +19,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline.io import building, commands, prepared_files
+from input_pipeline.io import builds, commands
+from input_pipeline.io.builds import Watch
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.progress import Progress
 from input_pipeline.ov_swig import folder as folder_lib
-from input_pipeline.ov_swig import metadata, shards, vocabulary
-from input_pipeline.ov_swig.both_views import BothViews
+from input_pipeline.ov_swig import layout, shards, vocabulary
 from input_pipeline.ov_swig.image_split import ImageSplit
-from input_pipeline.ov_swig.shards import Watch
+from input_pipeline.ov_swig.mirror import BothViews
 from input_pipeline.ov_swig.splits import groups as groups_lib
 from input_pipeline.schema import ANNOTATORS, MAX_ROLES, RATIONALES
 
@@ -149,25 +149,25 @@ class OvSwig(tfds.core.ShardBasedBuilder):
       )
     for error in self.content.lacks():
       raise error
-    self.info.metadata.update(metadata.metadata(self.content))
+    self.info.metadata.update(shards.metadata(self.content))
     if config.beam_runner is not None:
       super()._download_and_prepare(dl_manager, config)
       _mend_lengths(self)
-      prepared_files.seal(self)
+      builds.seal(self)
       return
     total = sum(map(len, self.content.splits.values()))
     with Progress("build", total, "images") as progress:
       self._watch = Watch(progress)
       super()._download_and_prepare(dl_manager, config)
     self.info.metadata["image_checksums"] = self._watch.results()
-    prepared_files.seal(self)
+    builds.seal(self)
 
   def _shard_iterators_per_split(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[shards.Shard]]:
     return {
       split: shards.shards(self.content, split, self._watch)
-      for split in folder_lib.SPLITS
+      for split in layout.SPLITS
     }
 
 
@@ -192,7 +192,7 @@ def _mend_lengths(builder: OvSwig) -> None:
   """
   infos = []
   for split, info in builder.info.splits.items():
-    cuts = shards.cuts(builder.content.splits[split])
+    cuts = builds.cuts(builder.content.splits[split])
     lengths = [stop - start for start, stop in cuts]
     infos.append(info.replace(shard_lengths=lengths))
   builder.info.set_splits(tfds.core.SplitDict(infos))
@@ -235,14 +235,14 @@ class SwigDataset:
 
   def split(self, name: str) -> ImageSplit | BothViews:
     """Random access to 'train', 'dev' or 'test'."""
-    if name not in folder_lib.SPLITS:
+    if name not in layout.SPLITS:
       raise InputError(
         f"there is no split {name!r}",
-        f"choose one of {list(folder_lib.SPLITS)}",
+        f"choose one of {list(layout.SPLITS)}",
       )
     folder = pathlib.Path(self.builder.data_dir)
-    prepared_files.check_shards(self.builder, name)
-    with prepared_files.opening(folder):
+    builds.check_shards(self.builder, name)
+    with builds.opening(folder):
       rows = self.builder.as_data_source(
         name, decoders={"image": tfds.decode.SkipDecoding()}
       )
@@ -284,29 +284,29 @@ def prepare(
   read = functools.partial(folder_lib.read_folder, folder, **options, **draw)
   data_dir = pathlib.Path(data_dir)
   content = None
-  if not (vocabulary.jsons_folder(folder) / groups_lib.SPLITS_FILE).exists():
-    building.make_folder(data_dir)
+  if not (layout.jsons_folder(folder) / groups_lib.SPLITS_FILE).exists():
+    builds.make_folder(data_dir)
     content = read()
   config = OvSwigConfig.of(folder, **options)
   where = data_dir / OvSwig.name / config.name / str(OvSwig.VERSION)
-  if not prepared_files.is_built(where):
-    building.make_folder(data_dir)
+  if not builds.is_built(where):
+    builds.make_folder(data_dir)
     content = content or read()
-    with prepared_files.alone(where):
+    with builds.alone(where):
       # Another process may have built it meanwhile.
-      if not prepared_files.is_built(where):
+      if not builds.is_built(where):
         _build(_builder(config, data_dir), content, data_dir)
-  with prepared_files.opening(where):
+  with builds.opening(where):
     builder = _builder(config, data_dir)
   words = vocabulary.load(folder)
   groups = groups_lib.load_groups(folder, words, ())
   found = SwigDataset(builder, words, groups, folder_lib.fingerprint(folder))
-  prepared_files.check(builder, found.fingerprint)
+  builds.check(builder, found.fingerprint)
   return found
 
 
 def _builder(config: OvSwigConfig, data_dir: pathlib.Path) -> OvSwig:
-  with building.quiet():
+  with builds.quiet():
     return OvSwig(
       config=config, data_dir=str(data_dir), file_format="array_record"
     )
@@ -320,7 +320,7 @@ def _build(
   builder.content = content
   records = [r for rows in content.splits.values() for r in rows]
   need = sum(record.path.stat().st_size for record in records)
-  with building.room_for(need, data_dir), building.quiet():
+  with builds.room_for(need, data_dir), builds.quiet():
     builder.download_and_prepare()
 
 

@@ -11,28 +11,24 @@ import time
 from collections.abc import Collection, Mapping
 from concurrent import futures
 
-from input_pipeline.io import building, images
+from input_pipeline.io import builds, images
+from input_pipeline.io.builds import ImageDigest
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import Finding, RecordError
 from input_pipeline.io.progress import Progress
 from input_pipeline.ov_swig import (
-  check_notes,
+  check_report,
   layout,
   record_conventions,
   record_files,
-  record_parser,
+  records,
   vocabulary,
 )
-from input_pipeline.ov_swig.check_report import Finding, Report
+from input_pipeline.ov_swig.check_report import Report
 from input_pipeline.ov_swig.layout import SPLITS, Layout
-from input_pipeline.ov_swig.metadata import ImageDigest
 from input_pipeline.ov_swig.record_files import Row, Rows
-from input_pipeline.ov_swig.records import RecordError
-from input_pipeline.ov_swig.splits import (
-  folder_groups,
-  groups,
-  leaks,
-  split_file,
-)
+from input_pipeline.ov_swig.splits import folder_groups, leaks
+from input_pipeline.ov_swig.splits import groups as groups_lib
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 _CHUNK = 64  # images a thread checks at a time
@@ -73,7 +69,7 @@ def run(
     path = pathlib.Path(report_path)
     if path.is_dir():
       raise InputError(f"{path} is a folder", "give a file (--report)")
-    building.make_folder(path.absolute().parent, "the report", "--report")
+    builds.make_folder(path.absolute().parent, "the report", "--report")
   start = time.monotonic()
   report, checked = check_records(folder)
   records_seconds = time.monotonic() - start
@@ -86,7 +82,7 @@ def run(
     + (f"images in {images_seconds:.1f} s" if read_images else "no image read")
   )
   if report_path is not None:
-    split_file.write_text(pathlib.Path(report_path), report.as_json())
+    groups_lib.write_text(pathlib.Path(report_path), report.as_json())
   if report.problems:
     number = len(report.problems)
     print(f"{number} problem{'s' if number > 1 else ''}, see above")
@@ -134,7 +130,7 @@ def check_records(
         size = size if all(type(side) is int for side in size) else None
         built = split != "train" or row.entry["verb"] not in unseen
         checked.append(Checked(split, row, size, built))
-  check_notes.add(report, files, rows, words, groups)
+  check_report.add(report, files, rows, words, groups)
   return report, checked
 
 
@@ -180,11 +176,11 @@ def check_images(report: Report, checked: list[Checked]) -> None:
 
 def _groups(
   report: Report, files: Layout, words: Vocabulary
-) -> groups.VerbGroups | None:
+) -> groups_lib.VerbGroups | None:
   """The groups as they are or follow from the files; None if to be drawn."""
   try:
     groups = folder_groups.find(files, words)
-    if groups is None and files.source == layout.AUTHORS:
+    if groups_lib is None and files.source == layout.AUTHORS:
       groups = folder_groups.make(files, words)
   except InputError as error:
     report.problems.append(Finding.of(error, "groups"))
@@ -234,7 +230,7 @@ def _check_overlap(report: Report, rows: Mapping[str, Rows]) -> None:
 def _try_to_draw(report: Report, files: Layout, words: Vocabulary) -> None:
   """Whether a first build could draw groups; files are told of elsewhere."""
   try:
-    groups.default_draw(words, [0] * len(words.verbs))
+    groups_lib.default_draw(words, [0] * len(words.verbs))
   except InputError as error:
     report.problems.append(Finding.of(error, "groups"))
 
@@ -244,7 +240,7 @@ def _check_whole(
   files: Layout,
   rows: Mapping[str, Rows],
   words: Vocabulary,
-  groups: groups.VerbGroups | None,
+  groups: groups_lib.VerbGroups | None,
 ) -> None:
   """What whole files and splits tell, see `whole_files`."""
   unseen = () if groups is None else leaks.unseen_names(words, groups)
@@ -281,7 +277,7 @@ def _check_images_of(
   rows: Mapping[str, Rows],
   sound: Collection[str],
   words: Vocabulary,
-  groups: groups.VerbGroups | None,
+  groups: groups_lib.VerbGroups | None,
 ) -> None:
   """What splits lack, but for those of which a record could not be read."""
   verbs_of = {
@@ -314,7 +310,7 @@ def _check_there(
 
 def _check_row(report: Report, split: str, row: Row, words: Vocabulary) -> bool:
   """Whether its image can be opened, as far as reading the record told."""
-  found = record_parser.problems(
+  found = records.problems(
     row.entry, row.place, words, boxes_required=split == "train"
   )
   report.problems += [Finding.of(error) for error in found]

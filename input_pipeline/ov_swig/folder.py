@@ -1,4 +1,8 @@
-"""Reads and checks a folder in the layout of SWiG.
+"""Images that cannot be read or decoded, left out where that is allowed.
+
+Reads the records of a folder, split by split; takes out what is broken.
+
+Reads and checks a folder in the layout of SWiG.
 
 docs/own_data.md describes the layout. One record of a split's JSON:
 
@@ -14,29 +18,204 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
 
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import RecordError
+from input_pipeline.io.progress import Progress
 from input_pipeline.ov_swig import (
   layout,
   record_conventions,
-  split_reader,
+  record_files,
   vocabulary,
 )
-from input_pipeline.ov_swig.layout import Layout
-from input_pipeline.ov_swig.records import Record, RecordError
-from input_pipeline.ov_swig.splits import (
-  folder_groups,
-  groups,
-  leaks,
-  split_file,
-)
+from input_pipeline.ov_swig import records as records_lib
+from input_pipeline.ov_swig.layout import SPLITS, Layout
+from input_pipeline.ov_swig.record_files import Row, Rows
+from input_pipeline.ov_swig.records import Record
+from input_pipeline.ov_swig.splits import folder_groups, leaks
+from input_pipeline.ov_swig.splits import groups as groups_lib
+from input_pipeline.ov_swig.splits.groups import VerbGroups
+from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
 
-SPLITS = layout.SPLITS
+_CHUNK = 64  # images a thread reads at a time
+_THREADS = 8  # they wait for the disk most of the time
+
+
+def take_out(rows: Rows, split: str) -> list[RecordError]:
+  """Takes the records of such images out of a split.
+
+  An image of another size than its record says stays: its boxes were drawn
+  on another picture, which is no accident of one file.
+
+  Args:
+    rows: records by image name; those taken out are gone from it.
+    split: its name.
+
+  Returns:
+    What is wrong with each image that was taken out, in the order of `rows`.
+
+  Raises:
+    InputError: no image of the split would be left.
+  """
+  names = list(rows)
+  chunks = [names[i : i + _CHUNK] for i in range(0, len(names), _CHUNK)]
+
+  def check(chunk: list[str]) -> list[RecordError | None]:
+    return [_problem(rows[name]) for name in chunk]
+
+  found: dict[str, RecordError] = {}
+  with (
+    Progress(f"look for broken images, {split}", len(names), "images") as bar,
+    futures.ThreadPoolExecutor(_THREADS) as pool,
+  ):
+    for chunk, errors in zip(chunks, pool.map(check, chunks), strict=True):
+      pairs = zip(chunk, errors, strict=True)
+      found |= {name: error for name, error in pairs if error is not None}
+      bar.advance(len(chunk))
+  if names and len(found) == len(names):
+    raise InputError(
+      f"all {len(names)} images of the split {split!r} are broken; the first: "
+      f"{found[names[0]].problem}",
+      "copy or download the image folder again",
+    )
+  for name in found:
+    del rows[name]
+  return list(found.values())
+
+
+def _problem(row: Row) -> RecordError | None:
+  try:
+    row.place.read_image(None)
+  except RecordError as error:
+    return error
+  return None
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRecords:
+  """The records of a folder.
+
+  Attributes:
+    records: by split, in the order of its files.
+    verbs_of: split -> image name -> verb name, broken images included.
+    broken: what is wrong with each image that was left out.
+    wrong_boxes: what is wrong with each box that was cut or dropped.
+  """
+
+  records: dict[str, list[Record]]
+  verbs_of: dict[str, dict[str, str]]
+  broken: tuple[RecordError, ...]
+  wrong_boxes: tuple[RecordError, ...]
+
+  @property
+  def whole(self) -> dict[str, dict[str, str]]:
+    """`verbs_of` without broken images."""
+    gone = {error.image for error in self.broken}
+    return {
+      split: {name: verb for name, verb in verbs.items() if name not in gone}
+      for split, verbs in self.verbs_of.items()
+    }
+
+
+def read(
+  files: Layout,
+  words: Vocabulary,
+  groups: VerbGroups,
+  *,
+  skip_broken: bool,
+) -> SplitRecords:
+  """Reads all splits.
+
+  Args:
+    files: the folder.
+    words: its vocabulary.
+    groups: of its verbs.
+    skip_broken: whether to read every image and leave out those that are
+      missing or cannot be decoded, and to cut or drop wrong boxes.
+
+  Raises:
+    InputError: anything missing, cut off or contradictory; the message names
+      file, image and role. So are files whose boxes or nouns are of another
+      kind, before any image is read.
+  """
+  unseen = set(leaks.unseen_names(words, groups))
+  if skip_broken:  # Reading images takes long: wrong files come first.
+    for split in SPLITS:
+      rows = record_files.read(files, split, words)
+      _check_files(files, split, rows, words, unseen)
+  there = files.image_sizes()
+  records, verbs_of = {}, {}
+  broken: list[RecordError] = []
+  wrong_boxes: list[RecordError] = []
+  report = _collect_boxes(wrong_boxes) if skip_broken else record_files.stop
+  # One JSON at a time: parsed, a split takes a tenth of the memory.
+  for split in SPLITS:
+    rows = record_files.read(files, split, words)
+    record_files.check_disjoint(rows, files, verbs_of)
+    verbs_of[split] = _verbs(rows)
+    if skip_broken:
+      broken += take_out(rows, split)
+    else:
+      record_files.check_images(files, rows, there)
+      _check_files(files, split, rows, words, unseen)
+    records[split] = [
+      records_lib.parse(
+        row.entry,
+        row.place,
+        words,
+        boxes_required=split == "train",
+        report=report,
+      )
+      for row in rows.values()
+    ]
+  return SplitRecords(records, verbs_of, tuple(broken), tuple(wrong_boxes))
+
+
+def _check_files(
+  files: Layout,
+  split: str,
+  rows: record_files.Rows,
+  words: Vocabulary,
+  unseen: Collection[str],
+) -> None:
+  """Raises `InputError` if boxes or nouns of a split are of another kind."""
+  for _, error in record_conventions.wrong_boxes(rows):
+    raise error
+  nouns = record_conventions.nouns(rows, words, unseen)
+  error = record_conventions.wrong_nouns(files, split, nouns, words)
+  if error is not None:
+    raise error
+  for path in record_conventions.corner_files(rows):
+    _log.warning("%s: %s", path, record_conventions.CORNER)
+  if other := record_conventions.differing(nouns.unlisted, words):
+    _log.warning(
+      "%s: %s",
+      files.jsons / f"{split}.json",
+      record_conventions.told_differing(other),
+    )
+
+
+def _verbs(rows: Mapping[str, record_files.Row]) -> dict[str, str]:
+  return {name: row.entry["verb"] for name, row in rows.items()}
+
+
+def _collect_boxes(found: list[RecordError]) -> Callable[[RecordError], None]:
+  """Collects what is wrong with a role's box; raises all else."""
+
+  def report(error: RecordError) -> None:
+    if error.kind != "boxes" or error.role is None:
+      raise error
+    found.append(error)
+
+  return report
+
+
 IMAGES_FOLDER, JSONS_FOLDER = layout.IMAGES_FOLDER, layout.JSONS_FOLDER
 _SHOWN = 5
 _log = logging.getLogger(__name__)
@@ -63,7 +242,7 @@ class SwigFolder:
 
   layout: Layout
   vocabulary: vocabulary.Vocabulary
-  groups: groups.VerbGroups
+  groups: groups_lib.VerbGroups
   splits: Mapping[str, list[Record]]
   dropped: int
   withheld: int
@@ -135,7 +314,7 @@ def read_folder(
   files = layout.find(folder)
   words = vocabulary.load(folder)
   groups = folder_groups.find(files, words)
-  new = groups is None
+  new = groups_lib is None
   if new:
     groups = folder_groups.make(
       files, words, num_rare=num_rare, num_unseen=num_unseen, seed=seed
@@ -143,9 +322,9 @@ def read_folder(
     unseen = leaks.unseen_names(words, groups)
     # Nouns that only unseen verbs have are no classes, where those are derived.
     words = vocabulary.load(folder, unseen=unseen)
-  found = split_reader.read(files, words, groups, skip_broken=skip_broken)
+  found = read(files, words, groups, skip_broken=skip_broken)
   lists = groups.lists(words)
-  sets = split_file.image_sets(found.verbs_of, lists)
+  sets = groups_lib.image_sets(found.verbs_of, lists)
   if new:
     folder_groups.write(files, words, groups, found.verbs_of, seed=seed)
   elif groups.images and groups.images != sets:
@@ -171,7 +350,7 @@ def read_folder(
     withheld=withheld,
     broken=found.broken,
     wrong_boxes=found.wrong_boxes,
-    images=split_file.image_sets(found.whole, lists),
+    images=groups_lib.image_sets(found.whole, lists),
     fingerprint=files.fingerprint(),
   )
 
@@ -186,14 +365,14 @@ def fingerprint(folder: str | pathlib.Path) -> str:
   return layout.find(folder).fingerprint()
 
 
-def _may_train(record: Record, groups: groups.VerbGroups) -> bool:
+def _may_train(record: Record, groups: groups_lib.VerbGroups) -> bool:
   return bool(groups.may_train(record.verb))
 
 
 def _withhold(
   records: list[Record],
   words: vocabulary.Vocabulary,
-  groups: groups.VerbGroups,
+  groups: groups_lib.VerbGroups,
 ) -> tuple[list[Record], int]:
   """Takes rationales away that name an unseen verb, all four of a record."""
   finder = leaks.NameFinder(leaks.unseen_names(words, groups))

@@ -16,12 +16,12 @@ from typing import Any
 from input_pipeline import boxes
 from input_pipeline.io import images
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import indices, layout
+from input_pipeline.ov_swig import layout, vocabulary
 from input_pipeline.ov_swig.layout import Layout
 from input_pipeline.ov_swig.record_files import Row, Rows
-from input_pipeline.ov_swig.record_parser import leaves
+from input_pipeline.ov_swig.records import leaves
 from input_pipeline.ov_swig.splits import groups
-from input_pipeline.ov_swig.splits.split_file import SELECTING
+from input_pipeline.ov_swig.splits.groups import SELECTING
 from input_pipeline.ov_swig.vocabulary import BLANK, PAD, Vocabulary, folded
 from input_pipeline.schema import GROUPS
 
@@ -244,7 +244,7 @@ def nouns(rows: Rows, words: Vocabulary, unseen: Collection[str]) -> Nouns:
   for row in rows.values():
     if row.entry["verb"] in unseen:
       continue
-    for frame in indices.objects(row.entry.get("frames")):
+    for frame in vocabulary.objects(row.entry.get("frames")):
       for noun in frame.values():
         if isinstance(noun, str) and noun not in ("", BLANK):
           found.total += 1
@@ -258,7 +258,7 @@ def has_nouns(rows: Rows) -> bool:
   return any(
     noun not in ("", BLANK)
     for row in rows.values()
-    for frame in indices.objects(row.entry.get("frames"))
+    for frame in vocabulary.objects(row.entry.get("frames"))
     for noun in frame.values()
   )
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import Place, RecordError
 from input_pipeline.ov_swig.layout import IMAGES_FOLDER, Layout, read_json
-from input_pipeline.ov_swig.record_parser import wrong_verb
-from input_pipeline.ov_swig.records import Place, RecordError
+from input_pipeline.ov_swig.records import wrong_verb
 from input_pipeline.ov_swig.vocabulary import Vocabulary, folded
 
 _SHOWN = 5

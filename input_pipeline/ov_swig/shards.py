@@ -1,38 +1,106 @@
-"""The examples of a folder, shard by shard, as the TFDS builder writes them."""
+"""What a prepared dataset says of itself: names, splits, numbers, hashes.
+
+The examples of a folder, shard by shard, as the TFDS builder writes them.
+"""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from input_pipeline.io.progress import Progress
+from input_pipeline.io.builds import Watch, cuts
+from input_pipeline.io.findings import RecordError
 from input_pipeline.ov_swig.folder import SwigFolder
-from input_pipeline.ov_swig.metadata import ImageDigest
 from input_pipeline.ov_swig.records import Record
-from input_pipeline.ov_swig.vocabulary import PAD, Vocabulary
-from input_pipeline.schema import ANNOTATORS, MAX_ROLES, RATIONALES
-
-# TFDS keeps the examples of a shard in memory while it writes it.
-_BYTES, _IMAGES = 128 << 20, 8192
+from input_pipeline.ov_swig.vocabulary import BLANK, OOV, PAD, Vocabulary
+from input_pipeline.schema import ANNOTATORS, GROUPS, MAX_ROLES, RATIONALES
 
 
-class Watch:
-  """Shows how far a build is, and sums up the images as they pass."""
+def metadata(content: SwigFolder) -> dict[str, Any]:
+  """All about a folder that is no record, as plain JSON.
 
-  def __init__(self, progress: Progress):
-    self._progress = progress
-    self._digests: dict[str, ImageDigest] = {}
+  Returns:
+    'vocabulary': every field of `Vocabulary`, such as 'nouns' and their
+    'noun_glosses' by class number; 'groups': verbs by group, hash, method;
+    'images': which images may train, select, be reported; 'statistics' by
+    split; 'checksums': sha256 of the files it was made from; 'source',
+    'fingerprint'; 'left_out' and 'withheld' training images and rationales;
+    'broken': file, image and problem of each image left out as broken;
+    'wrong_boxes': the same, role, and whether it was dropped ('lost'), of
+    each box that was cut or dropped.
+  """
+  words, groups = content.vocabulary, content.groups
+  return {
+    "source": content.layout.source,
+    "fingerprint": content.fingerprint,
+    "vocabulary": dataclasses.asdict(words),
+    "groups": {
+      **groups.lists(words),
+      "sha256": groups.sha256,
+      "method": groups.method,
+    },
+    "images": content.images,
+    "statistics": {
+      split: statistics(records, groups.groups, words)
+      for split, records in content.splits.items()
+    },
+    "checksums": content.layout.checksums(),
+    "left_out": content.dropped,
+    "withheld": content.withheld,
+    "broken": [_told(error) for error in content.broken],
+    "wrong_boxes": [
+      _told(error) | {"lost": error.lost} for error in content.wrong_boxes
+    ],
+  }
 
-  def take(self, split: str, record: Record, content: bytes) -> None:
-    digest = self._digests.setdefault(split, ImageDigest())
-    digest.add(record.name, hashlib.sha256(content).hexdigest())
-    self._progress.advance()
 
-  def results(self) -> dict[str, dict[str, Any]]:
-    """See `ImageDigest.result`, by split."""
-    return {split: d.result() for split, d in self._digests.items()}
+def _told(error: RecordError) -> dict[str, Any]:
+  where = {"file": error.file, "image": error.image, "role": error.role}
+  return where | {"problem": error.problem}
+
+
+def statistics(
+  records: list[Record], groups: np.ndarray, words: Vocabulary
+) -> dict[str, Any]:
+  """Numbers of one split.
+
+  Args:
+    records: its images.
+    groups: [V] group of each verb.
+    words: the vocabulary.
+
+  Returns:
+    images (in all, by group, fewest and most of a verb that has any), verbs
+    that have any, roles, the share of them with a box, the shares of
+    annotators' nouns that are blank and out of the vocabulary, images with
+    rationales; shares are of 1 and None where nothing is counted.
+  """
+  verbs = np.array([record.verb for record in records], int)
+  of_verb = np.bincount(verbs, minlength=len(words.verbs))
+  nouns = _joined([record.nouns for record in records], np.int32, 3)
+  boxes = _joined([record.boxes for record in records], np.float32, 4)
+  in_group = np.bincount(groups[verbs], minlength=len(GROUPS))
+  some = of_verb[of_verb > 0]
+  return {
+    "images": len(records),
+    "by_group": dict(zip(GROUPS, in_group.tolist(), strict=True)),
+    "verbs": len(some),
+    "images_per_verb": [int(some.min()), int(some.max())] if len(some) else [],
+    "roles": len(boxes),
+    "grounded": _share(boxes[:, 0] >= 0),
+    "blank": _share(nouns == words.noun_index[BLANK]),
+    "out_of_vocabulary": _share(nouns == words.noun_index[OOV]),
+    "with_rationales": sum(r.rationales is not None for r in records),
+  }
+
+
+def _joined(parts: list[np.ndarray], dtype: type, width: int) -> np.ndarray:
+  return np.concatenate([np.empty((0, width), dtype), *parts])
+
+
+def _share(mask: np.ndarray) -> float | None:
+  return float(mask.mean()) if mask.size else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +167,3 @@ def shards(content: SwigFolder, split: str, watch: Watch | None) -> list[Shard]:
     Shard(split, start, records[start:stop], groups, words, watch)
     for start, stop in cuts(records)
   ]
-
-
-def cuts(records: list[Record]) -> list[tuple[int, int]]:
-  """(start, stop) of each shard: 128 MiB or 8192 images at most."""
-  found, start, size = [], 0, 0
-  for index, record in enumerate(records):
-    more = record.path.stat().st_size
-    if index > start and (size + more > _BYTES or index - start == _IMAGES):
-      found.append((start, index))
-      start, size = index, 0
-    size += more
-  return [*found, (start, len(records))] if records else []

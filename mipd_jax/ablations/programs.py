@@ -21,8 +21,7 @@ from mipd_jax.stages.train import student_predict
 from mipd_jax.tasks.task import Task
 from mipd_jax.training import state as state_lib
 from mipd_jax.training import step as step_lib
-from mipd_jax.training.optimizer import make_optimizer
-from mipd_jax.training.state import TrainState
+from mipd_jax.training.state import TrainState, make_optimizer
 
 # Programs that are kept; a study goes world by world through all variants.
 _KEPT = 64

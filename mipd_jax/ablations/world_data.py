@@ -18,10 +18,9 @@ from mipd_jax.ablations import holdout, studied_tasks
 from mipd_jax.ablations.studied_tasks import StudiedTask
 from mipd_jax.config import Config
 from mipd_jax.devices import sharding
-from mipd_jax.feeding import residence, resident, shuffled
+from mipd_jax.feeding import feeds, resident, shuffled
 from mipd_jax.feeding.feeds import Feed, FromMemory, Streaming
-from mipd_jax.feeding.loading import loading
-from mipd_jax.feeding.resident import Resident
+from mipd_jax.feeding.resident import Resident, loading
 from mipd_jax.stages import train as train_stage
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.training import programs
@@ -150,7 +149,7 @@ class WorldData:
     """All of a source in device memory, or None where it does not fit."""
     layout = resident.layout(source, size, self.mesh)
     train = self._config.train
-    if not residence.decide(train.resident, train.resident_gib, layout, what):
+    if not feeds.decide(train.resident, train.resident_gib, layout, what):
       return None
     with loading(source, layout, f"load {what}") as ready:
       return ready()

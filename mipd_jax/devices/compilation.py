@@ -1,4 +1,6 @@
-"""How XLA compiles: kept programs, and less effort where that pays.
+"""The dtype of compute; parameters, softmax and losses are float32 always.
+
+How XLA compiles: kept programs, and less effort where that pays.
 
 For the command line alone, and before jax starts its backend: XLA reads its
 flags once.
@@ -8,6 +10,18 @@ import os
 import pathlib
 
 import jax
+import jax.numpy as jnp
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+  """float32 or bfloat16; "auto" is bfloat16 where hardware has it.
+
+  CPUs only emulate bfloat16, several times slower than float32.
+  """
+  if name == "auto":
+    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  return jnp.dtype(name)
+
 
 # Level 0 halves the time that a CPU takes to compile a training step and
 # makes its arithmetic a little slower.

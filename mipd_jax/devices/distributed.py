@@ -67,7 +67,7 @@ def initialize(
         "give --coordinator=HOST:PORT, where process 0 runs, or auto",
       )
     return
-  # Signals are ours (training/preemption.py); JAX's service would take them.
+  # Signals are ours (training/loop.py); JAX's service would take them.
   jax.config.update("jax_enable_preemption_service", False)
   arguments = {}
   if coordinator != AUTO:

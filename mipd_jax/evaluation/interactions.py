@@ -1,4 +1,11 @@
-"""Evaluation of any predictor of interactions: best hypotheses, then scores."""
+"""Pairwise non-maximum suppression of one image's hypotheses.
+
+As GEN-VLKT's `--use_nms_filter` does it: of two pairs with the same
+interaction the worse one goes where (IoU of the persons) * (IoU of the
+objects) ** 0.5 exceeds a threshold, 0.7 there.
+
+Evaluation of any predictor of interactions: best hypotheses, then scores.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,10 +20,35 @@ from input_pipeline.hico_det import pair_columns
 from mipd_jax.evaluation.situations import Evaluator, Predict
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.feeding.feeds import Feed
-from mipd_jax.metrics.hico_det_matching import Detections
-from mipd_jax.metrics.pair_nms import suppress
+from mipd_jax.metrics.hico_det_matching import Detections, iou
 from mipd_jax.models import outputs as out
-from mipd_jax.models.pair_student import of_the_object
+from mipd_jax.models.pairs import of_the_object
+
+_OBJECT_POWER = 0.5
+
+
+def suppress(found: Detections, threshold: float) -> Detections:
+  """What is left of one image's detections, the best first."""
+  order = np.argsort(-found.score, kind="stable")
+  kept: list[int] = []
+  for row in order:
+    same = [i for i in kept if found.interaction[i] == found.interaction[row]]
+    if not same or _overlap(found.boxes, row, same).max() <= threshold:
+      kept.append(int(row))
+  return Detections(
+    found.image[kept],
+    found.boxes[kept],
+    found.interaction[kept],
+    found.score[kept],
+  )
+
+
+def _overlap(boxes: np.ndarray, row: int, others: list[int]) -> np.ndarray:
+  mine = np.repeat(boxes[row : row + 1], len(others), axis=0)
+  theirs = boxes[others]
+  persons = iou(mine[:, :4], theirs[:, :4])
+  return persons * iou(mine[:, 4:], theirs[:, 4:]) ** _OBJECT_POWER
+
 
 # Hypotheses kept for one that is reported, where some will be suppressed.
 _SPARE = 3

@@ -32,7 +32,6 @@ from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
 from mipd_jax.exporting import model_card, programs
 from mipd_jax.exporting import weights as weights_lib
-from mipd_jax.exporting import word_arrays as words_lib
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.texts import Texts
 from mipd_jax.inference.word_lists import Lexicons
@@ -96,7 +95,7 @@ def write(
   settings = settings or Settings()
   check_free(out)
   lexicon = resolve(opened, words or Words())
-  arrays = words_lib.arrays(lexicon, settings.top_k)
+  arrays = programs.arrays(lexicon, settings.top_k)
   params = programs.parameters(opened)
   dtypes = {name: x.dtype for name, x in params.items()}
   weights = weights_lib.stored(params, settings.weights)
@@ -175,7 +174,7 @@ def _labels(
     "top_k": settings.top_k,
     "inputs": programs.INPUTS,
     "outputs": programs.OUTPUTS,
-    **words_lib.labels(lexicon),
+    **programs.labels(lexicon),
   }
 
 

@@ -18,8 +18,8 @@ from mipd_jax.inference.results import (
   Prediction,
   RoleGuess,
   VerbGuess,
+  sentence,
 )
-from mipd_jax.inference.sentence import sentence
 from mipd_jax.inference.workdir import Opened
 from mipd_jax.metrics import swig_scores
 

@@ -20,7 +20,7 @@ from input_pipeline.io import atomic, buckets, json_files, paths
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import vocabulary
 from mipd_jax import config as config_lib
-from mipd_jax.devices import precision, sharding
+from mipd_jax.devices import compilation, sharding
 from mipd_jax.models import eyes as eyes_lib
 from mipd_jax.models.config import ModelConfig, Sizes
 from mipd_jax.models.eyes import Eyes
@@ -136,7 +136,9 @@ def open_workdir(
   encoder = families.load_encoder(name, dtype)
   _check_revision(name, encoder.revision, plan.student_revision)
   sizes = Sizes(len(words.verbs), len(words.roles), len(words.nouns))
-  model = Mipd(config.model, sizes, precision.compute_dtype(config.train.dtype))
+  model = Mipd(
+    config.model, sizes, compilation.compute_dtype(config.train.dtype)
+  )
   params, step = _params(place, model, plan, banks, mesh)
   return Opened(
     *(place, config, words, plan, banks, encoder, model, params, step)

@@ -34,8 +34,7 @@ from input_pipeline.hico_det.vocabulary import Vocabulary
 from input_pipeline.io import atomic, commands
 from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import hico_det_files
-from mipd_jax.metrics.hico_det_matching import Detections, Truth
-from mipd_jax.metrics.hico_det_pool import Pool
+from mipd_jax.metrics.hico_det_matching import Detections, Pool, Truth
 from mipd_jax.metrics.hico_det_scores import NAMES, summary
 
 

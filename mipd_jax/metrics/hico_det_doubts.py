@@ -12,11 +12,7 @@ import numpy as np
 from input_pipeline.hico_det.detectors import box_readings
 from input_pipeline.hico_det.vocabulary import Vocabulary
 from input_pipeline.io.errors import InputError
-from mipd_jax.metrics.hico_det_matching import (
-  MIN_OVERLAP,
-  Detections,
-  Truth,
-)
+from mipd_jax.metrics.hico_det_matching import MIN_OVERLAP, Detections, Truth
 
 _PAIRS = 1000  # annotated pairs whose best detection is looked at
 _ROLE = 6  # annotated boxes of a role at least, to be judged alone

@@ -30,7 +30,7 @@ from input_pipeline import boxes as box_rule
 from input_pipeline import schema
 from input_pipeline.io import json_files
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig import vocabulary
+from input_pipeline.ov_swig import layout, vocabulary
 from mipd_jax.metrics.swig_scores import TOP
 
 _NO_BOX = [math.nan] * 4  # in our arrays
@@ -153,9 +153,9 @@ def read_classes(path: str | pathlib.Path) -> frozenset[str]:
 def classes_beside(annotations: str | pathlib.Path) -> frozenset[str] | None:
   """The noun classes of the folder that annotations lie in; None without."""
   folder = pathlib.Path(annotations).parent
-  if (folder / vocabulary.NOUN_FILE).exists():
-    return read_classes(folder / vocabulary.NOUN_FILE)
-  if not (folder / vocabulary.SPACE_FILE).exists():
+  if (folder / layout.NOUN_FILE).exists():
+    return read_classes(folder / layout.NOUN_FILE)
+  if not (folder / layout.SPACE_FILE).exists():
     return None
   return frozenset(vocabulary.load(folder).nouns)
 

@@ -14,7 +14,7 @@ from input_pipeline.ov_swig.splits import leaks
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.rationales import placeholders, prompts, wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
-from mipd_jax.rationales.stems import contains, content, stem, stems, words
+from mipd_jax.rationales.wording import contains, content, stem, stems, words
 
 # Part of what a run is made from: raise it when any rule changes.
 VERSION = "rules-3"

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from mipd_jax.config import TrainConfig
 from mipd_jax.reference.network import forward
 from mipd_jax.reference.objective import LOSSES, criterion
-from mipd_jax.training.optimizer import make_optimizer
+from mipd_jax.training.state import make_optimizer
 
 # Created after the optimizer in the reference (fault table, row 3), so it is
 # never updated, not even by weight decay.

@@ -64,10 +64,10 @@ def _remove_empty(folder: paths.AnyPath) -> None:
 
 def _run(config: Config, mode: str) -> bool:
   from mipd_jax.devices import distributed
-  from mipd_jax.stages import evaluate, other_runs, prepare, report, train
+  from mipd_jax.stages import evaluate, prepare, report, train
 
   if mode in ("all", "eval"):
-    other_runs.read(config)  # of runs that are not there
+    evaluate.read(config)  # of runs that are not there
     evaluate.check(config)  # of files that cannot be written
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)

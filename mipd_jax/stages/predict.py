@@ -28,7 +28,7 @@ from mipd_jax.config import Config
 from mipd_jax.evaluation import predictions
 from mipd_jax.inference import Failure, Prediction, Predictor, Words, words_file
 from mipd_jax.inference import pictures as image_lib
-from mipd_jax.report import drawing, gallery
+from mipd_jax.report import drawing, pages
 
 PREDICTIONS, PICTURES, PAGE = "predictions.jsonl", "pictures", "index.html"
 _TOP_K = 5
@@ -82,7 +82,7 @@ def predict(config: Config, request: Request) -> None:
   results = predictor.predict_each(
     files, words, _TOP_K, every_frame=bool(scored)
   )
-  entries: list[gallery.Entry] = []
+  entries: list[pages.Entry] = []
   failed: list[tuple[str, str]] = []
   foreign: list[tuple[str, str]] = []
   with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ def predict(config: Config, request: Request) -> None:
       file.write(_line(result))
       file.flush()  # if this run is killed, the next one knows its pictures
       progress.advance()
-  gallery.write_gallery(
+  pages.write_gallery(
     out / PAGE,
     entries,
     title=f"{config.name}: {request.images}",
@@ -233,7 +233,7 @@ def _drawn(
   result: Prediction,
   number: int,
   out: paths.AnyPath,
-  entries: list[gallery.Entry],
+  entries: list[pages.Entry],
 ) -> Prediction | Failure:
   """Draws one picture and adds its entry to the page."""
   try:
@@ -272,15 +272,15 @@ def as_annotated(
 
 def _entry(
   result: Prediction, picture: str, size: tuple[int, int]
-) -> gallery.Entry:
-  return gallery.Entry(
+) -> pages.Entry:
+  return pages.Entry(
     name=result.name,
     picture=picture,
     size=size,
     sentence=result.sentence,
     verbs=[(v.verb, v.probability) for v in result.verbs[:_SHOWN]],
     roles=[
-      gallery.RoleRow(
+      pages.RoleRow(
         role.role,
         [(n.noun, n.probability) for n in role.nouns[:_SHOWN]],
         role.box is not None,

@@ -1,24 +1,105 @@
-"""Stage 1: folder, dataset, frozen encoders, cache; each made when absent."""
+"""A note beside a finished cache: what it was made from.
+
+The cache's own plan names its encoders by a hash of their weights, and to
+know it they have to be read: minutes for a large teacher. A run that is
+started again, after a preemption above all, must not pay that each time. So
+a finished cache gets a note of everything it followed from, files by size and
+time of change; while nothing differs, it is opened without a look at the
+encoders. Any difference, of our code too, and the plan decides as ever.
+
+Stage 1: folder, dataset, frozen encoders, cache; each made when absent.
+"""
 
 import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import jax
 
-from input_pipeline import feature_cache
-from input_pipeline.dataset import Dataset
-from input_pipeline.io import buckets, lock, paths
-from input_pipeline.io.errors import InputError
-from mipd_jax import tasks
-from mipd_jax.config import Config
-from mipd_jax.devices import distributed, precision, sharding
-from mipd_jax.models import eyes
-from mipd_jax.stages import cache_origin, inputs
-from mipd_jax.tasks.prepared import Prepared
-
 if TYPE_CHECKING:
   from mipd_jax.rationales.source import RationaleSource
   from mipd_jax.teachers import cache_plan
+from input_pipeline import feature_cache
+from input_pipeline.dataset import Dataset
+from input_pipeline.feature_cache import source_code
+from input_pipeline.io import atomic, buckets, json_files, lock, paths
+from input_pipeline.io.errors import InputError
+from mipd_jax import tasks
+from mipd_jax.config import Config
+from mipd_jax.devices import compilation, distributed, sharding
+from mipd_jax.models import eyes
+from mipd_jax.stages import inputs
+from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.teachers import cache_plan
+
+NOTE = "made_from.json"
+# Of the teacher's settings what the cache does not depend on.
+_ELSEWHERE = ("cache", "only", "process_index", "process_count", "batch_size")
+# Where a cache's making starts; and what chooses who writes the rationales.
+_START = "mipd_jax.stages.prepare._make_cache"
+_CHOOSERS = (
+  "mipd_jax.tasks.situations.Situations.rationales",
+  "mipd_jax.tasks.interactions.Interactions.rationales",
+)
+Facts = dict[str, object]
+
+
+def origin_facts(
+  config: Config,
+  dataset: Dataset,
+  encoders: Iterable[pathlib.Path],
+) -> Facts:
+  """All that a cache follows from.
+
+  Args:
+    config: of the run.
+    dataset: whose images are encoded.
+    encoders: folders of the checkpoints.
+  """
+  settings = dataclasses.asdict(config.teacher)
+  return {
+    "settings": {k: v for k, v in settings.items() if k not in _ELSEWHERE},
+    "eyes": eyes.of(config.model).keys,
+    "dataset": dataset.fingerprint,
+    "vocabulary": dataset.vocabulary.fingerprint,
+    "groups": dataset.groups.sha256,
+    "encoders": {str(folder): _files(folder) for folder in encoders},
+    "libraries": cache_plan.libraries(),
+    "code": _code(),
+    "code_of_data": source_code.reached(source_code.entries_of(dataset)),
+  }
+
+
+def same_origin(cache: str | os.PathLike, wanted: Facts) -> bool:
+  """Whether a cache's note says exactly this; False without a note."""
+  try:
+    found = json_files.read(pathlib.Path(cache) / NOTE)
+  except InputError:  # absent or damaged: the plan decides
+    return False
+  return found == json.loads(json.dumps(wanted))
+
+
+def write_origin(cache: str | os.PathLike, found: Facts) -> None:
+  """Notes what a finished cache was made from, or was found equal to."""
+  with atomic.replacing(pathlib.Path(cache) / NOTE) as path:
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+
+
+def _files(folder: pathlib.Path) -> list[list[object]]:
+  """Name, size and time of change (ns) of a checkpoint's files."""
+  found = [(path.name, path.stat()) for path in folder.iterdir()]
+  return sorted([name, s.st_size, s.st_mtime_ns] for name, s in found)
+
+
+def _code() -> dict[str, str]:
+  """Digests of the code that makes a cache, with whichever encoder."""
+  return source_code.reached(
+    (_START, *_CHOOSERS), without=("mipd_jax.tasks.of",)
+  )
 
 
 def prepare(config: Config) -> Prepared | None:
@@ -33,7 +114,7 @@ def prepare(config: Config) -> Prepared | None:
   """
   plan = _precompute_config(config)
   here, dataset = distributed.agreed(lambda: _made_inputs(config))
-  facts = cache_origin.facts(here, dataset, inputs.encoder_folders(here))
+  facts = origin_facts(here, dataset, inputs.encoder_folders(here))
   cache = _opened(here, facts)
   if cache is None:
     with _bucket_alone(config.teacher.cache):
@@ -99,7 +180,7 @@ def open_prepared(config: Config) -> Prepared:
   return tasks.of(config).prepared(dataset, cache)
 
 
-def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
+def _precompute_config(config: Config) -> cache_plan:
   """How the cache is to be made; wrong names are refused before any work."""
   from mipd_jax.teachers import cache_plan
 
@@ -113,12 +194,10 @@ def _precompute_config(config: Config) -> "cache_plan.PrecomputeConfig":
   )
 
 
-def _opened(
-  config: Config, facts: cache_origin.Facts
-) -> feature_cache.Cache | None:
+def _opened(config: Config, facts: Facts) -> feature_cache.Cache | None:
   """The cache, if it is whole and nothing changed that it followed from."""
   folder = config.teacher.cache
-  if distributed.all_of(cache_origin.same(folder, facts) and _is_whole(folder)):
+  if distributed.all_of(same_origin(folder, facts) and _is_whole(folder)):
     return feature_cache.open_cache(folder)
   return None
 
@@ -126,13 +205,13 @@ def _opened(
 def _made(
   config: Config,
   dataset: Dataset,
-  plan: "cache_plan.PrecomputeConfig",
-  facts: cache_origin.Facts,
+  plan: cache_plan,
+  facts: Facts,
 ) -> feature_cache.Cache | None:
   """The cache, made if need be; None if teacher.only left some of it."""
   cache = _make_cache(config, dataset, plan)
   if cache and distributed.is_first():
-    cache_origin.write(config.teacher.cache, facts)
+    write_origin(config.teacher.cache, facts)
   return cache
 
 
@@ -145,7 +224,7 @@ def _is_whole(folder: str) -> bool:
 def _make_cache(
   config: Config,
   dataset: Dataset,
-  plan: "cache_plan.PrecomputeConfig",
+  plan: cache_plan,
 ) -> feature_cache.Cache | None:
   """Runs the frozen encoders over every split, unless that is done.
 
@@ -155,7 +234,7 @@ def _make_cache(
   from mipd_jax.teachers import families, precompute
 
   settings = config.teacher
-  dtype = precision.compute_dtype(settings.compute_dtype)
+  dtype = compilation.compute_dtype(settings.compute_dtype)
   names = (settings.student_encoder, inputs.text_encoder(config))
   encoders = {name: families.load_encoder(name, dtype) for name in set(names)}
   mesh = sharding.make_mesh(
@@ -192,7 +271,7 @@ def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
 
   settings, model = config.teacher, None
   if settings.language_model:
-    dtype = precision.compute_dtype(settings.compute_dtype)
+    dtype = compilation.compute_dtype(settings.compute_dtype)
     model = language_model.load(settings.language_model, dtype)
   return tasks.of(config).rationales(dataset, model)
 

@@ -16,7 +16,7 @@ from mipd_jax.metrics import calibration
 from mipd_jax.models import outputs as out
 from mipd_jax.report import examples, files, report_page
 from mipd_jax.report.report_page import Report, Trade
-from mipd_jax.stages import report_examples, report_rows
+from mipd_jax.stages import report_examples
 from mipd_jax.stages import train as train_stage
 from mipd_jax.stages.evaluate import open_student
 from mipd_jax.stages.prepare import Prepared
@@ -98,7 +98,7 @@ def _training(
     truth[schema.VERB], truth[schema.GROUP], _TRAINING, config.seed
   )
   source = runner.source("train")
-  found = runner.run(report_rows.Chosen(source, drawn), "training images")
+  found = runner.run(report_examples.Chosen(source, drawn), "training images")
   own = runner.run_own(source, drawn, found.values["verb"])
   scores = found.rows({k: x[drawn] for k, x in truth.items()}).score
 
@@ -141,7 +141,7 @@ class _Runner:
     student = open_student(config, prepared)
     self.step = student.best.step
     self._evaluator = student.evaluator(
-      report_rows.compile_step(student.predict)
+      report_examples.compile_step(student.predict)
     )
 
   def source(self, split: str) -> feature_cache.StoredSplit:
@@ -151,8 +151,8 @@ class _Runner:
     parts = tuple(part for part in wanted if part in there)
     return train_stage.stored(self._prepared, split, parts)
 
-  def run(self, source: Any, what: str) -> report_rows.Predicted:
-    return report_rows.predict_rows(
+  def run(self, source: Any, what: str) -> report_examples.Predicted:
+    return report_examples.predict_rows(
       self._evaluator,
       source,
       trained=self._prepared.train_images > 0,
@@ -161,10 +161,10 @@ class _Runner:
 
   def run_own(
     self, source: Any, indices: Sequence[int], verbs: np.ndarray
-  ) -> report_rows.Predicted:
+  ) -> report_examples.Predicted:
     """Some images, roles filled for given verbs: not to be scored."""
     frames = _frames(self._prepared, verbs)
-    chosen = report_rows.Chosen(source, indices, frames)
+    chosen = report_examples.Chosen(source, indices, frames)
     return self.run(chosen, "the student's own frames")
 
 

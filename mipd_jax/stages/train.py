@@ -14,7 +14,7 @@ from mipd_jax import tasks
 from mipd_jax.config import Config
 from mipd_jax.devices import distributed, sharding
 from mipd_jax.evaluation import situations as eval_lib
-from mipd_jax.feeding import residence, resident, shuffled
+from mipd_jax.feeding import feeds, resident, shuffled
 from mipd_jax.models import eyes
 from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
@@ -125,7 +125,7 @@ def _dev_scores(config, prepared, model, mesh):
     """Made when dev is due: what memory the training features left."""
     layout = resident.layout(source, size, mesh)
     train = config.train
-    with residence.opening(
+    with feeds.opening(
       source, layout, _dev_residence(config), train.resident_gib, "dev"
     ) as ready:
       return ready()

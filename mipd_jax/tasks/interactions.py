@@ -1,29 +1,36 @@
-"""Interactions: pairs of a person and an object, and what joins them."""
+"""Interactions: pairs of a person and an object, and what joins them.
+
+The sheet of images with pairs: the best predictions beside the truth.
+"""
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from input_pipeline import feature_cache, stream
+from input_pipeline import feature_cache, schema, stream
 from input_pipeline.hico_det import folder as hico_folder
 from input_pipeline.hico_det import pair_columns, splits
-from input_pipeline.hico_det.pair_dataset import PairDataset, Settings
+from input_pipeline.hico_det.pair_dataset import (
+  PairDataset,
+  PairSplit,
+  Settings,
+)
+from input_pipeline.hico_det.records import Record
 from input_pipeline.io import paths
 from input_pipeline.io.errors import InputError
 from mipd_jax.config import Config
-from mipd_jax.devices import precision
+from mipd_jax.devices import compilation
 from mipd_jax.evaluation import interactions as pair_eval
 from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.metrics import hico_det, hico_det_files, hico_det_scores
-from mipd_jax.metrics.hico_det_matching import Detections, Truth
-from mipd_jax.models.pair_mipd import PairMipd
-from mipd_jax.models.pair_student import VERB_OBJECT
+from mipd_jax.metrics.hico_det_matching import Detections, Truth, match
+from mipd_jax.models.pairs import VERB_OBJECT, PairMipd
 from mipd_jax.rationales.interactions import (
   InteractionFrames,
   InteractionRationales,
@@ -31,7 +38,8 @@ from mipd_jax.rationales.interactions import (
 from mipd_jax.rationales.jrg import JrgRationales
 from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.report import files, plots, tables
-from mipd_jax.tasks import pair_pictures, worlds
+from mipd_jax.report.sheets import PairExample, ShownPair, pair_sheet
+from mipd_jax.tasks import worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
 
@@ -86,7 +94,9 @@ class Interactions:
     config, settings = self.config, self.config.interactions
     folder = pathlib.Path(config.dataset.folder)
     if settings.world is not None:
-      from input_pipeline.small_world.interactions.folder import write_folder
+      from input_pipeline.small_world.interactions.folder import (
+        write_folder,
+      )
 
       worlds.draw(folder, settings.world, write_folder, config.world_field)
     hico = builder.prepare(
@@ -135,7 +145,7 @@ class Interactions:
         "for a pair",
         "choose another preset, or --config.model.teacher_pooling=text",
       )
-    dtype = precision.compute_dtype(config.train.dtype)
+    dtype = compilation.compute_dtype(config.train.dtype)
     return PairMipd(config.model, prepared.sizes, dtype)
 
   def identity(self) -> Mapping[str, Any]:
@@ -223,7 +233,7 @@ class Interactions:
     tables.print_results(results, blocks_of=tables.interaction_blocks)
     if (workdir / "metrics.jsonl").exists():
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
-    pair_pictures.write_sheet(
+    write_sheet(
       config,
       prepared.dataset,
       found,
@@ -236,3 +246,106 @@ class Interactions:
 def _truth(dataset: PairDataset, split: str) -> Truth:
   labels = [record.as_labels() for record in dataset.split(split).records]
   return hico_det_files.make_truth(labels, dataset.words)
+
+
+_NOTE = (
+  "Images drawn at random, those with unseen interactions first in turn. "
+  "Solid: the person; dashed: the object. Predicted: the best hypothesis of "
+  "each pair of boxes."
+)
+_PAIRS = 3
+
+
+def write_sheet(
+  config: Config,
+  dataset: PairDataset,
+  found: Sequence[Detections],
+  path: pathlib.Path,
+) -> None:
+  """Draws some images of the evaluated split."""
+  split = dataset.split(config.eval.split)
+  labels = [record.as_labels() for record in split.records]
+  truth = hico_det_files.make_truth(labels, dataset.words)
+  of_image = {int(x.image[0]): x for x in found if len(x.image)}
+  examples = []
+  for index in _choose(dataset, split, config):
+    hits = of_image.get(index)
+    predicted: list[ShownPair] = []
+    if hits is not None:
+      predicted = _predicted(dataset, hits, match(truth, hits))
+    examples.append(
+      PairExample(
+        image=split.image(index),
+        name=split.names[index],
+        true=_true(dataset, split.records[index]),
+        predicted=predicted,
+      )
+    )
+  pair_sheet(
+    examples,
+    path,
+    title=f"{config.name}: {config.eval.split}, split {dataset.zero_shot.name}",
+    note=_NOTE,
+  )
+
+
+def _choose(
+  dataset: PairDataset, split: PairSplit, config: Config
+) -> list[int]:
+  """Images with labels, every other one with an unseen interaction."""
+  order = np.random.default_rng(config.seed).permutation(len(split))
+  unseen, others = [], []
+  for index in order.tolist():
+    labels = split.records[index].labels[:, 1]
+    if len(labels):
+      is_unseen = dataset.zero_shot.unseen[labels].any()
+      (unseen if is_unseen else others).append(index)
+  mixed = [
+    index for pair in zip(unseen, others, strict=False) for index in pair
+  ]
+  rest = unseen[len(others) :] + others[len(unseen) :]
+  return (mixed + rest)[: config.eval.sheet_examples]
+
+
+def _group(dataset: PairDataset, interaction: int) -> str:
+  return schema.GROUPS[int(dataset.groups.groups[interaction])]
+
+
+def _box(values: np.ndarray) -> tuple[float, float, float, float]:
+  return tuple(float(x) for x in values)
+
+
+def _true(dataset: PairDataset, record: Record) -> list[ShownPair]:
+  """One row a pair: all its interactions, of the rarest group."""
+  rows = []
+  for pair, (person, thing) in enumerate(record.pairs):
+    labels = record.labels[record.labels[:, 0] == pair, 1].tolist()
+    groups = [_group(dataset, x) for x in labels]
+    rows.append(
+      ShownPair(
+        _box(record.boxes[person]),
+        _box(record.boxes[thing]),
+        ", ".join(dataset.words.names[x] for x in labels),
+        max(groups, key=schema.GROUPS.index),
+      )
+    )
+  return rows[:_PAIRS]
+
+
+def _predicted(
+  dataset: PairDataset, found: Detections, right: np.ndarray
+) -> list[ShownPair]:
+  """The best hypothesis of each pair of boxes, best pairs first."""
+  _, first = np.unique(found.boxes, axis=0, return_index=True)
+  rows = sorted(first.tolist(), key=lambda row: -found.score[row])[:_PAIRS]
+  return [
+    ShownPair(
+      _box(found.boxes[row, :4]),
+      _box(found.boxes[row, 4:]),
+      dataset.words.names[found.interaction[row]],
+      _group(dataset, int(found.interaction[row])),
+      float(found.score[row]),
+      bool(right[row]),
+    )
+    for row in rows
+  ]

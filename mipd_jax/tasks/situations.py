@@ -1,25 +1,31 @@
-"""Situations: one verb an image, its frame of roles filled and grounded."""
+"""Situations: one verb an image, its frame of roles filled and grounded.
+
+The sheet of test images: predictions drawn beside the truth.
+"""
 
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from input_pipeline import feature_cache, schema, stream
+from input_pipeline.geometry import Letterbox
 from input_pipeline.io import paths
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import builder, folder
 from mipd_jax.config import Config
-from mipd_jax.devices import precision
+from mipd_jax.devices import compilation
 from mipd_jax.evaluation import situations as eval_lib
+from mipd_jax.evaluation.situations import Evaluation
 from mipd_jax.feeding.feeds import Feed
 from mipd_jax.metrics import calibration, swig_scores
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.rationales.source import RationaleSource, TemplateRationales
-from mipd_jax.report import files, plots, tables
-from mipd_jax.tasks import pictures, worlds
+from mipd_jax.report import examples, files, plots, sheets, tables
+from mipd_jax.tasks import worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
 
@@ -46,7 +52,9 @@ class Situations:
     settings = self.config.dataset
     folder = pathlib.Path(settings.folder)
     if settings.world is not None:
-      from input_pipeline.small_world.situations.folder import write_folder
+      from input_pipeline.small_world.situations.folder import (
+        write_folder,
+      )
 
       worlds.draw(folder, settings.world, write_folder, self.config.world_field)
     found = builder.prepare(
@@ -98,7 +106,7 @@ class Situations:
         f"set --config.model.hidden={width}, or "
         "--config.model.teacher_pooling=text",
       )
-    dtype = precision.compute_dtype(config.train.dtype)
+    dtype = compilation.compute_dtype(config.train.dtype)
     return Mipd(config.model, prepared.sizes, dtype)
 
   def identity(self) -> Mapping[str, Any]:
@@ -155,7 +163,7 @@ class Situations:
     if (workdir / "metrics.jsonl").exists():  # an imported run has none
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
     plots.accuracy_vs_frequency(results, workdir / named("frequency.png"))
-    pictures.write_sheet(config, prepared, found, workdir / named("sheet.png"))
+    write_sheet(config, prepared, found, workdir / named("sheet.png"))
     return ("results", "plots", "pictures")
 
 
@@ -170,3 +178,76 @@ def _per_verb(prepared: Prepared, totals: swig_scores.VerbTotals) -> dict:
     }
     for verb, name in enumerate(prepared.dataset.vocabulary.verbs)
   }
+
+
+_NOTE = (
+  "Chosen at random, evenly over groups and over right and wrong verbs; "
+  "roles are filled for the true verb's frame."
+)
+
+
+def write_sheet(
+  config: Config,
+  prepared: Prepared,
+  evaluation: Evaluation,
+  path: pathlib.Path,
+) -> None:
+  """Draws a few images with the frames that were scored."""
+  truth = prepared.cache.split(config.eval.split, ()).annotations
+  chosen = examples.choose_for_sheet(
+    truth[schema.GROUP],
+    evaluation.verb == truth[schema.VERB],
+    config.eval.sheet_examples,
+    config.seed,
+  )
+  images = prepared.dataset.split(config.eval.split)
+  shown = [
+    _example(prepared, evaluation, images, truth, index) for index in chosen
+  ]
+  sheets.example_sheet(
+    shown,
+    path,
+    columns=3,
+    title=f"{config.name}: {config.eval.split}",
+    note=_NOTE,
+  )
+
+
+def _example(prepared, evaluation, images, truth, index):
+  words = prepared.dataset.vocabulary
+  geometry = Letterbox(*truth[schema.IMAGE_SIZE][index].tolist())
+  true_boxes = geometry.boxes_to_pixels(truth[schema.BOXES][index])
+  nouns, boxes = evaluation.frames.noun[index], evaluation.frames.box[index]
+
+  def box(values, present):
+    return tuple(float(x) for x in values) if present else None
+
+  verb = int(truth[schema.VERB][index])
+  roles = [
+    examples.RoleExample(
+      role=words.roles[role],
+      true_nouns=tuple(
+        noun_word(words, noun) for noun in truth[schema.NOUNS][index, i]
+      ),
+      predicted_noun=noun_word(words, nouns[i]),
+      true_box=box(true_boxes[i], truth[schema.BOX_MASK][index, i]),
+      predicted_box=box(boxes[i], not np.isnan(boxes[i, 0])),
+    )
+    for i, role in enumerate(words.frames[verb])
+  ]
+  return examples.Example(
+    image=images.image(index),
+    name=images.names[index],
+    group=schema.GROUPS[truth[schema.GROUP][index]],
+    true_verb=words.verbs[verb],
+    predicted_verb=words.verbs[evaluation.verb[index]],
+    probability=float(evaluation.probability[index]),
+    roles=roles,
+  )
+
+
+def noun_word(words: Any, noun: int) -> str:
+  """The first gloss of a noun class; "" for blank."""
+  name = words.nouns[noun]
+  glosses = words.noun_glosses[noun]
+  return "" if name == "blank" else glosses[0] if glosses else name

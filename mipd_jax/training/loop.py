@@ -10,8 +10,11 @@
 so a run that was killed repeats what came after its last checkpoint, bit for
 bit, and nothing else. All processes do all of it together; process 0 alone
 writes the metrics.
+
+Notices Ctrl-C and SIGTERM, so that the loop can save and leave.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +24,7 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import stream
+from input_pipeline.io.commands import HEEDED
 from input_pipeline.io.progress import Progress
 from mipd_jax.config import Config
 from mipd_jax.devices import distributed
@@ -28,10 +32,8 @@ from mipd_jax.feeding.feeds import Chunk
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training.checkpoints import Checkpoints
 from mipd_jax.training.divergence import check_finite
-from mipd_jax.training.optimizer import learning_rate
-from mipd_jax.training.preemption import Preemption
 from mipd_jax.training.programs import Program
-from mipd_jax.training.state import TrainState
+from mipd_jax.training.state import TrainState, learning_rate
 from mipd_jax.training.writers import make_writer
 
 # Steps after which processes look for each other's signals, if nothing else
@@ -238,3 +240,37 @@ class _Run:
     scalars, selection = self._inputs.dev(state)
     self._writer.write_scalars(done, scalars | {"dev/selection": selection})
     self._checkpoints.save_best(state, selection)
+
+
+# Seconds from the signal to the end of the step, or of the evaluation, that is
+# under way. Then the process ends without saving: what came after the latest
+# checkpoint is done again. Platforms that take a machine back give about 30.
+GRACE = 10.0
+
+
+class Preemption:
+  """What the loop knows of signals.
+
+  Attributes:
+    requested: whether one came: the loop saves and leaves.
+  """
+
+  def __init__(self):
+    self.requested = False
+
+  @contextlib.contextmanager
+  def heeded(self) -> Iterator["Preemption"]:
+    """Inside, the first signal sets `requested`; a second stops at once."""
+    # Of several processes one may have to wait for the others to notice.
+    grace = GRACE if jax.process_count() == 1 else None
+    with HEEDED.handled(self._notice, grace):
+      yield self
+
+  def saving(self) -> None:
+    """The loop leaves: saving takes the time that it takes."""
+    HEEDED.see_to()
+
+  def _notice(self, number: int) -> None:
+    del number
+    self.requested = True
+    logging.info("A signal: saving and leaving after this step.")

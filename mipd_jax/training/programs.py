@@ -13,12 +13,16 @@ import numpy as np
 from input_pipeline import schema, stream
 from mipd_jax.config import Config
 from mipd_jax.devices import distributed, sharding
-from mipd_jax.feeding import feeds, residence, resident
+from mipd_jax.feeding import feeds, resident
 from mipd_jax.feeding.dequantise import dequantise
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.training import step as step_lib
-from mipd_jax.training.optimizer import make_optimizer
-from mipd_jax.training.state import TrainState, init_state, state_shapes
+from mipd_jax.training.state import (
+  TrainState,
+  init_state,
+  make_optimizer,
+  state_shapes,
+)
 
 
 class Program:
@@ -60,7 +64,7 @@ class Program:
   def opening(self) -> AbstractContextManager[Callable[[], feeds.Feed]]:
     """The feed, made ready in the background."""
     train = self._config.train
-    return residence.opening(
+    return feeds.opening(
       self._source, self._layout, train.resident, train.resident_gib, "train"
     )
 

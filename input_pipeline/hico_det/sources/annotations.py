@@ -25,8 +25,8 @@ from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.hico_det.sources import parsing, qpic, upt
 from input_pipeline.hico_det.vocabulary import Vocabulary
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.findings import RecordError
 from input_pipeline.ov_swig.layout import read_json
-from input_pipeline.ov_swig.records import RecordError
 
 QPIC, UPT, LIST = "qpic", "upt", "list"
 _BASES = {

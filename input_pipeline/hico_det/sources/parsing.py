@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.ov_swig.records import Place, RecordError
+from input_pipeline.io.findings import Place, RecordError
 
 # Annotators' boxes may leave the image so far; they are cut then.
 SLACK = 2.0

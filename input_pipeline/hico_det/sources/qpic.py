@@ -19,7 +19,7 @@ import numpy as np
 from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.hico_det.sources import parsing
 from input_pipeline.hico_det.vocabulary import Vocabulary
-from input_pipeline.ov_swig.records import Place, RecordError
+from input_pipeline.io.findings import Place, RecordError
 
 _HELP = "docs/hico_det.md shows the form"
 

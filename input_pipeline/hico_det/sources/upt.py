@@ -1,4 +1,6 @@
-"""`instances_train2015.json` of UPT, and plain lists of the same entries.
+"""What the numbers in an annotation file mean, by the names it lists.
+
+`instances_train2015.json` of UPT, and plain lists of the same entries.
 
   {"annotation": [{"boxes_h": [[x1, y1, x2, y2], ...], "boxes_o": [...],
                    "hoi": [...], "verb": [...], "object": [...]}, ...],
@@ -15,6 +17,8 @@ out: `invis`, a bool per label (not asked for by the metric), and `image_hoi`,
 the interactions that the image as a whole is labelled with.
 """
 
+import collections
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -22,11 +26,96 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.hico_det.records import ImageLabels
-from input_pipeline.hico_det.sources import numbering, parsing
-from input_pipeline.hico_det.sources.numbering import Numbers
-from input_pipeline.hico_det.vocabulary import Vocabulary
+from input_pipeline.hico_det.sources import parsing
+from input_pipeline.hico_det.vocabulary import Vocabulary, shown
 from input_pipeline.io.errors import InputError
-from input_pipeline.ov_swig.records import Place, RecordError
+from input_pipeline.io.findings import Place, RecordError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Numbers:
+  """What the numbers of a file are in the vocabulary; -1: not used there."""
+
+  verbs: np.ndarray
+  objects: np.ndarray
+  interactions: np.ndarray
+
+
+def same(words: Vocabulary) -> Numbers:
+  """The vocabulary's own numbers."""
+  counts = (len(words.verbs), len(words.objects), len(words))
+  return Numbers(*(np.arange(n, dtype=np.int32) for n in counts))
+
+
+def read(
+  content: dict[str, Any], path: pathlib.Path, words: Vocabulary
+) -> Numbers:
+  """The file's own numbers where it has its lists of names, else ours.
+
+  Raises:
+    InputError: a list is of no use, or has a name that does not exist.
+  """
+  lists = [content.get(k) for k in ("verbs", "objects", "correspondence")]
+  if all(found is None for found in lists):
+    return same(words)
+  if not all(isinstance(found, list) for found in lists):
+    raise InputError(
+      f"{path} has not all of 'verbs', 'objects', 'correspondence'",
+      "give all three, or none for HICO-DET's own numbers",
+    )
+  verbs = _named(lists[0], words.verbs, path, "verbs")
+  objects = _named(lists[1], words.objects, path, "objects")
+  table = np.full(len(lists[2]), -1, np.int32)
+  for number, row in enumerate(lists[2]):
+    sizes = (len(table), len(objects), len(verbs))
+    if (
+      not isinstance(row, list)
+      or len(row) != 3
+      or any(
+        type(x) is not int or not 0 <= x < n
+        for x, n in zip(row, sizes, strict=False)
+      )
+    ):
+      raise InputError(
+        f"{path}: 'correspondence' {number} is {row!r}",
+        "give [hoi, object, verb], numbers from 0",
+      )
+    if table[row[0]] >= 0:
+      raise InputError(
+        f"{path}: 'correspondence' has the interaction {row[0]} twice",
+        "leave one of the two",
+      )
+    found = int(words.table[verbs[row[2]], objects[row[1]]])
+    if found < 0:
+      name = f"{lists[0][row[2]]} {lists[1][row[1]]}"
+      raise InputError(
+        f"{path}: 'correspondence' {number} is {name!r}, which is no "
+        "interaction",
+        "use the classes.json that belongs to the file",
+      )
+    table[row[0]] = found
+  return Numbers(verbs, objects, table)
+
+
+def _named(
+  names: list[Any], known: tuple[str, ...], path: pathlib.Path, key: str
+) -> np.ndarray:
+  number = {name.replace("_", " "): i for i, name in enumerate(known)}
+  plain = [str(name).replace("_", " ") for name in names]
+  unknown = [name for name in plain if name not in number]
+  twice = [name for name, n in collections.Counter(plain).items() if n > 1]
+  if twice:
+    raise InputError(
+      f"{path}: {key!r} has {shown(map(repr, twice))} twice",
+      "leave each name once",
+    )
+  if unknown:
+    raise InputError(
+      f"{path}: {key!r} has {shown(map(repr, unknown))}, which do not exist",
+      "use the classes.json that belongs to the file",
+    )
+  return np.array([number[name] for name in plain], np.int32)
+
 
 _HELP = "docs/hico_det.md shows the form"
 
@@ -52,7 +141,7 @@ def read_instances(
       f"{path} has {told} entries in 'annotation', 'filenames' and 'size'",
       "give one of each for every image",
     )
-  numbers = numbering.read(content, path, words)
+  numbers = read(content, path, words)
   sizes = lists[2] if len(lists) > 2 else [None] * len(lists[0])
   entries = [
     entry | {"file_name": name, "size": size}
@@ -79,9 +168,7 @@ def read_list(
     if "width" in entry or "height" in entry:
       entry = entry | {"size": [entry.get("width"), entry.get("height")]}
     entries.append(entry)
-  return _read(
-    entries, path, images, words, numbering.same(words), base, report
-  )
+  return _read(entries, path, images, words, same(words), base, report)
 
 
 def _read(

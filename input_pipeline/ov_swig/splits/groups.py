@@ -1,4 +1,6 @@
-"""Which verbs are seen, rare and unseen: `ov_splits.json`.
+"""Writes the split file and says which images follow from it.
+
+Which verbs are seen, rare and unseen: `ov_splits.json`.
 
 The file is data, not a by-product: it says which verbs training may see and
 which dev images may choose a model, so it is read where it exists and made,
@@ -7,19 +9,122 @@ hashed and written once where not.
 
 import dataclasses
 import functools
+import hashlib
+import json
+import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from input_pipeline.io import json_files
+from input_pipeline.io import atomic, json_files
 from input_pipeline.io.errors import InputError
+from input_pipeline.ov_swig import layout
 from input_pipeline.ov_swig.layout import SPLITS_FILE, jsons_folder, read_json
-from input_pipeline.ov_swig.splits import split_file, verb_draw
+from input_pipeline.ov_swig.splits import verb_draw
 from input_pipeline.ov_swig.splits.verb_draw import Lists, draw
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
+
+VERSION = 1
+# Groups whose dev images choose checkpoints and settings; unseen ones never.
+SELECTING = ("seen", "rare")
+
+
+def write(
+  folder: str | pathlib.Path,
+  lists: Mapping[str, list[str]],
+  *,
+  method: str,
+  seed: int | None = None,
+  images: Mapping[str, Any] | None = None,
+  files: Mapping[str, str] | None = None,
+) -> pathlib.Path:
+  """Writes the split file of a folder, whole or not at all.
+
+  Args:
+    folder: DIR, or DIR/SWiG_jsons.
+    lists: verb names by group.
+    method: how they were chosen.
+    seed: of a draw.
+    images: counts and hashes of the images that follow, see `image_sets`.
+    files: sha256 of the files it was made from, by name.
+
+  Raises:
+    InputError: the file cannot be written.
+  """
+  path = jsons_folder(folder) / SPLITS_FILE
+  content = {"version": VERSION, "method": method}
+  content |= {} if seed is None else {"seed": seed}
+  content |= {"sha256": digest(lists)}
+  content |= {"files": dict(files)} if files else {}
+  content |= {"images": dict(images)} if images else {}
+  content |= {group: sorted(lists[group]) for group in GROUPS}
+  write_text(path, json.dumps(content, indent=1) + "\n")
+  logging.getLogger(__name__).info(
+    "wrote %s (%s): %s verbs, sha256 %s",
+    path,
+    method,
+    ", ".join(f"{len(lists[group])} {group}" for group in GROUPS),
+    content["sha256"][:12],
+  )
+  return path
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes whole or not at all; `InputError` where it cannot."""
+  try:
+    with atomic.replacing(path) as temporary:
+      temporary.write_text(text, "utf-8")
+  except OSError as error:
+    raise InputError(
+      f"cannot write {path}: {error.strerror}",
+      "make the folder writable once, or put your own file there",
+    ) from None
+
+
+def image_sets(
+  verbs_of: Mapping[str, Mapping[str, str]], lists: Mapping[str, list[str]]
+) -> dict[str, dict[str, Any]]:
+  """Which images may do what: number and hash of the names of each set.
+
+  Args:
+    verbs_of: split -> image name -> verb name, as the records have it.
+    lists: verb names by group.
+
+  Returns:
+    'train' (what training sees), 'dev_selection' (dev images that may choose
+    a model), 'dev' and 'test' (all that are reported), each with 'images',
+    their number, and 'sha256' over their sorted names, one a line.
+  """
+  unseen = set(lists["unseen"])
+  selecting = {verb for group in SELECTING for verb in lists[group]}
+  train, dev, test = (verbs_of[split] for split in layout.SPLITS)
+  return {
+    "train": _set(name for name, verb in train.items() if verb not in unseen),
+    "dev_selection": _set(n for n, verb in dev.items() if verb in selecting),
+    "dev": _set(dev),
+    "test": _set(test),
+  }
+
+
+def digest(lists: Mapping[str, list[str]]) -> str:
+  """sha256 of three lists of verb names, whatever their order."""
+  text = json.dumps([sorted(lists[group]) for group in GROUPS])
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def names_digest(names: Iterable[str]) -> str:
+  """sha256 over sorted names, one a line."""
+  lines = "".join(f"{name}\n" for name in sorted(names))
+  return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _set(names: Iterable[str]) -> dict[str, Any]:
+  names = list(names)
+  return {"images": len(names), "sha256": names_digest(names)}
+
 
 _FORM = {group: [str] for group in GROUPS}
 _REMEDY = f"correct the file, or delete it to have {SPLITS_FILE} drawn anew"
@@ -64,7 +169,7 @@ class VerbGroups:
 
   def may_select(self, verbs: np.ndarray) -> np.ndarray:
     """Which dev images, by verb id [n], may choose a model: bool [n]."""
-    selecting = [GROUPS.index(group) for group in split_file.SELECTING]
+    selecting = [GROUPS.index(group) for group in SELECTING]
     return np.isin(self.groups[verbs], selecting)
 
 
@@ -101,7 +206,7 @@ def load_groups(
     num_unseen=num_unseen,
     seed=seed,
   )
-  split_file.write(folder, lists, method=verb_draw.RANDOM, seed=seed)
+  write(folder, lists, method=verb_draw.RANDOM, seed=seed)
   return of_lists(lists, vocabulary, method=verb_draw.RANDOM)
 
 
@@ -142,7 +247,7 @@ def read(
   lists = {group: content[group] for group in GROUPS}
   json_files.check(content, _FORM, where=str(path), remedy=_REMEDY)
   claimed = content.get("sha256")
-  if claimed is not None and claimed != split_file.digest(lists):
+  if claimed is not None and claimed != digest(lists):
     raise InputError(
       f"{path}: the lists do not fit their sha256 {str(claimed)[:12]}",
       "restore the file, or take 'sha256' out if you edited it on purpose",
@@ -170,18 +275,18 @@ def of_lists(
     for verb in lists[group]:
       groups[vocabulary.verb_index[verb]] = number
   groups.setflags(write=False)
-  return VerbGroups(groups, split_file.digest(lists), method, images or {})
+  return VerbGroups(groups, digest(lists), method, images or {})
 
 
 def _check_form(path: pathlib.Path, content: Any) -> None:
   good = (
     isinstance(content, dict)
-    and content.get("version") == split_file.VERSION
+    and content.get("version") == VERSION
     and all(isinstance(content.get(group), list) for group in GROUPS)
   )
   if not good:
     raise InputError(
-      f"{path} is not {{'version': {split_file.VERSION}, 'seen': [verbs], "
+      f"{path} is not {{'version': {VERSION}, 'seen': [verbs], "
       "'rare': [verbs], 'unseen': [verbs]}",
       _REMEDY,
     )

@@ -4,10 +4,9 @@ from mipd_jax.teachers.blip2.decoders.candidates import (
   CandidateTree,
   normalise_scores,
 )
-from mipd_jax.teachers.blip2.loading import load
 from mipd_jax.teachers.blip2.model import Blip2
 from mipd_jax.teachers.blip2.module import build, init
-from mipd_jax.teachers.blip2.weights import write_checkpoint
+from mipd_jax.teachers.blip2.weights import load, write_checkpoint
 
 __all__ = [
   "Blip2",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mipd_jax.teachers.blip2 import config as configs
-from mipd_jax.teachers.blip2 import inputs
+from mipd_jax.teachers.blip2 import model
 from mipd_jax.teachers.blip2.decoders import candidates as trees
 from mipd_jax.teachers.blip2.decoders import greedy, language
 from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
@@ -39,7 +39,7 @@ class PureBlip2:
     self, params: Params, pixels: jax.Array
   ) -> dict[str, jax.Array]:
     """uint8 [B, H, W, 3] -> `encode_image`'s dict; normalises inside."""
-    inputs.check_pixels(self.config, pixels, channels_last=True)
+    model.check_pixels(self.config, pixels, channels_last=True)
     return self._encode(params, self.normalise(pixels))
 
   def encode(
@@ -104,8 +104,8 @@ class PureBlip2:
     Raises:
       InputError: shapes that do not fit, ids beyond the vocabulary.
     """
-    inputs.check_prompt(self.config, None, prompt_ids, prompt_mask)
-    inputs.check_ids(self.config, "candidates'", candidates.edge_token)
+    model.check_prompt(self.config, None, prompt_ids, prompt_mask)
+    model.check_ids(self.config, "candidates'", candidates.edge_token)
     shape = (language_tokens.shape[0], np.shape(prompt_ids)[0])
     with self._precision():
       context = self._language.context(

@@ -1,4 +1,6 @@
-"""The files of a dataset that TFDS has built: whole, and those of the build.
+"""What surrounds a build: quiet libraries, and room on the disk.
+
+The files of a dataset that TFDS has built: whole, and those of the build.
 
 array_record checks each of its blocks as it is read, so flipped bytes and cut
 off files are errors; a file from another build is not, nor is a wrong number
@@ -10,7 +12,9 @@ them with what is there.
 import contextlib
 import functools
 import hashlib
+import io
 import json
+import logging
 import pathlib
 import shutil
 import tempfile
@@ -20,6 +24,81 @@ from typing import Any
 
 from input_pipeline.io import errors, json_files, lock
 from input_pipeline.io.errors import InputError
+from input_pipeline.io.progress import Progress
+from input_pipeline.ov_swig.records import Record
+
+
+def make_folder(
+  folder: pathlib.Path,
+  what: str = "datasets",
+  argument: str = "--data-dir, or the folder of --config.dataset.folder",
+) -> None:
+  """Makes a folder and tries to write there, before anything long.
+
+  Args:
+    folder: where to.
+    what: what will be written, for the message.
+    argument: what names the folder on the command line.
+
+  Raises:
+    InputError: it cannot be made, or not written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise InputError(
+      f"{folder}: {what} cannot be written there: {error.strerror or error}",
+      f"give a folder that you may write to ({argument})",
+    ) from None
+
+
+@contextlib.contextmanager
+def room_for(need: int, data_dir: pathlib.Path) -> Iterator[None]:
+  """Makes a folder and says in words if the disk is too full for a build.
+
+  Args:
+    need: bytes that will be written there, about.
+    data_dir: where to.
+
+  Raises:
+    InputError: at once where there is too little room, or later where the
+      disk fills up all the same.
+  """
+  make_folder(data_dir)
+  free = shutil.disk_usage(data_dir).free
+  if need > free:
+    raise _full(data_dir, need, free)
+  try:
+    yield
+  except Exception as error:
+    if errors.is_full(error) or errors.is_full(error.__cause__ or error):
+      free = shutil.disk_usage(data_dir).free
+      raise _full(data_dir, need, free) from error
+    raise
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Hides TFDS's talk of downloads (there are none), not its progress bars."""
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logger.setLevel(level)
+
+
+def _full(data_dir: pathlib.Path, need: int, free: int) -> InputError:
+  return InputError(
+    f"{data_dir} has no room for the dataset, or a quota is reached: "
+    f"{free / 1e6:.0f} MB are free, it needs about {need / 1e6:.0f} MB",
+    "make room there, or choose another data directory",
+  )
+
 
 Builder = Any  # of tfds.core.DatasetBuilder; not imported for its name alone
 _SHARDS, _SHA256 = "shards", "sha256"
@@ -219,3 +298,53 @@ def _found(path: pathlib.Path) -> str:
 def _sha256(path: pathlib.Path, *_: int) -> str:
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ImageDigest:
+  """sha256 over the images of a split, in its order, each by name."""
+
+  def __init__(self):
+    self._digest = hashlib.sha256()
+    self._images = 0
+
+  def add(self, name: str, image_sha256: str) -> None:
+    """Counts one image; `image_sha256` is that of its bytes."""
+    self._digest.update(f"{name} {image_sha256}\n".encode())
+    self._images += 1
+
+  def result(self) -> dict[str, Any]:
+    """'images', their number, and 'sha256' of them all."""
+    return {"images": self._images, "sha256": self._digest.hexdigest()}
+
+
+# TFDS keeps the examples of a shard in memory while it writes it.
+_BYTES, _IMAGES = 128 << 20, 8192
+
+
+class Watch:
+  """Shows how far a build is, and sums up the images as they pass."""
+
+  def __init__(self, progress: Progress):
+    self._progress = progress
+    self._digests: dict[str, ImageDigest] = {}
+
+  def take(self, split: str, record: Record, content: bytes) -> None:
+    digest = self._digests.setdefault(split, ImageDigest())
+    digest.add(record.name, hashlib.sha256(content).hexdigest())
+    self._progress.advance()
+
+  def results(self) -> dict[str, dict[str, Any]]:
+    """See `ImageDigest.result`, by split."""
+    return {split: d.result() for split, d in self._digests.items()}
+
+
+def cuts(records: list[Record]) -> list[tuple[int, int]]:
+  """(start, stop) of each shard: 128 MiB or 8192 images at most."""
+  found, start, size = [], 0, 0
+  for index, record in enumerate(records):
+    more = record.path.stat().st_size
+    if index > start and (size + more > _BYTES or index - start == _IMAGES):
+      found.append((start, index))
+      start, size = index, 0
+    size += more
+  return [*found, (start, len(records))] if records else []
