@@ -16,8 +16,8 @@ from collections.abc import Iterable
 import jax
 
 from input_pipeline.io import atomic
-from tests import parity, parity_model, parity_parts
-from tests.parity import Quantity
+from tests.reference import parity, parity_model, parity_parts
+from tests.reference.parity import Quantity
 
 _HEAD = """# Parity with the authors' code
 

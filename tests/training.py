@@ -32,7 +32,7 @@ from mipd_jax.models.mipd import Mipd
 from mipd_jax.stages.train import student_predict
 from mipd_jax.training import loop
 from mipd_jax.training.checkpoints import Checkpoints
-from tests import batches, models
+from tests.fixtures import batches, models
 
 STEPS = 4
 

@@ -22,47 +22,47 @@ from input_pipeline.io import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _COPIED = ("mipd_jax", "input_pipeline", "tests", "configs")
-_REFERENCE = "tests/test_reference.py"
+_REFERENCE = "tests/reference/test_reference.py"
 # What is likely to notice, quickly; where it does not, all of _TESTS run.
 _LIKELY = {
   "losses": (
-    "tests/test_losses.py",
+    "tests/training/test_losses.py",
     _REFERENCE,
     "-k",
     "test_losses.py or test_criterion or gradients_of_the_criterion",
   ),
   "network": (
-    "tests/test_prompts.py",
+    "tests/rationales/test_prompts.py",
     _REFERENCE,
     "-k",
     "test_prompts.py or prompter or resize or outputs",
   ),
   "metrics": (
-    "tests/test_scores.py",
-    "tests/test_metrics_swig_cli.py",
+    "tests/scores/test_scores.py",
+    "tests/scores/test_metrics_swig_cli.py",
     _REFERENCE,
     "-k",
     "test_scores.py or swig or canvas or test_criterion",
   ),
   "optimizer": (_REFERENCE, "-k", "steps"),
   "pairs": (
-    "tests/test_pairs_data.py",
-    "tests/test_pairs_evaluation.py",
-    "tests/test_hico_metric.py",
+    "tests/hico_det/test_pairs_data.py",
+    "tests/interactions/test_pairs_evaluation.py",
+    "tests/hico_det/test_hico_metric.py",
   ),
 }
 _PAIRS = "pairs"
 _TESTS_OF_PAIRS = (
-  "tests/test_pairs_model.py",
-  "tests/test_pairs_rationales.py",
-  "tests/test_pairs_task.py",
+  "tests/interactions/test_pairs_model.py",
+  "tests/interactions/test_pairs_rationales.py",
+  "tests/interactions/test_pairs_task.py",
 )
 _TESTS = (
-  "tests/test_absorbed.py",
-  "tests/test_losses.py",
-  "tests/test_scores.py",
-  "tests/test_metrics_swig_cli.py",
-  "tests/test_prompts.py",
+  "tests/teachers/test_absorbed.py",
+  "tests/training/test_losses.py",
+  "tests/scores/test_scores.py",
+  "tests/scores/test_metrics_swig_cli.py",
+  "tests/rationales/test_prompts.py",
   _REFERENCE,
 )
 

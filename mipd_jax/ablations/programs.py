@@ -2,7 +2,7 @@
 
 `training.program` has the seed inside the program; here it is an argument,
 so that a variant is compiled once. What it computes is the same
-(tests/test_ablate_runs.py).
+(tests/ablations/test_ablate_runs.py).
 """
 
 import dataclasses

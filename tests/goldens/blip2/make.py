@@ -8,7 +8,7 @@ its own,
 
 Weights are random and tiny; every bias and norm is away from its start, so
 that one that is not read shows. The live comparison in
-tests/test_blip2_torch.py uses the same functions with other sizes.
+tests/teachers/test_blip2_torch.py uses the same functions with other sizes.
 """
 
 import pathlib
