@@ -5,8 +5,8 @@
 No weights are needed: parameters are counted from shapes, and each program
 of the precompute step is compiled at true size for a TPU topology, which
 libtpu does without a TPU (`pip install -r requirements-tpu.txt`). Times are
-the roofline's (benchmarks/support/tpu.py): the least that the chip can take. One JSON
-line for each program.
+the roofline's (benchmarks/support/tpu.py): the least that the chip can take.
+One JSON line for each program.
 
 The verbs' token tree needs Flan-T5's tokenizer, which is not at hand where
 this runs; a stand-in cuts names into pieces of four letters and their ending

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from benchmarks.mutants.situations import MUTANTS
 from input_pipeline.io import atomic
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 _COPIED = ("mipd_jax", "input_pipeline", "tests", "configs")
 _REFERENCE = "tests/reference/test_reference.py"
 # What is likely to notice, quickly; where it does not, all of _TESTS run.

@@ -28,7 +28,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("input_pipeline", "mipd_jax")
 _PREFIXES = tuple(f"{name}." for name in PACKAGES)
 # Of other packages, models are code that computes: each module as a whole.

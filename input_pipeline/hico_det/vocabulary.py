@@ -14,10 +14,10 @@ a verb that means no interaction is "and". One object is called "person".
 
 HICO-DET's interactions as a vocabulary of verbs, roles and nouns.
 
-What embeds labels, scores them by a teacher or writes texts about them knows
-`input_pipeline.ov_swig.builder.vocabulary.Vocabulary`. An interaction is a verb there, called
-"a person riding a bicycle", so that its prompt is "a photo of a person riding
-a bicycle"; it has two roles, and the objects are the nouns.
+Label banks, teachers and writers of rationales read the vocabulary of
+situations (`as_vocabulary`). An interaction is a verb there, called "a person
+riding a bicycle", so that its prompt is "a photo of a person riding a bicycle";
+it has two roles, and the objects are the nouns.
 """
 
 import dataclasses

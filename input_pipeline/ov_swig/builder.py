@@ -2,7 +2,7 @@
 
   python -m input_pipeline.ov_swig --check DIR     tells all that is wrong
   python -m input_pipeline.ov_swig --build DIR     checks and builds
-  tfds build input_pipeline/ov_swig/builder.py --manual_dir=DIR    the same by TFDS
+  tfds build input_pipeline/ov_swig/builder.py --manual_dir=DIR    TFDS's own
 
 `prepare` builds the dataset where it does not exist yet. A changed folder is
 another dataset, since the configuration's name holds its fingerprint; of the
@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline.io import builds, commands
+from input_pipeline.io import builds
 from input_pipeline.io.builds import Watch
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.progress import Progress
@@ -322,9 +322,3 @@ def _build(
   need = sum(record.path.stat().st_size for record in records)
   with builds.room_for(need, data_dir), builds.quiet():
     builder.download_and_prepare()
-
-
-if __name__ == "__main__":
-  from input_pipeline.ov_swig import __main__ as command
-
-  commands.start(command.main)

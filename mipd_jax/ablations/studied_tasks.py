@@ -17,9 +17,9 @@ from input_pipeline import schema
 from input_pipeline.small_world import draw_world
 from input_pipeline.small_world.situations import oracle
 from mipd_jax import tasks
-from mipd_jax.ablations import figures, holdout
-from mipd_jax.ablations.figures import Figures
+from mipd_jax.ablations import holdout, run_scores
 from mipd_jax.ablations.holdout import HeldOut
+from mipd_jax.ablations.run_scores import Figures
 from mipd_jax.config import Config
 from mipd_jax.metrics import hico_det_scores
 from mipd_jax.models.config import Sizes
@@ -131,7 +131,7 @@ class StudiedSituations:
     self, found: Found, split: str, bias: float | None
   ) -> dict[str, Any]:
     prepared = self._prepared
-    return figures.of_report(
+    return run_scores.of_report(
       self.task.summary(prepared, split, found),
       found.verb_scores,
       self._verbs(split),
@@ -146,7 +146,7 @@ class StudiedSituations:
     if world is None:
       return {}
     accuracy = oracle.verb_accuracy(draw_world(world))
-    return {"oracle": figures.of_oracle(accuracy)}
+    return {"oracle": run_scores.of_oracle(accuracy)}
 
   def held_out(self, count: int) -> HeldOut:
     return holdout.draw(self._prepared.groups, count)
@@ -155,7 +155,7 @@ class StudiedSituations:
     self, found: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
   ) -> dict[str, Any]:
     verb = self._verbs("dev")[rows]
-    return figures.of_selection(found.verb_scores, verb, held_out)
+    return run_scores.of_selection(found.verb_scores, verb, held_out)
 
   def _verbs(self, split: str) -> Int[np.ndarray, "n"]:
     """The true verb of each image."""

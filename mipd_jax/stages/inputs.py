@@ -40,7 +40,7 @@ def make(config: Config) -> tuple[Config, Dataset]:
 
 
 def on_this_machine(config: Config, *, need_cache: bool) -> Config:
-  """The config with what lies in buckets copied here (input_pipeline.io.buckets).
+  """The config, with what lies in buckets copied to this machine.
 
   Raises:
     InputError: a bucket cannot be read; several processes are to make one

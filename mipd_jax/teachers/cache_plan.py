@@ -160,7 +160,7 @@ def code(
 ) -> tuple[tuple[str, str], ...]:
   """Module and digest of all code that these objects are encoded by.
 
-  See `input_pipeline.feature_cache.source_code`; a CLIP's caches have no BLIP-2 in it, nor
+  See `feature_cache.source_code`. A CLIP's caches have no BLIP-2 in it, nor
   templates where a language model writes.
   """
   entries = source_code.entries_of(

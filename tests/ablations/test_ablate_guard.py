@@ -7,7 +7,7 @@ import pytest
 
 from input_pipeline import feature_cache, schema
 from input_pipeline.io.errors import InputError
-from mipd_jax.ablations import figures, holdout, runs, study
+from mipd_jax.ablations import holdout, run_scores, runs, study
 from mipd_jax.losses import banks as bank_lib
 from mipd_jax.stages import prepare
 from tests.fakes import ablation_fakes as fakes
@@ -69,11 +69,11 @@ def test_unseen_names_do_not_compete_when_something_is_chosen():
   rng = np.random.default_rng(0)
   scores = rng.normal(size=(40, len(UNSEEN)))
   verb = rng.choice(np.flatnonzero(~UNSEEN), 40)
-  found = figures.of_selection(scores, verb, held)
+  found = run_scores.of_selection(scores, verb, held)
   scores[:, UNSEEN] = 1e9
-  assert figures.of_selection(scores, verb, held) == found
+  assert run_scores.of_selection(scores, verb, held) == found
   scores[:, held.verbs] = 1e9
-  assert figures.of_selection(scores, verb, held) != found
+  assert run_scores.of_selection(scores, verb, held) != found
 
 
 def test_held_out_verbs_are_seen_and_out_of_training():

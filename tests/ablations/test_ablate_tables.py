@@ -11,7 +11,7 @@ from PIL import Image
 
 from input_pipeline.io.errors import InputError
 from mipd_jax import ablate
-from mipd_jax.ablations import collect, figures, plots, tables
+from mipd_jax.ablations import collect, plots, run_scores, tables
 from mipd_jax.ablations.plan import Variant, World
 from mipd_jax.metrics import calibration, swig_scores
 from mipd_jax.metrics.swig_scores import NAMES, VerbTotals
@@ -181,7 +181,7 @@ def test_every_column_is_a_figure_that_runs_have():
   verb = np.arange(60) % verbs
   totals = _totals(verb, verbs, rng)
   scores = rng.normal(size=(60, verbs))
-  found = figures.of_report(
+  found = run_scores.of_report(
     swig_scores.summarise(totals, groups),
     scores,
     verb,
@@ -193,7 +193,7 @@ def test_every_column_is_a_figure_that_runs_have():
     fakes.plan(pathlib.Path("none")), fakes.Prepared()
   ).held_out
   rows = groups[verb] != 2
-  chosen = figures.of_selection(scores[rows], verb[rows], held)["figures"]
+  chosen = run_scores.of_selection(scores[rows], verb[rows], held)["figures"]
   for table in (tables.SCORES, tables.ROLES, tables.DIFFERENCES):
     assert set(table.values()) <= found.keys()
   assert set(plots.PANELS.values()) <= found.keys()

@@ -22,22 +22,12 @@ CONTRACT = (
   "input_pipeline.io.errors",
   "input_pipeline.io.ranges",
 )
-SMALL = (
-  "mipd_jax.devices.compilation",
-  "mipd_jax.devices.randomness",
-  "mipd_jax.devices.sharding",
-  "mipd_jax.devices.distributed",
-)
+SMALL = ("mipd_jax.devices",)
 STEP = ("mipd_jax.models", "mipd_jax.losses", "mipd_jax.metrics")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
   "input_pipeline": (DATA,),
-  "mipd_jax.devices.compilation": (),
-  "mipd_jax.devices.randomness": (),
-  "mipd_jax.devices.compilation": (),
-  "mipd_jax.devices.chips": (),
-  "mipd_jax.devices.sharding": CONTRACT,
-  "mipd_jax.devices.distributed": CONTRACT,
+  "mipd_jax.devices": CONTRACT,
   "mipd_jax.feeding": (DATA, *SMALL, "mipd_jax.feeding"),
   "mipd_jax.models": (*CONTRACT, "mipd_jax.models"),
   "mipd_jax.losses": (
@@ -52,7 +42,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "input_pipeline.boxes",
     "input_pipeline.hico_det",
     "input_pipeline.io.json_files",
-    "input_pipeline.ov_swig.builder.vocabulary",
+    "input_pipeline.ov_swig.layout",
+    "input_pipeline.ov_swig.vocabulary",
     "mipd_jax.metrics",
     "mipd_jax.models.outputs",
     "mipd_jax.losses.box_ops",
@@ -61,7 +52,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
   "mipd_jax.teachers": (
     DATA,
     *SMALL,
-    "mipd_jax.devices.chips",
     "mipd_jax.models.eyes",
     "mipd_jax.rationales",
     "mipd_jax.teachers",
@@ -222,7 +212,10 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "ml_collections": {**COMMANDS, "configs": ANYWHERE},
   "absl.flags": COMMANDS,
   "absl.app": COMMANDS,
-  "transformers": {"mipd_jax.teachers": INSIDE},
+  "transformers": {
+    "mipd_jax.teachers": INSIDE,
+    "benchmarks.support.published_sizes": INSIDE,
+  },
   "torch": {"mipd_jax.import_reference": INSIDE},
   "gradio": {"mipd_jax.web_demo": INSIDE},
   "tensorflow": {"input_pipeline": INSIDE},
@@ -235,7 +228,7 @@ LIBRARIES: dict[str, dict[str, str]] = {
   "orbax": {
     "mipd_jax.training.checkpoints": ANYWHERE,
     "mipd_jax.import_reference": ANYWHERE,
-    "benchmarks.hardening.commands": INSIDE,
+    "benchmarks.hardening.command_lines": INSIDE,
   },
   "yaml": {"mipd_jax.inference.words_file": ANYWHERE},
   "jax": {"mipd_jax": ANYWHERE, "benchmarks": ANYWHERE},
@@ -400,7 +393,8 @@ import mipd_jax.models.mipd
 import mipd_jax.losses.situations
 import mipd_jax.metrics.scores
 import mipd_jax.training.step
-import mipd_jax.sharding, mipd_jax.presets, mipd_jax.randomness
+import mipd_jax.devices.sharding, mipd_jax.devices.randomness
+import mipd_jax.presets
 print("imported")
 """
 

@@ -1,7 +1,7 @@
 """launch_tpu.sh against a gcloud that is a stub and can fail.
 
-tests/fakes/stub_gcloud.py runs the remote commands for real, in folders that stand
-for workers, so quoting, logs, exit codes and signals are those of bash.
+tests/fakes/stub_gcloud.py runs the remote commands for real, in folders that
+stand for workers, so quoting, logs, exit codes and signals are those of bash.
 """
 
 import dataclasses

@@ -21,8 +21,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted(
   path.stem
   for path in (ROOT / "configs").glob("*.py")
-  # A study is no run; tests/ablations/test_ablate_plan.py unpacks what it holds. The
-  # other task has variants of its own: tests/interactions/test_pairs_task.py.
+  # A study is no run: tests/ablations/test_ablate_plan.py unpacks what it
+  # holds. The other task has variants of its own:
+  # tests/interactions/test_pairs_task.py.
   if path.stem not in ("__init__", "common", "ablations", "hico_det")
 )
 VARIANTS = [

@@ -13,7 +13,7 @@ class PairWorldConfig:
 
   Attributes:
     seed: draws codes, looks, the lists of interactions, the scenes.
-    num_verbs, num_objects: of pair_lexicon.json; persons are one more object.
+    num_verbs, num_objects: numbers of them; persons are one more object.
     objects_per_verb: objects that a verb goes with, fewest and most.
     unseen_share: of the interactions (UC), verbs (UV) and objects (UO) that
       are unseen in the split of that name.

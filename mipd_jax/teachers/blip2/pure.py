@@ -8,15 +8,86 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.io.errors import InputError
 from mipd_jax.teachers.blip2 import config as configs
-from mipd_jax.teachers.blip2 import model
 from mipd_jax.teachers.blip2.decoders import candidates as trees
 from mipd_jax.teachers.blip2.decoders import greedy, language
 from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
-from mipd_jax.teachers.blip2.decoders.language import Language, Params
+from mipd_jax.teachers.blip2.decoders.language import IGNORED, Language, Params
 from mipd_jax.teachers.blip2.decoders.opt import Opt
 from mipd_jax.teachers.blip2.decoders.t5 import T5
 from mipd_jax.teachers.blip2.module import LANGUAGE_TOKENS, Blip2Module
+
+
+def check_pixels(config: Any, pixels: Any, *, channels_last: bool) -> None:
+  """Raises InputError unless it is a batch of square images of the size."""
+  side = config.vision_config.image_size
+  wanted = (side, side, 3) if channels_last else (3, side, side)
+  shape = np.shape(pixels)
+  if len(shape) != 4 or shape[1:] != wanted:
+    raise InputError(
+      f"images have shape {shape}, this BLIP-2 wants "
+      f"[batch, {', '.join(map(str, wanted))}]",
+      f"resize the images to {side} x {side} pixels of 3 channels",
+    )
+  if channels_last and pixels.dtype != np.uint8:
+    raise InputError(
+      f"images are {pixels.dtype}, not uint8",
+      "give pixels of 0 to 255; they are normalised inside",
+    )
+  if not channels_last and not jnp.issubdtype(pixels.dtype, jnp.floating):
+    raise InputError(
+      f"pixel values are {pixels.dtype}, not floating and normalised",
+      "normalise them by mean and std, or use image_features",
+    )
+
+
+def check_prompt(config: Any, images: int | None, ids: Any, mask: Any) -> None:
+  """Raises InputError unless ids and mask are alike, [B, P] or, of one, [P].
+
+  Args:
+    config: transformers' Blip2Config.
+    images: B, or None where one prompt serves all images.
+    ids, mask: the prompt.
+  """
+  shape, axes = np.shape(ids), 1 if images is None else 2
+  fits = len(shape) == axes and np.shape(mask) == shape
+  if not fits or (images is not None and shape[0] != images):
+    batch = "" if images is None else f"{images}, "
+    raise InputError(
+      f"prompt ids {shape} and mask {np.shape(mask)} should both be "
+      f"[{batch}length]",
+      "tokenize the prompts with this model's tokenize",
+    )
+  check_ids(config, "prompt", ids)
+
+
+def check_targets(config: Any, images: int, ids: Any) -> None:
+  """Raises InputError unless ids are [B, T]; -100 is ignored."""
+  shape = np.shape(ids)
+  if len(shape) != 2 or shape[0] != images or not shape[1]:
+    raise InputError(
+      f"target ids have shape {shape}, wanted [{images}, length]",
+      "give one row of target ids per image, filled with -100",
+    )
+  if not isinstance(ids, jax.core.Tracer):
+    ids = np.asarray(ids)
+    check_ids(config, "target", ids[ids != IGNORED])
+
+
+def check_ids(config: Any, what: str, ids: Any) -> None:
+  """Raises InputError for ids that are no rows of the embedding."""
+  if isinstance(ids, jax.core.Tracer):
+    return
+  ids, words = np.asarray(ids), config.text_config.vocab_size
+  if not ids.size:
+    return
+  if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= words:
+    raise InputError(
+      f"{what} ids are {ids.dtype} of {ids.min()} to {ids.max()}, the model "
+      f"knows integers of 0 to {words - 1}",
+      "tokenize with this model's own tokenizer",
+    )
 
 
 class PureBlip2:
@@ -39,7 +110,7 @@ class PureBlip2:
     self, params: Params, pixels: jax.Array
   ) -> dict[str, jax.Array]:
     """uint8 [B, H, W, 3] -> `encode_image`'s dict; normalises inside."""
-    model.check_pixels(self.config, pixels, channels_last=True)
+    check_pixels(self.config, pixels, channels_last=True)
     return self._encode(params, self.normalise(pixels))
 
   def encode(
@@ -104,8 +175,8 @@ class PureBlip2:
     Raises:
       InputError: shapes that do not fit, ids beyond the vocabulary.
     """
-    model.check_prompt(self.config, None, prompt_ids, prompt_mask)
-    model.check_ids(self.config, "candidates'", candidates.edge_token)
+    check_prompt(self.config, None, prompt_ids, prompt_mask)
+    check_ids(self.config, "candidates'", candidates.edge_token)
     shape = (language_tokens.shape[0], np.shape(prompt_ids)[0])
     with self._precision():
       context = self._language.context(
