@@ -6,7 +6,7 @@
 libtpu does so without a TPU (`pip install -r requirements-tpu.txt`). Prints
 one JSON line a program, with the figures of one chip: bytes of arguments, of
 temporaries and in all, FLOPs, bytes moved, collectives by kind, and the least
-time (`benchmarks.tpu.costs`). Nothing is allocated: arguments are shapes. The
+time (`support.tpu.costs`). Nothing is allocated: arguments are shapes. The
 program of several steps is a loop; its FLOPs and bytes are those of one step.
 
 To add a program, add a line to `programs`.

@@ -67,7 +67,8 @@ def config(workdir, steps: int):
 def run(workdir, steps: int, mesh=None):
   """Trains with all devices, or those of a mesh: (state, complete)."""
   from mipd_jax.devices import sharding
-  from tests import batches, training
+  from tests import training
+  from tests.fixtures import batches
 
   return training.run(
     config(workdir, steps),
@@ -90,7 +91,8 @@ def frames(mesh) -> dict:
   from input_pipeline import schema
   from mipd_jax.evaluation import predictions, situations
   from mipd_jax.models import outputs as out
-  from tests import batches, training
+  from tests import training
+  from tests.fixtures import batches
 
   sizes = batches.SIZES
 

@@ -28,10 +28,10 @@ from collections.abc import Sequence
 import numpy as np
 
 if TYPE_CHECKING:
-  from input_pipeline.hico_det.prepared import PairSplit
+  from input_pipeline.hico_det.pair_dataset import PairSplit
   from input_pipeline.hico_det.records import Record
   from input_pipeline.hico_det.vocabulary import Vocabulary
-  from input_pipeline.vocabulary import Vocabulary as Words
+  from input_pipeline.ov_swig.vocabulary import Vocabulary as Words
 from input_pipeline.hico_det import pair_columns
 from mipd_jax.rationales import prompts, templates, wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance

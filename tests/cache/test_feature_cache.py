@@ -539,8 +539,9 @@ def test_what_a_killed_run_left_is_cleaned_at_the_next_start(tmp_path):
 
 _UNDER_A_LIMIT = """
   import resource, signal, sys
-  from tests import fakes, test_feature_cache
-  from input_pipeline.errors import InputError
+  from tests.cache import test_feature_cache
+  from tests.fakes import fakes
+  from input_pipeline.io.errors import InputError
   signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
   try:

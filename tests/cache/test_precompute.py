@@ -202,7 +202,8 @@ def test_damaged_cache_is_mended(dataset, cache, tmp_path):
 
 _KILLED = """
   import os, pathlib, signal, sys
-  from tests import conftest, test_precompute
+  from tests import conftest
+  from tests.cache import test_precompute
 
   test_precompute.after_events(
     int(sys.argv[3]), lambda: os.kill(os.getpid(), signal.SIGKILL), setattr

@@ -159,7 +159,7 @@ def test_arrays_that_are():
 
 _PEAK = """
 import sys
-from mipd_jax.inference import images
+from mipd_jax.inference import pictures as images
 def peak():  # getrusage would count what the parent of this process had
   lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
   return int(lines["VmHWM"].split()[0]) / 1024

@@ -228,7 +228,7 @@ def test_of_many_one_gets_it(tmp_path):
 
 _HOLDS = """
 import sys, time
-from input_pipeline import lock
+from input_pipeline.io import lock
 with lock.holding(sys.argv[1], "training"):
   print("in", flush=True)
   time.sleep(60)

@@ -89,7 +89,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
   """A file and a folder half made; not those of a process that lives."""
   code = f"""
 import os, pathlib, signal
-from input_pipeline import atomic
+from input_pipeline.io import atomic
 place = pathlib.Path({str(tmp_path)!r})
 with atomic.replacing(place / "sheet.png") as path:
   path.write_text("half")

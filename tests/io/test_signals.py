@@ -64,7 +64,7 @@ def test_a_command_stops_with_one_line(what):
   body = "\n  ".join(WORK[what].strip().splitlines())
   code = f"""
 import time
-from input_pipeline import commands
+from input_pipeline.io import commands
 def main():
   print("ready", flush=True)
   {body}
@@ -80,8 +80,8 @@ commands.start(main)
 
 _LOOP = """
 import time
-from input_pipeline import commands
-from input_pipeline.signals import HEEDED
+from input_pipeline.io import commands
+from input_pipeline.io.commands import HEEDED
 asked = []
 def main():
   with HEEDED.handled(asked.append, {grace}):
@@ -123,7 +123,7 @@ def test_a_loop_may_save_first(body, numbers, status, said):
 
 
 def test_handlers_of_another_program_come_back():
-  from input_pipeline.signals import HEEDED
+  from input_pipeline.io.commands import HEEDED
 
   before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
   asked = []
@@ -141,7 +141,7 @@ def test_what_ignores_a_signal_goes_on_ignoring_it():
   code = """
 import signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from input_pipeline import commands
+from input_pipeline.io import commands
 def main():
   print("ready", flush=True)
   time.sleep(1)
@@ -155,7 +155,7 @@ commands.start(main)
 def test_a_signal_while_python_ends_changes_nothing():
   code = """
 import os, time
-from input_pipeline import commands
+from input_pipeline.io import commands
 
 class Late:
   def __del__(self, write=os.write, sleep=time.sleep):

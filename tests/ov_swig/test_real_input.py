@@ -77,7 +77,8 @@ def _write_clip(folder: pathlib.Path, width: int, side: int) -> pathlib.Path:
   """A random CLIP: config.json, model.safetensors, tokenizer.json."""
   from transformers import CLIPConfig
 
-  from mipd_jax.teachers import clip, hf_weights, tokenizer
+  from mipd_jax.teachers import clip
+  from mipd_jax.teachers.checkpoints import hf_weights, tokenizer
 
   words = "a photo of the activity jumping leaping diving person horse water"
   ids = tokenizer.vocabulary(words.split())

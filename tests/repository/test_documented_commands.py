@@ -277,7 +277,7 @@ def test_commands_without_flags_exist(command):
 _PROBE = """
 import json, os, runpy, sys, traceback
 from absl import app
-import ml_collections, mipd_jax.config, mipd_jax.compilation
+import ml_collections, mipd_jax.config, mipd_jax.devices.compilation
 import mipd_jax.command_line
 
 class Parsed(BaseException):

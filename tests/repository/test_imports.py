@@ -335,7 +335,7 @@ def test_imports_go_one_way():
 @pytest.mark.parametrize(
   ("module", "source"),
   [
-    ("input_pipeline.stream", "from mipd_jax import sharding"),
+    ("input_pipeline.stream", "from mipd_jax.devices import sharding"),
     ("input_pipeline.stream", "import tensorflow as tf"),
     ("input_pipeline.stream", "def f():\n  import jax"),
     ("mipd_jax.models.student", "from mipd_jax.losses import terms"),

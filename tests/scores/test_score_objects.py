@@ -31,14 +31,14 @@ _USED = """
 import io
 import types
 
-from mipd_jax.ablations import figures
+from mipd_jax.ablations import run_scores as figures
 from mipd_jax.ablations import tables as study_tables
-from mipd_jax.evaluation import evaluate
+from mipd_jax.evaluation import situations as evaluate
 from mipd_jax.metrics import scores, swig
 from mipd_jax.models import outputs as out
 from mipd_jax.reference import METRICS
 from mipd_jax.report import tables
-from tests import batches
+from tests.fixtures import batches
 
 # Two images of verbs 0 and 1, with one role and with three.
 judged = swig_scores.judge_images(

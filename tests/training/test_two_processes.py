@@ -126,7 +126,7 @@ def test_signal_kill_and_another_number_of_processes(tmp_path):
 _ALONE = """
 import sys
 from absl import logging
-from mipd_jax import distributed
+from mipd_jax.devices import distributed
 logging.set_verbosity(logging.INFO)
 distributed.PATIENCE, distributed._LOOK_EVERY = 4, 1
 distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
