@@ -74,7 +74,7 @@ def run(
   start = time.perf_counter()
   images = make(source, out, share)
   stages = {"write the folder": {"seconds": time.perf_counter() - start}}
-  builder = ("input_pipeline.ov_swig.builder",)
+  builder = ("input_pipeline.ov_swig",)
   report = out / "report.json"
   folder, data = str(out), str(out / "tfds")
   stages["split maker"], _ = timed(

@@ -18,6 +18,9 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
+# After the environment: what it imports starts jax.
+from tests.fixtures.pipeline_fixture import pipeline  # noqa: E402, F401
+
 # Files that take more than half a minute, the longest first. Workers take whole
 # files: one of these as the last would leave the other worker idle.
 _LONG = (
@@ -30,6 +33,7 @@ _LONG = (
   "test_pairs_pipeline.py",
   "test_predict_mode.py",
   "test_ablate_runs.py",
+  "test_ablate_interactions.py",
   "test_hardening.py",
 )
 

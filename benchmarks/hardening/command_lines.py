@@ -78,7 +78,7 @@ COMMANDS = {
   ),
   "exported": Command(("exported/predict.py", "photos/1.jpg"), ("stdout",)),
   "check": Command(
-    ("-m", "input_pipeline.ov_swig.builder", "--check", "world"), ("stdout",)
+    ("-m", "input_pipeline.ov_swig", "--check", "world"), ("stdout",)
   ),
   "metrics.swig": Command(
     (

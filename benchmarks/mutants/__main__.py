@@ -26,7 +26,7 @@ _REFERENCE = "tests/reference/test_reference.py"
 # What is likely to notice, quickly; where it does not, all of _TESTS run.
 _LIKELY = {
   "losses": (
-    "tests/training/test_losses.py",
+    "tests/job/test_losses.py",
     _REFERENCE,
     "-k",
     "test_losses.py or test_criterion or gradients_of_the_criterion",
@@ -59,7 +59,7 @@ _TESTS_OF_PAIRS = (
 )
 _TESTS = (
   "tests/teachers/test_absorbed.py",
-  "tests/training/test_losses.py",
+  "tests/job/test_losses.py",
   "tests/scores/test_scores.py",
   "tests/scores/test_metrics_swig_cli.py",
   "tests/rationales/test_prompts.py",

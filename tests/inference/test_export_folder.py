@@ -329,7 +329,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
   monkeypatch.setattr(model_card, "card", fail)
   # Tracing is not what this is about.
   monkeypatch.setattr(
-    exported_folder.program, "exported", lambda *_, **__: _Blob()
+    exported_folder.programs, "exported", lambda *_, **__: _Blob()
   )
   out = tmp_path / "out"
   with pytest.raises(KeyboardInterrupt):
@@ -351,7 +351,7 @@ class _Blob:
 
 def test_one_form_leaves_the_other_out(tmp_path, monkeypatch):
   monkeypatch.setattr(
-    exported_folder.program, "exported", lambda *_, **__: _Blob()
+    exported_folder.programs, "exported", lambda *_, **__: _Blob()
   )
   settings = exported_folder.Settings(("baked",), "int8")
   sizes = exported_folder.write(

@@ -166,7 +166,7 @@ def logits(content: dict, tensors: dict, ids: np.ndarray) -> np.ndarray:
           [turned(query[at, head], at) @ turned(key[s, group], s) for s in seen]
         ) / np.sqrt(width)
         weights = np.exp(scores - scores.max())
-        weights /= weights_lib.sum()
+        weights /= weights.sum()
         out[at, head] = sum(
           w * value[s, group] for w, s in zip(weights, seen, strict=True)
         )

@@ -27,7 +27,7 @@ def test_commands_of_the_page_exist():
   modules = set(re.findall(r"python -m ([\w.]+)", text))
   assert modules >= {
     "input_pipeline.split_maker",
-    "input_pipeline.ov_swig.builder",
+    "input_pipeline.ov_swig",
   }
   for module in modules:
     assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module

@@ -412,7 +412,7 @@ def test_the_command_tells_first_what_it_cannot_write(
   def never(*_, **__):
     raise AssertionError("work was done")
 
-  monkeypatch.setattr(write_rationales.ov_swig, "prepare", never)
+  monkeypatch.setattr(write_rationales.builder, "prepare", never)
   monkeypatch.setattr(write_rationales, "_load", never)
   where = out if "://" in out else str(tmp_path / out)
   with pytest.raises(InputError, match=r"--out|is a file|not writable"):

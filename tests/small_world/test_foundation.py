@@ -146,7 +146,7 @@ def test_leftovers_of_killed_processes_are_removed(
     shutil.copytree(source, part, dirs_exist_ok=True)
     return {}
 
-  monkeypatch.setattr(foundation.foundation_clip, "write", write)
+  monkeypatch.setattr(foundation.clip_maker, "write", write)
   holder = subprocess.Popen(
     [
       sys.executable,
