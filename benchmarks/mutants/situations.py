@@ -259,8 +259,8 @@ NETWORK = (
   (
     "unused slots: not zero",
     STUDENT,
-    "jnp.where(role_mask[..., None], x, 0)",
-    "x",
+    'as in the reference."""\n  return jnp.where(role_mask[..., None], x, 0)',
+    'as in the reference."""\n  return x',
   ),
   (
     "teacher: patch, not class token",

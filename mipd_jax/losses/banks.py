@@ -1,4 +1,4 @@
-"""What the losses know of the training split, beside the text embeddings."""
+"""What the losses know about the training split, besides text embeddings."""
 
 import numpy as np
 from jaxtyping import Int
@@ -8,9 +8,9 @@ VERB_TRAINED = "verb_trained"  # bool [V] whether the verb has any
 
 
 def of_verbs(images: Int[np.ndarray, "v"]) -> dict[str, np.ndarray]:
-  """Both banks, from the number of training images of each verb.
+  """Both banks, from the number of training images per verb.
 
-  A verb without images has the prior of one with one image.
+  A verb without images gets the prior of a verb with one image.
   """
   share = np.maximum(images, 1) / max(1, images.sum())
   return {

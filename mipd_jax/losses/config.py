@@ -38,7 +38,7 @@ class LossConfig:
   # Scene target itself.
   scene_contrast: ranges.Weight = 0.5  # hinge against the negative rationale
   scene_align: ranges.Weight = 0.5  # InfoNCE against positive rationales
-  align_negative: bool = True  # whether the negative one competes there too
+  align_negative: bool = True  # whether the image's negative competes too
   align_temperature: ranges.Positive = 0.1
   teacher_verb: ranges.Weight = 1.0  # cross entropy of the scene target
   # Verb logits of the teacher, or the student encoder's own zero-shot ones.
@@ -46,20 +46,16 @@ class LossConfig:
   verb_kl_source: str = "teacher"
   # These three: docs/ablations.md, 'How the preset was chosen'.
   verb_kl_temperature: ranges.Positive = 2.0
-  verb_kl_gain: ranges.Positive = (
-    2.0  # multiplies the logits that are distilled
-  )
+  verb_kl_gain: ranges.Positive = 2.0  # multiplies the distilled logits
   # Both sides under the training images' class prior.
   verb_kl_prior: bool = False
   # trained | untrained | decoupled | all; all but the first use the *names* of
   # unseen verbs.
   verb_kl_names: str = "all"
-  # Share of the untrained names that the KL term gets to know.
+  # Share of the untrained names that take part in the KL term.
   verb_kl_listed: ranges.Share = 1.0
   # Nouns.
-  noun_sum: ranges.Weight = (
-    1.0  # on the scores that are evaluated, where summed
-  )
+  noun_sum: ranges.Weight = 1.0  # on the evaluated scores
   noun_closed: ranges.Weight = 0.0
   noun_text: ranges.Weight = 0.0
   noun_smoothing: ranges.Part = 0.1

@@ -1,4 +1,4 @@
-"""What both tasks share of the terms that a teacher's targets are part of."""
+"""What both tasks share of the terms on a teacher's targets."""
 
 import jax
 from jaxtyping import Array, Bool, Float
@@ -10,26 +10,26 @@ from mipd_jax.models import outputs as out
 
 
 def taught(given: Given) -> Float[Array, "*b d"]:
-  """The target as the student learns it, with field `detach_teacher`."""
+  """The target [..., D]; no gradient passes it if `detach_teacher`."""
   target = given.target
   detached = given.settings.detach_teacher
   return jax.lax.stop_gradient(target) if detached else target
 
 
 def distance(given: Given, student: str) -> Float[Array, "*b"]:
-  """1 - cosine of an output of the student to what it is taught."""
+  """1 - cosine of an output of the student [..., D] to the target."""
   return 1 - terms.cosine(given.outputs[student], taught(given))
 
 
 @loss_term(target=out.SCENE_TARGET, outputs=(out.SCENE_NEGATIVE,))
 def scene_contrast(given: Given) -> Term:
-  """Pushes the scene target from the negative rationale."""
+  """Pushes the scene target away from the negative rationale."""
   negative = given.outputs[out.SCENE_NEGATIVE]
   return of_every(terms.contrast_hinge(given.target, negative))
 
 
 def aligned(given: Given, other: Bool[Array, "b b"]) -> Term:
-  """`terms.info_nce` of the scene target, with fields `align_*`.
+  """`terms.info_nce` of the scene target; reads the fields `align_*`.
 
   Args:
     given: has SCENE_POSITIVE and SCENE_NEGATIVE.

@@ -1,19 +1,19 @@
-"""The loss terms of interactions; a new one goes where `situations` says.
+"""The loss terms of interactions; `situations` says how to add one.
 
   pair        focal binary cross entropy of each pair's interactions
-  verb        of the image's embedding: cross entropy, mean over the
-              interactions that the image has
-  teacher_verb, teacher_noun    the same two of the scene and gaze targets
-  scene_*, gaze_*               as of situations; gaze over labelled pairs
-  verb_kl     the teacher's image logits to each labelled pair, among the
-              interactions of its object
+  verb        cross entropy of the image's scores, mean over the interactions
+              that the image has
+  teacher_verb, teacher_noun    the same two on the scene and gaze targets
+  scene_*, gaze_*               as in situations; gaze over labelled pairs
+  verb_kl     KL of each labelled pair's scores to the teacher's logits of the
+              image, among the interactions of the pair's object
 
 The focal form of one (pair, interaction) of label y with probability p, where
 q = p if y else 1 - p (Lin et al. 2017; the normalisation is that of Zhang et
 al. 2022, UPT):  - a_y (1 - q)^gamma log q, a_1 = alpha, a_0 = 1 - alpha, summed
 over trained interactions of the pairs' objects, divided by the number of
-positive labels in the batch. Untrained interactions take no part: that one
-is not labelled says nothing.
+positive labels in the batch. Untrained interactions take no part: a missing
+label says nothing about them.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ class PairLosses(LossConfig):
   """The shared weights and forms, and the pairs' own.
 
   Attributes:
-    pair, focal_alpha, focal_gamma: of `tasks.config.InteractionsConfig`; see
-      the top of this file.
+    pair, focal_alpha, focal_gamma: as in `tasks.config.InteractionsConfig`;
+      see the top of this file.
   """
 
   pair: float
@@ -46,7 +46,7 @@ class PairLosses(LossConfig):
   focal_gamma: float
 
 
-# Labels: what the terms below need of them.
+# Labels.
 _LABELS = (schema.PAIR_LABELS, schema.PAIR_MASK)
 
 
@@ -63,7 +63,7 @@ class _Labels:
     count = given.banks[VERB_TRAINED].shape[0]
     numbers = given.batch[schema.PAIR_LABELS]
     there = (numbers >= 0) & given.batch[schema.PAIR_MASK][..., None]
-    # Padding falls off the end.
+    # Padding gets class `count`, which one_hot leaves out; hot is [B, P, L, V].
     hot = jax.nn.one_hot(jnp.where(there, numbers, count), count, dtype=bool)
     self.of_pair = hot.any(axis=-2)
     self.of_image = self.of_pair.any(axis=-2)
@@ -102,14 +102,17 @@ def focal(
 
 
 def _focal(given: Given, key: str) -> Term:
-  """Weighted by the number of positives: sum over the batch by their sum."""
+  """Loss of scores [B, P, V] per positive, weighted by the positives.
+
+  So the batch's mean is its whole loss divided by all its positives.
+  """
   labels, scores = _Labels(given), given.outputs[key]
   asked = (scores > out.NEVER / 2) & given.banks[VERB_TRAINED]
   logits = jnp.where(asked, scores, 0)
   form = given.settings
   each = focal(logits, labels.of_pair, form.focal_alpha, form.focal_gamma)
   total = jnp.sum(jnp.where(asked, each, 0), axis=(1, 2))
-  # At least one each, so that an image of negatives alone counts too.
+  # At least one per image, so that an image of negatives alone counts too.
   positives = jnp.maximum(
     jnp.sum(asked & labels.of_pair, axis=(1, 2)), 1
   ).astype(jnp.float32)
@@ -118,13 +121,13 @@ def _focal(given: Given, key: str) -> Term:
 
 @loss_term(outputs=(out.PAIR_SCORES,), **_PAIR)
 def pair(given: Given) -> Term:
-  """Of the pairs' scores."""
+  """Focal loss of the pairs' scores."""
   return _focal(given, out.PAIR_SCORES)
 
 
 @loss_term(target=out.GAZE_TARGET, outputs=(out.TEACHER_PAIR_SCORES,), **_PAIR)
 def teacher_noun(given: Given) -> Term:
-  """Of what the gaze targets are taken for."""
+  """Focal loss of the gaze targets' scores."""
   return _focal(given, out.TEACHER_PAIR_SCORES)
 
 
@@ -143,8 +146,8 @@ def teacher_noun(given: Given) -> Term:
 def verb_kl(given: Given) -> Term:
   """Per labelled pair, KL among the interactions of its object.
 
-  The teacher saw the image, not the pair: where an object is there twice its
-  belief is about both.
+  The teacher saw the image, not the pair: where the image has two such objects
+  its logits are about both.
   """
   form, scores = given.settings, given.outputs[out.PAIR_SCORES]
   asked = scores > out.NEVER / 2
@@ -182,13 +185,14 @@ def several_labels(
 
 
 def _cross_entropy(given: Given, key: str) -> Term:
+  """Of scores [B, V], mean over the image's labels."""
   labels, trained = _Labels(given).of_image, given.banks[VERB_TRAINED]
   return of_every(several_labels(given.outputs[key], labels, trained))
 
 
 @loss_term(outputs=(out.VERB_SCORES,), **_IMAGE)
 def verb(given: Given) -> Term:
-  """Of the image's scores."""
+  """Cross entropy of the image's scores."""
   return _cross_entropy(given, out.VERB_SCORES)
 
 
@@ -196,7 +200,7 @@ def verb(given: Given) -> Term:
   target=out.SCENE_TARGET, outputs=(out.TEACHER_VERB_SCORES,), **_IMAGE
 )
 def teacher_verb(given: Given) -> Term:
-  """Of what the scene target is taken for."""
+  """Cross entropy of the scene target's scores."""
   return _cross_entropy(given, out.TEACHER_VERB_SCORES)
 
 
@@ -206,7 +210,7 @@ def teacher_verb(given: Given) -> Term:
   fields=("detach_teacher",),
 )
 def scene_distill(given: Given) -> Term:
-  """The image's embedding to the scene target."""
+  """Distance of the image's embedding to the scene target."""
   return of_every(distillation.distance(given, out.VERB_EMBEDDING))
 
 
@@ -220,7 +224,7 @@ def scene_distill(given: Given) -> Term:
 def scene_align(given: Given) -> Term:
   """The scene target picks its own positive rationale.
 
-  Those of images that share an interaction with it do not compete.
+  Rationales of images that share an interaction with it do not compete.
   """
   shared = _Labels(given).of_image.astype(jnp.float32)
   other = shared @ shared.T == 0
@@ -241,20 +245,20 @@ _GAZE = {"batch": _LABELS, "banks": (VERB_TRAINED,)}
   **_GAZE,
 )
 def gaze_distill(given: Given) -> Term:
-  """Embeddings of labelled pairs to gaze targets."""
+  """Distance of labelled pairs' embeddings to their gaze targets."""
   value = distillation.distance(given, out.PAIR_EMBEDDING)
   return _Labels(given).over_labelled(value)
 
 
 @loss_term(target=out.GAZE_TARGET, outputs=(out.GAZE_NEGATIVE,), **_GAZE)
 def gaze_contrast(given: Given) -> Term:
-  """Pushes gaze targets of labelled pairs from the negative rationale."""
+  """Pushes labelled pairs' gaze targets away from the negative rationale."""
   negative = given.outputs[out.GAZE_NEGATIVE]
   value = terms.contrast_hinge(given.target, negative)
   return _Labels(given).over_labelled(value)
 
 
-# In this order they are added.
+# In the order in which they are added.
 TERMS = (
   pair,
   verb,

@@ -1,9 +1,9 @@
-"""What is minimised: a tuple of terms, each of which says what it reads.
+"""What is minimised: a tuple of terms; each term says what it reads.
 
-Each task has such a tuple (`situations.TERMS`, `interactions.TERMS`). Whatever
-has to know the terms follows from it: their sum, the parts of the cache that
-training loads, the terms that need the teacher branch, preset
-`no_distillation`, and the fields of a config that a task does not read.
+Each task has such a tuple (`situations.TERMS`, `interactions.TERMS`). All else
+follows from it: the terms' sum, the parts of the cache that training loads,
+the terms that need the teacher branch, preset `no_distillation`, and the
+fields of a config that a task does not read.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ Metrics = dict[str, Float[Array, ""]]
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-  """What a term is computed from: of everything, what it says it reads.
+  """The inputs of a term: those that it says it reads, and no others.
 
   Attributes:
     outputs: of the model, by the names in `models.outputs`.
     batch: by the keys of `input_pipeline.schema`.
     banks: text embeddings, and what is in `losses.banks`.
-    settings: the fields of the settings.
+    settings: fields of the losses' settings.
     target: the teacher's output that the term is about; None for a term of
       the student alone.
   """
@@ -43,19 +43,18 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class LossTerm:
-  """One term of a total; it gets nothing but what is named here.
+  """One term of the objective; it sees only what is named here.
 
   Attributes:
-    name: in logs, and of the field of the settings that is its weight.
-    value: the term of a batch. Filler examples may count in it: the objective
-      masks them.
+    name: its name in logs, and that of its weight in the settings.
+    value: computes the term of a batch. It may count filler examples: the
+      objective masks them.
     target: output of the teacher branch that the term is about; "" for a term
-      of the student alone. There is no such term where a model has no such
-      output.
+      of the student alone. A model without this output leaves the term out.
     outputs, batch, banks: what else it reads of each.
     sources: field of the settings -> its values -> key of the batch that is
       read for that value.
-    fields: what it reads of the settings, its weight aside.
+    fields: fields of the settings that it reads, besides its weight.
   """
 
   name: str
@@ -71,12 +70,12 @@ class LossTerm:
 
   @property
   def distils(self) -> bool:
-    """Whether it needs a frozen model at all: its targets or its logits."""
+    """Whether it needs a frozen model: its targets or its logits."""
     return bool(self.target or self.sources)
 
   @property
   def settings(self) -> tuple[str, ...]:
-    """All fields of the settings that it reads, its weight aside."""
+    """All fields of the settings that it reads, besides its weight."""
     return (*self.sources, *self.fields)
 
   def batch_keys(self, settings: LossConfig) -> tuple[str, ...]:
@@ -91,7 +90,7 @@ class LossTerm:
     banks: Mapping[str, Array],
     settings: LossConfig,
   ) -> Term:
-    """The term of a batch, from what it says it reads."""
+    """The term of a batch, given only what it says it reads."""
     given = Given(
       outputs=_some(outputs, self.outputs),
       batch=_some(batch, self.batch_keys(settings)),
@@ -105,10 +104,10 @@ class LossTerm:
 
 
 def loss_term(**reads: Any) -> Callable[[Callable[[Given], Term]], LossTerm]:
-  """Makes a term of the function below, with the function's name.
+  """Decorator: makes a term of a function, under the function's name.
 
   Args:
-    **reads: of `LossTerm`.
+    **reads: attributes of `LossTerm`.
   """
   return lambda value: LossTerm(value.__name__, value, **reads)
 
@@ -121,7 +120,7 @@ def unread_fields(terms: Iterable[LossTerm]) -> tuple[str, ...]:
 
 
 def _some(values: Mapping[str, Array], names: Iterable[str]) -> dict:
-  """Those that there are; a bank may be missing that a setting turns off."""
+  """Those that are there; a setting may turn off a bank."""
   return {name: values[name] for name in names if name in values}
 
 
@@ -160,7 +159,7 @@ class Objective:
     return not read.isdisjoint(outputs)
 
   def idle_fields(self) -> dict[str, tuple[str, ...]]:
-    """Fields that do nothing -> the terms that would read them, all of them 0.
+    """Fields without effect -> the terms that read them, all of weight 0.
 
     Fields that no term reads are in `unread_fields`.
     """

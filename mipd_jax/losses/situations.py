@@ -1,5 +1,8 @@
-"""The loss terms of situations. A new one is a term here, in TERMS, and a
-weight of its name in `losses.config`."""
+"""The loss terms of situations.
+
+To add one: a term here, its entry in TERMS, and a weight of the same name in
+`losses.config`.
+"""
 
 import functools
 
@@ -45,7 +48,7 @@ def verb(given: Given) -> Term:
 
 @loss_term(target=out.SCENE_TARGET, outputs=(out.TEACHER_VERB_SCORES,), **_VERB)
 def teacher_verb(given: Given) -> Term:
-  """The same of what the scene target is taken for."""
+  """Cross entropy of the scene target's scores."""
   return _verb_cross_entropy(given, out.TEACHER_VERB_SCORES)
 
 
@@ -86,7 +89,7 @@ def verb_kl(given: Given) -> Term:
   fields=("detach_teacher", "scene_distill_form"),
 )
 def scene_distill(given: Given) -> Term:
-  """Verb embedding to scene target."""
+  """Distance of the verb embedding to the scene target."""
   if given.settings.scene_distill_form == "l1":
     gap = given.outputs[out.VERB_EMBEDDING] - distillation.taught(given)
     return of_every(jnp.mean(terms.absolute(gap), axis=-1))
@@ -116,7 +119,10 @@ _NOUN = {
 
 
 def _noun_cross_entropy(scores: str, given: Given) -> Term:
-  """Sum over annotators, mean over roles (reference `nce`)."""
+  """Of scores [B, R, C]: sum over annotators, mean over roles.
+
+  As reference `nce`.
+  """
   loss_BxRxA = terms.smoothed_cross_entropy(
     given.outputs[scores],
     given.batch[schema.NOUNS],
@@ -145,7 +151,7 @@ teacher_noun = _noun_term(
 
 
 def _over_roles(value: Float[Array, "b r"] | Float[Array, "b"], given: Given):
-  """Preset reference has one gaze vector an image, ours one a role."""
+  """Mean over roles; preset `reference` has one gaze vector per image."""
   if value.ndim == 2:
     value = terms.per_role_mean(value, given.batch[schema.ROLE_MASK])
   return of_every(value)
@@ -158,7 +164,7 @@ def _over_roles(value: Float[Array, "b r"] | Float[Array, "b"], given: Given):
   fields=("detach_teacher",),
 )
 def gaze_distill(given: Given) -> Term:
-  """Role embeddings to gaze targets."""
+  """Distance of the role embeddings to the gaze targets."""
   return _over_roles(distillation.distance(given, out.ROLE_EMBEDDING), given)
 
 
@@ -168,7 +174,7 @@ def gaze_distill(given: Given) -> Term:
   batch=(schema.ROLE_MASK,),
 )
 def gaze_contrast(given: Given) -> Term:
-  """Pushes the gaze targets from the negative rationale."""
+  """Pushes the gaze targets away from the negative rationale."""
   negative = given.outputs[out.GAZE_NEGATIVE]
   return _over_roles(terms.contrast_hinge(given.target, negative), given)
 
@@ -184,6 +190,7 @@ _BOX = {
 def _box_regression(
   given: Given,
 ) -> tuple[Float[Array, "b"], Float[Array, "b"], Bool[Array, "b"]]:
+  """L1, 1 - GIoU, and which images have a box."""
   return terms.box_regression(
     given.outputs[out.BOX],
     given.batch[schema.BOXES],
@@ -216,7 +223,7 @@ def confidence(given: Given) -> Term:
   return of_every(terms.per_role_mean(value, given.batch[schema.ROLE_MASK]))
 
 
-# In this order they are added.
+# In the order in which they are added.
 TERMS = (
   verb,
   verb_kl,

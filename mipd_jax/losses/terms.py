@@ -100,7 +100,7 @@ def _norm(x: Float[Array, "*b d"], epsilon: float) -> Float[Array, "*b"]:
 def contrast_hinge(
   target: Float[Array, "*b d"], negative: Float[Array, "*b d"]
 ) -> Float[Array, "*b"]:
-  """relu(cos(target, negative)): pushes a target from its negative."""
+  """relu(cos(target, negative)): pushes a target away from its negative."""
   return jax.nn.relu(cosine(target, negative))
 
 
@@ -109,8 +109,8 @@ def other_verbs(
 ) -> Bool[Array, "b b"]:
   """Whose positive rationales compete with each image's in `info_nce`.
 
-  Those of other images of the same verb say nearly the same and are left out,
-  as are those of filler examples.
+  Rationales of other images of the same verb say nearly the same and are left
+  out, as are those of filler examples.
   """
   return (verb[:, None] != verb[None, :]) & example_mask[None, :]
 
@@ -123,10 +123,10 @@ def info_nce(
   temperature: float,
   with_negative: bool = True,
 ) -> Float[Array, "b"]:
-  """Picks the image's own positive among others' and its own negative.
+  """InfoNCE: the image's own positive against others' and its own negative.
 
   Args:
-    target, positive, negative: one row an image.
+    target, positive, negative: one row per image.
     other: whose positives compete in each row.
     temperature: divides the similarities.
     with_negative: whether the image's own negative competes too.
@@ -167,8 +167,8 @@ def verb_kl(
       names at once. All but the first use the names of unseen verbs.
     listed: share of the untrained names that take part.
     gain: multiplies the teacher's logits. A language model's log-likelihoods
-      lie closer together than a CLIP's scaled similarities, and what the
-      student takes over of untrained names is their spread.
+      lie closer together than a CLIP's scaled similarities, and the student
+      learns the spread of the untrained names from them.
     log_prior: added to both; names that are rare in training then weigh little
       on the many images that are not theirs.
   """
@@ -181,7 +181,7 @@ def verb_kl(
 def name_groups(
   trained: Bool[Array, "*b v"], known: Bool[Array, "*b v"], names: str
 ) -> tuple[Bool[Array, "*b v"], ...]:
-  """Which names are held against each other; `names` as of `verb_kl`."""
+  """Groups of names that compete; `names` as in `verb_kl`."""
   return {
     "all": (known,),
     "trained": (trained,),
@@ -199,7 +199,7 @@ def kl_among(
 ) -> Float[Array, "*b"]:
   """KL(teacher || student) within each group of names, summed over groups.
 
-  A group without a name gives zero.
+  An empty group gives zero.
   """
 
   def among(chosen):
@@ -219,10 +219,10 @@ def kl_among(
 
 
 def listed_names(trained: Bool[Array, "v"], share: float) -> Bool[Array, "v"]:
-  """The share of the untrained names, evenly spread, that may be known.
+  """A share of the untrained names, evenly spread over the list.
 
-  A pure function of the two, so that scores can tell the listed names from
-  the others.
+  A pure function of its arguments, so that scores can tell the listed names
+  from the others.
   """
   rank = jnp.cumsum(~trained)  # of an untrained name: 1, 2, ...
   return ~trained & (jnp.floor(rank * share) > jnp.floor((rank - 1) * share))
@@ -238,14 +238,14 @@ def box_regression(
   true: Float[Array, "b r 4"],
   box_mask: Bool[Array, "b r"],
 ) -> tuple[Float[Array, "b"], Float[Array, "b"], Bool[Array, "b"]]:
-  """L1 of cx cy w h and 1 - GIoU, each summed over boxes / their number.
+  """L1 of cx cy w h and 1 - GIoU, each a mean over the example's boxes.
 
   Returns:
     L1 [B], GIoU loss [B], and which examples have a box at all.
   """
   count = jnp.maximum(jnp.sum(box_mask, axis=-1), 1)
   distance = jnp.sum(absolute(predicted - true), axis=-1)
-  # A made-up box where there is none keeps the gradient finite.
+  # A dummy box where there is none keeps the gradient finite.
   safe = jnp.where(box_mask[..., None], true, 0.5)
   guess = jnp.where(box_mask[..., None], predicted, 0.5)
   giou = 1 - box_ops.giou(box_ops.to_corners(guess), box_ops.to_corners(safe))

@@ -1,4 +1,4 @@
-"""Multi-head attention in two forms that give the same."""
+"""Multi-head attention in two forms that give the same result."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Attention(nn.Module):
   """Multi-head attention with float32 softmax and masked keys.
 
   A query whose keys are all masked attends evenly, so that filler stays
-  finite; whoever reads its result masks it.
+  finite; the reader of its result masks it.
 
   Attributes:
     features: width of the result and of all heads together.
@@ -86,7 +86,7 @@ def project(
 def plain(
   query_BxHxQxW: Array, memory: Memory, key: Weights, value: Weights
 ) -> tuple[Float[Array, "b h q k"], Pool]:
-  """Logits, and what pools values, with every key and value computed."""
+  """Logits, and a function that pools values; computes all keys and values."""
   tokens = memory.tokens()
   key_BxHxKxW = project(tokens, *key)
   value_BxHxKxW = project(tokens, *value)
@@ -102,10 +102,10 @@ def plain(
 def absorbed(
   query_BxHxQxW: Array, memory: Memory, key: Weights, value: Weights
 ) -> tuple[Float[Array, "b h q k"], Pool]:
-  """The same with neither; logits but for a constant a query.
+  """The same with no key or value computed; logits up to a constant per query.
 
-  The key's bias is that constant. Dropout leaves weights that do not add up
-  to one, so the value's bias is multiplied by what they add up to.
+  That constant comes from the key's bias. After dropout the weights do not add
+  up to one, so the value's bias is multiplied by their sum.
   """
   kernel, _ = key
   logits = memory.scores(jnp.einsum("bhqw,dhw->bhqd", query_BxHxQxW, kernel))

@@ -13,7 +13,7 @@ TEACHER_POOLINGS = ("cls", "mean", "class_query", "learned_query", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """What the data says: sizes of the label spaces."""
+  """Sizes of the label spaces, from the data."""
 
   num_verbs: ranges.Count
   num_roles: ranges.Count
@@ -47,7 +47,7 @@ class ModelConfig:
   verb_pooling: str = "attention"  # cls | attention
   verb_temperature: bool = True  # row 7: False | True, learned logit scale
   role_queries: str = "text"  # row 6: embedding | text
-  noun_head: str = "sum"  # row 6: closed | text | sum: what is evaluated
+  noun_head: str = "sum"  # row 6: closed | text | sum, the evaluated scores
   # Teacher branch: training only, so False makes a student without one.
   teacher_branch: bool = True
   scene_prompt: bool = True

@@ -1,14 +1,14 @@
 """How the student sees an image: what it is given, and the tokens it reads.
 
-A student's eyes are asked at two places. Before the model, `features` says
+A student's eyes are used in two places. Before the model, `features` gives
 what is kept of an image: the cache holds it, a prediction computes it and an
-export carries it; nothing there is trained. Within the model, a call makes
-tokens of that; eyes with parameters are an `nn.Module` and are trained. All
+export carries it; nothing there is trained. Within the model, a call turns
+that into tokens; eyes with parameters are an `nn.Module` and are trained. All
 else follows from `keys`: which parts of the cache are loaded and what a batch
-for the student has.
+for the student holds.
 
-Other eyes are a class here and a choice in `of`; a key that is new also needs
-a place in `schema.FEATURES` and in `feature_cache.plan.PARTS`.
+To add eyes: a class here and a choice in `of`; a new key also needs a place
+in `schema.FEATURES` and in `feature_cache.plan.PARTS`.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ class Eyes(Protocol):
   """From pixels, by way of the cache, to the student's tokens.
 
   Attributes:
-    keys: of `schema.FEATURES`, what of a batch a call reads.
+    keys: keys of `schema.FEATURES` that a call reads.
     uses_encoder: whether `features` needs the frozen encoder; without it no
       encoder runs at inference, and an export has none.
-    trained: whether a call has parameters. Tokens of eyes without any get no
+    trained: whether a call has parameters. Without any, the tokens get no
       gradient, and asking for one is an error (`layers.Linear`).
   """
 
@@ -41,7 +41,7 @@ class Eyes(Protocol):
     pixels: UInt8[Array, "b h w 3"],
     tokens: Float[Array, "b n s"] | None,
   ) -> dict[str, Array]:
-    """What is kept of letterboxed images, by key; frozen and pure.
+    """The features kept of letterboxed images, by key; frozen and pure.
 
     Args:
       pixels: of the encoder's image size.
@@ -68,7 +68,7 @@ class Eyes(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderTokens:
-  """Reads the frozen encoder's image tokens; nothing of it is trained."""
+  """Passes on the frozen encoder's image tokens; nothing here is trained."""
 
   keys: ClassVar[tuple[str, ...]] = (schema.STUDENT_TOKENS,)
   uses_encoder: ClassVar[bool] = True

@@ -57,7 +57,7 @@ def learned_scale(module: nn.Module, name: str) -> Float[Array, ""]:
 
 
 class Weights(nn.Module):
-  """Kernel and bias of a linear map, for whoever multiplies with them.
+  """Kernel and bias of a linear map, for callers that multiply themselves.
 
   The same parameters, by name, shape and initialisation, as those of
   `nn.DenseGeneral`.
@@ -85,7 +85,7 @@ class Weights(nn.Module):
 def frozen_matmul(
   x: Float[Array, "*b i"], kernel: Float[Array, "i o"]
 ) -> Float[Array, "*b o"]:
-  """x @ kernel, for features x that nobody wants the gradient of."""
+  """x @ kernel, for frozen features x: no gradient with respect to x."""
   return x @ kernel
 
 
@@ -94,8 +94,8 @@ def _frozen_forward(x, kernel):
 
 
 def _frozen_backward(x, gradient):
-  # Rows of one matrix: of three axes XLA makes a transposed copy on CPUs,
-  # a third of the step.
+  # As rows of one matrix: with three axes XLA makes a transposed copy on CPUs,
+  # which takes a third of the step.
   rows = gradient.reshape(-1, gradient.shape[-1])
   by_output = rows.T @ x.reshape(-1, x.shape[-1])
   return None, by_output.T
@@ -106,11 +106,12 @@ frozen_matmul.defvjp(_frozen_forward, _frozen_backward)
 
 @jax.custom_vjp
 def frozen_features(x: Array) -> Array:
-  """x as it is; says that nobody wants its gradient, and holds to it.
+  """Returns x unchanged, and refuses to pass a gradient to it.
 
   Raises:
-    ValueError: at tracing, where x depends on what a gradient is asked for: a
-      trainable layer in front would silently learn nothing.
+    ValueError: at tracing, if a gradient is asked for with respect to
+      something that x depends on: a trainable layer before it would silently
+      learn nothing.
   """
   return x
 
@@ -140,8 +141,8 @@ frozen_features.defvjp(
 class Linear(nn.Module):
   """Dense layer with PyTorch's default initialisation of both parameters.
 
-  `frozen`: what comes in are features, which get no gradient; asking for one
-  is an error.
+  `frozen`: the inputs are features, which get no gradient; asking for one is
+  an error.
   """
 
   features: int
@@ -168,13 +169,13 @@ class Linear(nn.Module):
     return x.astype(self.dtype) @ kernel + bias
 
   def memory(self, x: Float[Array, "b n i"]) -> Memory:
-    """The same, not computed yet."""
+    """The same as a `Memory`, not computed yet."""
     kernel, bias = self.weights(x.shape[-1])
     return Memory((Part(x.astype(self.dtype), kernel),), bias)
 
 
 class NormedMemory(nn.Module):
-  """Layer norm of tokens that attention reads, not computed.
+  """Layer norm of tokens that attention reads, as a `Memory`, not computed.
 
   Its parameters are those of `layer_norm`.
   """

@@ -1,14 +1,14 @@
-"""What attention reads, written down as products and not computed.
+"""The tokens that attention reads, kept as products and not computed.
 
 Few queries read many tokens: at most 6 roles x 8 heads against 257 or 577
-tokens. Where the tokens are products of what is given and of weights, it
-costs less to take the weights to the queries than to every token:
+tokens. Where the tokens are products of inputs and weights, it costs less to
+apply the weights to the queries than to every token:
 
   queries . (x kernel)  =  (queries kernel^T) . x
   weights @ (x kernel)  =  (weights @ x) kernel
 
-A layer norm is such a product too: (x - mean) / deviation is x by one factor
-a token, less one number a token; its scale is a diagonal kernel.
+A layer norm is such a product too: (x - mean) / deviation is x times one
+factor per token, minus one number per token; its scale is a diagonal kernel.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ class Part(NamedTuple):
   """Tokens `factor * (x @ kernel)`, in the dtype of compute.
 
   Attributes:
-    x: [b n i], or [n i] where all images have the same.
-    kernel: [i d], its diagonal [i] where it has nothing else, or None for
-      the identity.
-    factor: float32 [b n], or None for one.
+    x: [b n i], or [n i] where all images share it.
+    kernel: [i d], or the diagonal [i] of a diagonal kernel, or None for the
+      identity.
+    factor: float32 [b n], or None for 1.
   """
 
   x: Array
@@ -53,7 +53,7 @@ class Part(NamedTuple):
     return (weights * self.factor[:, None, None]).astype(self.x.dtype)
 
   def einsum(self, letters: str, other: Array) -> Array:
-    """Of `other` and x, whose letters are `bni` or `ni`; float32."""
+    """Einsum of `other` and x, whose letters are `bni` or `ni`; float32."""
     return jnp.einsum(
       letters.replace("x", "bni" if self.x.ndim == 3 else "ni"),
       other,
@@ -74,7 +74,7 @@ class Memory:
     return cls((Part(tokens),))
 
   def plus(self, x: Array, kernel: Array | None = None) -> "Memory":
-    """With one part more."""
+    """With one more part."""
     return dataclasses.replace(self, parts=(*self.parts, Part(x, kernel)))
 
   @property
@@ -103,17 +103,17 @@ class Memory:
     return Memory(tuple(only), self.bias).tokens()[:, 0]
 
   def scores(self, queries: Float[Array, "b h q d"]) -> Float[Array, "b h q n"]:
-    """Dot products with every token, float32, but for a constant a query.
+    """Dot products with every token, float32, up to a constant per query.
 
-    The bias gives every token the same, to which a softmax is blind.
+    The bias adds the same to every token, which a softmax ignores.
     """
-    total = 0
+    total_BxHxQxN = 0
     for part in self.parts:
-      found = part.einsum("bhqi,x->bhqn", part.absorb(queries))
+      scores = part.einsum("bhqi,x->bhqn", part.absorb(queries))
       if part.factor is not None:
-        found *= part.factor[:, None, None]
-      total += found
-    return total
+        scores *= part.factor[:, None, None]
+      total_BxHxQxN += scores
+    return total_BxHxQxN
 
   def pooled(self, weights: Float[Array, "b h q n"]) -> Float[Array, "b h q d"]:
     """Sums of tokens; the weights need not add up to one."""
@@ -125,13 +125,13 @@ class Memory:
     return self._sum(pool, jnp.sum(weights, axis=-1, keepdims=True))
 
   def mean(self, mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-    """Mean over the tokens that are there; zero where none is."""
+    """Mean over the tokens of the mask; zero where there is none."""
     count_Bx1 = jnp.sum(mask, axis=-1, keepdims=True, dtype=jnp.float32)
     share_BxN = mask / jnp.maximum(count_Bx1, 1)
 
     def pool(part):
       share = share_BxN if part.factor is None else share_BxN * part.factor
-      # A sum of many tokens: float32 until it is done.
+      # A sum of many tokens stays in float32 to its end.
       x = part.x.astype(jnp.float32)
       rows = part._replace(x=x).einsum("bn,x->bi", share)
       return part.apply(rows.astype(self.dtype))
@@ -141,7 +141,7 @@ class Memory:
   def _sum(
     self, of: Callable[[Part], Array], weight: Float[Array, "*b 1"] | int
   ) -> Array:
-    """What `of` makes of the parts, and the bias `weight` times."""
+    """Sum of `of(part)` [..., d] over the parts, plus `weight` * bias."""
     total = sum(of(part).astype(jnp.float32) for part in self.parts)
     if self.bias is not None:
       total += weight * self.bias

@@ -19,8 +19,8 @@ class Mipd(nn.Module):
   `__call__` is for training and needs every key; `predict` needs the
   student's only, so no teacher and no rationale at inference (row 9).
 
-  `absorbed` False is the plain form, in which every attention computes all
-  its keys and values: the same results for more arithmetic.
+  With `absorbed` False every attention computes all its keys and values: the
+  same results for more arithmetic.
   """
 
   config: ModelConfig

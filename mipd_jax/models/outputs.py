@@ -1,4 +1,4 @@
-"""Names of what the model puts out; the losses and metrics read these.
+"""Names of the model's outputs, which losses and metrics read.
 
 Letters as in `input_pipeline.schema`; E is the width of text embeddings.
 Everything is float32 except where a head's logits stay in compute dtype
@@ -10,7 +10,7 @@ VERB_EMBEDDING = "verb_embedding"  # [B, E], in text space
 VERB_SCORES = "verb_scores"  # [B, V] logits
 NOUN_CLOSED = "noun_closed"  # [B, R, C] logits of the classifier
 NOUN_TEXT = "noun_text"  # [B, R, C] logits against noun texts
-NOUN_SCORES = "noun_scores"  # [B, R, C] logits that are evaluated
+NOUN_SCORES = "noun_scores"  # [B, R, C] the evaluated logits
 ROLE_EMBEDDING = "role_embedding"  # [B, R, E], in text space
 BOX = "box"  # [B, R, 4] cx cy w h, shares of the canvas side
 BOX_CONFIDENCE = "box_confidence"  # [B, R] logit

@@ -1,14 +1,10 @@
-"""What the boxes of a pair are to each other, as numbers.
+"""MIPD of interactions: pairs of boxes where `mipd.Mipd` has roles.
 
-The features are those of Zhang et al. 2021, "Spatially conditioned graphs for
-detecting human-object interactions" (section 3.3), without their logarithms
-of all: areas and ratios only. Boxes are shares of the canvas side.
-
-The student of interactions: pairs of boxes as the decoder's queries.
-
-The teacher branch of interactions: each pair reads inside its two boxes.
-
-MIPD of interactions: pairs where `mipd.Mipd` has roles.
+The student's decoder has one query per pair; in the teacher branch each pair
+reads inside its two boxes. The geometry features are those of Zhang et al.
+2021, "Spatially conditioned graphs for detecting human-object interactions"
+(section 3.3), without their logarithms of all features: areas and ratios only.
+Boxes are shares of the canvas side.
 """
 
 import math
@@ -26,7 +22,7 @@ from mipd_jax.models.teacher_branch import TeacherBranch
 
 FEATURES = 19
 _SMALL = 1e-4
-_FAR = 5.0  # offsets and log ratios are cut there: a pair may be any two boxes
+_FAR = 5.0  # clips offsets and log ratios: a pair may be any two boxes
 
 
 def corners(boxes_cxcywh: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
@@ -36,15 +32,16 @@ def corners(boxes_cxcywh: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
 
 
 def features(pairs: Float[Array, "*b 8"]) -> Float[Array, "*b 19"]:
-  """Geometry of pairs, float32 of about one.
+  """Geometry of pairs, float32 values of about one.
 
   Args:
     pairs: cx cy w h of the person, then of the object.
 
   Returns:
     The eight numbers; cx cy w h of the box around both; the object's centre
-    less the person's, in widths and heights of the person; log of the ratios
-    of widths and of heights, object to person; both areas, square roots; IoU.
+    minus the person's, in widths and heights of the person; logarithms of the
+    ratios of widths and of heights, object to person; square roots of both
+    areas; IoU.
   """
   pairs = pairs.astype(jnp.float32)
   person, thing = pairs[..., :4], pairs[..., 4:]
@@ -64,16 +61,19 @@ def features(pairs: Float[Array, "*b 8"]) -> Float[Array, "*b 19"]:
   iou = shared / jnp.maximum(union, _SMALL**2)
   return jnp.concatenate(
     [
-      *(pairs, around),
-      *(jnp.clip(x, -_FAR, _FAR) for x in (offset, ratio)),
-      *(jnp.sqrt(areas), iou[..., None]),
+      pairs,
+      around,
+      jnp.clip(offset, -_FAR, _FAR),
+      jnp.clip(ratio, -_FAR, _FAR),
+      jnp.sqrt(areas),
+      iou[..., None],
     ],
     axis=-1,
   )
 
 
-def _area(boxes: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
-  return jnp.maximum(boxes[..., 2] * boxes[..., 3], 0)
+def _area(boxes_cxcywh: Float[Array, "*b 4"]) -> Float[Array, "*b"]:
+  return jnp.maximum(boxes_cxcywh[..., 2] * boxes_cxcywh[..., 3], 0)
 
 
 def inside(
@@ -81,7 +81,7 @@ def inside(
 ) -> tuple[Bool[Array, "b p g*g"], Bool[Array, "b p g*g"]]:
   """Cells of a square grid that lie in the person's and the object's box.
 
-  Every box has one at least.
+  Every box has at least one.
   """
 
   def cells(boxes: Array) -> Int[Array, "b p 4"]:
@@ -94,19 +94,19 @@ def inside(
   return flat(pairs[..., :4]), flat(pairs[..., 4:])
 
 
-# What of an embedding bank says which object an interaction is with.
+# Key of the banks: which object an interaction is with.
 VERB_OBJECT = "verb_object"  # int32 [V]
-# The first share of hits among (pair, interaction): one of about 50.
+# Initial share of hits among (pair, interaction): about one in 50.
 _FIRST_BIAS = -4.0
 
 
 class PairStudent(Student):
-  """Image tokens, pairs of boxes and text banks to interactions of each pair.
+  """Image tokens, pairs of boxes and text banks to each pair's interactions.
 
   The encoder's projection, the image's own embedding and the decoder are
-  `Student`'s; a query is what a pair of boxes shows rather than what a role
-  is called. `banks` holds `verb_text` [V, E] (the interactions' texts),
-  `verb_object` [V] and `noun_text` [O, E] (the objects'): any lists.
+  `Student`'s; a query is made of what a pair of boxes shows, not of a role's
+  name. `banks` holds `verb_text` [V, E] (the interactions' texts),
+  `verb_object` [V] and `noun_text` [O, E] (the objects'), of any lists.
   """
 
   @nn.compact
@@ -134,8 +134,11 @@ class PairStudent(Student):
     return result | self._interactions(decoded, scene, pairs, banks)
 
   def _pair_queries(self, tokens, pairs, noun_text, train):
-    """One query a pair: where its boxes are, what they show, what the object
-    is called. The mean of the image tokens inside each box shows it."""
+    """One query per pair, [B, P, D], from tokens [B, N, D].
+
+    Made of where its boxes are, what they show (the mean of the image tokens
+    inside each box) and the object's name.
+    """
     grid = math.isqrt(tokens.shape[1] - 1)
     boxes = pairs[schema.PAIR_BOXES]
     person, thing = inside(boxes, grid)
@@ -150,7 +153,8 @@ class PairStudent(Student):
     gain = jnp.sqrt(text.shape[-1]).astype(jnp.float32)
     shown = jnp.concatenate(
       [
-        *(pooled(person), pooled(thing)),
+        pooled(person),
+        pooled(thing),
         (gain * text).astype(self.dtype),
         features(boxes).astype(self.dtype),
       ],
@@ -164,9 +168,10 @@ class PairStudent(Student):
     )(shown, train=train)
 
   def _interactions(self, decoded, scene, pairs, banks):
-    """Similarity with the texts of the interactions of each pair's object.
+    """Similarity of decoded [B, P, D] with the interactions of its object.
 
-    The image's own scores join in with one learned weight, zero at first.
+    The image's own scores, `scene` [B, V], are added with one learned weight,
+    zero at first.
     """
     width = banks["verb_text"].shape[-1]
     embedding = layers.Linear(width, self.dtype, name="pair_out")(decoded)
@@ -199,8 +204,8 @@ class PairTeacherBranch(TeacherBranch):
   """`TeacherBranch` with pairs in the place of roles.
 
   The instance prompt is stretched into every person's and every object's
-  box; a pair, asking by its object's text and what the gaze rationale tells
-  it, reads the tokens inside its two boxes.
+  box. A pair's query is its object's text and what it reads of the gaze
+  rationale; it reads the tokens inside its two boxes.
   """
 
   def _slot_text(self, batch, banks):

@@ -1,10 +1,9 @@
 """The student: everything that runs at inference.
 
-Image tokens -> verb by similarity with text; per role a query through the
-decoder -> noun, box, box confidence. METHOD, "The reference, exactly", says
-what preset `reference` computes; `ModelConfig` says what ours changes.
-
-The role decoder: role queries over image tokens, one pre-norm layer.
+Image tokens -> verb by similarity with text; one query per role through the
+decoder (one pre-norm layer over image tokens) -> noun, box, box confidence.
+METHOD, "The reference, exactly", says what preset `reference` computes;
+`ModelConfig` says what ours changes.
 """
 
 from collections.abc import Mapping
@@ -26,10 +25,10 @@ class Student(nn.Module):
   """Image tokens and text banks to verbs, nouns, boxes.
 
   `banks` holds `verb_text` [V, E], `role_text` [roles, E], `noun_text`
-  [C, E]: the vocabulary is an input, not a part of the model (closed heads
-  and preset `reference`'s embeddings aside). `absorbed` is the form of the
-  attentions that read image tokens; `frozen` says that nothing that is trained
-  made these (`eyes.Eyes.trained`).
+  [C, E]: the vocabulary is an input, not a part of the model (except for
+  closed heads and preset `reference`'s embeddings). `absorbed` is the form of
+  the attentions that read image tokens; `frozen` says that no trained layer
+  made these tokens (not `eyes.Eyes.trained`).
   """
 
   config: ModelConfig
@@ -77,7 +76,7 @@ class Student(nn.Module):
     }
 
   def _read(self, tokens_BxNxS, train):
-    """Projected image tokens, and what attention reads of them."""
+    """Projected image tokens [B, N, D], and their norm as a `Memory`."""
     tokens = layers.Linear(
       self.config.hidden, self.dtype, frozen=self.frozen, name="project"
     )(tokens_BxNxS)
@@ -90,7 +89,7 @@ class Student(nn.Module):
     return tokens, memory
 
   def _decode(self, queries, memory, mask, train):
-    """Queries [B, R, D] that looked at one another and at the image."""
+    """Queries [B, R, D] after attention to one another and to the image."""
     return RoleDecoder(
       self.config.heads,
       self.config.feed_forward,
@@ -101,7 +100,7 @@ class Student(nn.Module):
     )(queries, memory, mask, train=train)
 
   def _verb(self, tokens, memory, verb_text, train):
-    """Verb embedding in text space and its similarity with every verb."""
+    """Verb embedding [B, E] in text space; its similarity with every verb."""
     width = verb_text.shape[-1]
     summary = tokens[:, 0]
     if self.config.verb_pooling == "attention":
@@ -110,8 +109,8 @@ class Student(nn.Module):
       "verb_proj", _projection_init(self.config), (self.config.hidden, width)
     )
     embedding = layers.unit(summary) @ proj
-    # Same as the reference while the scale is one and nothing is normalised:
-    # its logits stay within about [-1, 1] (row 7).
+    # With a scale of one and no normalisation this is the reference, whose
+    # logits stay within about [-1, 1] (row 7).
     text = layers.unit(verb_text)
     if self.config.verb_temperature:
       scores = layers.learned_scale(self, "verb_scale") * (
@@ -122,7 +121,7 @@ class Student(nn.Module):
     return {outputs.VERB_EMBEDDING: embedding, outputs.VERB_SCORES: scores}
 
   def _pool(self, cls_BxD, memory, train):
-    """Class token joined with one attention read-out of all tokens."""
+    """Class token joined with one attention read-out of all tokens, [B, D]."""
     query = self.param(
       "verb_query", nn.initializers.normal(0.02), (1, self.config.hidden)
     ).astype(self.dtype)
@@ -146,7 +145,7 @@ class Student(nn.Module):
     )(joined, train=train)
 
   def _queries(self, verb_B, roles_BxR, banks):
-    """One query a role: what role, of what verb."""
+    """One query per role, of its role and its verb, [B, R, D]."""
     hidden = self.config.hidden
     roles = jnp.maximum(roles_BxR, 0)
     if self.config.role_queries == "embedding":
@@ -169,7 +168,7 @@ class Student(nn.Module):
     )
 
   def _nouns(self, roles_BxRxD, text_width, noun_text, train):
-    """Noun logits by a classifier, against texts, or their sum."""
+    """Noun logits [B, R, C]: by a classifier, against texts, or their sum."""
     hidden, kind = self.config.hidden, self.config.noun_head
     proj = self.param(
       "noun_proj", _projection_init(self.config), (hidden, text_width)
@@ -217,7 +216,7 @@ class Student(nn.Module):
 def _projection_init(config: ModelConfig) -> nn.initializers.Initializer:
   """N(0, 1) as the reference, where it multiplies unit vectors unscaled.
 
-  With a learned temperature the size is the temperature's business.
+  A learned temperature sets the size itself.
   """
   if config.verb_temperature:
     return nn.initializers.lecun_normal()
@@ -232,8 +231,8 @@ def _zero_padding(x: Array, role_mask: Bool[Array, "b r"]) -> Array:
 class RoleDecoder(nn.Module):
   """Self-attention among roles, cross-attention to image tokens, FFN.
 
-  As the reference's `tr_dec` (one layer, 8 heads, pre-norm), batched: the
-  reference calls it image by image with the roles that exist, here padded
+  The reference's `tr_dec` (one layer, 8 heads, pre-norm), batched: the
+  reference calls it image by image with the roles that exist; here padded
   roles are masked as keys and are zero in the result.
 
   `absorbed` is the form of the cross-attention: few roles read many tokens.

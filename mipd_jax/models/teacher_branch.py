@@ -3,12 +3,12 @@
 Scene branch: teacher tokens with the scene-aware prompt, read by the glimpse
 rationale. Gaze branch: teacher tokens with the instance-perception prompt,
 read role by role inside the role's box with the help of the gaze rationale.
-Both results live in the space of text embeddings, where losses align them
-with the positive rationale and push them from the negative one (paper:
+Both results lie in the space of text embeddings, where losses align them with
+the positive rationale and push them away from the negative one (paper:
 negative-guided multimodal prompting alignment).
 
 `teacher_pooling="cls"` with `gaze=False` is the reference: one attention
-query, the teacher's class token, which no prompt ever touches (row 1).
+query, the teacher's class token, which no prompt touches (row 1).
 
 One to six queries read 257 tokens of the teacher or 77 of a text, so neither
 the projected tokens nor the projected texts are ever computed: both are
@@ -34,8 +34,8 @@ _GLIMPSE_POS, _GLIMPSE_NEG, _GAZE_POS, _GAZE_NEG = range(4)
 class TeacherBranch(nn.Module):
   """Teacher tokens and rationales to distillation targets.
 
-  `absorbed` is the form of the attentions; where it is False everything that
-  they read is computed.
+  `absorbed` is the form of the attentions; where it is False, all that they
+  read is computed.
   """
 
   config: ModelConfig
@@ -55,7 +55,7 @@ class TeacherBranch(nn.Module):
     """
     scene, instance = self._tokens(batch)
     texts, masks = self._texts(batch)
-    # Every token is a query of the pooling by mean: nothing to absorb.
+    # When pooling by mean every token is a query: nothing to absorb.
     few = self.config.teacher_pooling != "mean"
     attention = self._attention("attention", absorbed=self.absorbed and few)
     if self.config.teacher_pooling == "cls":
@@ -70,7 +70,7 @@ class TeacherBranch(nn.Module):
       result |= self._gaze_scores(result[outputs.GAZE_TARGET], batch, banks)
     return result
 
-  # What a slot is: here a role.
+  # Slots: here roles.
 
   def _slot_text(self, batch, banks):
     """Unit text embedding of what each slot asks for, [B, R, E]."""
@@ -91,12 +91,12 @@ class TeacherBranch(nn.Module):
     return jnp.concatenate([no_box, inside | no_box], axis=-1)
 
   def _gaze_scores(self, target, batch, banks):
-    """What the gaze targets [B, R, E] are taken for."""
+    """Scores of the gaze targets [B, R, E]."""
     del batch
     scores = _scores(self, "gaze_scale", target, banks["noun_text"])
     return {outputs.TEACHER_NOUN_SCORES: scores}
 
-  # What both presets share.
+  # Shared by both presets.
 
   def _attention(self, name, absorbed):
     return Attention(
@@ -107,12 +107,11 @@ class TeacherBranch(nn.Module):
     return memory if self.absorbed else Memory.of(memory.tokens())
 
   def _tokens(self, batch):
-    """The teacher's tokens with the scene's and with the instances' prompt.
+    """The teacher's tokens with the scene and with the instance prompt.
 
-    Prompts are learned at the teacher's width and enter before the
-    projection in the paper; they are projected alone here, which is the
-    same by linearity and touches 32 x 32 vectors instead of every token.
-    The class token gets none.
+    In the paper, prompts have the teacher's width and are added before the
+    projection. Here they are projected alone: the same by linearity, for
+    32 x 32 vectors instead of every token. The class token gets none.
     """
     tokens_BxMxT = batch[schema.TEACHER_TOKENS].astype(self.dtype)
     width, grid = tokens_BxMxT.shape[-1], math.isqrt(tokens_BxMxT.shape[1] - 1)
@@ -162,7 +161,7 @@ class TeacherBranch(nn.Module):
   # Preset `reference`.
 
   def _class_token_targets(self, tokens, texts, masks, attention):
-    """The class token attends to the positive rationale, unit length."""
+    """The class token attends to the positive rationale, [B, D]."""
     query = tokens.token(0)[:, None]
 
     def aligned(positive):
@@ -179,7 +178,7 @@ class TeacherBranch(nn.Module):
   # Preset `mipd`.
 
   def _scene_targets(self, tokens, texts, masks, attention, width):
-    """One query reads the prompted tokens, or they read the rationale."""
+    """One query reads the prompted tokens, or these the rationale; [B, E]."""
     positive = texts[_GLIMPSE_POS].mean(masks[_GLIMPSE_POS])
     negative = texts[_GLIMPSE_NEG].mean(masks[_GLIMPSE_NEG])
     if self.config.teacher_pooling != "mean":
@@ -202,8 +201,10 @@ class TeacherBranch(nn.Module):
     }
 
   def _scene_query(self, tokens, positive):
-    """What reads the prompted tokens, [B, D]: the rationale, unless a study
-    asks what the targets are worth when no text chooses where to look."""
+    """The query on the prompted tokens, [B, D].
+
+    It is the rationale; studies of targets that no text guides choose others.
+    """
     if self.config.teacher_pooling == "class_query":
       return tokens.token(0)
     if self.config.teacher_pooling == "learned_query":
@@ -213,7 +214,7 @@ class TeacherBranch(nn.Module):
     return positive
 
   def _gaze_targets(self, tokens, texts, masks, batch, banks):
-    """Each role reads the gaze text, then the teacher inside its box."""
+    """Each role reads the gaze text, then the teacher in its box; [B, R, E]."""
     roles = self._slot_text(batch, banks)
     gain = jnp.sqrt(roles.shape[-1]).astype(jnp.float32)
     query = layers.Linear(self.config.hidden, self.dtype, name="gaze_query")(
@@ -222,26 +223,29 @@ class TeacherBranch(nn.Module):
     read_text = self._attention("gaze_text_attention", self.absorbed)
     read_image = self._attention("gaze_attention", self.absorbed)
 
-    def told(rationale):
+    def read_rationale(rationale):
       return read_text(query, texts[rationale], masks[rationale][:, None, :])
 
     where = self._inside(batch)
-    positive = told(_GAZE_POS)
+    positive = read_rationale(_GAZE_POS)
     seen = read_image(query + positive, tokens, where)
     width = banks["noun_text"].shape[-1]
     to_text_space = layers.Linear(width, self.dtype, name="gaze_out")
     return {
       outputs.GAZE_TARGET: to_text_space(seen).astype(jnp.float32),
-      outputs.GAZE_NEGATIVE: to_text_space(told(_GAZE_NEG)).astype(jnp.float32),
+      outputs.GAZE_NEGATIVE: to_text_space(read_rationale(_GAZE_NEG)).astype(
+        jnp.float32
+      ),
     }
 
 
 def _after_class(x: Float[Array, "*b p d"]) -> Float[Array, "*b m d"]:
-  """Rows of patches below a row of zeros for the class token."""
+  """Puts a row of zeros, for the class token, before the rows of patches."""
   return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 0), (0, 0)])
 
 
-def _corners(boxes_cxcywh: Array) -> Float[Array, "b r 4"]:
+def _corners(boxes_cxcywh: Float[Array, "b r 4"]) -> Float[Array, "b r 4"]:
+  """cx cy w h -> x1 y1 x2 y2."""
   centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
   return jnp.concatenate([centre - half, centre + half], axis=-1)
 

@@ -80,7 +80,7 @@ def instance_weights(
   grid: int,
   side: int,
 ) -> Float[Array, "b g*g s*s"]:
-  """What each cell takes of a map of `side`; earlier boxes win overlaps.
+  """Each cell's weights on a map of `side`; earlier boxes win overlaps.
 
   Args:
     boxes_xyxy: corners as shares of the side that the grid spans.

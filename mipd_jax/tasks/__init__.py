@@ -1,7 +1,7 @@
 """What is learnt: situations (Ov-SWiG), or interactions (HICO-DET).
 
-The stages, the loop, the step, the cache and the feeds are one for both. What
-differs is asked of one object, `task.Task`, that `config.task` names.
+Both share the stages, the loop, the step, the cache and the feeds. What
+differs is in one object, `task.Task`, which `config.task` names.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def of(config: "Config") -> "Task":
-  """The task that a run learns; its modules are imported here, once named."""
+  """The task that a run learns; the tasks' modules are imported only here."""
   from mipd_jax.tasks.interactions import Interactions
   from mipd_jax.tasks.situations import Situations
 

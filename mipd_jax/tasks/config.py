@@ -14,30 +14,42 @@ TERMS: Mapping[str, tuple[LossTerm, ...]] = {
   "interactions": interactions.TERMS,
 }
 TASKS = tuple(TERMS)
-DROPPING = ("pair", "label")  # as of input_pipeline/hico_det/splits
+DROPPING = ("pair", "label")  # as in input_pipeline/hico_det/splits
 # Fields of a config that a task never reads, by dotted names; its loss terms
 # say which of `loss` they read.
 _NOT_READ: Mapping[str, tuple[str, ...]] = {
   "situations": (),
   "interactions": (
-    *("dataset.world", "dataset.num_rare", "dataset.num_unseen"),
-    *("dataset.split_seed", "dataset.mirrored"),
+    "dataset.world",
+    "dataset.num_rare",
+    "dataset.num_unseen",
+    "dataset.split_seed",
+    "dataset.mirrored",
     "teacher.jrg.definition_words",
-    *("model.role_queries", "model.noun_head"),
-    *("model.dropout.noun", "model.dropout.box"),
-    *("eval.predictions", "eval.trained_bias"),
+    "model.role_queries",
+    "model.noun_head",
+    "model.dropout.noun",
+    "model.dropout.box",
+    "eval.predictions",
+    "eval.trained_bias",
   ),
 }
 _TEACHER_BRANCH = (
-  *("model.scene_prompt", "model.instance_prompt", "model.teacher_pooling"),
-  *("model.gaze", "model.mask_padding"),
+  "model.scene_prompt",
+  "model.instance_prompt",
+  "model.teacher_pooling",
+  "model.gaze",
+  "model.mask_padding",
 )
 
-# Ablations give these with the weight that switches them off.
+# Ablations set these together with the weight that switches them off.
 _GIVEN_WITH_WEIGHT = (
-  *("verb_kl_source", "verb_kl_temperature", "verb_kl_gain", "verb_kl_names"),
+  "verb_kl_source",
+  "verb_kl_temperature",
+  "verb_kl_gain",
+  "verb_kl_names",
 )
-# Of `teacher.jrg`: configs/synthetic.py gives them whether it is used or not.
+# Of `teacher.jrg`: configs/synthetic.py sets them, used or not.
 _ALWAYS_GIVEN = ("style", "max_new_tokens")
 
 
@@ -63,7 +75,7 @@ def objective(config: Any) -> Objective:
 
 
 def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
-  """Yields the fields that do nothing in a run, and why, for messages.
+  """Yields the fields without effect in a run, and why, for messages.
 
   Args:
     config: a `mipd_jax.config.Config`.
@@ -85,15 +97,15 @@ def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
   if pairs.split == "full":
     yield "interactions.dropping", "interactions.split='full'"
   if not (pairs.train_detections or pairs.test_detections):
-    # Annotated boxes have the score 1.
+    # Annotated boxes have score 1.
     for name in ("min_score", "detection_power"):
       yield f"interactions.{name}", "annotated boxes (no detections)"
 
 
 def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
-  """The same for fields of any task that others switch off.
+  """The same for fields of any task that other fields switch off.
 
-  Not here are those that ablations give with what switches them off.
+  Without those of _GIVEN_WITH_WEIGHT.
   """
   loss, teacher, train = config.loss, config.teacher, config.train
   minimised = objective(config)
@@ -123,24 +135,24 @@ class InteractionsConfig:
   """HICO-DET: which pairs are looked at, learnt from and reported.
 
   Attributes:
-    split: of zero-shot (UV, UO, RF-UC, NF-UC, ... or full).
+    split: zero-shot split (UV, UO, RF-UC, NF-UC, ... or full).
     dropping: how unseen labels leave training: "pair" or "label".
-    form: which annotations, where the folder has both; "" is those it has.
+    form: which annotations, where the folder has both; "" takes what it has.
     train_detections, test_detections: files of detected boxes
-      (docs/hico_det.md); "" is the annotated boxes, an oracle. Training on
-      detections has the annotated boxes besides.
-    dev_share: of the training images, by a hash of their names, that choose
-      the checkpoint; they have lost their unseen labels as the others have.
-    slots: pairs that the decoder sees together; of a training image the most
-      that are used. Evaluation takes all pairs, `slots` at a time.
+      (docs/hico_det.md); "" takes the annotated boxes, an oracle. Training on
+      detections uses the annotated boxes too.
+    dev_share: share of the training images, by a hash of their names, that
+      chooses the checkpoint; their unseen labels are dropped as in training.
+    slots: pairs that the decoder sees together, and the most that are used of
+      a training image. Evaluation takes all pairs, `slots` at a time.
     max_people, max_objects, min_score: which detections make pairs.
-    world: draw this small world into `dataset.folder` when it is not there.
+    world: draw this small world into `dataset.folder` if it is not there.
     pair: weight of the interaction loss of pairs.
     focal_alpha, focal_gamma: its form (losses/interactions.py).
     detection_power: final score = sigmoid(logit) * (person's detection score
       * object's) ** this.
     nms: whether a pair that overlaps a better one of the same interaction by
-      more than nms_threshold is left out (metrics/pair_scores.py).
+      more than nms_threshold is left out (evaluation/interactions.py).
     nms_threshold: of (IoU of persons) * (IoU of objects) ** 0.5.
     top_k: best (pair, interaction) hypotheses of an image that are kept.
     skip_empty: leave test images without pairs out of the score, as UPT does.

@@ -1,6 +1,6 @@
-"""Interactions: pairs of a person and an object, and what joins them.
+"""The task of interactions: pairs of a person and an object, and its sheet.
 
-The sheet of images with pairs: the best predictions beside the truth.
+The sheet shows images with their pairs: the best predictions beside the truth.
 """
 
 import functools
@@ -57,23 +57,23 @@ class PreparedInteractions(Prepared):
 
   @functools.cached_property
   def banks(self) -> dict[str, np.ndarray]:
-    """Text embeddings, objects of the interactions, which are trained.
+    """Text embeddings, each interaction's object, and which are trained.
 
-    Texts of interactions share most of their direction; it is taken off, as
-    of nouns (teachers/labels.py), and kept as `verb_center`.
+    Texts of interactions share most of their direction; it is subtracted, as
+    for nouns (teachers/labels.py), and kept as `verb_center`.
     """
     from mipd_jax.teachers import labels
 
-    found = self.cache.labels()
-    found["verb_center"] = found["verb_text"].mean(axis=0)
-    found["verb_text"] = labels.center(found["verb_text"], found["verb_center"])
-    return found | {
+    text = self.cache.labels()
+    text["verb_center"] = text["verb_text"].mean(axis=0)
+    text["verb_text"] = labels.center(text["verb_text"], text["verb_center"])
+    return text | {
       VERB_OBJECT: self.dataset.words.object_of,
       VERB_TRAINED: self.train_images > 0,
     }
 
   def truth(self, split: str) -> Truth:
-    """What a split is scored against."""
+    """The labels that a split is scored against."""
     return _truth(self.dataset, split)
 
 
@@ -160,7 +160,7 @@ class Interactions:
     return pair_eval.cached_pair_logits(key)
 
   def eval_settings(self) -> tuple[tuple[str, Any], ...]:
-    """(name, value) of what `compile_pair_step` takes."""
+    """(name, value) of each argument of `compile_pair_step`."""
     names = ("slots", "top_k", "detection_power")
     settings = self.config.interactions
     return tuple((name, getattr(settings, name)) for name in names)
@@ -187,11 +187,14 @@ class Interactions:
     )
 
   def summary(
-    self, prepared: PreparedInteractions, split: str, found: list[Detections]
+    self,
+    prepared: PreparedInteractions,
+    split: str,
+    evaluation: list[Detections],
   ) -> dict:
     dataset = prepared.dataset
     return hico_det.score(
-      found,
+      evaluation,
       prepared.truth(split),
       dataset.words,
       dataset.zero_shot,
@@ -202,9 +205,9 @@ class Interactions:
     return hico_det_scores.dev_report(summary)
 
   def details(
-    self, prepared: PreparedInteractions, found: list[Detections]
+    self, prepared: PreparedInteractions, evaluation: list[Detections]
   ) -> Mapping[str, Any]:
-    del found
+    del evaluation
     dataset = prepared.dataset
     return {
       "zero_shot": dataset.zero_shot.name,
@@ -225,7 +228,7 @@ class Interactions:
     self,
     prepared: PreparedInteractions,
     results: Mapping[str, Any],
-    found: list[Detections],
+    evaluation: list[Detections],
   ) -> Iterable[str]:
     config = self.config
     workdir = paths.path(config.workdir)
@@ -236,7 +239,7 @@ class Interactions:
     write_sheet(
       config,
       prepared.dataset,
-      found,
+      evaluation,
       workdir / files.named("sheet.png", config.eval.split),
     )
     return ("results", "loss curves", "pictures")
@@ -259,14 +262,14 @@ _PAIRS = 3
 def write_sheet(
   config: Config,
   dataset: PairDataset,
-  found: Sequence[Detections],
+  evaluation: Sequence[Detections],
   path: pathlib.Path,
 ) -> None:
   """Draws some images of the evaluated split."""
   split = dataset.split(config.eval.split)
   labels = [record.as_labels() for record in split.records]
   truth = hico_det_files.make_truth(labels, dataset.words)
-  of_image = {int(x.image[0]): x for x in found if len(x.image)}
+  of_image = {int(x.image[0]): x for x in evaluation if len(x.image)}
   examples = []
   for index in _choose(dataset, split, config):
     hits = of_image.get(index)
@@ -292,7 +295,7 @@ def write_sheet(
 def _choose(
   dataset: PairDataset, split: PairSplit, config: Config
 ) -> list[int]:
-  """Images with labels, every other one with an unseen interaction."""
+  """Images with labels; every other one has an unseen interaction."""
   order = np.random.default_rng(config.seed).permutation(len(split))
   unseen, others = [], []
   for index in order.tolist():
@@ -312,11 +315,12 @@ def _group(dataset: PairDataset, interaction: int) -> str:
 
 
 def _box(values: np.ndarray) -> tuple[float, float, float, float]:
+  """A box [4] as plain numbers."""
   return tuple(float(x) for x in values)
 
 
 def _true(dataset: PairDataset, record: Record) -> list[ShownPair]:
-  """One row a pair: all its interactions, of the rarest group."""
+  """One row per pair: all its interactions, and the rarest group of these."""
   rows = []
   for pair, (person, thing) in enumerate(record.pairs):
     labels = record.labels[record.labels[:, 0] == pair, 1].tolist()
@@ -333,19 +337,19 @@ def _true(dataset: PairDataset, record: Record) -> list[ShownPair]:
 
 
 def _predicted(
-  dataset: PairDataset, found: Detections, right: np.ndarray
+  dataset: PairDataset, hits: Detections, right_N: np.ndarray
 ) -> list[ShownPair]:
   """The best hypothesis of each pair of boxes, best pairs first."""
-  _, first = np.unique(found.boxes, axis=0, return_index=True)
-  rows = sorted(first.tolist(), key=lambda row: -found.score[row])[:_PAIRS]
+  _, first = np.unique(hits.boxes, axis=0, return_index=True)
+  rows = sorted(first.tolist(), key=lambda row: -hits.score[row])[:_PAIRS]
   return [
     ShownPair(
-      _box(found.boxes[row, :4]),
-      _box(found.boxes[row, 4:]),
-      dataset.words.names[found.interaction[row]],
-      _group(dataset, int(found.interaction[row])),
-      float(found.score[row]),
-      bool(right[row]),
+      _box(hits.boxes[row, :4]),
+      _box(hits.boxes[row, 4:]),
+      dataset.words.names[hits.interaction[row]],
+      _group(dataset, int(hits.interaction[row])),
+      float(hits.score[row]),
+      bool(right_N[row]),
     )
     for row in rows
   ]

@@ -15,12 +15,12 @@ from mipd_jax.models.config import Sizes
 class Prepared:
   """A dataset and its cache, as training and evaluation see them.
 
-  A task that reads more than this of its own dataset has a subclass, in which
-  `dataset` is of that kind.
+  A task that reads more of its own dataset has a subclass, whose `dataset` is
+  of that kind.
 
   Attributes:
     dataset: images, annotations and words.
-    cache: what the frozen encoders made of it.
+    cache: the frozen encoders' features of it.
   """
 
   dataset: Dataset
@@ -44,5 +44,5 @@ class Prepared:
 
   @functools.cached_property
   def banks(self) -> dict[str, np.ndarray]:
-    """Text embeddings, and what the losses know of the training verbs."""
+    """Text embeddings, and what the losses know about the training verbs."""
     return self.cache.labels() | banks.of_verbs(self.train_images)

@@ -1,6 +1,6 @@
-"""Situations: one verb an image, its frame of roles filled and grounded.
+"""The task of situations: one verb per image, its frame filled and grounded.
 
-The sheet of test images: predictions drawn beside the truth.
+And its sheet: test images with predictions drawn beside the truth.
 """
 
 import functools
@@ -57,7 +57,7 @@ class Situations:
       )
 
       worlds.draw(folder, settings.world, write_folder, self.config.world_field)
-    found = builder.prepare(
+    dataset = builder.prepare(
       folder,
       folder.parent / "tfds",
       num_rare=settings.num_rare,
@@ -65,14 +65,14 @@ class Situations:
       seed=settings.split_seed,
       skip_broken=settings.skip_broken,
     )
-    if broken := found.broken:
+    if broken := dataset.broken:
       logging.warning(
         "%d images are missing or broken and were left out: %s%s",
         len(broken),
         ", ".join(broken[:5]),
         " ..." if len(broken) > 5 else "",
       )
-    return found.with_mirrored_views() if settings.mirrored else found
+    return dataset.with_mirrored_views() if settings.mirrored else dataset
 
   def rationales(
     self, dataset: builder.SwigDataset, writer: Any
@@ -131,29 +131,29 @@ class Situations:
     return eval_lib.evaluate(evaluator, source, what, feed)
 
   def summary(
-    self, prepared: Prepared, split: str, found: eval_lib.Evaluation
+    self, prepared: Prepared, split: str, evaluation: eval_lib.Evaluation
   ) -> dict:
     """Scores by group, and verb top-1 among trained and untrained names."""
     truth = prepared.cache.split(split, ()).annotations
     among = calibration.among_names(
-      found.verb_scores, truth[schema.VERB], prepared.train_images > 0
+      evaluation.verb_scores, truth[schema.VERB], prepared.train_images > 0
     )
-    summary = swig_scores.summarise(found.totals, prepared.groups)
+    summary = swig_scores.summarise(evaluation.totals, prepared.groups)
     return summary | {"among": among}
 
   def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
     return swig_scores.dev_report(summary)
 
   def details(
-    self, prepared: Prepared, found: eval_lib.Evaluation
+    self, prepared: Prepared, evaluation: eval_lib.Evaluation
   ) -> Mapping[str, Any]:
-    return {"per_verb": _per_verb(prepared, found.totals)}
+    return {"per_verb": _per_verb(prepared, evaluation.totals)}
 
   def write(
     self,
     prepared: Prepared,
     results: Mapping[str, Any],
-    found: eval_lib.Evaluation,
+    evaluation: eval_lib.Evaluation,
   ) -> Iterable[str]:
     config = self.config
     workdir = paths.path(config.workdir)
@@ -163,7 +163,7 @@ class Situations:
     if (workdir / "metrics.jsonl").exists():  # an imported run has none
       plots.loss_curves(workdir / "metrics.jsonl", workdir / "losses.png")
     plots.accuracy_vs_frequency(results, workdir / named("frequency.png"))
-    write_sheet(config, prepared, found, workdir / named("sheet.png"))
+    write_sheet(config, prepared, evaluation, workdir / named("sheet.png"))
     return ("results", "plots", "pictures")
 
 

@@ -1,4 +1,4 @@
-"""What a task has to answer; everything else is the same for all."""
+"""What a task defines; everything else is the same for all tasks."""
 
 import pathlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -15,7 +15,7 @@ from mipd_jax.rationales.judging import Writer
 from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.tasks.prepared import Prepared
 
-# What a split's evaluation gives; opaque to the stages.
+# The result of evaluating a split; opaque to the stages.
 Found = Any
 STUDENT = "student"
 # What else is scored, where the cache has it: name -> part and key.
@@ -33,7 +33,7 @@ def rationales_file(config: Config) -> pathlib.Path:
 class Task(Protocol):
   """One way of annotating images, and what a run learns from it.
 
-  What is minimised is `config.objective`.
+  A run minimises `config.objective`.
 
   Attributes:
     config: of the run.
@@ -46,23 +46,26 @@ class Task(Protocol):
   # What the cache is made of.
 
   def check_folder(self) -> None:
-    """Raises InputError, with the way to get it, if data are missing."""
+    """Raises InputError, with the way to get them, if data are missing."""
     ...
 
   def dataset(self) -> Dataset:
-    """The dataset of config.dataset.folder, drawn first if it is a small
-    world's."""
+    """The dataset of config.dataset.folder; a small world is drawn first."""
     ...
 
   def rationales(
     self, dataset: Dataset, writer: Writer | None
   ) -> RationaleSource:
-    """Writes the rationales of `self.dataset()`; `writer` is a language
-    model, or None."""
+    """Writes the rationales of `self.dataset()`.
+
+    Args:
+      dataset: that dataset.
+      writer: a language model, or None.
+    """
     ...
 
   def prepared(self, dataset: Dataset, cache: feature_cache.Cache) -> Prepared:
-    """Both, with the banks that the model and the losses read."""
+    """Dataset and cache, with the banks that model and losses read."""
     ...
 
   # Training.
@@ -71,22 +74,22 @@ class Task(Protocol):
     """(batch, banks) -> outputs; its `predict` is the student alone.
 
     Raises:
-      InputError: the config asks for a model that the data do not fit.
+      InputError: the config's model does not fit the data.
     """
     ...
 
   def identity(self) -> Mapping[str, Any]:
-    """What else a run shares with its checkpoints."""
+    """What else a run must share with its checkpoints."""
     ...
 
   # Scores.
 
   def cached(self, key: str) -> Predict:
-    """Predicts by an image's logits in the cache."""
+    """Predicts from an image's logits in the cache."""
     ...
 
   def eval_settings(self) -> Hashable:
-    """What `eval_step` reads of the config; equal ones, equal programs."""
+    """What `eval_step` reads of the config; equal values, equal programs."""
     ...
 
   def eval_step(self, predict: Predict) -> Callable:
@@ -108,20 +111,23 @@ class Task(Protocol):
     """
     ...
 
-  def summary(self, prepared: Prepared, split: str, found: Found) -> dict:
+  def summary(self, prepared: Prepared, split: str, evaluation: Found) -> dict:
     """The scores, for results.json."""
     ...
 
   def dev_report(self, summary: dict) -> tuple[dict[str, float], float]:
-    """Curves by name, and what checkpoints are chosen by: no unseen class."""
+    """Curves by name, and the score that chooses checkpoints.
+
+    Unseen classes have no part in that score.
+    """
     ...
 
-  def details(self, prepared: Prepared, found: Found) -> Mapping[str, Any]:
+  def details(self, prepared: Prepared, evaluation: Found) -> Mapping[str, Any]:
     """What else results.json says, of the student."""
     ...
 
   def write(
-    self, prepared: Prepared, results: Mapping[str, Any], found: Found
+    self, prepared: Prepared, results: Mapping[str, Any], evaluation: Found
   ) -> Iterable[str]:
     """Writes tables and pictures into the work directory; says which."""
     ...

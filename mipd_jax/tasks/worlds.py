@@ -1,4 +1,4 @@
-"""Small worlds that are drawn where a config asks for them."""
+"""Draws the small worlds that a config asks for."""
 
 import dataclasses
 import json
@@ -21,10 +21,10 @@ def draw(
   """Draws the world where there is none; another world is an error.
 
   Args:
-    folder: where it is to be.
+    folder: where to draw it.
     world: its settings, a dataclass.
     write_folder: (folder, world), draws it.
-    field: what sets it, for messages.
+    field: the config field that sets it, for messages.
   """
   note = folder / "world.json"
   wanted = json.loads(json.dumps(dataclasses.asdict(world)))
@@ -37,9 +37,9 @@ def draw(
   if not note.exists():
     return
   again = f"delete {folder}; it is drawn again"
-  found = json_files.read(note, {str: object}, again)
-  if found != wanted:
-    differ = sorted(k for k in wanted | found if found.get(k) != wanted.get(k))
+  drawn = json_files.read(note, {str: object}, again)
+  if drawn != wanted:
+    differ = sorted(k for k in wanted | drawn if drawn.get(k) != wanted.get(k))
     raise InputError(
       f"{folder} holds another small world: {', '.join(differ)} of "
       f"{field} differ",
