@@ -1,9 +1,9 @@
 """What every dataset offers: the protocols that the rest reads it by.
 
 The cache's precompute, the writers of rationales, the stages and the report
-know a dataset by these alone; `ov_swig.SwigDataset` and
-`hico_det.prepared.PairDataset` are the two there are. A task may read more of
-its own dataset: which objects there are, which boxes a detector gave.
+know a dataset by these alone; `ov_swig/builder.SwigDataset` and
+`hico_det/pair_dataset.PairDataset` are the two there are. A task may read more
+of its own dataset: which objects there are, which boxes a detector gave.
 
 Letters as in `schema`: n images of a split, V classes (verbs of situations,
 or interactions).

@@ -120,8 +120,9 @@ def _shuffled(
 ) -> np.ndarray:
   """The rows of every shard in the order of an epoch: int64 [S, rows].
 
-  Sorting raw Philox words instead of `Generator.permutation`: numpy promises
-  the words of a bit generator for good, but not the methods built on them.
+  Sorting raw Philox words instead of `np.random.Generator.permutation`:
+  numpy promises the words of a bit generator for good, but not the methods
+  built on them.
   """
   rows = -(-num_examples // shards)
   key = np.array([seed, epoch], np.uint64)

@@ -33,7 +33,7 @@ def make(
 
   Args:
     folder: DIR with SWiG_jsons; images are not needed.
-    method: one of `split_draw.METHODS`.
+    method: one of `verb_draw.METHODS`.
     unseen, rare: how many, or for `list` a file with one verb a line; None:
       a sixth of the verbs, or for `list` no verb.
     seed: of `random`.

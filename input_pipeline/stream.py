@@ -62,7 +62,7 @@ def train_batches(
     Contract batches of n examples.
 
   Raises:
-    InputError: sizes that do not fit, at once; or what `source.read` raises,
+    InputError: sizes that do not fit, at once; or what `Source.read` raises,
       when its batch is due.
   """
 

@@ -24,7 +24,7 @@ def start(
 ) -> list[subprocess.Popen]:
   """Starts `count` processes that make one run, each with some devices.
 
-  What process i says goes to `log_i` in the folder; a pipe may fill up.
+  What process i says goes to a file log_i in the folder; a pipe may fill up.
   """
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))

@@ -226,7 +226,7 @@ class Case:
     name: 'k7' or 'c31'.
     kind: of the file, or of the signal.
     state: of the folder that it begins with.
-    command: a key of `commands.COMMANDS`.
+    command: a key of `command_lines.COMMANDS`.
     number: of the signal; 0 of a corruption.
     share: where in the work a signal comes, of the whole's CPU time.
     own_process: whether it starts an interpreter of its own.

@@ -2,7 +2,7 @@
 
   python -m benchmarks.mutants [--only=losses] [--out=docs/mutants.md]
 
-Each fault of `mutant_list` goes into a copy of the source; the tests of
+Each fault of `situations.MUTANTS` goes into a copy of the source; the tests of
 parity, losses, scores, evaluator and pairs run there until the first failure. A
 fault that no test notices "lives", and so does one that no longer applies:
 exit status 1. Takes some 15 seconds a fault on one core.

@@ -47,7 +47,7 @@ class OvSwigConfig(tfds.core.BuilderConfig):
   Attributes:
     folder: DIR with images_512 and SWiG_jsons; None: TFDS's manual_dir.
     withhold: whether training images lose rationales that name an unseen
-      verb, see `swig.read_folder`.
+      verb, see `folder.read_folder`.
     skip_broken: whether images that are missing or cannot be decoded are left
       out, and wrong boxes cut or dropped, rather than refused.
   """
@@ -187,7 +187,7 @@ def _with_runner(
 def _mend_lengths(builder: OvSwig) -> None:
   """Puts the shards' lengths of a Beam build in order.
 
-  TFDS 4.9.10 (`split_builder.submit_shard_based_generation`) sorts them by
+  TFDS 4.9.10 (split_builder's `submit_shard_based_generation`) sorts them by
   the number of the shard as text, so "10" comes before "2".
   """
   infos = []
@@ -267,9 +267,9 @@ def prepare(
     folder: DIR with images_512 and SWiG_jsons.
     data_dir: where prepared datasets live.
     num_rare, num_unseen, seed: of the draw where DIR has no ov_splits.json,
-      see `splits.load_groups`.
+      see `groups.load_groups`.
     withhold: whether training images lose rationales that name an unseen
-      verb, see `swig.read_folder`.
+      verb, see `folder.read_folder`.
     skip_broken: whether images that are missing or cannot be decoded are
       left out, named and counted (`SwigDataset.broken`), and wrong boxes cut
       or dropped (the same, in `info.metadata`); False refuses both.

@@ -1,6 +1,6 @@
 """Checks a folder and tells all that is wrong with it, without building.
 
-The reader (`swig.read_folder`) stops at the first problem; this goes on, so
+The reader (`folder.read_folder`) stops at the first problem; this goes on, so
 that a folder is mended in one round. Records take seconds, images minutes.
 """
 
@@ -242,7 +242,7 @@ def _check_whole(
   words: Vocabulary,
   groups: groups_lib.VerbGroups | None,
 ) -> None:
-  """What whole files and splits tell, see `whole_files`."""
+  """What whole files and splits tell, see `record_conventions`."""
   unseen = () if groups is None else leaks.unseen_names(words, groups)
   share = report.facts.setdefault("out_of_vocabulary", {})
   for split, found in rows.items():

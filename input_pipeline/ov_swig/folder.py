@@ -236,7 +236,7 @@ class SwigFolder:
       name an unseen verb.
     broken: what is wrong with each image that was left out as broken.
     wrong_boxes: what is wrong with each box that was cut or dropped.
-    images: which images may do what, see `split_file.image_sets`.
+    images: which images may do what, see `groups.image_sets`.
     fingerprint: see `fingerprint`.
   """
 
@@ -262,7 +262,7 @@ class SwigFolder:
     return np.bincount(verbs, minlength=len(self.vocabulary.verbs))
 
   def lacks(self) -> Iterator[InputError]:
-    """See `whole_files.missing_images`: what a build refuses."""
+    """See `record_conventions.missing_images`: what a build refuses."""
     verbs = self.vocabulary.verbs
     verbs_of = {
       split: {record.name: verbs[record.verb] for record in records}
@@ -299,7 +299,7 @@ def read_folder(
 
   Args:
     folder: DIR with images_512 and SWiG_jsons.
-    num_rare, num_unseen, seed: of the draw, see `splits.load_groups`.
+    num_rare, num_unseen, seed: of the draw, see `groups.load_groups`.
     withhold: whether training records lose rationales that name an unseen
       verb (see `leaks`); False takes all texts as they are.
     skip_broken: whether to read every image and leave out those that are

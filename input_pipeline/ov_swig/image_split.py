@@ -34,7 +34,7 @@ class ImageSplit:
 
   Args:
     name: 'train', 'dev' or 'test'.
-    rows: examples with the features of `ov_swig.OvSwig`, image as bytes.
+    rows: examples with the features of `builder.OvSwig`, image as bytes.
     pad_noun: noun class of padded roles, C - 1.
     location: where the rows are stored, for messages.
   """

@@ -9,7 +9,7 @@ unseen. A file that is there is checked against what would be derived.
 Verbs, their frames, roles and nouns of a SWiG-layout folder.
 
 The source of truth is `imsitu_space.json` (Yatskar et al., CVPR 2016); the
-index files of the SWiG release fix the numbers, see `indices`.
+index files of the SWiG release fix the numbers.
 """
 
 import collections
@@ -104,7 +104,7 @@ def derived_nouns(
 
 
 def objects(value: Any) -> list[dict]:
-  """The objects of a list; wrong forms are told by `swig_record`."""
+  """The objects of a list; `records` tells wrong forms."""
   rows = value if isinstance(value, list) else ()
   return [row for row in rows if isinstance(row, dict)]
 

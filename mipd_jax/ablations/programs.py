@@ -1,6 +1,6 @@
 """The compiled steps of an ablation, one for all worlds and seeds.
 
-`training.program` has the seed inside the program; here it is an argument,
+`training/programs.py` has the seed inside the program; here it is an argument,
 so that a variant is compiled once. What it computes is the same
 (tests/ablations/test_ablate_runs.py).
 """

@@ -5,7 +5,7 @@ with FSDP, parameters and optimizer state; `model` splits the wide axes of
 the network. Everything else asks this file by logical name, so that a change
 of layout is a change of `RULES` or `PARAMETERS`. The frozen models bring
 their own tables of the same kind (`teachers/blip2/sharding_rules.py`,
-`teachers/language_model.place`).
+`teachers/language/language_model.place`).
 """
 
 import collections

@@ -174,7 +174,7 @@ def detections(
     images: which image each row is.
     mask: which rows are no filler.
     top_k: the most that are kept of an image.
-    nms_threshold: see `pair_nms`; None keeps overlapping pairs.
+    nms_threshold: see `suppress`; None keeps overlapping pairs.
   """
   for row in np.flatnonzero(mask):
     there = result["score"][row] >= 0

@@ -83,7 +83,7 @@ def make(
   Returns:
     (weights, words, pixels uint8 [b, s, s, 3], image_size int32 [b, 2]
     (height, width), verb int32 [b]) -> OUTPUTS. `weights` is
-    `weights.stored`, `words` is `words.arrays`; a negative verb asks for the
+    `weights.stored`, `words` is `arrays`; a negative verb asks for the
     best one's frame.
   """
   rank = programs.rank_verbs(opened.model, top_k)

@@ -141,7 +141,7 @@ def layout(source: Source, batch_size: int, mesh: Mesh) -> Layout:
 
 
 class Resident:
-  """Fields on the devices, and batches of them. Make it with `loading.load`.
+  """Fields on the devices, and batches of them. Make it with `loading`.
 
   Attributes:
     layout: of the arrays.

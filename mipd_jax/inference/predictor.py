@@ -99,7 +99,7 @@ class Predictor:
 
     Args:
       images: one image or a list: paths, Pillow images or arrays (see
-        `images.open_image`); an array [B, H, W, 3] is a list.
+        `pictures.open_image`); an array [B, H, W, 3] is a list.
       verbs, nouns, frames: lists to choose from, as `Words.of` takes them;
         the workdir's own if None. `verbs` may be a whole `Words`.
       top_k: guesses of verbs, and of nouns for each role.

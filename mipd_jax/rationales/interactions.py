@@ -115,7 +115,7 @@ _PAIRS = 3  # of an image, the first: CLIP reads 77 tokens
 
 
 class InteractionFrames:
-  """What JRG writes about: see `situation_frames.Frames`.
+  """What JRG writes about: see `jrg.Frames`.
 
   Args:
     words: verbs, objects and interactions.

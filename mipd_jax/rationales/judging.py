@@ -18,7 +18,7 @@ Texts = tuple[str, ...]
 
 
 class Writer(Protocol):
-  """What a language model must do; see `teachers.language_model`."""
+  """What a language model must do; see `language_model`."""
 
   @property
   def name(self) -> str:

@@ -170,7 +170,7 @@ def reliability_svg(
   as its bin is full: a faint one stands for few predictions.
 
   Args:
-    bins: from `findings.reliability`.
+    bins: from `measures.reliability`.
     group: whose colour is taken.
     label: of the horizontal axis.
     what: comes true, for the vertical axis.

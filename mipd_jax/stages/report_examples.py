@@ -26,7 +26,7 @@ from mipd_jax.report.measures import Guesses, Rows
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.situations import noun_word
 
-# Of `report_rows.Predicted`: of several images, or of one.
+# Of `Predicted`: of several images, or of one.
 Values = Mapping[str, np.ndarray]
 
 

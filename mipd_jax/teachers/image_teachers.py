@@ -69,7 +69,7 @@ class Blip2Teacher:
   """A BLIP-2 as teacher; its logits are log-likelihoods of the verbs' names.
 
   The question is asked of each image and read once; the names are scored as
-  answers to it (see `blip2.candidates`). `verb_score` says how:
+  answers to it (see `blip2/decoders/candidates.py`). `verb_score` says how:
 
   - "sum": log p(name | image, question), so their softmax is the model's own
     belief, held to the list of verbs.

@@ -1,6 +1,6 @@
 """Bad input through the stages: one message, the thing, the remedy.
 
-`long_work` makes what takes long (encoders, training) fail the test, so a
+`no_long_work` makes what takes long (encoders, training) fail the test, so a
 message that comes late is noticed.
 """
 

@@ -7,6 +7,8 @@ comments cite is there.
 
 import ast
 import collections
+import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 
@@ -193,15 +195,34 @@ def dangling_links(path) -> list[str]:
   return found
 
 
+# Files of the authors' code and of transformers that comments cite.
+FOREIGN_FILES = {"datasets/swig.py", "modeling_flax_gpt2.py"}
+FOREIGN_FILES |= {"modeling_flax_{llama,mistral,gemma}.py"}
+
+
+def is_a_file(name: str) -> bool:
+  """Whether a path, from any folder on, `*` and `{a,b}` in it, is there."""
+  name = re.sub(r"^[A-Z]+/", "", name)  # OUT/, WORK/: wherever that is
+  several = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)
+  if several:
+    start, names, end = several.groups()
+    return all(is_a_file(f"{start}{x}{end}") for x in names.split(","))
+  return any(path.match(name) for path in sources())
+
+
 def dangling_names(path) -> list[str]:
   """Files of the repository that a text names and that are not there."""
   found = []
   tops = "mipd_jax|input_pipeline|configs|benchmarks|tests|docs|tpu|notebooks"
   named = re.compile(rf"(?<![\w/.-])((?:{tops})/[\w./-]*\w\.\w+)")
+  module = re.compile(r"(?<![\w/.-])[\w/*{},]+\.py\b")
   section = re.compile(r"(docs/\w+\.md|README\.md),\s+'([^']+)'")
   for text in prose(path):
     for name in named.findall(text):
       if not (ROOT / name).exists():
+        found.append(f"{path.relative_to(ROOT)}: {name}")
+    for name in module.findall(text):
+      if name not in FOREIGN_FILES and not is_a_file(name):
         found.append(f"{path.relative_to(ROOT)}: {name}")
     for name, heading in section.findall(text):
       there = headings((ROOT / name).read_text("utf-8"))
@@ -215,10 +236,13 @@ def test_links_lead_somewhere(path):
   assert not dangling_links(path)
 
 
+@functools.cache
+def sources() -> list:
+  return [x for package in CODE for x in sorted((ROOT / package).rglob("*.py"))]
+
+
 def test_files_and_sections_that_are_cited_exist():
-  code = [path for _, path in modules()]
-  code += sorted((ROOT / "tests").rglob("*.py"))
-  found = [line for path in [*pages(), *code] for line in dangling_names(path)]
+  found = [x for path in [*pages(), *sources()] for x in dangling_names(path)]
   assert not found, "\n".join(found)
 
 
@@ -228,4 +252,166 @@ def test_a_dangling_link_is_seen(tmp_path):
   assert dangling_links(page) == [
     "page.md: page.md#there: no such section",
     "page.md: none.md",
+  ]
+
+
+# First parts of dotted names that are other libraries'.
+LIBRARIES = {"jax", "jnp", "ml_collections", "nn", "np", "safetensors", "tfds"}
+LIBRARIES |= {"transformers"}
+# Ends of names of files, which are no attributes.
+FILES = {"array_record", "bin", "csv", "html", "ipynb", "jpg", "json", "jsonl"}
+FILES |= {"m", "md", "model", "npz", "png", "pt", "py", "safetensors", "sh"}
+FILES |= {"sha256", "stablehlo", "txt", "yaml", "zip"}
+# Of the authors' code, CoFormer, TFDS and transformers.
+FOREIGN_NAMES = {"accuracy_swig_bbox", "apply_scaling", "target_sizes"}
+FOREIGN_NAMES |= {"post_process_object_detection", "tr_dec"}
+FOREIGN_NAMES |= {"submit_shard_based_generation"}
+# Modules whose dataclasses are groups of the configuration.
+CONFIGS = {"config", "judging"}
+
+
+@dataclasses.dataclass
+class Names:
+  """What can be cited of the repository.
+
+  Attributes:
+    modules: dotted name -> names that it has at its top.
+    classes: name of a class -> names in its body, and its `self.NAME`.
+    fields: of the configuration.
+    words: identifiers in any code, and texts of one word.
+  """
+
+  modules: dict[str, set[str]]
+  classes: dict[str, set[str]]
+  fields: set[str]
+  words: set[str]
+
+  def has(self, cited: str, own: set[str] | None = None) -> bool:
+    """Whether a module's or a class's name, or a field, is there.
+
+    Args:
+      cited: a dotted name; with folders before it or not.
+      own: identifiers of the file that cites it; of a document None.
+    """
+    folder, _, dotted = cited.rpartition("/")
+    first, *rest = dotted.split(".")
+    if rest[-1] in FILES or first in LIBRARIES:
+      return True
+    if self.fields.issuperset([first, *rest]):
+      return True
+    if first in self.classes:
+      return rest[0] in self.classes[first]
+    if first in PACKAGES:
+      module = max((x for x in self.modules if within(dotted, x)), key=len)
+      return self.resolves(module, dotted[len(module) + 1 :])
+    module = f"{folder}/{first}".strip("/").replace("/", ".")
+    named = [x for x in self.modules if f".{x}".endswith(f".{module}")]
+    if named:
+      return any(self.resolves(x, ".".join(rest)) for x in named)
+    return own is None or first in own
+
+  def resolves(self, module: str, name: str) -> bool:
+    """Whether a name is one of a module, or one of a module's class."""
+    first, _, second = name.partition(".")
+    if first not in {"", *self.modules[module]}:
+      return False
+    return not second or second in self.classes.get(first, second)
+
+
+def assigned(body: list[ast.stmt]) -> set[str]:
+  """Names that statements define, in their branches too."""
+  found = set()
+  for node in body:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+      found.add(node.name)
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+      found |= {x.asname or x.name.split(".")[0] for x in node.names}
+    elif isinstance(node, ast.If):
+      found |= assigned(node.body) | assigned(node.orelse)
+    else:
+      names = [x for x in ast.walk(node) if isinstance(x, ast.Name)]
+      found |= {x.id for x in names if isinstance(x.ctx, ast.Store)}
+  return found
+
+
+def identifiers(tree: ast.AST) -> set[str]:
+  """Names of all kinds that some code has, and its strings without blanks."""
+  found = set()
+  for node in ast.walk(tree):
+    for field in ("id", "attr", "arg", "name", "asname", "value"):
+      value = getattr(node, field, None)
+      if isinstance(value, str) and not re.search(r"\s", value):
+        found.add(value)
+  return found
+
+
+@functools.cache
+def citable() -> Names:
+  found = Names(
+    {}, collections.defaultdict(set), {"config"}, set(FOREIGN_NAMES)
+  )
+  for path in sources():
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    top = assigned(tree.body)
+    if path.stem == "__init__":
+      name = name.removesuffix(".__init__")
+      top |= {x.stem for x in path.parent.iterdir()}
+    found.modules[name] = top
+    found.words |= identifiers(tree) | set(name.split("."))
+    for node in ast.walk(tree):
+      if isinstance(node, ast.ClassDef):
+        own = {x.attr for x in ast.walk(node) if isinstance(x, ast.Attribute)}
+        found.classes[node.name] |= assigned(node.body) | own
+      elif isinstance(node, ast.AnnAssign) and path.stem in CONFIGS:
+        found.fields.add(getattr(node.target, "id", ""))
+  return found
+
+
+def dangling_citations(path) -> list[str]:
+  """Names between backticks that are no longer there: dotted, or with a `_`.
+
+  Of a document the dotted ones alone.
+  """
+  own = None
+  if path.suffix == ".py":
+    own = identifiers(ast.parse(path.read_text(encoding="utf-8")))
+  found = []
+  cited = re.compile(r"((?:\w+/)*[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")
+  for text in prose(path):
+    if own is None:
+      text = re.sub(r"(?ms)^```.*?^```", "", text)
+    for code in re.findall(r"`([^`]+)`", text):
+      code = " ".join(code.split()).split("(")[0]
+      if cited.fullmatch(code):
+        there = citable().has(code, own)
+      else:
+        plain = re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", code)
+        there = not plain or own is None or code in citable().words | own
+      if not there:
+        found.append(f"{path.name}: {code}")
+  return found
+
+
+def test_names_that_are_cited_exist():
+  paths = [*pages(), *sources()]
+  found = [x for path in paths for x in dangling_citations(path)]
+  assert not found, "\n".join(found)
+
+
+def test_a_dangling_name_is_seen(tmp_path):
+  module = tmp_path / "code.py"
+  gone = "no_" + "such_name"
+  cited = ["order.step_indices", "input_pipeline.order.gone", "gone.name"]
+  cited += ["a.b", "models/config.ModelConfig", "models/config.Gone"]
+  cited += ["loss.verb_kl", gone, "step_indices", "Cache.gone"]
+  cited += ["mipd_jax.losses.config", "losses/order.step_indices"]
+  module.write_text(f'"""{" ".join(f"`{x}`" for x in cited)}"""\na = 1\n')
+  assert dangling_citations(module) == [
+    "code.py: input_pipeline.order.gone",
+    "code.py: gone.name",
+    "code.py: models/config.Gone",
+    f"code.py: {gone}",
+    "code.py: Cache.gone",
+    "code.py: losses/order.step_indices",
   ]

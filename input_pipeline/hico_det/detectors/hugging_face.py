@@ -34,7 +34,7 @@ def from_hugging_face(
     sizes: (height, width) of the images, the target sizes.
     words: the objects.
     detector: name, revision and threshold, for the results.
-    id2label: `model.config.id2label`; not needed with text labels.
+    id2label: of the model's config; not needed with text labels.
 
   Returns:
     Detections of known objects; others are counted in `left_out`.

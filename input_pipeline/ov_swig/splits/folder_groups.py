@@ -51,7 +51,7 @@ def make(
   """The groups of a folder without a split file; writes nothing.
 
   Those of the authors' files follow from them; the rest says how to choose
-  others, see `splits.default_draw`.
+  others, see `groups.default_draw`.
   """
   if files.source == layout.AUTHORS:
     lists = authors_lists(record_files.listed_verbs(files, words), words)

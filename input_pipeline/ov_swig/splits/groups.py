@@ -139,7 +139,7 @@ class VerbGroups:
     sha256: hash of the three lists of verb names, in hexadecimal.
     method: how the verbs were chosen; '' if the file does not say.
     images: what the file says of the images that follow, see
-      `split_file.image_sets`; {} if nothing.
+      `image_sets`; {} if nothing.
   """
 
   groups: np.ndarray

@@ -92,7 +92,7 @@ def write_checkpoint(
 ) -> None:
   """Writes config.json and model.safetensors, as transformers does.
 
-  `model.load` and torch's Blip2ForConditionalGeneration read them.
+  `load` and torch's Blip2ForConditionalGeneration read them.
 
   Args:
     folder: made when absent.

@@ -1,7 +1,7 @@
 """Any language model in Hugging Face format that runs in Flax.
 
 Decoder-only (GPT-2, OPT, Llama, Qwen2, Gemma, Mistral ...) and encoder-decoder
-(T5, BART ...) alike; `language_weights` says whose network runs which. Prompts
+(T5, BART ...) alike; `weights` says whose network runs which. Prompts
 are sorted into buckets of length, one compiled program a bucket; every batch
 has the same number of rows. So what a prompt gets depends on the prompt, its
 seed and the settings, not on its neighbours.

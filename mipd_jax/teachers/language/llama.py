@@ -4,8 +4,8 @@ Touvron et al. 2023 (arXiv 2302.13971); rotary positions: Su et al. 2021
 (arXiv 2104.09864). transformers' Flax Llama knows rotary positions of base
 10000 alone; this one heeds `rope_theta`, `rope_scaling` (linear, llama3),
 heads of any width, biases, and windows of attention. It has the part of a
-FlaxPreTrainedModel's interface that `language_decoding` and
-`language_weights` use, and PyTorch's names of parameters.
+FlaxPreTrainedModel's interface that `decoding` and
+`weights` use, and PyTorch's names of parameters.
 
 Letters: B rows, T tokens, S tokens in the cache, H heads, G heads of keys and
 values, d width of a head, D of the model, V words.

@@ -89,7 +89,7 @@ def write(
     world: gives the words.
     settings: sizes and schedule.
     clip: whose image tower it starts from.
-    images: from `foundation_training.draw_images`.
+    images: from `clip_training.draw_images`.
     seed: of weights, questions and order.
     folder: exists; gets config.json, model.safetensors and the tokenizer.
 

@@ -2,7 +2,7 @@
 
 It plays the part of an instruction-following model (Flan-T5, Llama ...): the
 same code loads it and asks it, in the terse style of `rationales.prompts`. It
-learns from frames that no folder holds; see `foundation_language_training`.
+learns from frames that no folder holds; see `language_training`.
 """
 
 import dataclasses

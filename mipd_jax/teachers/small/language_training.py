@@ -7,7 +7,7 @@ heads of layer 1 look for the place where the same words stood, and hand on
 what they see. So "what followed this word before?" is answered from the start,
 and a minute of training shapes what to ask.
 
-How the small language model is trained; `foundation_language` says which.
+How the small language model is trained; `language_maker` says which.
 """
 
 import dataclasses
@@ -235,7 +235,7 @@ def train(
     network: transformers' Flax Llama, without parameters.
     tokens: its tokenizer.
     frames: from `draw_frames`.
-    settings: a `foundation_language.LanguageSettings`.
+    settings: a `language_maker.LanguageSettings`.
     seed: of weights and order.
 
   Returns:
