@@ -13,8 +13,9 @@ from mipd_jax.ablations import tables
 @pytest.mark.parametrize(
   ("name", "parts"),
   [
-    ("README.md", 3),
+    ("README.md", 1),
     ("docs/ablations.md", 3),
+    ("docs/demo.md", 1),
     ("docs/hico_det.md", 1),
     ("docs/performance.md", 4),
     ("docs/teachers.md", 1),
