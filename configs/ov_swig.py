@@ -4,7 +4,7 @@
   python -m mipd_jax.main --config=configs/ov_swig.py:jrg
 
 Needs SWiG's images and annotations in `data/swig` (layout in
-docs/architecture.md) and the checkpoints named here, by their Hugging Face
+docs/formats.md) and the checkpoints named here, by their Hugging Face
 ids once `hf download ID` has fetched them, or as folders. Whatever is missing
 is named, with the way to get it, before anything runs. Rationales are taken
 from the annotations where they have them (the authors' files do); with `jrg`

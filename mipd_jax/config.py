@@ -37,7 +37,7 @@ class DatasetConfig:
   """Where the images and frames are.
 
   Attributes:
-    folder: a SWiG-layout folder (docs/architecture.md).
+    folder: a SWiG-layout folder (docs/formats.md).
     world: draw this small world into `folder` when it is not there.
     num_rare, num_unseen, split_seed: how to draw ov_splits.json where the
       folder has none.

@@ -1,6 +1,6 @@
 """The teacher cache: record schema, writer, reader and verifier.
 
-See docs/architecture.md for the folder's layout; `plan` for what a record
+See docs/formats.md for the folder's layout; `plan` for what a record
 holds, `writer` for how a cache is made and continued, `reader` for training.
 """
 

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.repository.test_imports import (
+  ALLOWED,
   PACKAGES,
   ROOT,
   imports,
+  longest,
   modules,
   within,
 )
@@ -148,6 +150,31 @@ def test_imports_have_no_circles():
   ]
   found = circles(graph())
   assert not found, found
+
+
+def layers() -> dict[str, int]:
+  """Module of `ALLOWED` -> its layer in the table of docs/architecture.md."""
+  text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+  found = {}
+  rows = re.findall(r"(?m)^\| (\d) [^|]*\| ([^|]*) \|", text)
+  for layer, names in rows:
+    for name in re.findall(r"`([\w.]+)`", names):
+      inside = name if name in PACKAGES else f"mipd_jax.{name}"
+      assert inside not in found, name
+      found[inside] = int(layer)
+  return found
+
+
+def test_the_table_of_layers_is_what_imports_obey():
+  found = layers()
+  assert set(found) == set(ALLOWED) - {"mipd_jax"}
+  for module, layer in found.items():
+    for name in ALLOWED[module]:
+      place = longest(name, found)
+      # The bare package: whoever may import it may import all but `main`.
+      assert place or name == "mipd_jax", name
+      if place:
+        assert found[place] <= layer, f"{module} imports {name}"
 
 
 def prose(path) -> Iterator[str]:

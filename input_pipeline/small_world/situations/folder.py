@@ -1,4 +1,4 @@
-"""Writes a small world as a SWiG-layout folder (see docs/architecture.md)."""
+"""Writes a small world as a SWiG-layout folder (see docs/formats.md)."""
 
 import io
 import os
