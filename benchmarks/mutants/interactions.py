@@ -131,8 +131,8 @@ PAIRS = (
   (
     "nms: across interactions",
     NMS,
-    "if found.interaction[i] == found.interaction[row]",
-    "if found.interaction[i] >= 0",
+    "if hits.interaction[i] == hits.interaction[row]",
+    "if hits.interaction[i] >= 0",
   ),
   ("pairs: overlap", COLUMNS, "_OVERLAP = 0.5", "_OVERLAP = 0.7"),
   (
@@ -162,7 +162,7 @@ PAIRS = (
   (
     "evaluation: detections do not count",
     EVALUATION,
-    "jax.nn.sigmoid(logits) * found[..., None]",
+    "jax.nn.sigmoid(logits) * detected[..., None]",
     "jax.nn.sigmoid(logits)",
   ),
   (
@@ -174,8 +174,8 @@ PAIRS = (
   (
     "evaluation: too many kept",
     EVALUATION,
-    "found.score[:top_k]",
-    "found.score",
+    "hits.score[:top_k]",
+    "hits.score",
   ),
   (
     "rationales: verbs of an activity",
@@ -198,7 +198,7 @@ PAIRS = (
   (
     "metric: pixels from 0 against 1",
     MATCHING,
-    "found.boxes[rows] + 1",
-    "found.boxes[rows]",
+    "detected.boxes[rows] + 1",
+    "detected.boxes[rows]",
   ),
 )

@@ -1,10 +1,8 @@
-"""Pairwise non-maximum suppression of one image's hypotheses.
+"""Evaluation of any predictor of interactions: the best hypotheses per image.
 
-As GEN-VLKT's `--use_nms_filter` does it: of two pairs with the same
-interaction the worse one goes where (IoU of the persons) * (IoU of the
-objects) ** 0.5 exceeds a threshold, 0.7 there.
-
-Evaluation of any predictor of interactions: best hypotheses, then scores.
+With pairwise non-maximum suppression like GEN-VLKT's `--use_nms_filter`: of two
+pairs with the same interaction the worse one is dropped where (IoU of the
+persons) * (IoU of the objects) ** 0.5 exceeds a threshold (0.7 there).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,39 +25,40 @@ from mipd_jax.models.pairs import of_the_object
 _OBJECT_POWER = 0.5
 
 
-def suppress(found: Detections, threshold: float) -> Detections:
-  """What is left of one image's detections, the best first."""
-  order = np.argsort(-found.score, kind="stable")
+def suppress(hits: Detections, threshold: float) -> Detections:
+  """The detections of one image that stay, the best first."""
+  order = np.argsort(-hits.score, kind="stable")
   kept: list[int] = []
   for row in order:
-    same = [i for i in kept if found.interaction[i] == found.interaction[row]]
-    if not same or _overlap(found.boxes, row, same).max() <= threshold:
+    same = [i for i in kept if hits.interaction[i] == hits.interaction[row]]
+    if not same or _overlap(hits.boxes, row, same).max() <= threshold:
       kept.append(int(row))
   return Detections(
-    found.image[kept],
-    found.boxes[kept],
-    found.interaction[kept],
-    found.score[kept],
+    hits.image[kept],
+    hits.boxes[kept],
+    hits.interaction[kept],
+    hits.score[kept],
   )
 
 
-def _overlap(boxes: np.ndarray, row: int, others: list[int]) -> np.ndarray:
-  mine = np.repeat(boxes[row : row + 1], len(others), axis=0)
-  theirs = boxes[others]
+def _overlap(boxes_Nx8: np.ndarray, row: int, others: list[int]) -> np.ndarray:
+  """Overlap of one pair with each of the others, [len(others)]."""
+  mine = np.repeat(boxes_Nx8[row : row + 1], len(others), axis=0)
+  theirs = boxes_Nx8[others]
   persons = iou(mine[:, :4], theirs[:, :4])
   return persons * iou(mine[:, 4:], theirs[:, 4:]) ** _OBJECT_POWER
 
 
-# Hypotheses kept for one that is reported, where some will be suppressed.
+# Hypotheses kept per reported one, since some will be suppressed.
 _SPARE = 3
 _SURE = 1e-6
 
 
 def cached_pair_logits(key: str) -> Predict:
-  """Predicts by an image's logits of the cache.
+  """Predicts from an image's logits in the cache.
 
   A pair's probabilities are their softmax among the interactions of its
-  object: all pairs of an image with one object get the same.
+  object, so all pairs of an image with the same object get the same.
   """
 
   def predict(params: Any, batch: Mapping, banks: Mapping) -> dict:
@@ -82,7 +81,7 @@ def by_slots(
 ) -> Float[Array, "b p v"]:
   """PAIR_SCORES of any number of pairs, `slots` at a time.
 
-  Pairs come the best detections first, and those of one turn see each other.
+  The best detections come first; the pairs of one turn see each other.
   """
   size, pairs = batch[schema.PAIR_MASK].shape
   if pairs <= slots:
@@ -96,8 +95,8 @@ def by_slots(
     scores = predict(params, {**batch, **some}, banks)[out.PAIR_SCORES]
     return scores.astype(jnp.float32)
 
-  found = jax.lax.map(turn, {k: turns(batch[k]) for k in keys})
-  return jnp.moveaxis(found, 0, 1).reshape(size, pairs, -1)
+  scores = jax.lax.map(turn, {k: turns(batch[k]) for k in keys})
+  return jnp.moveaxis(scores, 0, 1).reshape(size, pairs, -1)
 
 
 def compile_pair_step(
@@ -115,8 +114,8 @@ def compile_pair_step(
   def step(params, batch, banks):
     batch = dequantise(batch)
     logits = by_slots(predict, params, batch, banks, slots)
-    found = batch[schema.PAIR_DETECTION].prod(axis=-1) ** detection_power
-    scores = jax.nn.sigmoid(logits) * found[..., None]
+    detected = batch[schema.PAIR_DETECTION].prod(axis=-1) ** detection_power
+    scores = jax.nn.sigmoid(logits) * detected[..., None]
     scores = jnp.where(logits > out.NEVER / 2, scores, -1)
     flat = scores.reshape(len(scores), -1)
     best, place = jax.lax.top_k(flat, min(_SPARE * top_k, flat.shape[-1]))
@@ -148,15 +147,15 @@ def evaluate(
 
   Args:
     evaluator: with a step of `compile_pair_step`.
-    source, what, feed: of `Evaluator.results`.
-    top_k, nms_threshold: of `detections`.
+    source, what, feed: as in `Evaluator.results`.
+    top_k, nms_threshold: as in `detections`.
   """
-  found: list[Detections] = []
+  best: list[Detections] = []
   for result, images, mask in evaluator.results(source, what, feed):
-    found += detections(
+    best += detections(
       result, images, mask, top_k=top_k, nms_threshold=nms_threshold
     )
-  return found
+  return best
 
 
 def detections(
@@ -171,14 +170,14 @@ def detections(
 
   Args:
     result: of a step.
-    images: which image each row is.
-    mask: which rows are no filler.
+    images: int [B], the image of each row.
+    mask: bool [B], False for filler.
     top_k: the most that are kept of an image.
     nms_threshold: see `suppress`; None keeps overlapping pairs.
   """
   for row in np.flatnonzero(mask):
     there = result["score"][row] >= 0
-    found = Detections(
+    hits = Detections(
       image=np.full(int(there.sum()), images[row], np.int32),
       boxes=pair_columns.to_pixels(
         result["image_size"][row], result["boxes"][row][there]
@@ -187,10 +186,10 @@ def detections(
       score=result["score"][row][there].astype(np.float64),
     )
     if nms_threshold is not None:
-      found = suppress(found, nms_threshold)
+      hits = suppress(hits, nms_threshold)
     yield Detections(
-      found.image[:top_k],
-      found.boxes[:top_k],
-      found.interaction[:top_k],
-      found.score[:top_k],
+      hits.image[:top_k],
+      hits.boxes[:top_k],
+      hits.interaction[:top_k],
+      hits.score[:top_k],
     )

@@ -1,9 +1,9 @@
-"""A student's predictions of a split, in the form that files are scored in.
+"""Files of a student's predictions of a split, in the scored form.
 
-`python -m mipd_jax.metrics.swig` scores them (form: `metrics.swig_files`), and
-finds the run's own table: the frame of the true verb is the one that was
-scored, box corners are written as the float64 numbers that were judged, and
-verbs in the order that ranked them.
+`python -m mipd_jax.metrics.swig` scores them (form: `metrics.swig_files`) and
+gives the run's own table: the frame of the true verb is the one that was
+scored, box corners are the float64 numbers that were judged, and verbs are in
+the order that ranked them.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Entry = dict[str, Any]
 def listed_verbs(verb_scores: np.ndarray) -> np.ndarray:
   """The best five verbs, or all if there are fewer: int32 [n, k].
 
-  Of equal scores [n, V] the lower index comes first, as where they are ranked.
+  Of equal scores [n, V] the lower index comes first, as in the ranking.
   """
   order = np.argsort(-verb_scores, axis=-1, kind="stable")
   return order[:, :TOP].astype(np.int32)
@@ -47,7 +47,7 @@ def listed_frames(
   verbs: np.ndarray,
   frames: np.ndarray,
 ) -> situations.Frames:
-  """What fills the frames of several verbs in each image of a split.
+  """The filled frames of several verbs for each image of a split.
 
   All processes take part, and all get the result.
 
@@ -73,11 +73,11 @@ def listed_frames(
     count, listed = int(mask.sum()), verbs.shape[1]
     rows = {name: np.asarray(x)[mask] for name, x in result.items()}
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in rows.items()}
-    found = situations.frames_of(flat)
+    frames_of_part = situations.frames_of(flat)
     parts.append(
       (
-        found.noun.reshape(count, listed, -1),
-        found.box.reshape(count, listed, -1, 4),
+        frames_of_part.noun.reshape(count, listed, -1),
+        frames_of_part.box.reshape(count, listed, -1, 4),
       )
     )
     places.append(indices[mask])
@@ -103,14 +103,14 @@ def compile_frames_step(predict: situations.Predict) -> Callable:
         schema.ROLES: roles,
         schema.ROLE_MASK: roles >= 0,
       }
-      found = situations.predicted_roles(
+      filled = situations.predicted_roles(
         predict(params, {**batch, **asked}, banks)
       )
-      return found | {situations.TRUE_SIZE: batch[schema.IMAGE_SIZE]}
+      return filled | {situations.TRUE_SIZE: batch[schema.IMAGE_SIZE]}
 
-    # One verb after the other: the memory is that of one evaluation.
-    found = jax.lax.map(fill, listed.T)
-    return {name: jnp.swapaxes(x, 0, 1) for name, x in found.items()}
+    # One verb after the other needs the memory of one evaluation only.
+    filled = jax.lax.map(fill, listed.T)
+    return {name: jnp.swapaxes(x, 0, 1) for name, x in filled.items()}
 
   return jax.jit(step)
 
@@ -122,7 +122,7 @@ def entries(
   verbs: np.ndarray,
   listed: situations.Frames,
 ) -> Iterable[Entry]:
-  """One entry an image, in the order of the split.
+  """One entry per image, in the order of the split.
 
   Args:
     words: names of verbs, roles and nouns.
@@ -155,7 +155,7 @@ def _fillers(
 
 
 def filler(noun: str, box: Sequence[float] | None) -> Filler:
-  """What fills a role; a NaN box is none."""
+  """What fills a role; a NaN box means no box."""
   corners = None if box is None else [float(x) for x in box]
   if corners is not None and np.isnan(corners[0]):
     corners = None
@@ -171,7 +171,7 @@ def entry(
 def write(
   path: str | os.PathLike[str], named: Iterable[tuple[str, Entry]]
 ) -> None:
-  """Writes (image name, entry) pairs, a line each; whole or not at all."""
+  """Writes (image name, entry) pairs, one per line; whole or not at all."""
   with writing(path) as add:
     for name, content in named:
       add(name, content)
@@ -181,7 +181,7 @@ def write(
 def writing(
   path: str | os.PathLike[str],
 ) -> Iterator[Callable[[str, Entry], None]]:
-  """`write` for entries that come one by one: yields what takes them."""
+  """`write` for entries that come one by one: yields a function for them."""
   with (
     atomic.replacing(path) as temporary,
     temporary.open("w", encoding="utf-8") as file,

@@ -1,8 +1,7 @@
 """Evaluation of any named predictor over a split, each image once.
 
-The devices say what is predicted; what is right is judged on the host, in
-float64 and in pixels, by the functions that judge files of predictions
-(`metrics.swig_scores`).
+The devices predict; the host judges, in float64 and in pixels, by the same
+functions as for files of predictions (`metrics.swig_scores`).
 """
 
 import dataclasses
@@ -22,10 +21,10 @@ from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.metrics import scores, swig_scores
 from mipd_jax.models import outputs as out
 
-# What comes out a row an image, as it is.
+# Results with one row per image, passed on as they are.
 _ROWS = ("verb", "probability", "verb_scores")
 _NOUN, _BOX, _CONFIDENCE = "noun", "box", "confidence"
-# Of a batch, what the predictions are compared with.
+# The keys of a batch that predictions are compared with.
 TRUTH = (
   schema.VERB,
   schema.ROLE_MASK,
@@ -42,12 +41,12 @@ Predict = Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-  """What fills the roles of one verb's frame in n images.
+  """The fillers of one verb's roles in n images.
 
   Attributes:
     noun: int32 [n, R] noun classes.
     box: float64 [n, R, 4] corners in pixels of the original, cut to it; NaN
-      where there is none.
+      where there is no box.
   """
 
   noun: np.ndarray
@@ -56,13 +55,13 @@ class Frames:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """What is right of the roles of n images.
+  """Which of the roles of n images are right.
 
   Attributes:
-    frames: what was predicted for them.
+    frames: their predictions.
     noun, box: bool [n, R], whether noun and grounding are right.
-    overlapping: bool [n, R], whether the box, drawn or not, overlaps the
-      annotated one enough.
+    overlapping: bool [n, R], whether the box overlaps the annotated one enough,
+      even if its confidence drops it.
   """
 
   frames: Frames
@@ -73,7 +72,7 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Totals per verb, and what each image of the split was taken for.
+  """Totals per verb, and the predictions for each image of the split.
 
   `frames` are of the true verbs, as they were scored; None for a predictor
   of verbs alone.
@@ -87,7 +86,7 @@ class Evaluation:
 
 
 def cached_logits(key: str) -> Predict:
-  """Predicts by verb logits of the cache; without nouns, without boxes."""
+  """Predicts from verb logits in the cache; without nouns or boxes."""
 
   def predict(params: Any, batch: Mapping, banks: Mapping) -> dict:
     del params, banks
@@ -97,46 +96,46 @@ def cached_logits(key: str) -> Predict:
 
 
 def less_trained(predict: Predict, bias: float) -> Predict:
-  """The same predictor with `bias` off the scores of trained verbs.
+  """The same predictor with `bias` subtracted from trained verbs' scores.
 
   A classifier scores the names of verbs without training images too low
   (calibrated stacking; `metrics/calibration.py`).
   """
 
   def less(params: Any, batch: Mapping, banks: Mapping) -> dict:
-    found = dict(predict(params, batch, banks))
+    outputs = dict(predict(params, batch, banks))
     trained = banks[VERB_TRAINED].astype(jnp.float32)
-    found[out.VERB_SCORES] = (
-      found[out.VERB_SCORES].astype(jnp.float32) - bias * trained
+    outputs[out.VERB_SCORES] = (
+      outputs[out.VERB_SCORES].astype(jnp.float32) - bias * trained
     )
-    return found
+    return outputs
 
   return less
 
 
 def compile_eval_step(predict: Predict) -> Callable:
-  """Jits (params, batch, banks) -> what `evaluate` reads, a row an image."""
+  """Jits (params, batch, banks) -> what `evaluate` reads, a row per image."""
 
   def step(params, batch, banks):
     batch = dequantise(batch)
     outputs = predict(params, batch, banks)
     verb_scores = outputs[out.VERB_SCORES].astype(jnp.float32)
     verbs = jax.nn.softmax(verb_scores)
-    found = {
+    rows = {
       "verb": jnp.argmax(verbs, axis=-1).astype(jnp.int32),
       "probability": jnp.max(verbs, axis=-1),
       "verb_scores": verb_scores,
       TRUE_VERB: batch[schema.VERB],
     }
     if out.NOUN_SCORES in outputs:
-      found |= predicted_roles(outputs) | truth(batch)
-    return found
+      rows |= predicted_roles(outputs) | truth(batch)
+    return rows
 
   return jax.jit(step)
 
 
 def predicted_roles(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """Of a model's outputs, what `judge` reads: noun, box, confidence."""
+  """The part of a model's outputs that `judge` reads."""
   return {
     _NOUN: scores.nouns(outputs[out.NOUN_SCORES]),
     _BOX: outputs[out.BOX].astype(jnp.float32),
@@ -145,7 +144,7 @@ def predicted_roles(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def truth(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """Of a batch, what `judge` reads."""
+  """The part of a batch that `judge` reads."""
   return {_TRUE + name: batch[name] for name in TRUTH}
 
 
@@ -155,7 +154,7 @@ def is_truth(name: str) -> bool:
 
 
 def frames_of(rows: Mapping[str, np.ndarray]) -> Frames:
-  """What was predicted, of rows with `predicted_roles` and TRUE_SIZE."""
+  """The predictions, from rows with `predicted_roles` and TRUE_SIZE."""
   box = swig_scores.predicted_boxes(
     rows[_BOX], rows[_CONFIDENCE], rows[TRUE_SIZE]
   )
@@ -163,7 +162,7 @@ def frames_of(rows: Mapping[str, np.ndarray]) -> Frames:
 
 
 def judge(rows: Mapping[str, np.ndarray]) -> Judged:
-  """What is right, of rows with `predicted_roles` and `truth`."""
+  """What is right, from rows with `predicted_roles` and `truth`."""
   sizes = rows[TRUE_SIZE]
   frames = frames_of(rows)
   true = swig_scores.true_boxes(
@@ -187,22 +186,22 @@ def image_scores(rows: Mapping[str, np.ndarray]) -> swig_scores.ImageScores:
     return swig_scores.of_images(swig_scores.Judged(rank))
   judged = judge(rows)
   image, role = np.nonzero(rows[_TRUE + schema.ROLE_MASK])
-  found = swig_scores.judge_images(
+  images = swig_scores.judge_images(
     rank, image, judged.noun[image, role], judged.box[image, role]
   )
-  return swig_scores.of_images(found)
+  return swig_scores.of_images(images)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluator:
-  """A compiled step with what it predicts with, for any split.
+  """A compiled step and its parameters, for any split.
 
   Attributes:
-    step: jitted (params, batch, banks) -> arrays with a row an example.
-    params: that it predicts with.
+    step: jitted (params, batch, banks) -> arrays with a row per example.
+    params: the model's.
     banks: text embeddings.
     mesh: of all processes.
-    batch_size: images a step over all devices.
+    batch_size: images per step over all devices.
   """
 
   step: Callable[[Any, Mapping, Mapping], Mapping[str, jax.Array]]
@@ -214,16 +213,16 @@ class Evaluator:
   def results(
     self, source: stream.Source, what: str, feed: Feed | None = None
   ) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]]:
-    """What the step says of each batch of a split.
+    """The step's results for each batch of a split.
 
     Args:
       source: the split.
       what: for the progress line.
-      feed: gives the split's batches in `batch_size`; reads them if None.
+      feed: gives the split's batches of `batch_size`; None streams them.
 
     Yields:
       The step's result, whole on every process; the examples of its rows, int
-      [B], and which rows are no filler, bool [B].
+      [B]; False for rows that are filler, bool [B].
     """
     total = source.num_examples
     feed = feed or Streaming(source, self.batch_size, self.mesh)
@@ -245,12 +244,12 @@ def evaluate(
   """Runs a step of `compile_eval_step` over all of a split.
 
   Batches are padded and masked; every image is judged on the host, so the
-  figures do not depend on how the work was divided. All processes get all of
-  it.
+  figures do not depend on how the work was divided. All processes get the
+  whole result.
 
   Args:
     evaluator: with that step.
-    source, what, feed: of `Evaluator.results`.
+    source, what, feed: as in `Evaluator.results`.
   """
   parts: list[dict[str, np.ndarray]] = []
   places: list[np.ndarray] = []

@@ -1,9 +1,7 @@
 """Where batches come from: streamed from the cache, or resident.
 
-Both give the same device arrays for the same steps, so the step that is
-compiled does not know which it is fed by.
-
-Whether a split is kept in device memory, and why.
+Both give the same device arrays for the same steps, so the compiled step is
+the same. `decide` says whether a split is kept in device memory, and why.
 """
 
 import contextlib
@@ -23,7 +21,7 @@ from mipd_jax.feeding.resident import Layout, Resident, loading
 
 
 class Chunk(NamedTuple):
-  """Consecutive steps that are given to the devices in one go."""
+  """Consecutive steps that the devices run in one program."""
 
   first: int
   count: int
@@ -38,17 +36,17 @@ class Feed(Protocol):
   def train(
     self, chunks: Iterable[Chunk], *, seed: int, length: int
   ) -> Iterator[Batches]:
-    """For each chunk arrays [length, B, ...]; only `count` of them count.
+    """For each chunk arrays [length, B, ...]; the first `count` are used.
 
     Args:
-      chunks: consecutive steps, each of `length` steps at most.
+      chunks: consecutive steps, each of at most `length` steps.
       seed: of the data order.
-      length: the first axis, one for all so that one program serves all.
+      length: the first axis, the same for all so that one program serves all.
     """
     ...
 
   def evaluate(self) -> Iterator[Batches]:
-    """Arrays [B, ...]: every example once, and filler."""
+    """Arrays [B, ...]: every example once, then filler."""
     ...
 
 
@@ -76,9 +74,9 @@ class Streaming:
       part=self._part,
     )
     for chunk in chunks:
-      found = list(itertools.islice(batches, chunk.count))
-      found += found[-1:] * (length - chunk.count)
-      stacked = {key: np.stack([b[key] for b in found]) for key in found[0]}
+      steps = list(itertools.islice(batches, chunk.count))
+      steps += steps[-1:] * (length - chunk.count)
+      stacked = {key: np.stack([b[key] for b in steps]) for key in steps[0]}
       yield sharding.put_rows(self._mesh, stacked, self._size, axis=1)
 
   def evaluate(self) -> Iterator[Batches]:
@@ -110,14 +108,14 @@ class FromMemory:
   def evaluate(self) -> Iterator[Batches]:
     for step in range(order.num_eval_steps(*self._sizes)):
       rows, mask = order.eval_rows(step, *self._sizes)
-      found = self._resident.batches(rows[None], mask.reshape(1, -1))
-      yield self._first(found)
+      one_batch = self._resident.batches(rows[None], mask.reshape(1, -1))
+      yield self._first(one_batch)
 
 
 def train_shapes(
   layout: Layout, length: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and places of what `Feed.train` gives, to compile for."""
+  """Shapes and shardings of the arrays of `Feed.train`, to compile for."""
   where = sharding.named_sharding(layout.mesh, None, "batch")
   mask = {schema.EXAMPLE_MASK: jax.ShapeDtypeStruct((), bool)}
   return {
@@ -129,9 +127,9 @@ def train_shapes(
 
 
 _GIB = 2**30
-# Of a device's memory: the rest is for parameters and one step's arrays.
+# Share of a device's memory; the rest is for parameters and a step's arrays.
 _SHARE = 0.75
-# On devices that do not tell their memory (CPUs), on all of them together.
+# Over all devices together, if they do not report their memory (CPUs).
 _UNKNOWN_GIB = 4.0
 
 
@@ -139,7 +137,7 @@ _UNKNOWN_GIB = 4.0
 def opening(
   source: Source, layout: Layout, setting: str, limit_gib: float, what: str
 ) -> Iterator[Callable[[], Feed]]:
-  """Makes a feed ready while the block compiles.
+  """Prepares a feed while the block compiles.
 
   Args:
     source: of the split.
@@ -157,12 +155,12 @@ def opening(
 
 
 def decide(setting: str, limit_gib: float, layout: Layout, what: str) -> bool:
-  """Decides, the same on all processes, and logs what and why.
+  """Whether a split becomes resident; logs why. The same on all processes.
 
   Args:
-    setting: "on", "off" or "auto": where it fits.
-    limit_gib: what a device may give to it; 0 takes three quarters of its
-      memory less what is in use, or 4 GiB over all devices that do not tell.
+    setting: "on", "off" or "auto": if it fits.
+    limit_gib: what a device may give to it; 0 means three quarters of its
+      memory minus what is in use, or 4 GiB over all devices if they do not say.
     layout: of the split.
     what: the split's name.
 

@@ -1,17 +1,15 @@
-"""A split in device memory: read once, gathered by index from then on.
+"""A split in device memory: read once, then gathered by index.
 
 Every field is one array [rows, shards, ...], example r*S + s at [r, s], with
 the virtual shards of `input_pipeline.order` divided over `data`. A device
-gathers its rows of a batch from its own memory: no device asks another.
+gathers its rows of a batch from its own memory, without the other devices.
 
-Large fields are kept as blocks [k, 128] of whole TPU tiles. XLA lays such
-arrays out row by row; tokens of 577 x 1024 it would transpose to save the
-padding, and copy all of them to take one.
+Large fields are kept as blocks [k, 128] of whole TPU tiles, which XLA lays out
+row by row. It would transpose tokens of 577 x 1024 to save the padding, and
+copy all of them to take one.
 
-Reads a split into device memory: threads read, one more sends.
-
-Host memory holds a few chunks only. A process reads only the examples of its
-own devices, in the order of the files.
+Loading: several threads read and one sends. Host memory holds only a few
+chunks. A process reads only its own devices' examples, in file order.
 """
 
 import collections
@@ -40,12 +38,12 @@ Spec = Mapping[str, jax.ShapeDtypeStruct]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Shapes and places of a resident split; nothing is read.
+  """Shapes and shardings of a resident split; reads nothing.
 
   Attributes:
     mesh: whose `data` axis divides the shards.
-    num_examples, batch_size: of the split and of its batches; they fix the
-      shards.
+    num_examples, batch_size: of the split and of its batches; they determine
+      the shards.
     example: shape and dtype of every field of one example.
   """
 
@@ -72,7 +70,7 @@ class Layout:
     return sharding.named_sharding(self.mesh, None, "shards")
 
   def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of the arrays on the devices."""
+    """Shapes of the arrays on the devices."""
     return {
       key: jax.ShapeDtypeStruct(
         (self.num_rows, self.num_shards, *_stored_shape(field)),
@@ -95,7 +93,7 @@ _LANES, _TILE_BYTES = 128, 4096
 
 
 def _stored_shape(field: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-  """Shape of one example on the devices: [k, 128] of whole tiles if large."""
+  """Shape of one example on the devices: [k, 128], whole tiles, if large."""
   size = math.prod(field.shape) * np.dtype(field.dtype).itemsize
   if size < _TILE_BYTES:
     return field.shape
@@ -105,7 +103,7 @@ def _stored_shape(field: jax.ShapeDtypeStruct) -> tuple[int, ...]:
 
 
 def pack(layout: Layout, fields: Mapping[str, np.ndarray]) -> dict:
-  """Fields [n, ...] of examples as they lie on the devices."""
+  """Fields [n, ...] in the shapes that the devices hold."""
   packed = {}
   for key, value in fields.items():
     shape = _stored_shape(layout.example[key])
@@ -118,7 +116,7 @@ def pack(layout: Layout, fields: Mapping[str, np.ndarray]) -> dict:
 
 
 def _unpack(field: jax.ShapeDtypeStruct, value: jax.Array) -> jax.Array:
-  """The inverse for [K, B, ...], on the device."""
+  """The inverse of `pack` for [K, B, ...], on the device."""
   if _stored_shape(field) == field.shape:
     return value
   flat = value.reshape(*value.shape[:2], -1)[..., : math.prod(field.shape)]
@@ -126,7 +124,7 @@ def _unpack(field: jax.ShapeDtypeStruct, value: jax.Array) -> jax.Array:
 
 
 def read_fields(source: Source, indices: np.ndarray) -> dict[str, np.ndarray]:
-  """What is kept of some examples: all that a batch has but its mask."""
+  """The fields of some examples: all that a batch has except its mask."""
   return dict(source.read(indices)) | {schema.INDEX: indices.astype(np.int32)}
 
 
@@ -141,7 +139,7 @@ def layout(source: Source, batch_size: int, mesh: Mesh) -> Layout:
 
 
 class Resident:
-  """Fields on the devices, and batches of them. Make it with `loading`.
+  """Fields on the devices, and batches of them; made by `loading`.
 
   Attributes:
     layout: of the arrays.
@@ -178,9 +176,8 @@ def compile_gather(layout: Layout, one_by_one: bool | None = None) -> Callable:
 
   Args:
     layout: of the arrays.
-    one_by_one: copy large fields example by example, which TPUs do at the
-      speed of their memory and without room for more; by platform if None.
-      GPUs take all at once.
+    one_by_one: copy large fields example by example, which TPUs do at memory
+    speed and without extra room; GPUs take all at once. None: by platform.
   """
   if one_by_one is None:
     one_by_one = layout.mesh.devices.flat[0].platform == "tpu"
@@ -190,13 +187,13 @@ def compile_gather(layout: Layout, one_by_one: bool | None = None) -> Callable:
 
   def take(value, index_KxB):
     if one_by_one and value.ndim == 3 and value.shape[-1] == _LANES:
-      found = jax.lax.map(
+      blocks = jax.lax.map(
         functools.partial(
           jax.lax.dynamic_index_in_dim, value, axis=0, keepdims=False
         ),
         index_KxB.reshape(-1),
       )
-      return found.reshape(*index_KxB.shape, *value.shape[1:])
+      return blocks.reshape(*index_KxB.shape, *value.shape[1:])
     return jnp.take(value, index_KxB, axis=0, mode="clip")
 
   @jax.jit
@@ -208,13 +205,13 @@ def compile_gather(layout: Layout, one_by_one: bool | None = None) -> Callable:
   )
   def gather(arrays, rows_KxB):
     shard_B = jnp.arange(rows_KxB.shape[1]) // share
-    found = {}
+    fields = {}
     for key, value in arrays.items():
       own = value.shape[1]  # shards of this device
       flat = value.reshape(-1, *value.shape[2:])
       values = take(flat, rows_KxB * own + shard_B)
-      found[key] = _unpack(layout.example[key], values)
-    return found
+      fields[key] = _unpack(layout.example[key], values)
+    return fields
 
   return gather
 
@@ -227,10 +224,10 @@ _READERS = 8
 def loading(
   source: Source, layout: Layout, what: str
 ) -> Iterator[Callable[[], Resident]]:
-  """Loads on another thread, while the block compiles; stops with the block.
+  """Loads on another thread while the block compiles; stops with the block.
 
-  Nothing else may run on the devices before the loader is done: processes
-  have to start programs in the same order.
+  Nothing else may run on the devices before loading is done: all processes
+  must start programs in the same order.
 
   Args:
     source: read by several threads.
@@ -286,7 +283,7 @@ def _zeros(layout: Layout) -> dict[str, jax.Array]:
 
 
 def _update(arrays, chunk, start):
-  """Writes rows of all shards; along an axis that no device divides."""
+  """Writes a chunk [step, S, ...] into rows from `start`, an undivided axis."""
   return jax.tree.map(
     lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
       whole, part, start, axis=0
@@ -317,7 +314,7 @@ def _chunks(
   def read(start):
     rows = start + np.arange(step)[:, None]
     indices = rows * layout.num_shards + shards
-    # Smaller shards have no last row; what stands there is never drawn.
+    # Smaller shards have no last row; what fills it is never drawn.
     indices = np.minimum(indices, layout.num_examples - 1).reshape(-1)
     packed = pack(layout, read_fields(source, indices))
     return {

@@ -1,7 +1,7 @@
 """Controls: features of one kind come from another image.
 
-What a method gains from a teacher or from rationales it has to lose when
-they say nothing of the image; what it keeps came from somewhere else.
+If a method's gain comes from a teacher or from rationales, it must vanish when
+these belong to another image; any gain that stays has another source.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ _SEED = 0
 class Shuffled:
   """A source in which some features are those of another example.
 
-  Which one depends on the number of examples alone, so all epochs and all
-  runs see the same false pairs; nobody keeps its own.
+  Which one depends only on the number of examples, so all epochs and runs see
+  the same false pairs; no example keeps its own features.
   """
 
   def __init__(self, source: Source, keys: tuple[str, ...]):
@@ -36,12 +36,12 @@ class Shuffled:
 
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Keys of the source, int8 features with their own scales."""
-    found = dict(self._source.read(indices))
+    fields = dict(self._source.read(indices))
     theirs = self._source.read(self.other[indices])
-    for key in found:
+    for key in fields:
       if key.removesuffix("_scale") in self._keys:
-        found[key] = theirs[key]
-    return found
+        fields[key] = theirs[key]
+    return fields
 
 
 def control(source: Source, kind: str) -> Source:

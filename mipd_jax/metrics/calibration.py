@@ -1,13 +1,13 @@
 """Trained against untrained verbs: accuracy by bias, and among names.
 
 A classifier that never saw an unseen verb's images scores its name too low.
-A bias taken off the scores of trained verbs (calibrated stacking, Chao et al.
-2016, "An Empirical Study and Analysis of Generalized Zero-Shot Learning")
-shows how much of a difference between two methods is no more than that;
+A bias subtracted from the scores of trained verbs (calibrated stacking, Chao
+et al. 2016, "An Empirical Study and Analysis of Generalized Zero-Shot
+Learning") shows how much of a difference between two methods is only that;
 accuracy among the untrained names alone shows what is left without it.
 
-The bias has to come from verbs that are held out of the trained ones: nothing
-here chooses it by unseen verbs unless it is handed their images.
+The bias has to come from verbs held out of the trained ones: nothing here
+chooses it by unseen verbs unless the caller passes their images.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from input_pipeline import schema
 from mipd_jax.metrics.swig_scores import harmonic_mean
 
 _STEPS = np.geomspace(0.01, 40.0, 60)
-# What curves are measured at, in units of verb scores, ascending.
+# The biases of a curve, in units of verb scores, ascending.
 BIASES = np.concatenate([-_STEPS[::-1], [0.0], _STEPS])
 # Keys of a curve.
 BIAS, TRAINED, UNTRAINED = "bias", "trained", "untrained"
@@ -33,7 +33,7 @@ class Rivals(NamedTuple):
 
   Attributes:
     trained_right, untrained_right: whether they are the true verb.
-    gap: score of the former less that of the latter.
+    gap: score of the former minus that of the latter.
   """
 
   trained_right: Bool[np.ndarray, "n"]
@@ -41,7 +41,7 @@ class Rivals(NamedTuple):
   gap: Float[np.ndarray, "n"]
 
   def right(self, bias: float) -> Bool[np.ndarray, "n"]:
-    """Which images are right once `bias` is off the trained names."""
+    """Which images are right with `bias` subtracted from trained names."""
     return np.where(self.gap >= bias, self.trained_right, self.untrained_right)
 
 
@@ -57,8 +57,7 @@ def rivals(
     scores: of the verbs.
     verb: the true one.
     trained: which verbs have training images.
-    candidates: names that take part at all; all if None. Scores of others
-      are not looked at.
+    candidates: names that take part; all if None.
   """
   if candidates is None:
     candidates = np.ones_like(trained)
@@ -68,21 +67,21 @@ def rivals(
     if not len(names):
       nothing = np.full(len(scores), -1)
       return nothing, np.full(len(scores), -np.inf)
-    found = scores[:, names]
-    first = found.argmax(axis=-1)
-    return names[first], found[np.arange(len(found)), first]
+    kept = scores[:, names]
+    first = kept.argmax(axis=-1)
+    return names[first], kept[np.arange(len(kept)), first]
 
-  (known, known_score), (new, new_score) = best(trained), best(~trained)
-  return Rivals(known == verb, new == verb, known_score - new_score)
+  (seen, seen_score), (new, new_score) = best(trained), best(~trained)
+  return Rivals(seen == verb, new == verb, seen_score - new_score)
 
 
 def curve(
-  found: Rivals, verb: Int[np.ndarray, "n"], trained: Bool[np.ndarray, "v"]
+  images: Rivals, verb: Int[np.ndarray, "n"], trained: Bool[np.ndarray, "v"]
 ) -> Curve:
   """Accuracy in percent on images of trained and untrained verbs, by bias.
 
   Args:
-    found: of the images.
+    images: the best names of each image.
     verb: the true verb of each.
     trained: which verbs have training images.
 
@@ -90,7 +89,7 @@ def curve(
     Lists of the length of BIASES; NaN where there are no such images.
   """
   of_trained = trained[verb]
-  right = np.stack([found.right(bias) for bias in BIASES])
+  right = np.stack([images.right(bias) for bias in BIASES])
   return {
     BIAS: BIASES.tolist(),
     TRAINED: _percent(right, of_trained),
@@ -112,21 +111,21 @@ def mean_curve(curves: list[Curve]) -> Curve:
   }
 
 
-def best_bias(found: Curve) -> tuple[float, float]:
+def best_bias(points: Curve) -> tuple[float, float]:
   """The bias of the highest harmonic mean, and that harmonic mean.
 
-  Of several the one in the middle: a harmonic mean measured on few images is
-  flat in places, and its ends lie closest to the fall.
+  Among equals it takes the middle one: with few images the curve has flat
+  parts, whose ends lie closest to the drop.
   """
   means = np.array(
     [
       harmonic_mean(a, b)
-      for a, b in zip(found[TRAINED], found[UNTRAINED], strict=True)
+      for a, b in zip(points[TRAINED], points[UNTRAINED], strict=True)
     ]
   )
   best = np.flatnonzero(means >= means.max() - 1e-9)
   chosen = best[len(best) // 2]
-  return float(found[BIAS][chosen]), float(means[chosen])
+  return float(points[BIAS][chosen]), float(means[chosen])
 
 
 def among(
@@ -134,7 +133,7 @@ def among(
   verb: Int[np.ndarray, "n"],
   names: Bool[np.ndarray, "v"],
 ) -> float | None:
-  """Percent right, of the images of some verbs, where only these compete."""
+  """Percent right on the images of some verbs, where only these compete."""
   rows = names[verb]
   if not rows.any():
     return None
@@ -148,16 +147,18 @@ def by_group(
   verb: Int[np.ndarray, "n"],
   groups: Int[np.ndarray, "v"],
 ) -> dict[str, float | None]:
-  """Percent right for seen, rare and unseen verbs, and the harmonic mean.
+  """Percent right for seen, rare and unseen verbs.
 
-  The harmonic mean is of seen and unseen, as everywhere.
+  With the harmonic mean of seen and unseen.
   """
-  found: dict[str, float | None] = {}
+  percents: dict[str, float | None] = {}
   for number, name in enumerate(schema.GROUPS):
     rows = groups[verb] == number
-    found[name] = float(100 * right[rows].mean()) if rows.any() else None
-  found["harmonic_mean"] = harmonic_mean(found["seen"], found["unseen"])
-  return found
+    percents[name] = float(100 * right[rows].mean()) if rows.any() else None
+  percents["harmonic_mean"] = harmonic_mean(
+    percents["seen"], percents["unseen"]
+  )
+  return percents
 
 
 def among_names(

@@ -39,7 +39,7 @@ from mipd_jax.metrics.hico_det_scores import NAMES, summary
 
 
 def score(
-  found: Iterable[Detections],
+  detected: Iterable[Detections],
   truth: Truth,
   words: Vocabulary,
   split: ZeroShot,
@@ -49,7 +49,7 @@ def score(
   """All scores in percent, with the precision of each interaction.
 
   Args:
-    found: detections image by image.
+    detected: detections image by image.
     truth: the annotations.
     words: the interactions.
     split: which of them are unseen.
@@ -58,34 +58,34 @@ def score(
   Returns:
     `hico_det_scores.SCORES` by name, 'known_object' with the same, None where
     a group is empty; 'images', 'predicted_images', 'without_pairs':
-    interactions that nothing is annotated of, whose precision is 0;
+    interactions without an annotated pair, whose precision is 0;
     'by_interaction': two lists.
   """
   pool = Pool(truth)
-  for item in found:
+  for item in detected:
     if not skip_empty or not len(item.image) or truth.has_pairs[item.image[0]]:
       pool.add(item)
-  default, known = pool.average_precisions()
+  default, known_object = pool.average_precisions()
   return {
     **summary(default, words, split),
-    "known_object": summary(known, words, split),
+    "known_object": summary(known_object, words, split),
     "images": len(truth.names),
     "predicted_images": pool.images,
     "without_pairs": int((truth.counts == 0).sum()),
     "by_interaction": {
       "default": (100 * default).tolist(),
-      "known_object": (100 * known).tolist(),
+      "known_object": (100 * known_object).tolist(),
     },
   }
 
 
-def _print_table(found: dict[str, Any], out: TextIO) -> None:
-  """The same figures for people; the JSON line follows."""
-  print(f"{found['images']} images", file=out)
+def _print_table(scores: dict[str, Any], out: TextIO) -> None:
+  """Prints the figures as a table; the JSON line follows."""
+  print(f"{scores['images']} images", file=out)
   print(f"{'':14}" + "".join(f"{name:>10}" for name in NAMES), file=out)
   for name, part in (
-    ("default", found),
-    ("known object", found["known_object"]),
+    ("default", scores),
+    ("known object", scores["known_object"]),
   ):
     cells = ("" if part[g] is None else f"{part[g]:.2f}" for g in NAMES)
     print(f"{name:14}" + "".join(f"{cell:>10}" for cell in cells), file=out)
@@ -109,22 +109,22 @@ def _run(given: argparse.Namespace) -> int:
       f"the boxes of {given.annotations} are taken to count pixels from 1; "
       "say --box-base=0 if they count from 0, or --box-base=1"
     )
-  found = score(
+  scores = score(
     hico_det_files.read_predictions(given.predictions, truth, words, notes),
     truth,
     words,
     split,
     skip_empty=given.skip_empty,
   )
-  by_interaction = found.pop("by_interaction")
+  by_interaction = scores.pop("by_interaction")
   if given.by_interaction:
     _write(given.by_interaction, by_interaction, words, split, truth)
   for note in notes:
     print(f"note: {note}", file=sys.stderr)
-  _tell_what_is_odd(found, truth, given.skip_empty)
+  _tell_what_is_odd(scores, truth, given.skip_empty)
   print(f"detector: {given.detector}; split {split.name}")
-  _print_table(found, sys.stdout)
-  print(json.dumps(found | {"split": split.name, "detector": given.detector}))
+  _print_table(scores, sys.stdout)
+  print(json.dumps(scores | {"split": split.name, "detector": given.detector}))
   return 0
 
 
@@ -170,7 +170,7 @@ def _write(
       "unseen": bool(split.unseen[row]),
       "rare": bool(words.rare[row]),
       "pairs": int(truth.counts[row]),
-      **{key: found[row] for key, found in by_interaction.items()},
+      **{key: precisions[row] for key, precisions in by_interaction.items()},
     }
     for row, name in enumerate(words.names)
   ]
@@ -184,22 +184,22 @@ def _write(
 
 
 def _tell_what_is_odd(
-  found: dict[str, Any], truth: Truth, skip_empty: bool
+  scores: dict[str, Any], truth: Truth, skip_empty: bool
 ) -> None:
-  lacking = found["images"] - found["predicted_images"]
+  lacking = scores["images"] - scores["predicted_images"]
   empty = int((~truth.has_pairs).sum())
   if lacking and not skip_empty:
     print(
-      f"note: {lacking} of {found['images']} annotated images have no entry "
+      f"note: {lacking} of {scores['images']} annotated images have no entry "
       "in the predictions",
       file=sys.stderr,
     )
   if empty:
     what = "left out" if skip_empty else "detections there count as wrong"
     print(f"note: {empty} images have no pair; {what}", file=sys.stderr)
-  if found["without_pairs"]:
+  if scores["without_pairs"]:
     print(
-      f"note: {found['without_pairs']} interactions have no annotated pair; "
+      f"note: {scores['without_pairs']} interactions have no annotated pair; "
       "their precision counts as 0, as in the original code",
       file=sys.stderr,
     )

@@ -1,8 +1,8 @@
-"""What only a whole file of predictions on HICO-DET shows.
+"""Faults that only a whole file of predictions on HICO-DET shows.
 
-Boxes of another kind, roles that are exchanged, interactions of another
-numbering, scores of which the least is the best: each entry can be read, and
-all of it is scored wrong.
+Boxes of another form, exchanged roles, interactions of another numbering,
+scores of which the lowest is the best: each entry can be read, and all of it
+is scored wrong.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from input_pipeline.hico_det.vocabulary import Vocabulary
 from input_pipeline.io.errors import InputError
 from mipd_jax.metrics.hico_det_matching import MIN_OVERLAP, Detections, Truth
 
-_PAIRS = 1000  # annotated pairs whose best detection is looked at
-_ROLE = 6  # annotated boxes of a role at least, to be judged alone
-_IMAGES = 200  # in which roles are compared
-_SHIFTED = 5  # of them so many say that interactions count from 1
-# A numbering that is right in fewer pairs needs more of them, of more kinds.
+_PAIRS = 1000  # annotated pairs whose best detection is checked
+_ROLE = 6  # least number of annotated boxes to judge a role alone
+_IMAGES = 200  # images in which roles are compared
+_SHIFTED = 5  # right pairs that show that interactions count from 1
+# A numbering that is right in a smaller share needs more pairs and more kinds.
 _SOME, _SHARE, _TIMES, _KINDS = 20, 5, 4, 5
 _USUAL = "as classes.json has them"
 _FROM_1 = "the predictions count interactions from 1"
@@ -27,7 +27,7 @@ _VERBS = "these are numbers of verbs"
 
 
 class Doubts:
-  """Takes predictions image by image; `check` says what is odd.
+  """Takes predictions image by image; `check` reports what is odd.
 
   Args:
     path: the file, for messages.
@@ -54,23 +54,23 @@ class Doubts:
     self._annotated = self._own = self._exchanged = 0
     self._scores = [np.inf, -np.inf]
     self._number = 0  # detections
-    # Annotated pairs with a detection; of the best ones, how many are right
-    # if their numbers are read so, and of the worst ones.
+    # Annotated pairs with a detection; how many of the lowest-scored ones are
+    # right, and of the best ones under each numbering.
     self._pairs = self._lowest = 0
     self._orders = _orders(words)
     self._right = dict.fromkeys(self._orders, 0)
     self._kinds: dict[str, set[int]] = {name: set() for name in self._orders}
 
-  def add(self, image: int, found: Detections) -> None:
+  def add(self, image: int, hits: Detections) -> None:
     """Takes the detections of image number `image`."""
-    if not len(found.score):
+    if not len(hits.score):
       return
-    self._number += len(found.score)
-    low, high = found.score.min(), found.score.max()
+    self._number += len(hits.score)
+    low, high = hits.score.min(), hits.score.max()
     self._scores = [min(self._scores[0], low), max(self._scores[1], high)]
     truth, rows = self._truth, self._truth.of_image(image)
     true = truth.boxes[rows] - 1
-    boxes = found.boxes[:, :4], found.boxes[:, 4:]
+    boxes = hits.boxes[:, :4], hits.boxes[:, 4:]
     annotated = true[:, :4], true[:, 4:]
     size = truth.sizes[image]
     both = np.concatenate(boxes), np.concatenate(annotated)
@@ -86,33 +86,33 @@ class Doubts:
       self._exchanged += box_readings.overlapped(boxes[0], things)
       self._exchanged += box_readings.overlapped(boxes[1], people)
     if len(true) and self._pairs < _PAIRS:
-      self._count(truth.keys[rows] % len(truth.counts), true, found)
+      self._count(truth.keys[rows] % len(truth.counts), true, hits)
 
   def _count(
-    self, labels: np.ndarray, true: np.ndarray, found: Detections
+    self, labels: np.ndarray, true: np.ndarray, hits: Detections
   ) -> None:
     on = np.minimum(
-      box_readings.iou(found.boxes[:, :4], true[:, :4]),
-      box_readings.iou(found.boxes[:, 4:], true[:, 4:]),
+      box_readings.iou(hits.boxes[:, :4], true[:, :4]),
+      box_readings.iou(hits.boxes[:, 4:], true[:, 4:]),
     )
     on = on >= MIN_OVERLAP
-    best = np.where(on, found.score[:, None], -np.inf).argmax(axis=0)
-    worst = np.where(on, found.score[:, None], np.inf).argmin(axis=0)
+    best = np.where(on, hits.score[:, None], -np.inf).argmax(axis=0)
+    worst = np.where(on, hits.score[:, None], np.inf).argmin(axis=0)
     for row in np.flatnonzero(on.any(axis=0)):
       own = set(labels[(true == true[row]).all(axis=1)].tolist())
       self._pairs += 1
-      self._lowest += int(found.interaction[worst[row]]) in own
-      told = int(found.interaction[best[row]])
+      self._lowest += int(hits.interaction[worst[row]]) in own
+      number = int(hits.interaction[best[row]])
       for name, order in self._orders.items():
-        if own & order.get(told, set()):
+        if own & order.get(number, set()):
           self._right[name] += 1
-          self._kinds[name].add(told)
+          self._kinds[name].add(number)
 
   def check(self) -> list[str]:
-    """What is odd, in words.
+    """Notes on what is odd.
 
     Raises:
-      InputError: the file cannot be meant so.
+      InputError: the file is certainly of another form.
     """
     notes = [self._readings[0].check()]
     least = 0.75 if self._annotated < _SOME else 0.3
@@ -184,7 +184,7 @@ class Doubts:
 
 
 def _orders(words: Vocabulary) -> dict[str, dict[int, set[int]]]:
-  """By numbering: the interactions that each number may mean."""
+  """Numbering -> number -> the interactions that it may mean."""
   count = len(words)
   rows = range(count)
   verb, object_ = words.verb_of.tolist(), words.object_of.tolist()

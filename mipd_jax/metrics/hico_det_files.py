@@ -52,13 +52,13 @@ def read_truth(
 
 
 def make_truth(images: list[ImageLabels], words: Vocabulary) -> Truth:
-  """The same from labels that were read before."""
-  known = np.zeros((len(images), len(words.objects)), bool)
+  """The same from labels that are read already."""
+  labelled = np.zeros((len(images), len(words.objects)), bool)
   for row, item in enumerate(images):
-    # A label counts for the image even where its boxes are not asked for.
-    known[row, words.object_of[item.interactions]] = True
+    # A label counts for the image even where its boxes are not used.
+    labelled[row, words.object_of[item.interactions]] = True
     if item.image_interactions is not None:
-      known[row, words.object_of[item.image_interactions]] = True
+      labelled[row, words.object_of[item.image_interactions]] = True
   number = [int(item.visible.sum()) for item in images]
   image = np.repeat(np.arange(len(images), dtype=np.int64), number)
   interaction = _join([x.interactions[x.visible] for x in images], np.int64)
@@ -76,7 +76,7 @@ def make_truth(images: list[ImageLabels], words: Vocabulary) -> Truth:
     keys=keys[order],
     boxes=boxes[order] + 1,
     counts=np.bincount(interaction, minlength=len(words)),
-    known=known,
+    known=labelled,
     object_of=words.object_of,
     has_pairs=np.array(number, np.int64) > 0,
     sizes=tuple(item.size for item in images),
@@ -95,12 +95,12 @@ def read_predictions(
     path: the predictions.
     truth: the annotations.
     words: the interactions.
-    notes: takes what is odd about the file as a whole, once it is read.
+    notes: gets what is odd about the whole file, once it is read.
 
   Raises:
-    InputError: the file cannot be read, an image is not annotated or there
+    InputError: the file cannot be read, an image is not annotated or occurs
       twice, or one of its detections cannot be used; it is named. At the
-      end: the boxes are no pixels of their images, or interactions count
+      end: the boxes are not pixels of their images, or interactions count
       from 1.
   """
   place = {name: row for row, name in enumerate(truth.names)}
@@ -122,12 +122,12 @@ def read_predictions(
     if place[name] in read:
       raise InputError(f"{where} is there twice", "put its lists together")
     read.add(place[name])
-    found = _detections(entry, place[name], where, words)
-    whole.add(place[name], found)
-    yield found
-  told = whole.check()
+    hits = _detections(entry, place[name], where, words)
+    whole.add(place[name], hits)
+    yield hits
+  odd = whole.check()
   if notes is not None:
-    notes += told
+    notes += odd
 
 
 def _near(name: str, names: Iterable[str]) -> str:
@@ -136,8 +136,8 @@ def _near(name: str, names: Iterable[str]) -> str:
   def stem(name: str) -> str:
     return pathlib.PurePath(name.strip().replace("\\", "/")).stem.lower()
 
-  found = next((x for x in names if stem(x) == stem(name)), None)
-  return f"; {found} is" if found is not None else ""
+  near = next((x for x in names if stem(x) == stem(name)), None)
+  return f"; {near} is" if near is not None else ""
 
 
 def _detections(
@@ -151,8 +151,10 @@ def _detections(
       )
   sizes = [len(entry[key]) for key in lists]
   if len(set(sizes)) > 1:
-    told = ", ".join(f"{n} {key}" for key, n in zip(lists, sizes, strict=True))
-    raise InputError(f"{where} has {told}", "give one of each per detection")
+    counts = ", ".join(
+      f"{n} {key}" for key, n in zip(lists, sizes, strict=True)
+    )
+    raise InputError(f"{where} has {counts}", "give one of each per detection")
   score = _numbers(entry["scores"], "score", where, "give a finite number", ())
   boxes = [
     _boxes(entry[key], key, where) for key in ("human_boxes", "object_boxes")
@@ -165,13 +167,13 @@ def _detections(
   )
 
 
-def _boxes(found: list[Any], what: str, where: str) -> np.ndarray:
-  boxes = _numbers(found, what, where, _BOX, (4,))
+def _boxes(rows: list[Any], what: str, where: str) -> np.ndarray:
+  boxes = _numbers(rows, what, where, _BOX, (4,))
   negative = (boxes[:, :2] > boxes[:, 2:]).any(axis=1)
   if negative.any():
     row = int(negative.argmax())
     raise InputError(
-      f"{where}: {what} {row} is {parsing.shown(found[row])}, of negative size "
+      f"{where}: {what} {row} is {parsing.shown(rows[row])}, of negative size "
       "(x2 < x1 or y2 < y1), as x y width height or cx cy w h may look",
       _BOX,
     )
@@ -179,40 +181,40 @@ def _boxes(found: list[Any], what: str, where: str) -> np.ndarray:
 
 
 def _interactions(
-  found: list[Any], where: str, words: Vocabulary
+  values: list[Any], where: str, words: Vocabulary
 ) -> np.ndarray:
-  if found and all(isinstance(x, str) for x in found):
-    return words.interactions(found, where)
-  for row, value in enumerate(found):
+  if values and all(isinstance(x, str) for x in values):
+    return words.interactions(values, where)
+  for row, value in enumerate(values):
     if type(value) is not int or not 0 <= value < len(words):
       raise InputError(
         f"{where}: hoi {row} is {parsing.shown(value)}, which is no "
         "interaction",
         f"give whole numbers from 0 to {len(words) - 1}, or names throughout",
       )
-  return np.array(found, np.int32)
+  return np.array(values, np.int32)
 
 
 def _numbers(
-  found: list[Any], what: str, where: str, remedy: str, shape: tuple[int, ...]
+  values: list[Any], what: str, where: str, remedy: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """float64 [n, *shape]; `InputError` names the first that is none."""
+  """float64 [n, *shape]; `InputError` names the first that is not a number."""
   try:
-    array = np.array(found)
-    if array.size == 0 and not found:
+    array = np.array(values)
+    if array.size == 0 and not values:
       return np.zeros((0, *shape))
-    fits = array.dtype.kind in "iuf" and array.shape == (len(found), *shape)
+    fits = array.dtype.kind in "iuf" and array.shape == (len(values), *shape)
     # numpy takes true for 1 where numbers stand beside it.
-    flat = itertools.chain.from_iterable(found) if shape and fits else found
+    flat = itertools.chain.from_iterable(values) if shape and fits else values
     if fits and bool not in set(map(type, flat)):
       array = array.astype(np.float64, copy=False)
       if np.isfinite(array).all():
         return array
   except ValueError:  # rows of different lengths
     pass
-  row = next(i for i, x in enumerate(found) if not _is_finite(x, shape))
+  row = next(i for i, x in enumerate(values) if not _is_finite(x, shape))
   raise InputError(
-    f"{where}: {what} {row} is {parsing.shown(found[row])}", remedy
+    f"{where}: {what} {row} is {parsing.shown(values[row])}", remedy
   )
 
 

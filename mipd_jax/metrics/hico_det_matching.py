@@ -2,10 +2,9 @@
 
 The rules are those of ho-rcnn's `VOCevaldet_bboxpair.m` (Chao et al., WACV
 2018). Its loop over detections is a few array operations here, since a
-detection has no second choice: it is right where the truth that it overlaps
-best overlaps by half and no better-scored detection has the same best truth.
-
-Detections of all images together, of which little is kept.
+detection has no second choice: it is right if the pair that it overlaps best
+overlaps by half and no better-scored detection has the same best pair. `Pool`
+collects the detections of all images and keeps little of each.
 """
 
 import dataclasses
@@ -13,8 +12,8 @@ import dataclasses
 import numpy as np
 
 MIN_OVERLAP = 0.5
-# Recall at which precision is read; 0:0.1:1 in Matlab's own arithmetic, which
-# goes from both ends, so that none but the fourth differs from its decimal.
+# Recalls at which precision is read: Matlab's 0:0.1:1, which counts from both
+# ends, so that only the fourth differs from its decimal.
 RECALLS = tuple(0.1 * i for i in range(6)) + tuple(
   1 - 0.1 * i for i in range(4, -1, -1)
 )
@@ -45,7 +44,7 @@ class Truth:
   sizes: tuple[tuple[int, int] | None, ...]
 
   def of_image(self, row: int) -> slice:
-    """Where an image's pairs are in `keys` and `boxes`."""
+    """The rows of an image's pairs in `keys` and `boxes`."""
     edges = np.array([row, row + 1]) * len(self.counts)
     return slice(*np.searchsorted(self.keys, edges).tolist())
 
@@ -67,15 +66,17 @@ class Detections:
   score: np.ndarray
 
 
-def match(truth: Truth, found: Detections) -> np.ndarray:
+def match(truth: Truth, detected: Detections) -> np.ndarray:
   """Which detections are right: bool [D].
 
   Args:
     truth: the annotations.
-    found: all detections of some images. Of equal scores the earlier counts
+    detected: all detections of some images. Of equal scores the earlier counts
       as the better one.
   """
-  key = found.image.astype(np.int64) * len(truth.counts) + found.interaction
+  key = (
+    detected.image.astype(np.int64) * len(truth.counts) + detected.interaction
+  )
   first = np.searchsorted(truth.keys, key, "left")
   number = np.searchsorted(truth.keys, key, "right") - first
   rows = np.flatnonzero(number)
@@ -85,19 +86,19 @@ def match(truth: Truth, found: Detections) -> np.ndarray:
   start = np.cumsum(number) - number
   candidate = np.arange(number.sum()) + np.repeat(first[rows] - start, number)
   # The truth counts pixels from 1.
-  detected = np.repeat(found.boxes[rows] + 1, number, axis=0)
-  annotated = truth.boxes[candidate]
+  detected_Mx8 = np.repeat(detected.boxes[rows] + 1, number, axis=0)
+  annotated_Mx8 = truth.boxes[candidate]
   overlap = np.minimum(
-    iou(detected[:, :4], annotated[:, :4]),
-    iou(detected[:, 4:], annotated[:, 4:]),
+    iou(detected_Mx8[:, :4], annotated_Mx8[:, :4]),
+    iou(detected_Mx8[:, 4:], annotated_Mx8[:, 4:]),
   )
   best = np.maximum.reduceat(overlap, start)
-  # The first of equally good ones, as the original's comparison has it.
+  # Of equally good ones the first, as in the original's comparison.
   is_best = overlap == np.repeat(best, number)
   order = np.where(is_best, np.arange(len(overlap)), len(overlap))
   chosen = candidate[np.minimum.reduceat(order, start)]
   hits = np.flatnonzero(best >= MIN_OVERLAP)
-  by_score = hits[np.argsort(-found.score[rows[hits]], kind="stable")]
+  by_score = hits[np.argsort(-detected.score[rows[hits]], kind="stable")]
   _, takes = np.unique(chosen[by_score], return_index=True)
   right = np.zeros(len(key), bool)
   right[rows[by_score[takes]]] = True
@@ -132,9 +133,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return np.where(meets, shared / np.where(meets, union, 1), 0)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-  size = boxes[:, 2:] - boxes[:, :2] + 1
-  return size[:, 0] * size[:, 1]
+def _area(boxes_Nx4: np.ndarray) -> np.ndarray:
+  size_Nx2 = boxes_Nx4[:, 2:] - boxes_Nx4[:, :2] + 1
+  return size_Nx2[:, 0] * size_Nx2[:, 1]
 
 
 _ROWS = 1 << 15  # detections matched at a time
@@ -154,21 +155,21 @@ class Pool:
     self._matched: list[tuple[np.ndarray, ...]] = []
     self.images = 0
 
-  def add(self, found: Detections) -> None:
+  def add(self, hits: Detections) -> None:
     """Takes all detections of one image; each image once."""
-    self._waiting.append(found)
-    self._rows += len(found.score)
+    self._waiting.append(hits)
+    self._rows += len(hits.score)
     self.images += 1
     if self._rows >= _ROWS:
       self._match()
 
   def average_precisions(self) -> tuple[np.ndarray, np.ndarray]:
-    """[I] of each interaction in 0..1: by default, and of known objects."""
+    """Two [I] in 0..1: by the default setting, and by known objects."""
     self._match()
     number = len(self._truth.counts)
-    found = np.zeros((2, number))
+    precisions = np.zeros((2, number))
     if not self._matched:
-      return found[0], found[1]
+      return precisions[0], precisions[1]
     image, interaction, score, right = map(
       np.concatenate, zip(*self._matched, strict=True)
     )
@@ -180,10 +181,10 @@ class Pool:
       # Of equal scores the earlier image, then the earlier detection.
       rows = rows[np.lexsort((image[rows], -score[rows]))]
       hits, pairs = right[rows], int(self._truth.counts[row])
-      known = self._truth.known[image[rows], self._truth.object_of[row]]
-      found[0, row] = average_precision(hits, pairs)
-      found[1, row] = average_precision(hits[known], pairs)
-    return found[0], found[1]
+      labelled = self._truth.known[image[rows], self._truth.object_of[row]]
+      precisions[0, row] = average_precision(hits, pairs)
+      precisions[1, row] = average_precision(hits[labelled], pairs)
+    return precisions[0], precisions[1]
 
   def _match(self) -> None:
     if not self._rows:

@@ -1,8 +1,8 @@
-"""HICO-DET's scores: what they are, and their figures. Needs numpy alone.
+"""HICO-DET's scores and their figures. Needs only numpy.
 
-A score is one object in `SCORES`: its name, its column in tables, and what it
-makes of the interactions' average precisions. Whatever lists scores goes
-through `SCORES`, so a new score is a new entry here.
+A score is one object in `SCORES`: its name, its column in tables, and its
+value from the interactions' average precisions. All lists of scores follow
+from `SCORES`, so a new score is a new entry here.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Precisions:
   split: ZeroShot
 
   def mean(self, rows: np.ndarray) -> float | None:
-    """Percent over some interactions (bool [I]); None where there is none."""
+    """Percent over some interactions (bool [I]); None if there are none."""
     return float(100 * self.values[rows].mean()) if rows.any() else None
 
 
@@ -39,8 +39,8 @@ class Score:
 
   Attributes:
     name: in results.json.
-    label: at the head of its column.
-    value: of all precisions; None where it has no interaction.
+    label: the head of its column.
+    value: computed from all precisions; None if it has no interaction.
     headline: whether it gets a curve of the dev split, which has no unseen
       interaction.
   """
@@ -52,7 +52,7 @@ class Score:
 
 
 def harmonic_mean(unseen: float | None, seen: float | None) -> float | None:
-  """Of two means; None where there is but one, 0 where both are 0."""
+  """Harmonic mean; None if one is missing, 0 if both are 0."""
   if unseen is None or seen is None:
     return None
   return 2 * unseen * seen / (unseen + seen) if unseen + seen else 0.0
@@ -62,33 +62,33 @@ SCORES = (
   Score(
     "full",
     "Full",
-    lambda found: float(100 * found.values.mean()),
+    lambda each: float(100 * each.values.mean()),
     headline=True,
   ),
   Score(
     "rare",
     "Rare",
-    lambda found: found.mean(found.words.rare),
+    lambda each: each.mean(each.words.rare),
     headline=True,
   ),
   Score(
     "non_rare",
     "Non-rare",
-    lambda found: found.mean(~found.words.rare),
+    lambda each: each.mean(~each.words.rare),
     headline=True,
   ),
   Score(
     "seen",
     "Seen",
-    lambda found: found.mean(found.split.seen),
+    lambda each: each.mean(each.split.seen),
     headline=True,
   ),
-  Score("unseen", "Unseen", lambda found: found.mean(found.split.unseen)),
+  Score("unseen", "Unseen", lambda each: each.mean(each.split.unseen)),
   Score(
     "hm",
     "HM",
-    lambda found: harmonic_mean(
-      found.mean(found.split.unseen), found.mean(found.split.seen)
+    lambda each: harmonic_mean(
+      each.mean(each.split.unseen), each.mean(each.split.seen)
     ),
   ),
 )
@@ -100,19 +100,19 @@ def summary(
 ) -> dict[str, float | None]:
   """Every score by name, from precisions [I] in 0..1."""
   given = Precisions(precisions, words, split)
-  found = {score.name: score.value(given) for score in SCORES}
+  scores = {score.name: score.value(given) for score in SCORES}
   number = split.unseen.sum()
-  parts = number * (found["unseen"] or 0)
-  parts += (len(words) - number) * (found["seen"] or 0)
-  # A table that fails this has other classes than it says.
-  assert abs(found["full"] - parts / len(words)) < 1e-6, found
-  return found
+  parts = number * (scores["unseen"] or 0)
+  parts += (len(words) - number) * (scores["seen"] or 0)
+  # Fails if the table's classes are not those that it claims.
+  assert abs(scores["full"] - parts / len(words)) < 1e-6, scores
+  return scores
 
 
 def dev_report(
   summary: dict[str, float | None],
 ) -> tuple[dict[str, float], float]:
-  """Scores that are worth a curve, by name, and what chooses a checkpoint."""
+  """The dev curves by name, and the score that chooses a checkpoint."""
   curves = {
     f"dev/{score.name}": value
     for score in SCORES

@@ -1,8 +1,8 @@
-"""SWiG's scores as a jax program: those of a training step.
+"""SWiG's scores as a jax program, for a training step.
 
-A run is evaluated on the host, by `swig_scores`; `example_scores` has the same
-scores on the devices, where the reference counts its training accuracy. What a
-score is stands in `swig_scores.SCORES` alone; here is what it reads.
+A run is evaluated on the host, by `swig_scores`; `example_scores` gives the
+same scores on the devices, where the reference counts its training accuracy.
+`swig_scores.SCORES` defines the scores; this file computes what they read.
 """
 
 from collections.abc import Mapping
@@ -86,9 +86,9 @@ def cut_to_image(
 def example_scores(
   outputs: Mapping[str, Array], batch: Mapping[str, Array]
 ) -> Float[Array, "b k"]:
-  """One row an example, a column for each of `swig_scores.SCORES`, in 0..1.
+  """A row per example, a column for each of `swig_scores.SCORES`, in 0..1.
 
-  Every score has a value for every example, whether that counts or not.
+  Every score has a value for every example, even if it does not count.
   """
   right_noun, right_box = role_hits(outputs, batch)
   mask = batch[schema.ROLE_MASK]

@@ -82,30 +82,30 @@ def score(
   totals = _totals(flat, variant)
 
   def main(verbs):
-    """The figures that the variant reports, of some verbs."""
-    found = totals.micro(verbs)
-    if variant == ALLENAI and found["images"]:
+    """The figures that the variant reports for some verbs."""
+    figures = totals.micro(verbs)
+    if variant == ALLENAI and figures["images"]:
       averaged = totals.macro(verbs)
       verb = [score.name for score in swig_scores.SCORES if not score.frame]
-      found = averaged | {name: found[name] for name in verb}
-    return found
+      figures = averaged | {name: figures[name] for name in verb}
+    return figures
 
   every = np.ones(len(flat.verbs), bool)
   macro = totals.macro(every)
   del macro["images"]
-  found = {"variant": variant} | main(every) | {"macro": macro}
+  scores = {"variant": variant} | main(every) | {"macro": macro}
   if groups is None:
-    return found
+    return scores
   numbers = _group_numbers(flat, groups)
   for name in (*schema.GROUPS, "all"):
     verbs = every
     if name != "all":
       verbs = numbers == schema.GROUPS.index(name)
-    found[name], macro[name] = main(verbs), totals.macro(verbs)
-  found["harmonic_mean"] = swig_scores.harmonic_mean(
-    found["seen"].get("verb_top1"), found["unseen"].get("verb_top1")
+    scores[name], macro[name] = main(verbs), totals.macro(verbs)
+  scores["harmonic_mean"] = swig_scores.harmonic_mean(
+    scores["seen"].get("verb_top1"), scores["unseen"].get("verb_top1")
   )
-  return found
+  return scores
 
 
 def _totals(flat: swig_files.Flat, variant: str) -> swig_scores.VerbTotals:
@@ -134,11 +134,11 @@ def true_boxes(flat: swig_files.Flat) -> np.ndarray:
 
   Cut to the image, absent (NaN) where nothing is left.
   """
-  found = boxes.cut(flat.true_box, flat.sizes)
-  found = np.where((boxes.area(found) > 0)[:, None], found, np.nan)
-  known = ~np.isnan(flat.sizes[:, 0]) & ~np.isnan(found[:, 0])
-  found[known] = boxes.as_kept(found[known], flat.sizes[known])
-  return found
+  cut = boxes.cut(flat.true_box, flat.sizes)
+  cut = np.where((boxes.area(cut) > 0)[:, None], cut, np.nan)
+  within = ~np.isnan(flat.sizes[:, 0]) & ~np.isnan(cut[:, 0])
+  cut[within] = boxes.as_kept(cut[within], flat.sizes[within])
+  return cut
 
 
 def _right_with_both_ends(
@@ -159,8 +159,8 @@ def _right_with_both_ends(
     - shared
   )
   both = shared > boxes.IOU_THRESHOLD * union
-  exists, found = ~np.isnan(true[:, 0]), ~np.isnan(predicted[:, 0])
-  return np.where(exists, found & both, ~found)
+  exists, drawn = ~np.isnan(true[:, 0]), ~np.isnan(predicted[:, 0])
+  return np.where(exists, drawn & both, ~drawn)
 
 
 def _group_numbers(
@@ -179,17 +179,17 @@ def _group_numbers(
   return np.array([groups[verb] for verb in flat.verbs])
 
 
-def _print_tables(found: dict, out) -> None:
-  """The same figures for people; the JSON line follows."""
-  variant = found["variant"]
-  print(f"{found['images']} images", file=out)
+def _print_tables(figures: dict, out) -> None:
+  """Prints the figures as tables; the JSON line follows."""
+  variant = figures["variant"]
+  print(f"{figures['images']} images", file=out)
   print(f"variant {variant}: {VARIANTS[variant]}; percent", file=out)
   print(f"{'':10}{'top1':>10}{'top5':>10}{'gt':>10}", file=out)
   for name in dict.fromkeys(score.stem for score in swig_scores.SCORES):
-    row = (found.get(f"{name}_{when}") for when in swig_scores.CONDITIONS)
+    row = (figures.get(f"{name}_{when}") for when in swig_scores.CONDITIONS)
     cells = ("" if x is None else f"{x:.2f}" for x in row)
     print(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells), file=out)
-  if "all" not in found:
+  if "all" not in figures:
     return
   for when, title in _WHEN.items():
     scores = [score for score in swig_scores.SCORES if score.table == when]
@@ -197,10 +197,10 @@ def _print_tables(found: dict, out) -> None:
     print(f"\n{title}\n{'verbs':10}{'images':>10}", end="", file=out)
     print("".join(f"{head:>11}" for head in heads), file=out)
     for group in (*schema.GROUPS, "all"):
-      cells = (_cell(found[group].get(score.name)) for score in scores)
-      print(f"{group:10}{found[group]['images']:>10}", end="", file=out)
+      cells = (_cell(figures[group].get(score.name)) for score in scores)
+      print(f"{group:10}{figures[group]['images']:>10}", end="", file=out)
       print("".join(f"{cell:>11}" for cell in cells), file=out)
-  mean = _cell(found["harmonic_mean"])
+  mean = _cell(figures["harmonic_mean"])
   print(f"\nharmonic mean of seen and unseen verb top-1: {mean}", file=out)
 
 
@@ -238,13 +238,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
-  found = _score_files(given)
-  _print_tables(found, sys.stdout)
-  print(json.dumps(found))
+  scores = _score_files(given)
+  _print_tables(scores, sys.stdout)
+  print(json.dumps(scores))
 
 
 def _score_files(given: argparse.Namespace) -> dict:
-  """Reads, says what is odd, and scores."""
+  """Reads, reports what is odd, and scores."""
   annotations = swig_files.read_annotations(given.annotations)
   predictions = swig_files.read_predictions(given.predictions)
   groups = swig_files.read_groups(given.groups) if given.groups else None

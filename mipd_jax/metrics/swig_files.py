@@ -39,7 +39,7 @@ _FORM = "python -m mipd_jax.metrics.swig --help shows the form"
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-  """What is true of an image: R roles.
+  """The annotation of an image with R roles.
 
   Attributes:
     verb: its name.
@@ -117,21 +117,21 @@ def read_groups(path: str | pathlib.Path) -> dict[str, int]:
   """Group of each verb, an index into `schema.GROUPS`, of an ov_splits.json.
 
   Raises:
-    InputError: the file has not the three lists, or a verb in two of them.
+    InputError: the file lacks one of the three lists, or has a verb in two.
   """
   form = {group: [str] for group in schema.GROUPS}
   content = json_files.read(path, form, "give an ov_splits.json")
-  found: dict[str, int] = {}
+  groups: dict[str, int] = {}
   for number, group in enumerate(schema.GROUPS):
     for verb in content[group]:
-      if verb in found:
+      if verb in groups:
         raise InputError(
-          f"{path} has the verb {verb!r} in {schema.GROUPS[found[verb]]!r} "
+          f"{path} has the verb {verb!r} in {schema.GROUPS[groups[verb]]!r} "
           f"and again in {group!r}",
           "keep it in one list",
         )
-      found[verb] = number
-  return found
+      groups[verb] = number
+  return groups
 
 
 def read_classes(path: str | pathlib.Path) -> frozenset[str]:
@@ -151,7 +151,7 @@ def read_classes(path: str | pathlib.Path) -> frozenset[str]:
 
 
 def classes_beside(annotations: str | pathlib.Path) -> frozenset[str] | None:
-  """The noun classes of the folder that annotations lie in; None without."""
+  """The noun classes in the annotations' folder; None if it has none."""
   folder = pathlib.Path(annotations).parent
   if (folder / layout.NOUN_FILE).exists():
     return read_classes(folder / layout.NOUN_FILE)
@@ -183,8 +183,8 @@ def flatten(
   Args:
     predictions: from `read_predictions`.
     annotations: from `read_annotations`.
-    classes: the nouns that the model has classes for; an annotated one that
-      is not among them is "oov" to it. None: all are.
+    classes: the nouns that the model has classes for; any other annotated noun
+      is "oov" to it. None: it has classes for all.
 
   Raises:
     InputError: an image is missing, or its prediction is not of the form; the
@@ -239,7 +239,7 @@ def flatten(
 
 
 def _bare(name: str) -> str:
-  """The name of an image without folders, ending and capitals."""
+  """An image's name without folders, extension and capitals."""
   return vocabulary.folded(
     re.split(r"[/\\]", name)[-1].rpartition(".")[0] or name
   )
@@ -257,7 +257,7 @@ def _is_right(
 
 
 def _plain(noun: str) -> str:
-  """A noun with the one name for nothing."""
+  """The noun; "" for both names of blank."""
   return "" if noun == vocabulary.BLANK else noun
 
 
@@ -269,16 +269,16 @@ def _says_none(box: Any) -> bool:
 def _count_verbs(
   predictions: Mapping[str, Any], annotations: Mapping[str, Annotation]
 ) -> int:
-  """Verbs that the files have in all; what is not of the form is skipped."""
-  found = {annotation.verb for annotation in annotations.values()}
+  """Number of verbs in both files; skips what is not of the form."""
+  verbs = {annotation.verb for annotation in annotations.values()}
   for name in annotations:
     if not isinstance(predictions[name], dict):
       continue
     for part in ("verbs", "frames"):
       listed = predictions[name].get(part)
       if isinstance(listed, (list, dict)):
-        found.update(verb for verb in listed if isinstance(verb, str))
-  return len(found)
+        verbs.update(verb for verb in listed if isinstance(verb, str))
+  return len(verbs)
 
 
 def _read_object(path: str | pathlib.Path, what: str) -> dict[str, Any]:
@@ -333,14 +333,14 @@ def _annotation(record: Any, where: str) -> Annotation:
 def _annotated_nouns(
   frames: list[dict[str, Any]], role: str, where: str
 ) -> frozenset[str]:
-  found = [frame.get(role, "") for frame in frames]
-  for number, noun in enumerate(found, 1):
+  nouns = [frame.get(role, "") for frame in frames]
+  for number, noun in enumerate(nouns, 1):
     if not isinstance(noun, str):
       raise InputError(
         f"{where}: role {role!r}: annotator {number} gives the noun {noun!r}",
         "a noun is a WordNet id such as 'n02084071', or '' for none",
       )
-  return frozenset(map(_plain, found))
+  return frozenset(map(_plain, nouns))
 
 
 def _annotated_box(box: Any, where: str) -> list[float] | None:
@@ -443,13 +443,13 @@ def _flipped_prediction(
   predictions: Mapping[str, Any],
   annotations: Mapping[str, Annotation],
 ) -> InputError:
-  """Says how many boxes are so: a few are mistakes, many another form."""
+  """Says how many boxes are flipped: few are mistakes, many another form."""
   where, box = error.args
-  found = list(_all_boxes(predictions, annotations))
-  flipped = sum(map(box_rule.is_flipped, found))
+  all_boxes = list(_all_boxes(predictions, annotations))
+  flipped = sum(map(box_rule.is_flipped, all_boxes))
   return InputError(
     f"{where} has the box {box!r}, whose corners are the wrong way round, as "
-    f"have {flipped} of {len(found)} boxes",
+    f"have {flipped} of {len(all_boxes)} boxes",
     "give x1, y1, x2, y2 in pixels with x1 <= x2 and y1 <= y2; where many are "
     "so, they may be x, y, width, height",
   )
@@ -477,7 +477,7 @@ def _bad_box(where: str, box: Any) -> InputError:
 
 
 def _short(value: Any) -> str:
-  """A value for a message, which a long one would drown."""
+  """A value for a message, shortened."""
   try:
     text = repr(value)
   except ValueError:  # of int: more digits than Python writes

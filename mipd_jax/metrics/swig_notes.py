@@ -1,7 +1,7 @@
-"""What is odd about two files, told before they are scored.
+"""Notes on what is odd about two files, printed before they are scored.
 
-Boxes in another form than pixel corners, and nouns of another list, are scored
-all the same, with figures near 0; whoever reads them has to know.
+Boxes in another form than pixel corners, and nouns of another list, are still
+scored, with figures near 0; the reader has to know why.
 """
 
 import re
@@ -14,31 +14,31 @@ from input_pipeline import boxes
 from input_pipeline.ov_swig import vocabulary
 from mipd_jax.metrics import swig_files
 
-_TOLERANCE = 2.0  # pixels that a corner may lie outside without a word
-_OFTEN = 0.5  # share of boxes from which something is told
+_TOLERANCE = 2.0  # pixels that a corner may lie outside without a note
+_OFTEN = 0.5  # share of boxes from which a note is made
 # Another form is named where it fits this share of the boxes, and fits
 # _TIMES as many as pixel corners do, or _MORE of all.
 _FITS, _TIMES, _MORE = 0.2, 3, 0.3
-# From so many boxes a form that is tried by chance says something; of fewer,
+# Boxes from which an overlap in a form that is tried is no chance; of fewer,
 # every one has to overlap by _CLOSELY.
 _SOME, _CLOSELY = 10, 0.8
-_FEW = 20  # boxes from which their places say something
-_MANY = 100  # nouns from which it says something that none is annotated
-_ROUND = 0.05  # of a size, within which it is another
-# The sides may be exchanged where so many boxes leave their image.
+_FEW = 20  # least number of boxes to judge by their places
+_MANY = 100  # least number of nouns to judge that none is annotated
+_ROUND = 0.05  # relative difference within which two sizes are the same
+# The sides may be exchanged where this share, and number, of boxes leave.
 _EXCHANGED, _SEVERAL = 0.1, 3
 _PIXELS = "boxes are x1, y1, x2, y2 in pixels of the original image"
 
 
 def notes(flat: swig_files.Flat) -> list[str]:
-  """One line for each thing, without the word "note"."""
+  """One line per note, without the word "note"."""
   with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-    found = [*_sizes(flat), *_annotated(flat), *_predicted(flat)]
-    return [*found, *(_other_forms(flat) or _corner(flat))]
+    lines = [*_sizes(flat), *_annotated(flat), *_predicted(flat)]
+    return [*lines, *(_other_forms(flat) or _corner(flat))]
 
 
 def of_unknown_nouns(classes: Collection[str] | None, annotations: str) -> str:
-  """What the predicted noun "oov" was compared with."""
+  """The note on what the predicted noun "oov" is compared with."""
   if classes is None:
     return (
       "the noun 'oov' is predicted, but which nouns are out of the vocabulary "
@@ -65,52 +65,52 @@ def _annotated(flat: swig_files.Flat) -> list[str]:
   there = ~np.isnan(flat.true_box[:, 0])
   if not there.any():
     return ["the annotations have no box at all; grnd asks for none"]
-  found = _forms(flat, flat.true_box, there, "annotated")
+  lines = _forms(flat, flat.true_box, there, "annotated")
   cut = boxes.cut(flat.true_box, flat.sizes)
   empty = there & ~(boxes.area(cut) > 0)
   if empty.any():
-    found.append(
+    lines.append(
       f"{empty.sum()} of {there.sum()} annotated boxes have no area within "
       f"their image ({_first(flat, empty, flat.true_box)}); variant coformer "
       "takes these roles as having no box, as a dataset with --skip-broken does"
     )
   changed = there & ~empty & (cut != flat.true_box).any(axis=1)
   if changed.any():
-    found.append(
+    lines.append(
       f"{changed.sum()} of {there.sum()} annotated boxes leave their image "
       f"({_first(flat, changed, flat.true_box)}); variant coformer cuts them "
       "to it, as the dataset does (CoFormer's own code leaves them as they are)"
     )
-  return found
+  return lines
 
 
 def _predicted(flat: swig_files.Flat) -> list[str]:
   there = ~np.isnan(flat.predicted_box[:, 0])
   if not there.any():
     return []
-  found = _forms(flat, flat.predicted_box, there, "predicted")
+  lines = _forms(flat, flat.predicted_box, there, "predicted")
   empty = there & ~(boxes.area(boxes.cut(flat.predicted_box, flat.sizes)) > 0)
   if empty.any():
-    found.append(
+    lines.append(
       f"{empty.sum()} of {there.sum()} predicted boxes have no area within "
       f"their image ({_first(flat, empty, flat.predicted_box)}); they are "
       "boxes that overlap nothing, null says that there is none"
     )
-  return found
+  return lines
 
 
 def _forms(
   flat: swig_files.Flat, corners: np.ndarray, there: np.ndarray, what: str
 ) -> list[str]:
-  """Whether all boxes are shares, or lie outside, or many do."""
+  """Notes if boxes [S, 4] are shares, or lie outside, or leave their images."""
   there = there & corners.any(axis=1)  # All zeros mean none.
   if not there.any():
     return []
-  count, found = int(there.sum()), corners[there]
+  count, kept = int(there.sum()), corners[there]
   sizes = flat.sizes[there]
   # A box within one pixel can be meant where the image is not much more.
   large = ~(sizes.max(axis=1) <= 4)
-  shares = (found >= -_ROUND).all(axis=1) & (found <= 1 + _ROUND).all(axis=1)
+  shares = (kept >= -_ROUND).all(axis=1) & (kept <= 1 + _ROUND).all(axis=1)
   shares &= large
   if shares.mean() > _OFTEN:
     which = f"{shares.sum()} of {count} {what} boxes lie"
@@ -120,15 +120,15 @@ def _forms(
       f"{which} in 0..1, within the first pixel: these look like shares of the "
       f"image; {_PIXELS}"
     ]
-  outside = boxes.area(found) > 0
-  outside &= ~(boxes.area(boxes.cut(found, sizes)) > 0)
+  outside = boxes.area(kept) > 0
+  outside &= ~(boxes.area(boxes.cut(kept, sizes)) > 0)
   if outside.all():
     return [
       f"every one of the {count} {what} boxes lies outside its image; {_PIXELS}"
     ]
-  leaves = _leave(found, sizes)
+  leaves = _leave(kept, sizes)
   many = leaves.mean() > _EXCHANGED and leaves.sum() >= _SEVERAL
-  if many and not _leave(found, sizes[:, ::-1]).any():
+  if many and not _leave(kept, sizes[:, ::-1]).any():
     return [
       f"{leaves.sum()} of {count} {what} boxes leave their image, and none "
       "would with x and y, or height and width, exchanged"
@@ -136,7 +136,7 @@ def _forms(
   if leaves.mean() > _OFTEN:
     return [
       f"{leaves.sum()} of {count} {what} boxes leave their image, the largest "
-      f"corner is {found.max():g}: these may be of another scale, such as "
+      f"corner is {kept.max():g}: these may be of another scale, such as "
       f"0..1000; {_PIXELS}"
     ]
   return []
@@ -149,21 +149,21 @@ def _leave(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _corner(flat: swig_files.Flat) -> list[str]:
-  """Whether predicted boxes lie in one quarter, as of a smaller image."""
+  """A note if all predicted boxes lie in one quarter."""
   there = ~np.isnan(flat.predicted_box[:, 0])
-  found, sizes = flat.predicted_box[there], flat.sizes[there, ::-1]
-  upper_left = (found[:, :2] + found[:, 2:] < sizes).all(axis=1)
-  if len(found) < _FEW or not upper_left.all():
+  corners, sizes = flat.predicted_box[there], flat.sizes[there, ::-1]
+  upper_left = (corners[:, :2] + corners[:, 2:] < sizes).all(axis=1)
+  if len(corners) < _FEW or not upper_left.all():
     return []
   return [
-    f"each of the {len(found)} predicted boxes has its centre in the upper "
+    f"each of the {len(corners)} predicted boxes has its centre in the upper "
     "left quarter of its image, as boxes of a smaller image, percent or x, y, "
     f"width, height would; {_PIXELS}"
   ]
 
 
 def _other_forms(flat: swig_files.Flat) -> list[str]:
-  """Names a form in which far more predicted boxes overlap the annotated."""
+  """A note on a form in which far more predicted boxes overlap the truth."""
   both = ~np.isnan(flat.true_box[:, 0]) & ~np.isnan(flat.predicted_box[:, 0])
   there = ~np.isnan(flat.true_box[:, 0])
   if not both.any() or _forms(flat, flat.true_box, there, "annotated"):
@@ -174,7 +174,7 @@ def _other_forms(flat: swig_files.Flat) -> list[str]:
 
   def fits(corners, least=boxes.IOU_THRESHOLD) -> float:
     inside = boxes.cut(corners, sizes)
-    # Else any large number is a box of the whole image.
+    # Otherwise any large number is a box of the whole image.
     is_inside = boxes.area(corners) <= 2 * boxes.area(inside)
     return float((is_inside & (_iou(inside, true) >= least)).mean())
 
@@ -197,7 +197,7 @@ def _other_forms(flat: swig_files.Flat) -> list[str]:
 
 
 def _iou(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """Of each box [S, 4] with its own other; 0 where neither has an area."""
+  """IoU of boxes [S, 4] row by row; 0 where neither has an area."""
   low = np.maximum(some[:, :2], others[:, :2])
   high = np.minimum(some[:, 2:], others[:, 2:])
   shared = np.prod(np.maximum(high - low, 0), axis=1)
@@ -210,8 +210,8 @@ def _read_otherwise(
 ) -> Iterator[tuple[str, np.ndarray, bool]]:
   """(form, pixel corners, whether it is one of a few usual forms) of boxes.
 
-  Every layout in every unit of a usual size; for corners as given also the
-  size that makes areas equal.
+  Every layout in every unit at its usual sizes; for corners as given also at
+  the size that makes the areas equal.
   """
   for layout, corners_of in _LAYOUTS.items():
     corners = corners_of(given)
@@ -300,19 +300,19 @@ def of_nouns(
   predictions: Mapping[str, Any],
   annotations: Mapping[str, swig_files.Annotation],
 ) -> list[str]:
-  """Whether predicted nouns are named otherwise than the annotated ones.
+  """Notes if predicted nouns have other names than the annotated ones.
 
   Args:
-    predictions, annotations: of the form, as `swig_files.flatten` takes them.
+    predictions, annotations: as `swig_files.flatten` takes them.
   """
-  known = {
+  true = {
     noun
     for annotation in annotations.values()
     for nouns in annotation.nouns
     for noun in nouns
     if noun
   }
-  if not known:
+  if not true:
     return ["the annotations have no noun at all; value asks for blank"]
   said = [
     filler["noun"]
@@ -320,14 +320,14 @@ def of_nouns(
     for filler in predictions[name]["frames"][annotation.verb].values()
     if filler["noun"] not in ("", vocabulary.BLANK)
   ]
-  strange = [n for n in said if n not in known and n != vocabulary.OOV]
+  strange = [n for n in said if n not in true and n != vocabulary.OOV]
   if not strange:
     return []
-  by_form = {vocabulary.folded(noun): noun for noun in known}
+  by_form = {vocabulary.folded(noun): noun for noun in true}
   by_form |= {noun: noun for noun in (vocabulary.BLANK, vocabulary.OOV)}
   alike = [n for n in strange if vocabulary.folded(n) in by_form]
   nothing = [n for n in strange if vocabulary.folded(n) in _NOTHING]
-  of_ids = [bool(_ID.fullmatch(noun)) for noun in known]
+  of_ids = [bool(_ID.fullmatch(noun)) for noun in true]
   are_ids = all(of_ids)
   other = [
     n
@@ -337,33 +337,33 @@ def of_nouns(
     and (not _ID.fullmatch(n) if are_ids else _ID.fullmatch(n))
   ]
   other = other if are_ids or not any(of_ids) else []
-  found = []
+  lines = []
   if alike:
     like = by_form[vocabulary.folded(alike[0])]
-    found.append(
+    lines.append(
       f"{len(alike)} of {len(said)} predicted nouns differ by capitals, spaces "
       f"or the form of letters alone from an annotated one, and are wrong: "
       f"{alike[0]!r} is {like!r} there"
     )
   if nothing:
-    found.append(
+    lines.append(
       f"{len(nothing)} of {len(said)} predicted nouns are {nothing[0]!r}, "
       "which is wrong everywhere; '' or 'blank' says: nothing"
     )
   if other:
     here = "no WordNet ids" if are_ids else "WordNet ids"
     there = "ids" if are_ids else "words"
-    found.append(
+    lines.append(
       f"{len(other)} of {len(said)} predicted nouns are {here}, such as "
       f"{other[0]!r}, where the annotations have {there}, such as "
-      f"{min(known)!r}: they are wrong everywhere"
+      f"{min(true)!r}: they are wrong everywhere"
     )
-  if not found and len(said) >= _MANY and len(strange) > _OFTEN * len(said):
-    found.append(
+  if not lines and len(said) >= _MANY and len(strange) > _OFTEN * len(said):
+    lines.append(
       f"{len(strange)} of {len(said)} predicted nouns, such as {strange[0]!r}, "
-      f"are none of the {len(known)} annotated ones, such as {min(known)!r}"
+      f"are none of the {len(true)} annotated ones, such as {min(true)!r}"
     )
-  return found
+  return lines
 
 
 _ID = re.compile(r"n\d+")  # WordNet's, as SWiG writes them

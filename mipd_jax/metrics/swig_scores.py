@@ -1,16 +1,16 @@
-"""SWiG's scores: what they are, and their figures. Needs numpy alone.
+"""SWiG's scores and their figures. Needs only numpy.
 
 A score is one object (`Score`) in `SCORES`: its name, its column in tables,
-and the value of each image. Whatever lists scores goes through `SCORES`:
+and the value of each image. All lists of scores follow from `SCORES`:
 results.json, tables, studies, the evaluator of files and the program on the
 devices (`metrics/scores.py`). So a new score is a new entry here. A score
-of frames is given once (`FRAME_SCORES`) and counted under three conditions.
+of frames is defined once (`FRAME_SCORES`) and counted under three conditions.
 
-The evaluation of training and the evaluator of files both come to these
-functions, with the same arrays, so a table cannot depend on which of the two
-made it. Three steps: which roles are right (`predicted_boxes`, `right_nouns`,
+Training's evaluation and the evaluator of files call these functions with the
+same arrays, so a table does not depend on which of the two made it. Three
+steps: which roles are right (`predicted_boxes`, `right_nouns`,
 `input_pipeline.boxes`), the scores of each image (`judge_images`, `of_images`),
-and the figures that are reported (`VerbTotals`, `summarise`).
+and the reported figures (`VerbTotals`, `summarise`).
 """
 
 import dataclasses
@@ -28,16 +28,16 @@ Column = Any
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """What is right in n images: all that a score reads.
+  """What is right in n images: the input of every score.
 
   The arrays are numpy's on the host and jax's on the devices.
 
   Attributes:
     rank: int [n], place of the true verb among the predicted ones, from 0.
     roles: int [n], how many roles the true verb's frame has.
-    divisor: [n], what the number of right roles is divided by, at least 1.
-    noun, box: bool, one a role, whether noun and grounding are right.
-    total: adds up something of the roles over each image, [n].
+    divisor: [n], divides the number of right roles, at least 1.
+    noun, box: bool, one per role, whether noun and grounding are right.
+    total: sums a value of the roles over each image, [n].
   """
 
   rank: Column
@@ -60,17 +60,17 @@ class Score:
   """One figure, in percent: the mean of a value over images.
 
   Attributes:
-    stem: what it is of; its name is STEM_CONDITION.
+    stem: what it measures; its name is STEM_CONDITION.
     condition: of CONDITIONS: which verb has to be right for it to count.
-    label: at the head of its column.
-    table: of CONDITIONS: whose table the column stands in.
+    label: the head of its column.
+    table: of CONDITIONS: the table that has its column.
     value: 0..1 or bool, [n], of each image.
     counts: bool [n], which images the mean is over.
     frame: whether it needs nouns and boxes. A predictor of verbs has none.
     selects: whether it is one of the figures that choose a checkpoint, the
       eight of the reference's `mean_acc`.
-    headline: whether it stands for the others where there is little room:
-      a curve of the dev split, a column of a study's differences.
+    headline: whether it is shown where there is little room: as a curve of the
+      dev split, as a column of a study's differences.
     studied: whether a study keeps it.
   """
 
@@ -96,7 +96,7 @@ class FrameScore:
   """A score of the true verb's frame, before a condition.
 
   Attributes:
-    stem, value, counts, selects: as of `Score`.
+    stem, value, counts, selects: as in `Score`.
     headline, studied: the conditions under which they hold.
   """
 
@@ -108,7 +108,7 @@ class FrameScore:
   studied: tuple[str, ...] = ("top1", "gt")
 
   def under(self, condition: str) -> Score:
-    """The same where the verb is right as `condition` has it, else 0."""
+    """The same where the verb is right by `condition`, else 0."""
     right = CONDITIONS[condition]
     return Score(
       stem=self.stem,
@@ -187,8 +187,8 @@ def predicted_boxes(
     sizes: height and width of the originals [n, 2].
 
   Returns:
-    float64 corners [n, R, 4]; NaN where the student says that there is no
-    box, or says one that is not finite.
+    float64 corners [n, R, 4]; NaN where the student predicts no box or one
+    that is not finite.
   """
   sizes = np.asarray(sizes)[:, None]
   corners = boxes.cut(boxes.from_canvas(canvas, sizes), sizes)
@@ -239,8 +239,8 @@ def judge_images(
     rank: [n], place of the true verb among the predicted ones, from 0.
     image: [s], which image each role belongs to.
     right_noun, right_box: bool [s], what is right of each role.
-    roles: [n], what the number of right roles is divided by; the number of
-      the image's roles if None.
+    roles: [n], divides the number of right roles; the number of the image's
+      roles if None.
   """
   count = len(rank)
   of_image = np.bincount(image, minlength=count)
@@ -269,14 +269,14 @@ class ImageScores:
   counts: np.ndarray
 
 
-def of_images(found: Judged) -> ImageScores:
-  """The scores of each image: all, or those of verbs where that is all."""
+def of_images(judged: Judged) -> ImageScores:
+  """The scores of each image; of verbs alone if nouns are not judged."""
   scores = [
-    score for score in SCORES if not score.frame or found.noun is not None
+    score for score in SCORES if not score.frame or judged.noun is not None
   ]
-  counts = np.stack([score.counts(found) for score in scores], axis=-1)
+  counts = np.stack([score.counts(judged) for score in scores], axis=-1)
   values = np.stack(
-    [np.asarray(score.value(found), np.float64) for score in scores], axis=-1
+    [np.asarray(score.value(judged), np.float64) for score in scores], axis=-1
   )
   names = tuple(score.name for score in scores)
   return ImageScores(names, np.where(counts, values, 0), counts)
@@ -289,8 +289,8 @@ class VerbTotals:
   Attributes:
     names: of K scores.
     sums: float64 [V, K] of values in 0..1.
-    counts: float64 [V, K], how many images each sum is of.
-    images: float64 [V], how many there are.
+    counts: float64 [V, K], number of images in each sum.
+    images: float64 [V], number of images.
   """
 
   names: tuple[str, ...]
@@ -348,9 +348,9 @@ class VerbTotals:
     return self._named(values, counts)
 
   def _named(self, values: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """By name, [K], those that anything counts for."""
-    found = zip(self.names, values, counts, strict=True)
-    return {name: float(value) for name, value, count in found if count}
+    """Scores [K] by name; those without a counted image are left out."""
+    columns = zip(self.names, values, counts, strict=True)
+    return {name: float(value) for name, value, count in columns if count}
 
 
 def summarise(totals: VerbTotals, groups: np.ndarray) -> dict:
@@ -384,7 +384,7 @@ def harmonic_mean(a: float | None, b: float | None) -> float | None:
 
 
 def selection_score(summary: Mapping[str, Mapping[str, float]]) -> float:
-  """What checkpoints are chosen by: seen and rare only, never unseen.
+  """The score that chooses checkpoints: seen and rare only, never unseen.
 
   The mean over both groups of the reference's `mean_acc` (verb and value
   numbers); a group without images is left out.
@@ -401,7 +401,7 @@ def selection_score(summary: Mapping[str, Mapping[str, float]]) -> float:
 def dev_report(
   summary: Mapping[str, Mapping[str, float]],
 ) -> tuple[dict[str, float], float]:
-  """Scores that are worth a curve, by name, and the selection score."""
+  """The dev curves by name, and the selection score."""
   headlines = [score.name for score in SCORES if score.headline]
   curves = {
     f"dev/{group}/{name}": summary[group][name]

@@ -2,14 +2,13 @@
 
 Two managers, because one that keeps the best would throw away the latest:
 `checkpoints/` holds the last `keep` states, `best/` the parameters with the
-two highest selection scores (seen and rare dev images; unseen has no say).
-A file `run.json` says what run they belong to. All processes save and restore
-together, each its own part; which processes and devices there were does not
-matter to the next run.
+two highest selection scores (of seen and rare dev images, never unseen ones).
+A file `run.json` says which run they belong to. All processes save and restore
+together, each its own part; the next run may have other processes and devices.
 
-Every array has a digest beside it (`digests`), which is compared wherever a
-checkpoint is read. A damaged step is named and the one before it is used; a
-run that continues moves the damaged one to `damaged/`.
+Every array has a digest (`digests`), which is checked whenever a checkpoint is
+read. A damaged step is named and the one before it is used; a run that
+continues moves the damaged one to `damaged/`.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from mipd_jax.training import digests
 from mipd_jax.training.state import TrainState
 
 LATEST, BEST, RUN = "checkpoints", "best", "run.json"
-# Where a run puts damaged steps that it passed over.
+# Where a run moves the damaged steps that it skipped.
 DAMAGED = "damaged"
 # Run identity of parameters that were not trained here.
 IMPORTED = "imported"
@@ -45,8 +44,8 @@ class Best:
   """Parameters to use.
 
   Attributes:
-    params: those that were asked for, on the devices.
-    step: that they are of.
+    params: the requested parameters, on the devices.
+    step: their step.
     damaged: steps with a higher selection that could not be read.
   """
 
@@ -65,9 +64,8 @@ class Checkpoints:
     keep: how many of the latest states stay.
 
   Raises:
-    InputError: the directory holds checkpoints of another run, or of nobody
-      knows which, or damaged ones alone; the message names the fields that
-      differ, or the steps.
+    InputError: the directory holds checkpoints of another or an unknown run, or
+    only damaged ones; the message names the fields that differ, or the steps.
   """
 
   def __init__(
@@ -118,16 +116,16 @@ class Checkpoints:
       )
 
   def _one_at_a_time(self, other: ocp.CheckpointManager) -> None:
-    """Waits for the other manager's save, where there are several processes.
+    """Waits for the other manager's save if there are several processes.
 
-    Their threads in the background meet at barriers that Orbax gives the same
-    name in all managers, so two saves at once break each other.
+    Orbax gives the barriers of its background threads the same names in all
+    managers, so two saves at once break each other.
     """
     if jax.process_count() > 1:
       other.wait_until_finished()
 
   def latest_step(self) -> int | None:
-    """The newest step there is, whole or not."""
+    """The newest step, whole or not."""
     return self._latest.latest_step()
 
   def best_step(self) -> int | None:
@@ -135,24 +133,24 @@ class Checkpoints:
     return self._best.best_step()
 
   def restore_latest(self, like: TrainState) -> TrainState | None:
-    """The newest whole state, placed as `like`; None where there is none.
+    """The newest whole state, placed as `like`; None if there is no checkpoint.
 
     Raises:
-      InputError: it does not fit `like`, or all there are are damaged.
+      InputError: it does not fit `like`, or all are damaged.
     """
     damaged: dict[int, str] = {}
     for step in sorted(self._latest.all_steps(), reverse=True):
-      found, wrong = self._read_whole(step, like)
+      state, wrong = self._read_whole(step, like)
       if wrong is None:
         self._pass_over(damaged, step)
-        return found
+        return state
       damaged[step] = wrong
     if damaged:
       raise _all_damaged(self.workdir / LATEST, damaged)
     return None
 
   def _read_whole(self, step: int, like: Any) -> tuple[Any, str | None]:
-    """The state of a step, or what is wrong with it; a collective."""
+    """The state of a step, or its fault; a collective call."""
     folder = self.workdir / LATEST / str(step)
     record = distributed.agreed(lambda: _fitting_record(folder, like))
     if isinstance(record, str):
@@ -172,7 +170,11 @@ class Checkpoints:
       logging.warning(
         "The checkpoint of step %d in %s is damaged: %s. Going on from step "
         "%d; the damaged one is moved to %s.",
-        *(step, self.workdir, wrong, used, self.workdir / DAMAGED),
+        step,
+        self.workdir,
+        wrong,
+        used,
+        self.workdir / DAMAGED,
       )
       if distributed.is_first():
         _set_aside(self.workdir, LATEST, step)
@@ -202,7 +204,10 @@ class Checkpoints:
         logging.warning(
           "The best checkpoint of step %d in %s is damaged: %s. It is moved "
           "to %s.",
-          *(step, self.workdir, record, self.workdir / DAMAGED),
+          step,
+          self.workdir,
+          record,
+          self.workdir / DAMAGED,
         )
         _set_aside(self.workdir, BEST, step)
     with atomic.replacing(self.workdir / RUN) as partial:
@@ -212,10 +217,10 @@ class Checkpoints:
 def check_identity(
   workdir: str | os.PathLike[str], identity: Mapping[str, Any]
 ) -> None:
-  """Raises InputError unless the checkpoints there are are of this run.
+  """Raises InputError if the directory has checkpoints of another run.
 
-  Parameters that were imported (`import_reference`) go with any run; whether
-  they fit is seen when they are read.
+  Imported parameters (`import_reference`) go with any run; reading them shows
+  whether they fit.
   """
   workdir = paths.absolute(workdir)
   places = {name: _steps(workdir / name) for name in (LATEST, BEST)}
@@ -228,11 +233,11 @@ def check_identity(
       "of",
       f"copy {RUN} there too, or {_REMEDY}",
     )
-  found = json_files.read(path, dict, f"copy {RUN} again, or {_REMEDY}")
-  if IMPORTED in found and not places[LATEST]:
+  saved = json_files.read(path, dict, f"copy {RUN} again, or {_REMEDY}")
+  if IMPORTED in saved and not places[LATEST]:
     return
   plain = json.loads(json.dumps(identity))
-  if differ := sorted(_differences(found, plain, "")):
+  if differ := sorted(_differences(saved, plain, "")):
     raise InputError(
       f"{workdir} holds checkpoints of another run; these differ "
       f"(there -> here): {'; '.join(differ)}",
@@ -246,11 +251,10 @@ def read_best(workdir: str | os.PathLike[str], like: Mapping[str, Any]) -> Best:
   Args:
     workdir: of a run, whichever it was.
     like: nested shapes with their shardings, such as the student's alone:
-      evaluation needs no teacher branch, and none that fits the data.
+      evaluation needs no teacher branch.
 
   Raises:
-    InputError: there is no checkpoint, it does not fit, or all there are are
-      damaged.
+    InputError: there is no checkpoint, it does not fit, or all are damaged.
   """
   workdir = paths.absolute(workdir)
   wanted = {"params": dict(like)}
@@ -263,14 +267,14 @@ def read_best(workdir: str | os.PathLike[str], like: Mapping[str, Any]) -> Best:
     else:
       candidates.append((record["selection"], step, record))
   for _, step, record in sorted(candidates, key=lambda c: c[:2], reverse=True):
-    # The same step among the latest has the same arrays, or it is not taken.
+    # The same step among the latest is used only if its arrays are the same.
     for place in (BEST, LATEST):
       folder = workdir / place / str(step)
-      found, wrong = _checked(lambda f=folder: _read(f, wanted), record)
+      arrays, wrong = _checked(lambda f=folder: _read(f, wanted), record)
       if wrong is None:
         _warn_of(workdir, damaged, step)
         passed = tuple(sorted(set(damaged) - {step}))
-        return Best(found["params"], step, passed)
+        return Best(arrays["params"], step, passed)
       damaged.setdefault(step, wrong)
   if damaged:
     raise _all_damaged(workdir / BEST, damaged)
@@ -284,54 +288,56 @@ def _warn_of(workdir, damaged: Mapping[int, str], used: int) -> None:
     )
     logging.warning(
       "The best checkpoint of step %d in %s is damaged: %s. Using %s.",
-      *(step, workdir, wrong, instead),
+      step,
+      workdir,
+      wrong,
+      instead,
     )
 
 
 def _read(folder: paths.AnyPath, like: Mapping[str, Any]) -> dict[str, Any]:
-  """Those arrays of one step that `like` names; others stay unread."""
+  """The arrays of one step that `like` names; others stay unread."""
   target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   arguments = ocp.args.PyTreeRestore(
     target,
     restore_args=ocp.checkpoint_utils.construct_restore_args(target),
     partial_restore=True,
   )
-  # A manager knows how to restore whole states only.
+  # A manager can restore whole states only.
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     return reader.restore(folder / "default", arguments)
 
 
 def _checked(restore, record: Mapping[str, Any]) -> tuple[Any, str | None]:
-  """What `restore` gives, or what is wrong with it; a collective."""
-  found, wrong = None, None
+  """What `restore` returns, or its fault; a collective call."""
+  arrays, wrong = None, None
   try:
-    found = restore()
-  except Exception as error:  # Orbax and TensorStore raise what they like
+    arrays = restore()
+  except Exception as error:  # Orbax and TensorStore raise many kinds
     if isinstance(error, MemoryError):
       raise
     wrong = " ".join(str(error).split())[:200] or type(error).__name__
   if distributed.all_of(wrong is None):
-    # Orbax hands back the shape of what a checkpoint does not have.
+    # For an array that a checkpoint lacks, Orbax returns its shape.
     lost = [
       name
-      for name, x in digests.named(found).items()
+      for name, x in digests.named(arrays).items()
       if isinstance(x, jax.ShapeDtypeStruct)
     ]
-    differ = lost or digests.differing(found, record)
+    differ = lost or digests.differing(arrays, record)
     if differ:
       wrong = f"{len(differ)} of its arrays, {differ[0]} first, "
       wrong += "are missing" if lost else "are not as they were saved"
   elif wrong is None:
     wrong = "another process could not read it"
-  return (None, wrong) if wrong else (found, None)
+  return (None, wrong) if wrong else (arrays, None)
 
 
 def _fitting_record(folder: paths.AnyPath, like: Any) -> digests.Record | str:
   """The digests of a step, or what is wrong with them.
 
   Raises:
-    InputError: its arrays are whole, as far as can be seen, but not those of
-      `like`.
+    InputError: its record is whole, but its arrays are not those of `like`.
   """
   record = _record(folder)
   if isinstance(record, str):
@@ -357,19 +363,19 @@ def _record(folder: paths.AnyPath) -> digests.Record | str:
 
 
 def _wrong_metrics(folder: paths.AnyPath, record: digests.Record) -> str | None:
-  """Orbax keeps the selection in a file of its own, which must say the same."""
+  """Orbax keeps the selection in its own file, which must say the same."""
   if "selection" not in record:
     return None
   try:
-    found = json_files.read(folder / "metrics" / "metrics", dict)
+    metrics = json_files.read(folder / "metrics" / "metrics", dict)
   except InputError as error:
     return error.problem
-  same = found.get("selection") == record["selection"]
+  same = metrics.get("selection") == record["selection"]
   return None if same else "its selection score is not as it was saved"
 
 
 def _steps(folder: paths.AnyPath) -> list[int]:
-  """Steps of which there is a finished folder, the first first."""
+  """Steps that have a finished folder, ascending."""
   if not folder.is_dir():
     return []
   return sorted(
@@ -378,7 +384,7 @@ def _steps(folder: paths.AnyPath) -> list[int]:
 
 
 def _set_aside(workdir: paths.AnyPath, place: str, step: int) -> None:
-  """Moves a step to `damaged/`, under a name that is free."""
+  """Moves a step to `damaged/`, under a free name."""
   target = next(p for p in _names(workdir, place, step) if not p.exists())
   target.parent.mkdir(exist_ok=True)
   (workdir / place / str(step)).rename(target)
@@ -395,9 +401,9 @@ def _names(workdir, place: str, step: int) -> Iterator[paths.AnyPath]:
 def _all_damaged(
   folder: paths.AnyPath, damaged: Mapping[int, str]
 ) -> InputError:
-  told = "; ".join(f"step {n}: {text}" for n, text in sorted(damaged.items()))
+  faults = "; ".join(f"step {n}: {text}" for n, text in sorted(damaged.items()))
   return InputError(
-    f"every checkpoint in {folder} is damaged: {told}",
+    f"every checkpoint in {folder} is damaged: {faults}",
     f"copy them from where they are whole, or delete {folder}: --mode=all "
     "then makes them again",
   )

@@ -1,11 +1,11 @@
 """A digest of every array of a checkpoint, taken before and after the disk.
 
 An array is a table of words: all axes but the last are its rows. The digest is
-a SHA-256 over the sums of every row and of every column. Sums of whole numbers
-are exact in any order, so the processes of a run each add up what they have of
-an array, and one device and many agree; and they cost little beside the disk.
-Damage within one row or one column always changes them; any other escapes with
-a chance of less than 2**-32.
+a SHA-256 over the sums of every row and of every column. Sums of integers are
+exact in any order, so each process of a run adds up its part of an array, and
+one device and many agree; next to the disk they cost little. Damage within one
+row or one column always changes them; any other damage stays unnoticed with a
+chance of less than 2**-32.
 """
 
 import hashlib
@@ -27,34 +27,34 @@ def record(state: Any, **more: Any) -> Record:
 
   Args:
     state: nested arrays, on the devices.
-    more: plain values that are kept, and protected, as well.
+    more: plain values to keep, and protect, as well.
   """
   arrays = {
-    name: [found, list(x.shape), str(x.dtype)]
-    for (name, x), found in zip(
+    name: [digest, list(x.shape), str(x.dtype)]
+    for (name, x), digest in zip(
       named(state).items(), of_arrays(state), strict=True
     )
   }
   return json_files.sealed({"form": _FORM, "arrays": arrays, **more})
 
 
-def problem(found: Any) -> str | None:
-  """What is wrong with a record itself; None if it is as it was written."""
-  if not isinstance(found, Mapping) or not found:
+def problem(content: Any) -> str | None:
+  """The fault of a record itself; None if it is as it was written."""
+  if not isinstance(content, Mapping) or not content:
     return "it has no digests"
-  if not json_files.is_sealed(found) or found["form"] != _FORM:
+  if not json_files.is_sealed(content) or content["form"] != _FORM:
     return "its digests are damaged"
   return None
 
 
-def differing(state: Any, found: Record) -> list[str]:
-  """Names of arrays that are not those of a record; others are left out.
+def differing(state: Any, kept: Record) -> list[str]:
+  """Names of arrays that are not as in a record.
 
   Args:
-    state: nested arrays, on the devices; some of those of the record.
-    found: a record without a `problem`.
+    state: nested arrays, on the devices; the record may have more.
+    kept: a record without a `problem`.
   """
-  arrays = found["arrays"]
+  arrays = kept["arrays"]
   return [
     name
     for name, digest in zip(named(state), of_arrays(state), strict=True)
@@ -62,17 +62,17 @@ def differing(state: Any, found: Record) -> list[str]:
   ]
 
 
-def misfit(like: Any, found: Record) -> str | None:
+def misfit(like: Any, kept: Record) -> str | None:
   """Why a record's arrays cannot be read into shapes; None if they can.
 
   Args:
     like: nested shapes; the record may have more.
-    found: a record without a `problem`.
+    kept: a record without a `problem`.
   """
   for name, x in named(like).items():
-    if name not in found["arrays"]:
+    if name not in kept["arrays"]:
       return f"it lacks {name}"
-    *_, shape, dtype = found["arrays"][name]
+    *_, shape, dtype = kept["arrays"][name]
     if (shape, dtype) != (list(x.shape), str(x.dtype)):
       return f"{name} is {dtype}{shape}, not {x.dtype}{list(x.shape)}"
   return None
@@ -90,7 +90,7 @@ def named(state: Any) -> dict[str, Any]:
 def of_arrays(state: Any) -> list[str]:
   """SHA-256 of each array's sums, in the order of the tree's leaves.
 
-  A collective where there are several processes.
+  A collective call if there are several processes.
   """
   leaves = jax.tree.leaves(state)
   sums = [_sums(x) for x in leaves]
@@ -104,18 +104,18 @@ def of_arrays(state: Any) -> list[str]:
       everywhere = multihost_utils.process_allgather(joined)
       joined = np.add.reduce(everywhere, axis=0, dtype=np.uint32)
       ends = np.cumsum([len(part) for part in parts])[:-1]
-      found = iter(np.split(joined, ends))
+      sums_of_parts = iter(np.split(joined, ends))
       sums = [
-        s if complete else next(found)
+        s if complete else next(sums_of_parts)
         for s, complete in zip(sums, whole, strict=True)
       ]
   return [hashlib.sha256(s.astype("<u4").tobytes()).hexdigest() for s in sums]
 
 
 def _sums(x: jax.Array | np.ndarray) -> np.ndarray:
-  """Of what this process has of an array: rows, then columns; uint32 [R + C].
+  """Sums of this process's part of an array: rows, columns; uint32 [R + C].
 
-  Of an array that every process has whole, all of it.
+  Of the whole array if every process has it.
   """
   if not isinstance(x, jax.Array):
     return _join(*_table_sums(np.asarray(x)))
@@ -126,12 +126,12 @@ def _sums(x: jax.Array | np.ndarray) -> np.ndarray:
   columns = np.zeros(width, np.uint32)
   for shard in x.addressable_shards:
     if shard.replica_id:
-      continue  # somebody else adds it up
-    found = _table_sums(np.asarray(shard.data))
+      continue  # another device adds it up
+    part_rows, part_columns = _table_sums(np.asarray(shard.data))
     start, stop, _ = shard.index[-1].indices(x.shape[-1])
     each = _words_each(x.dtype)
-    rows[shard.index[:-1]] += found[0]
-    columns[start * each : stop * each] += found[1]
+    rows[shard.index[:-1]] += part_rows
+    columns[start * each : stop * each] += part_columns
   return _join(rows, columns)
 
 
@@ -149,5 +149,5 @@ def _join(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _words_each(dtype: np.dtype) -> int:
-  """Words of 32 bits at most that an element takes."""
+  """Number of words, of at most 32 bits, per element."""
   return max(1, dtype.itemsize // 4)

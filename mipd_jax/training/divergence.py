@@ -1,4 +1,4 @@
-"""Stops a run whose losses are no longer numbers."""
+"""Stops a run with a non-finite loss."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ def check_finite(
   """Raises DivergedError if a metric of a step is not finite.
 
   Args:
-    step: the step that made the metrics; its batch follows from it.
+    step: the step of the metrics; it determines the batch.
     metrics: scalars of that step.
     seed, batch_size: of the data order.
     names: image names of the training split.

@@ -1,17 +1,15 @@
-"""The training loop. The order of things in one turn is fixed:
+"""The training loop. The order within one turn is fixed:
 
-  1. batches of the next steps, a pure function of (seed, step); the steps
-     end where one of 3 to 5 is due
-  2. these steps on the devices in one go; their metrics stay there
+  1. batches of the next steps, a pure function of (seed, step), up to the
+     step where one of 3 to 5 is due
+  2. these steps on the devices in one program; their metrics stay there
   3. every `log_every`: fetch metrics, stop if one is not finite, write them
   4. every `eval_every`: dev evaluation, best checkpoint
   5. every `checkpoint_every`, at the end and at SIGTERM: checkpoint
 
-so a run that was killed repeats what came after its last checkpoint, bit for
-bit, and nothing else. All processes do all of it together; process 0 alone
-writes the metrics.
-
-Notices Ctrl-C and SIGTERM, so that the loop can save and leave.
+so a killed run repeats what came after its last checkpoint, bit for bit, and
+nothing else. All processes do all of it together; only process 0 writes the
+metrics. At Ctrl-C and SIGTERM the loop saves and ends.
 """
 
 import contextlib
@@ -36,10 +34,10 @@ from mipd_jax.training.programs import Program
 from mipd_jax.training.state import TrainState, learning_rate
 from mipd_jax.training.writers import make_writer
 
-# Steps after which processes look for each other's signals, if nothing else
-# brings them together.
+# Steps between two exchanges of signals among processes, if nothing else
+# synchronises them.
 _AGREE_EVERY = 50
-# Chunks that are given to the devices before the oldest has to be done.
+# Chunks sent to the devices before the oldest has to be done.
 _IN_FLIGHT = 2
 
 
@@ -53,7 +51,7 @@ class TrainInputs:
     names: image name of each.
     banks: text embeddings, log prior and trained verbs, on the host.
     dev: evaluates a state on the dev split: curves by name, and the score that
-      checkpoints are chosen by, which unseen classes have no say in.
+      chooses checkpoints, in which unseen classes have no part.
     identity: what checkpoints must share with the run (see Checkpoints).
   """
 
@@ -72,7 +70,7 @@ def total_steps(config: Config, num_examples: int) -> int:
 
 
 def chunks(first: int, steps: int, length: int, *every: int) -> Iterator[Chunk]:
-  """Cuts first..steps-1 where something is due, and into `length` at most."""
+  """Cuts first..steps-1 at multiples of `every`, into at most `length` each."""
   while first < steps:
     ends = [(first // n + 1) * n for n in every if n]
     stop = min(steps, first + length, *ends)
@@ -81,11 +79,10 @@ def chunks(first: int, steps: int, length: int, *every: int) -> Iterator[Chunk]:
 
 
 def program_length(ours: Sequence[Chunk]) -> int:
-  """Batches that one program takes: enough for every chunk, and two at least.
+  """Batches that one program takes: enough for every chunk, and at least two.
 
-  With two or more, XLA was seen to compile the step the same whatever their
-  number, bit for bit; with one it leaves out the indexing and rounds
-  otherwise.
+  With two or more, XLA was seen to compile the same step for any number, bit
+  for bit; with one it drops the indexing and rounds differently.
   """
   return max(2, *(chunk.count for chunk in ours))
 
@@ -120,7 +117,7 @@ def train(
   )
   length = program_length(ours)
   with program.opening() as ready:
-    step_fn = program.compile(length)  # while the features are read
+    step_fn = program.compile(length)  # meanwhile the features are read
     feed = ready()
   batches = feed.train(ours, seed=config.seed, length=length)
   run = _Run(config, inputs, checkpoints, steps, first)
@@ -130,11 +127,11 @@ def train(
       count = np.int32(chunk.count)
       state, metrics = step_fn(state, batch, count, program.banks)
       done = chunk.first + chunk.count
-      # Read once: a signal that comes during `after_steps` waits a turn, or
-      # the run would leave without having saved.
+      # Read once: a signal during `after_steps` waits for the next turn, or
+      # the run would end without saving.
       stop = _agreed_stop(config, done, preemption.requested)
       run.after_steps(
-        *(chunk, state, metrics), stop=stop, saving=preemption.saving
+        chunk, state, metrics, stop=stop, saving=preemption.saving
       )
       progress.advance(chunk.count, note=run.note)
       if stop and done < steps:
@@ -144,7 +141,7 @@ def train(
 
 
 def _due_every(config: Config) -> tuple[int, ...]:
-  """Steps between things that end a chunk; 0 is never."""
+  """Intervals, in steps, at which chunks end; 0 is never."""
   train = config.train
   every = (train.log_every, train.eval_every, train.checkpoint_every)
   return (*every, _agree_every(config))
@@ -159,14 +156,14 @@ def _agreed_stop(config: Config, done: int, requested: bool) -> bool:
 
 
 def _agree_every(config: Config) -> int:
-  """Steps between the processes' asking each other for signals; 0: alone."""
+  """Steps between two exchanges of signals; 0 for a single process."""
   if jax.process_count() == 1:
     return 0
   return config.train.log_every or _AGREE_EVERY
 
 
 class _Run:
-  """What happens beside the steps: metrics, dev scores, checkpoints."""
+  """What happens between the steps: metrics, dev scores, checkpoints."""
 
   def __init__(self, config, inputs, checkpoints, steps, first):
     self._config, self._inputs = config, inputs
@@ -242,17 +239,17 @@ class _Run:
     self._checkpoints.save_best(state, selection)
 
 
-# Seconds from the signal to the end of the step, or of the evaluation, that is
-# under way. Then the process ends without saving: what came after the latest
-# checkpoint is done again. Platforms that take a machine back give about 30.
+# Seconds that the current step or evaluation may take after a signal. Then the
+# process ends without saving: the next run repeats what came after the latest
+# checkpoint. Platforms that take a machine back give about 30.
 GRACE = 10.0
 
 
 class Preemption:
-  """What the loop knows of signals.
+  """The signals that the loop got.
 
   Attributes:
-    requested: whether one came: the loop saves and leaves.
+    requested: whether one came; the loop then saves and ends.
   """
 
   def __init__(self):
@@ -261,13 +258,13 @@ class Preemption:
   @contextlib.contextmanager
   def heeded(self) -> Iterator["Preemption"]:
     """Inside, the first signal sets `requested`; a second stops at once."""
-    # Of several processes one may have to wait for the others to notice.
+    # One of several processes may have to wait for the others to notice.
     grace = GRACE if jax.process_count() == 1 else None
     with HEEDED.handled(self._notice, grace):
       yield self
 
   def saving(self) -> None:
-    """The loop leaves: saving takes the time that it takes."""
+    """Lifts the time limit: the loop saves now and ends."""
     HEEDED.see_to()
 
   def _notice(self, number: int) -> None:

@@ -1,7 +1,7 @@
-"""What a run computes and on what: shapes, places, the compiled steps.
+"""A run's shapes, shardings and compiled steps.
 
-Known before a feature is read or a parameter drawn, so that compiling and
-reading can go on at once.
+All are known before a feature is read or a parameter drawn, so compiling and
+reading run at the same time.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class Program:
 
   Attributes:
     banks: text embeddings, on the devices.
-    state: shapes and places of the state; a checkpoint is read into them.
+    state: shapes and shardings of the state; a checkpoint is read into them.
   """
 
   def __init__(
@@ -42,7 +42,7 @@ class Program:
     mesh: jax.sharding.Mesh,
     steps: int,
   ):
-    """`steps`: of the whole run, for the schedule."""
+    """`steps`: of the whole run; the schedule needs it."""
     self._config, self._model, self._source = config, model, source
     self._layout = distributed.agreed(
       lambda: resident.layout(source, config.train.batch_size, mesh)
@@ -62,7 +62,7 @@ class Program:
     return self._initial()
 
   def opening(self) -> AbstractContextManager[Callable[[], feeds.Feed]]:
-    """The feed, made ready in the background."""
+    """The feed, prepared in the background."""
     train = self._config.train
     return feeds.opening(
       self._source, self._layout, train.resident, train.resident_gib, "train"

@@ -1,7 +1,4 @@
-"""The optimizer: clipped AdamW.
-
-What training changes and checkpoints keep.
-"""
+"""The optimizer, clipped AdamW, and the state that checkpoints keep."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,11 +65,11 @@ def init_state(
 
   Args:
     model: the module.
-    optimizer: whose state to make.
+    optimizer: makes the optimizer state.
     batch: shapes and dtypes only.
     banks: text embeddings of the vocabulary.
     seed: of the run.
-    place: says where the state lies.
+    place: maps shapes to shardings.
   """
   create = _creator(model, optimizer, batch, banks, seed)
   return jax.jit(create, out_shardings=place(jax.eval_shape(create)))()
@@ -109,7 +106,7 @@ def student_shapes(
   banks: Mapping[str, jax.Array],
   sharding: jax.sharding.Sharding,
 ) -> dict[str, Any]:
-  """Shapes and places of the parameters that `Mipd.predict` reads."""
+  """Shapes and shardings of the parameters that `Mipd.predict` reads."""
 
   def create(batch, banks):
     key = randomness.key(0, "params")

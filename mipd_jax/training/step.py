@@ -1,6 +1,6 @@
-"""One training step: (state, batch, banks) -> (state, metrics). Pure.
+"""One training step: (state, batch, banks) -> (state, metrics), pure.
 
-And several of them in one program.
+And several steps in one program.
 """
 
 import functools
@@ -32,8 +32,8 @@ def train_step(
   """Loss, gradient, update.
 
   Features may come as the cache stores them (feeding/dequantise.py).
-  The batch is the global one: under `jit` every mean below is over all
-  devices, so the number of devices changes nothing but the rounding.
+  The batch is global: under `jit` every mean below is over all devices, so the
+  number of devices changes only the rounding.
   """
   rngs = {"dropout": randomness.key(seed, "dropout", state.step)}
   batch = dequantise(batch)
@@ -75,13 +75,13 @@ def train_steps(
 ) -> tuple[TrainState, Metrics]:
   """The first `count` batches of arrays [K, B, ...], one after the other.
 
-  One program for every count, so results do not depend on how steps are
-  grouped; nor, for K of two or more, on K (training/loop.program_length).
+  One program serves every count, so results do not depend on how steps are
+  grouped, nor on K if it is two or more (training/loop.program_length).
 
   Args:
     state: before the first of them.
-    batches: the batches; those from `count` on are not looked at.
-    count: int32 [], how many steps to do.
+    batches: the batches; those from `count` on are not read.
+    count: int32 [], the number of steps.
     banks: text embeddings.
     step: `train_step` with its settings.
     shardings: of the state, kept from step to step.
@@ -97,9 +97,11 @@ def train_steps(
 
   def one(i, carry):
     state, metrics = carry
-    state, found = step(state, batch_of(i), banks)
+    state, step_metrics = step(state, batch_of(i), banks)
     state = jax.lax.with_sharding_constraint(state, shardings)
-    return state, jax.tree.map(lambda m, x: m.at[i].set(x), metrics, found)
+    return state, jax.tree.map(
+      lambda m, x: m.at[i].set(x), metrics, step_metrics
+    )
 
   length = len(next(iter(batches.values())))
   _, shapes = jax.eval_shape(lambda: step(state, batch_of(0), banks))
@@ -120,8 +122,8 @@ def compile_steps(
 
   Metrics come out whole on every device; the state's buffers are reused.
   """
-  # Jitted so that it is traced once, though its metrics' shapes and the loop
-  # both ask for it.
+  # Jitted so that it is traced once: both the loop and the shapes of its
+  # metrics need it.
   step = jax.jit(
     functools.partial(
       train_step,

@@ -1,4 +1,4 @@
-"""Metric writers: TensorBoard and log by clu, JSON lines of our own."""
+"""Metric writers: TensorBoard and log by clu, and our JSON lines."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from mipd_jax.devices import distributed
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-  """Scalars as one JSON object a line; clu has no such writer.
+  """Scalars as one JSON object per line; clu has no such writer.
 
-  Lines of steps that a resumed run does again are cut off first, so that
-  the file reads as if the run had never stopped. A damaged line is left out,
-  and told of unless it is the last, which a kill cuts in half.
+  A resumed run first drops the lines of the steps that it repeats, so the file
+  reads as if the run had never stopped. A damaged line is left out, with a
+  warning unless it is the last, which a kill may cut in half.
   """
 
   def __init__(self, path: str | os.PathLike, first_step: int = 0):
@@ -28,13 +28,13 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     if first_step and self._path.exists():
       self._lines = _lines_to(self._path, first_step)
     self._rewrite()
-    # Objects of a bucket cannot grow: there the file is written anew.
+    # Objects in a bucket cannot grow: there the file is rewritten.
     remote = paths.is_remote(self._path)
     self._file = None if remote else self._path.open("a")
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     values = {name: float(np.asarray(x)) for name, x in scalars.items()}
-    # JSON has no NaN; null says that there is no number.
+    # JSON has no NaN; a non-finite value is null.
     values = {n: x if np.isfinite(x) else None for n, x in values.items()}
     line = {"step": int(step), "time": round(time.time(), 3)} | values
     self._lines.append(json.dumps(line) + "\n")
@@ -45,7 +45,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
       self._file.flush()
 
   def flush(self) -> None:
-    """Nothing waits: every line is written at once."""
+    """Does nothing: every line is written at once."""
 
   def close(self) -> None:
     if self._file is not None:
@@ -68,13 +68,13 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 def _lines_to(path: paths.AnyPath, last_step: int) -> list[str]:
   """The whole lines of a file up to a step."""
-  found = []
+  whole = []
   lines = path.read_bytes().splitlines()
   for number, line in enumerate(lines, 1):
     try:
       text = line.decode("utf-8")
       if int(json.loads(text)["step"]) <= last_step:
-        found.append(text + "\n")
+        whole.append(text + "\n")
     except (ValueError, LookupError, TypeError):
       if number < len(lines):
         logging.warning(
@@ -82,7 +82,7 @@ def _lines_to(path: paths.AnyPath, last_step: int) -> list[str]:
           path,
           number,
         )
-  return found
+  return whole
 
 
 def make_writer(
