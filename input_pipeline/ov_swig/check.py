@@ -180,7 +180,7 @@ def _groups(
   """The groups as they are or follow from the files; None if to be drawn."""
   try:
     groups = folder_groups.find(files, words)
-    if groups_lib is None and files.source == layout.AUTHORS:
+    if groups is None and files.source == layout.AUTHORS:
       groups = folder_groups.make(files, words)
   except InputError as error:
     report.problems.append(Finding.of(error, "groups"))

@@ -314,7 +314,7 @@ def read_folder(
   files = layout.find(folder)
   words = vocabulary.load(folder)
   groups = folder_groups.find(files, words)
-  new = groups_lib is None
+  new = groups is None
   if new:
     groups = folder_groups.make(
       files, words, num_rare=num_rare, num_unseen=num_unseen, seed=seed
