@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all.
 
-What is being written has a name of its own, which tells machine and process.
-What a killed process left behind is removed when another one first writes in
-the same folder.
+A file being written has a temporary name that holds its machine and process.
+The leftovers of a killed process are removed when another process first writes
+to the same folder.
 """
 
 import contextlib
@@ -19,21 +19,21 @@ from input_pipeline.io import paths
 from input_pipeline.io.errors import InputError
 
 _PIECE = 2**24
-# This machine, in the names of what is being written.
+# This machine, as a part of temporary names.
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _LEFT = re.compile(rf"\..+\.{_HOST}-(\d+)\.(tmp(\..*)?|\w{{8}})")
-# Folders that this process has rid of what others left.
+# Folders from which this process has removed the leftovers of others.
 _swept: set[tuple[int, pathlib.Path]] = set()
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Yields a temporary name and renames it to `path` when all went well.
+  """Yields a temporary path and renames it to `path` on success.
 
-  It lies on this machine: beside `path`, or in the temporary folder if `path`
-  is in a bucket, where an upload appears whole or not at all. It keeps the
-  suffix, from which image writers take the format. Parent folders are made.
-  After an exception nothing is left.
+  The temporary file is on this machine: beside `path`, or in the temporary
+  folder if `path` is in a bucket, where an upload appears whole or not at all.
+  It keeps the suffix, by which image writers choose the format. Parent folders
+  are made. An exception leaves nothing behind.
   """
   if paths.is_remote(path):
     with _uploading(paths.path(path)) as temporary:
@@ -62,13 +62,13 @@ def _uploading(path: paths.AnyPath) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a temporary folder that takes the name `path` when all went well.
+  """Yields a temporary folder and renames it to `path` on success.
 
-  It lies beside `path`; parent folders are made. After an exception nothing
-  is left.
+  It is beside `path`; parent folders are made. An exception leaves nothing
+  behind.
 
   Raises:
-    OSError: it cannot be made, or there is something by that name.
+    OSError: the folder cannot be made, or `path` exists.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   _sweep(path.parent)
@@ -83,15 +83,15 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _sweep(folder: pathlib.Path) -> None:
-  """Removes what killed processes of this machine left; once a process."""
+  """Removes leftovers of this machine's killed processes, once a process."""
   key = os.getpid(), folder.absolute()
   if key in _swept:
     return
   _swept.add(key)
   with contextlib.suppress(OSError):
     for entry in list(os.scandir(folder)):
-      found = _LEFT.fullmatch(entry.name)
-      if found is None or _runs(int(found[1])):
+      leftover = _LEFT.fullmatch(entry.name)
+      if leftover is None or _runs(int(leftover[1])):
         continue
       with contextlib.suppress(OSError):
         if entry.is_dir(follow_symlinks=False):
@@ -111,11 +111,11 @@ def _runs(pid: int) -> bool:
 
 
 def check_target(path: str | os.PathLike[str], flag: str) -> None:
-  """Raises InputError if a file cannot be written; ask before long work.
+  """Raises InputError if a file cannot be written; call it before long work.
 
   Args:
-    path: of the file that is to be written later.
-    flag: that names it, for the message.
+    path: the file to write later.
+    flag: the command-line flag that gives it, for the message.
   """
   if paths.is_remote(path):
     return
@@ -135,11 +135,11 @@ def check_target(path: str | os.PathLike[str], flag: str) -> None:
 
 
 def check_folder(where: str | os.PathLike[str], flag: str) -> None:
-  """Raises InputError unless a folder is there, or can be made, to write in.
+  """Raises InputError unless a folder can be written, or made.
 
-  It is tried with a folder beside or in it that is removed at once, so that
-  long work does not end where its results cannot be kept. Of a bucket only
-  the form of the name is checked.
+  Makes a folder in or beside it and removes that at once, so that long work
+  does not end with nowhere to keep its results. For a bucket, only the form
+  of the name is checked.
 
   Args:
     where: the folder.
@@ -158,7 +158,7 @@ def check_folder(where: str | os.PathLike[str], flag: str) -> None:
         f"{flag}={os.fspath(where)}: {there} is {what}", "name another folder"
       )
     with tempfile.TemporaryDirectory(dir=there) as probe:
-      if there != path:  # also whether such names can be
+      if there != path:  # the disk may also refuse the names
         pathlib.Path(probe, *path.relative_to(there).parts).mkdir(parents=True)
   except OSError as error:
     raise InputError(
@@ -169,13 +169,13 @@ def check_folder(where: str | os.PathLike[str], flag: str) -> None:
 
 
 def copy(source: paths.AnyPath, target: paths.AnyPath) -> None:
-  """Copies a file piece by piece, from or to a bucket as well."""
+  """Copies a file piece by piece; either end may be in a bucket."""
   with source.open("rb") as reader, target.open("wb") as writer:
     shutil.copyfileobj(reader, writer, _PIECE)
 
 
 def publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
-  """Gives a finished file its name, once its data is on the disk."""
+  """Renames a finished file to `path` once its data is on the disk."""
   descriptor = os.open(temporary, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """Folders in buckets (gs://...), copied to this machine and back.
 
-Caches and datasets are read at random, many small pieces at a time, which a
-bucket is too slow for; so a folder there is copied once to a fast disk.
+Caches and datasets are read in many small pieces, in random order. A bucket is
+too slow for that, so its folder is copied once to a fast disk.
 """
 
 import concurrent.futures
@@ -13,14 +13,14 @@ from input_pipeline.io import atomic, lock, paths
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.progress import Progress
 
-# Below it the copies lie, under the bucket's name; the home folder's cache if
-# it is not set.
+# Environment variable: the folder that holds the copies, each under its
+# bucket's name. The home folder's cache if it is not set.
 PLACE = "MIPD_LOCAL"
 _THREADS = 32
 
 
 def local(where: str | os.PathLike[str]) -> pathlib.Path:
-  """Where a folder lies on this machine: itself, or a bucket's copy."""
+  """The local folder: `where` itself, or the copy of a bucket's folder."""
   if not paths.is_remote(where):
     return pathlib.Path(where)
   place = os.environ.get(PLACE) or "~/.cache/mipd_jax/buckets"
@@ -29,15 +29,15 @@ def local(where: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def fetch(where: str | os.PathLike[str], last: str = "") -> pathlib.Path:
-  """Copies what this machine lacks of a bucket's folder.
+  """Copies the files of a bucket's folder that this machine lacks.
 
-  Files of equal size count as the same: nothing here changes a file once it
-  is whole. A copy that was stopped continues.
+  Files of equal size count as equal, because no file changes once it is
+  whole. A copy that was stopped continues.
 
   Args:
     where: gs://BUCKET/FOLDER; a local folder is returned as it is.
-    last: name of a file that is copied after all others, because its being
-      there means that all are.
+    last: name of a file that is copied after all others; its presence means
+      that all are there.
 
   Returns:
     The folder on this machine.
@@ -49,20 +49,23 @@ def fetch(where: str | os.PathLike[str], last: str = "") -> pathlib.Path:
     return pathlib.Path(where)
   here = local(where)
   try:
-    found = dict(_files(paths.path(where)))
+    sizes = dict(_files(paths.path(where)))
   except Exception as error:  # every backend has errors of its own
     raise _cannot("read", where, error) from error
-  if not found:
-    raise InputError(f"{where}: no such folder, or nothing in it", "mend it")
-  missing = [n for n, size in found.items() if _size(here / n) != size]
+  if not sizes:
+    raise InputError(
+      f"{where}: no such folder, or nothing in it",
+      "check the names of the bucket and the folder",
+    )
+  missing = [n for n, size in sizes.items() if _size(here / n) != size]
   _copy_all(paths.path(where), here, missing, last, f"fetch {here.name}")
   return here
 
 
 def upload(where: str | os.PathLike[str], last: str = "") -> None:
-  """Copies what a bucket's folder lacks of this machine's copy of it."""
+  """Copies the files of the local copy that a bucket's folder lacks."""
   here, there = local(where), paths.path(where)
-  found = {
+  sizes = {
     str(p.relative_to(here)): p.stat().st_size
     for p in sorted(here.rglob("*"))
     if p.is_file() and not lock.is_lock(p.name)
@@ -71,12 +74,12 @@ def upload(where: str | os.PathLike[str], last: str = "") -> None:
     have = dict(_files(there)) if there.exists() else {}
   except Exception as error:
     raise _cannot("read", where, error) from error
-  missing = [n for n, size in found.items() if have.get(n) != size]
+  missing = [n for n, size in sizes.items() if have.get(n) != size]
   _copy_all(here, there, missing, last, f"upload {here.name}")
 
 
 def _files(folder: paths.AnyPath, prefix: str = "") -> Iterator[tuple]:
-  """(name below the folder, bytes) of all files but locks."""
+  """(path below the folder, size in bytes) of all files except locks."""
   for path in sorted(folder.iterdir()):
     name = prefix + path.name
     if path.is_dir():
@@ -116,6 +119,6 @@ def _copy_all(source, target, names: list[str], last: str, what: str) -> None:
 def _cannot(verb: str, where: object, error: Exception) -> InputError:
   return InputError(
     f"cannot {verb} {where}: {error}",
-    "check the bucket's name and this machine's right to it (`gcloud storage "
-    "ls`), and the space on the disk; the same command continues",
+    "check the bucket's name, this machine's access to it (`gcloud storage "
+    "ls`) and the free disk space; the same command continues",
   )

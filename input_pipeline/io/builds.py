@@ -1,12 +1,10 @@
-"""What surrounds a build: quiet libraries, and room on the disk.
+"""Builds of datasets with TFDS: disk space, quiet logs, checks of the files.
 
-The files of a dataset that TFDS has built: whole, and those of the build.
-
-array_record checks each of its blocks as it is read, so flipped bytes and cut
-off files are errors; a file from another build is not, nor is a wrong number
-in TFDS's JSON files. `seal` therefore leaves the number of examples and the
-sha256 of every shard in `metadata.json`, and `check` and `check_shards` compare
-them with what is there.
+array_record checks each block when it reads it, so flipped bytes and truncated
+files are errors. It does not notice a file from another build, or a wrong
+number in TFDS's JSON files. `seal` therefore writes the number of examples and
+the sha256 of every shard to `metadata.json`, and `check` and `check_shards`
+compare the files with these.
 """
 
 import contextlib
@@ -33,15 +31,15 @@ def make_folder(
   what: str = "datasets",
   argument: str = "--data-dir, or the folder of --config.dataset.folder",
 ) -> None:
-  """Makes a folder and tries to write there, before anything long.
+  """Makes a folder and tries to write there, before any long work.
 
   Args:
-    folder: where to.
+    folder: the folder.
     what: what will be written, for the message.
-    argument: what names the folder on the command line.
+    argument: the command-line argument that names the folder.
 
   Raises:
-    InputError: it cannot be made, or not written.
+    InputError: the folder cannot be made or written.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,15 +54,15 @@ def make_folder(
 
 @contextlib.contextmanager
 def room_for(need: int, data_dir: pathlib.Path) -> Iterator[None]:
-  """Makes a folder and says in words if the disk is too full for a build.
+  """Makes a folder; a disk too full for the build raises InputError.
 
   Args:
-    need: bytes that will be written there, about.
-    data_dir: where to.
+    need: about how many bytes will be written there.
+    data_dir: the folder.
 
   Raises:
-    InputError: at once where there is too little room, or later where the
-      disk fills up all the same.
+    InputError: at once if there is too little space, or later if the disk
+      fills up during the build.
   """
   make_folder(data_dir)
   free = shutil.disk_usage(data_dir).free
@@ -81,7 +79,7 @@ def room_for(need: int, data_dir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Hides TFDS's talk of downloads (there are none), not its progress bars."""
+  """Hides TFDS's messages about downloads (there are none), not its bars."""
   logger = logging.getLogger("absl")
   level = logger.level
   logger.setLevel(logging.ERROR)
@@ -94,9 +92,9 @@ def quiet() -> Iterator[None]:
 
 def _full(data_dir: pathlib.Path, need: int, free: int) -> InputError:
   return InputError(
-    f"{data_dir} has no room for the dataset, or a quota is reached: "
+    f"{data_dir} has no space for the dataset, or a quota is reached: "
     f"{free / 1e6:.0f} MB are free, it needs about {need / 1e6:.0f} MB",
-    "make room there, or choose another data directory",
+    "free space there, or choose another data directory",
   )
 
 
@@ -110,11 +108,11 @@ _FORM = {
 _METADATA = "metadata.json"
 _INFO = "dataset_info.json"
 _FEATURES = "features.json"
-_THREADS = 4  # sha256 lets others run, and disks take more than one reader
+_THREADS = 4  # sha256 releases the GIL, and disks serve several readers
 
 
 def seal(builder: Builder) -> None:
-  """Notes what was built; the last step of `_download_and_prepare`.
+  """Records what was built; the last step of `_download_and_prepare`.
 
   Adds 'shards' (split -> 'name', 'images' and 'sha256' of each file) and
   'sha256' (of all metadata) to the builder's metadata.
@@ -125,7 +123,7 @@ def seal(builder: Builder) -> None:
       {
         "name": path.name,
         "images": images,
-        "sha256": _found(pathlib.Path(builder.data_dir) / path.name),
+        "sha256": _digest_or_fault(pathlib.Path(builder.data_dir) / path.name),
       }
       for path, images in zip(
         map(pathlib.Path, info.filenames), info.shard_lengths, strict=True
@@ -138,13 +136,13 @@ def seal(builder: Builder) -> None:
 
 @contextlib.contextmanager
 def opening(folder: pathlib.Path) -> Iterator[None]:
-  """Says in one message that TFDS cannot read its own files.
+  """Turns any failure of TFDS to read its own files into one InputError.
 
   Args:
     folder: where the dataset is, or would be built.
 
   Raises:
-    InputError: whatever goes wrong while there is such a folder.
+    InputError: anything went wrong, and the folder exists.
   """
   try:
     yield
@@ -160,10 +158,10 @@ def opening(folder: pathlib.Path) -> Iterator[None]:
 
 
 def is_built(folder: pathlib.Path) -> bool:
-  """Whether a dataset is there.
+  """Whether the dataset is built.
 
   Raises:
-    InputError: a part of it is.
+    InputError: some of its files are missing.
   """
   if not folder.exists():
     return False
@@ -176,7 +174,7 @@ def is_built(folder: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other processes from building the same, and sweeps after the dead.
+  """Excludes other builds of this dataset; removes leftovers of killed ones.
 
   Args:
     folder: where the dataset will be.
@@ -185,7 +183,7 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     InputError: another process builds it.
   """
   with lock.holding(folder.parent, "building a dataset"):
-    # TFDS builds beside the folder; a process that was killed leaves that.
+    # TFDS builds beside the folder; a killed process leaves that folder.
     for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
       shutil.rmtree(left, ignore_errors=True)
     yield
@@ -195,11 +193,11 @@ def check(builder: Builder, fingerprint: str) -> None:
   """Compares TFDS's JSON files with the build.
 
   Args:
-    builder: of a dataset that is there.
-    fingerprint: of the folder that it is to be built from.
+    builder: builder of an existing dataset.
+    fingerprint: that of the folder it should be built from.
 
   Raises:
-    InputError: a file is damaged, or of another build.
+    InputError: a file is damaged, or from another build.
   """
   folder = pathlib.Path(builder.data_dir)
   metadata = _metadata(folder)
@@ -210,7 +208,7 @@ def check(builder: Builder, fingerprint: str) -> None:
       _again(folder),
     )
   with opening(folder):
-    found = {
+    listed = {
       split: list(zip(info.filenames, info.shard_lengths, strict=False))
       for split, info in builder.info.splits.items()
     }
@@ -218,7 +216,7 @@ def check(builder: Builder, fingerprint: str) -> None:
     split: [(shard["name"], shard["images"]) for shard in shards]
     for split, shards in metadata[_SHARDS].items()
   }
-  if found != built:
+  if listed != built:
     raise InputError(
       f"{folder / _INFO} is damaged: its splits are not those of the build",
       _again(folder),
@@ -238,15 +236,16 @@ def check_shards(builder: Builder, split: str) -> None:
   """Compares the files of a split with the build, byte by byte.
 
   Raises:
-    InputError: one is missing, damaged, or of another build.
+    InputError: one is missing, damaged, or from another build.
   """
   folder = pathlib.Path(builder.data_dir)
   shards = _metadata(folder)[_SHARDS].get(split, [])
   paths = [folder / shard["name"] for shard in shards]
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    for shard, found in zip(shards, pool.map(_found, paths), strict=True):
-      if found != shard["sha256"]:
-        what = found if " " in found else "is damaged, or of another build"
+    digests = pool.map(_digest_or_fault, paths)
+    for shard, digest in zip(shards, digests, strict=True):
+      if digest != shard["sha256"]:
+        what = digest if " " in digest else "is damaged, or from another build"
         raise InputError(
           f"{folder}: split {split!r} cannot be read: {shard['name']} {what}",
           _again(folder),
@@ -265,7 +264,7 @@ def _metadata(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path, form: Any = object) -> Any:
-  """Parses a file that TFDS wrote and nobody is to mend by hand."""
+  """Parses a file that TFDS wrote; the remedy is to build it again."""
   try:
     return json_files.read(path, form)
   except InputError as error:
@@ -281,8 +280,8 @@ def _digest(content: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _found(path: pathlib.Path) -> str:
-  """sha256 of a file, or in words why it has none."""
+def _digest_or_fault(path: pathlib.Path) -> str:
+  """sha256 of a file, or words that say why it cannot be read."""
   try:
     status = path.stat()
     return _sha256(path, status.st_size, status.st_mtime_ns)
@@ -292,8 +291,8 @@ def _found(path: pathlib.Path) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-# A run opens its splits again and again; files that did not change are read
-# once. Size and time are of the key.
+# A run opens its splits repeatedly; unchanged files are read once. The key
+# includes size and modification time.
 @functools.lru_cache(maxsize=4096)
 def _sha256(path: pathlib.Path, *_: int) -> str:
   with path.open("rb") as file:
@@ -301,28 +300,28 @@ def _sha256(path: pathlib.Path, *_: int) -> str:
 
 
 class ImageDigest:
-  """sha256 over the images of a split, in its order, each by name."""
+  """sha256 over the names and contents of a split's images, in order."""
 
   def __init__(self):
     self._digest = hashlib.sha256()
     self._images = 0
 
   def add(self, name: str, image_sha256: str) -> None:
-    """Counts one image; `image_sha256` is that of its bytes."""
+    """Adds one image; `image_sha256` is the digest of its bytes."""
     self._digest.update(f"{name} {image_sha256}\n".encode())
     self._images += 1
 
   def result(self) -> dict[str, Any]:
-    """'images', their number, and 'sha256' of them all."""
+    """'images', how many there were, and 'sha256' over all of them."""
     return {"images": self._images, "sha256": self._digest.hexdigest()}
 
 
-# TFDS keeps the examples of a shard in memory while it writes it.
+# Largest shard: TFDS holds its examples in memory while it writes it.
 _BYTES, _IMAGES = 128 << 20, 8192
 
 
 class Watch:
-  """Shows how far a build is, and sums up the images as they pass."""
+  """Shows a build's progress and digests the images that go into it."""
 
   def __init__(self, progress: Progress):
     self._progress = progress
@@ -340,11 +339,11 @@ class Watch:
 
 def cuts(records: list[Record]) -> list[tuple[int, int]]:
   """(start, stop) of each shard: 128 MiB or 8192 images at most."""
-  found, start, size = [], 0, 0
+  shards, start, size = [], 0, 0
   for index, record in enumerate(records):
     more = record.path.stat().st_size
     if index > start and (size + more > _BYTES or index - start == _IMAGES):
-      found.append((start, index))
+      shards.append((start, index))
       start, size = index, 0
     size += more
-  return [*found, (start, len(records))] if records else []
+  return [*shards, (start, len(records))] if records else []

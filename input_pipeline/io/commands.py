@@ -1,18 +1,17 @@
-"""Ctrl-C and SIGTERM: a command stops within seconds and says so in one line.
-
-Python runs its signal handlers between two of its own instructions, so a
-compilation or a long read inside a library can hold them up for minutes. The
-system's own handler wakes a thread at once; that thread ends the process when
-the main thread has not left in time. Ending like this is as safe as `kill -9`:
-files appear whole or not at all, and the same command continues.
-
-How every command begins and ends: one message, one exit code.
+"""How every command starts and ends: one message, one exit code.
 
 0          done
 2          bad input, a full disk, a folder that cannot be written: one
            message with the remedy
 130, 143   stopped by Ctrl-C, by SIGTERM: one line; the same command
            continues
+
+A command stops within seconds of Ctrl-C or SIGTERM. Python runs its signal
+handlers between two of its own instructions, so a compilation or a long read
+inside a library can delay them for minutes. The system's own handler wakes a
+thread at once; that thread ends the process if the main thread has not left in
+time. Ending like this is as safe as `kill -9`: files appear whole or not at
+all, and the same command continues.
 """
 
 import atexit
@@ -29,7 +28,7 @@ from typing import NoReturn
 from input_pipeline.io import errors
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
-# Seconds that the main thread has to clean up and leave.
+# Seconds in which the main thread must clean up and leave.
 GRACE = 3.0
 _TICK = 0.05
 
@@ -43,15 +42,15 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(number: int) -> int:
-  """What shells report of a process that a signal ended: 130, 143."""
+  """The exit code that shells give a process ended by a signal: 130, 143."""
   return 128 + number
 
 
 class _Heeded:
-  """The state of this process's signals; there is one of it.
+  """The signal handling of this process; `HEEDED` is the only instance.
 
   Attributes:
-    received: the last of `NUMBERS` that came, None before.
+    received: the last signal of `NUMBERS`; None before the first.
   """
 
   def __init__(self):
@@ -63,14 +62,14 @@ class _Heeded:
     self._seen_to = self._raises = self._said = self._installed = False
 
   def install(self) -> None:
-    """Heeds the signals from now on; called by the main thread."""
+    """Handles the signals from now on; called by the main thread."""
     if self._installed:
       return
     self._installed = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in NUMBERS:
-      # What was started with a signal ignored (nohup, &) goes on ignoring it.
+      # A process started with a signal ignored (nohup, &) keeps ignoring it.
       if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, self._notice)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -81,10 +80,10 @@ class _Heeded:
 
   @staticmethod
   def _end() -> None:
-    """The work is done: the exit code stays that of the work.
+    """Ignores signals once the work is done, so its exit code stays.
 
-    While Python ends, it puts the system's own handlers back, and a signal in
-    that moment would end the process without a word.
+    Python restores the system's handlers while it ends, and a signal at that
+    moment would end the process without a message.
     """
     for number in NUMBERS:
       signal.signal(number, signal.SIG_IGN)
@@ -102,16 +101,16 @@ class _Heeded:
   def handled(
     self, handler: Callable[[int], None], grace: float | None
   ) -> Iterator[None]:
-    """Inside, the first signal is told to `handler`; the second raises.
+    """Inside, the first signal calls `handler`; the second raises.
 
     Args:
-      handler: called in the main thread.
-      grace: seconds until the process is ended all the same, unless
-        `see_to` was called by then; None: never.
+      handler: called in the main thread with the signal's number.
+      grace: seconds after which the process ends anyway, unless `see_to` has
+        been called; None: never.
     """
     self._handler, self._grace = handler, grace
     self._seen_to = False
-    # Within somebody else's program: for as long as this takes.
+    # Inside another program: its handlers are restored afterwards.
     self._previous = (
       {}
       if self._installed
@@ -130,7 +129,7 @@ class _Heeded:
       signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
   def see_to(self) -> None:
-    """The signal that `handled` told of is being seen to: take all time."""
+    """The handler is dealing with the signal: removes the deadline."""
     self._seen_to, self._deadline = True, None
 
   def _notice(self, number: int, frame: object) -> None:
@@ -139,7 +138,7 @@ class _Heeded:
     handler, self._handler = self._handler, None
     if handler is not None:
       self._set_deadline(self._grace)
-      self._restore()  # of somebody else's program
+      self._restore()  # those of another program
       handler(number)
       return
     self.say(number)
@@ -150,13 +149,13 @@ class _Heeded:
     raise Stopped(number)
 
   def say(self, number: int) -> None:
-    """The one line; nothing that libraries say while all ends follows it."""
+    """Prints the one line; silences what libraries print while they end."""
     if self._said:
       return
     self._said = True
     name = signal.Signals(number).name
     line = f"\nStopped by {name}. The same command continues.\n"
-    if not self._installed:  # within somebody else's process
+    if not self._installed:  # inside another program
       print(line.strip(), file=sys.stderr)
       return
     with contextlib.suppress(OSError):
@@ -166,14 +165,14 @@ class _Heeded:
       os.close(nothing)
 
   def _watch(self, reader: int) -> None:
-    """Ends the process where the main thread does not leave in time."""
+    """Ends the process if the main thread does not leave in time."""
     while True:
       waiting = self._deadline is not None
       if select.select([reader], [], [], _TICK if waiting else None)[0]:
         number = os.read(reader, 1)[0]
         if number in NUMBERS:
           self.received = number
-          # Until the main thread runs the handler, which knows better.
+          # Only until the main thread runs the handler, which sets its own.
           if self._deadline is None and not self._seen_to:
             self._set_deadline(GRACE if self._handler is None else self._grace)
       deadline = self._deadline
@@ -193,15 +192,15 @@ BAD_INPUT = 2
 def start(main: Callable[[], int | None]) -> NoReturn:
   """Runs `main` and leaves with its exit code.
 
-  What a user can mend ends in one message on standard error, never in a
-  traceback, and so does a signal.
+  Errors that a user can mend, and signals, end in one message on standard
+  error, never in a traceback.
   """
   HEEDED.install()
   leave(guarded(main))
 
 
 def leave(code: int) -> NoReturn:
-  """Ends the process; after a signal without waiting for any thread."""
+  """Ends the process; after a signal, without waiting for any thread."""
   if HEEDED.received is not None:
     for stream in (sys.stdout, sys.stderr):
       with contextlib.suppress(OSError, ValueError):
@@ -224,12 +223,12 @@ def guarded(main: Callable[[], int | None]) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except Exception as error:
-    if HEEDED.received is not None:  # a library made something else of it
+    if HEEDED.received is not None:  # a library turned it into another error
       return stopped(HEEDED.received)
-    found = errors.of_system(error)
-    if found is None:
+    input_error = errors.of_system(error)
+    if input_error is None:
       raise
-    print(f"error: {found}", file=sys.stderr)
+    print(f"error: {input_error}", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -237,8 +236,8 @@ def stopped(number: int | None = None) -> int:
   """Says that a signal stopped the command; returns the exit code.
 
   Args:
-    number: of the signal; if None the one that came, or SIGTERM where it came
-      to another process of the run.
+    number: the signal's number; None: the one received, or SIGTERM if another
+      process of the run received it.
   """
   number = number or HEEDED.received or signal.SIGTERM
   HEEDED.say(number)
@@ -247,20 +246,21 @@ def stopped(number: int | None = None) -> int:
 
 @contextlib.contextmanager
 def _without_closed_loops() -> Iterator[None]:
-  """Drops what TensorStore's threads say of an event loop that has ended.
+  """Drops errors of TensorStore's threads that repeat a failed save.
 
-  A save that fails ends its loop while other files are being written; each
-  then comes back to a closed loop, which is no news to anybody. Nor is a full
-  disk that a writer meets once more when it is closed.
+  A save that fails closes its event loop while other files are being written;
+  each of these then reports the closed loop. A writer on a full disk reports
+  it once more when it is closed.
   """
   before = sys.unraisablehook
 
-  def hook(found: "sys.UnraisableHookArgs") -> None:
-    told = found.exc_value is not None and errors.is_full(found.exc_value)
-    if not told and str(found.exc_value) != "Event loop is closed":
-      before(found)
+  def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+    error = unraisable.exc_value
+    is_full = error is not None and errors.is_full(error)
+    if not is_full and str(error) != "Event loop is closed":
+      before(unraisable)
 
   sys.unraisablehook = hook
   yield
-  # Kept while the process ends with an error; threads are not done by then.
+  # Stays after an error: threads still run while the process ends.
   sys.unraisablehook = before

@@ -1,10 +1,10 @@
-"""The one exception that bad input raises, and the system's errors as one."""
+"""`InputError`, which bad input raises, and system errors as `InputError`s."""
 
 import errno
 import os
 
 _FULL = {errno.ENOSPC: "full", errno.EDQUOT: "over quota", errno.EFBIG: "full"}
-# Libraries that write from C++ report the system's words without the number.
+# Libraries that write from C++ report the system's text without the number.
 _FULL_WORDS = tuple(os.strerror(number) for number in _FULL)
 
 
@@ -22,18 +22,18 @@ class InputError(ValueError):
 
 
 def is_full(error: BaseException) -> bool:
-  """Whether an error of Python or of a C++ library means: no more space."""
+  """Whether an error of Python or a C++ library means: no space left."""
   if isinstance(error, OSError) and error.errno is not None:
     return error.errno in _FULL
   return any(words in str(error) for words in _FULL_WORDS)
 
 
 def of_system(error: BaseException) -> InputError | None:
-  """What a user can do about an error of the system; None if it is none.
+  """A system error as an InputError with a remedy; None for other errors.
 
   Args:
-    error: any exception; its causes are looked at too, since libraries wrap
-      what the system said.
+    error: any exception; its causes count too, since libraries wrap errors of
+      the system.
   """
   seen: list[BaseException] = []
   while error is not None and error not in seen:

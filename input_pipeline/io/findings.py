@@ -1,4 +1,4 @@
-"""What can be wrong with a record or a folder, and where it was found."""
+"""Faults of records and folders, and where they are."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 from input_pipeline.io import images
 from input_pipeline.io.errors import InputError
 
-# What can be wrong with a record.
+# What a fault of a record is about.
 KINDS = (
   "name",
   "verb",
@@ -20,14 +20,14 @@ KINDS = (
 
 
 class RecordError(InputError):
-  """What is wrong with one record.
+  """A fault of one record.
 
   Attributes:
     file: name of the JSON file.
     image: name of the image.
-    role: name of the role, None where it is not about one.
+    role: name of the role; None if the fault is not about one.
     kind: one of `KINDS`.
-    lost: whether nothing is left of the box that it is about.
+    lost: whether nothing is left of the box in question.
   """
 
   def __init__(
@@ -51,24 +51,24 @@ class RecordError(InputError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-  """Where a record stands, for messages."""
+  """Where a record is, for messages."""
 
   json_path: pathlib.Path
   image_path: pathlib.Path
 
   def image_error(self, error: InputError) -> RecordError:
-    """The same error as one of this record, which names the image itself."""
+    """The same error as a `RecordError`, which names the image itself."""
     problem = error.problem.removeprefix(f"image {self.image_path.name} ")
     return RecordError(self, "image", problem, error.remedy)
 
   def read_image(self, size: tuple[int, int] | None) -> bytes:
-    """Bytes of the image file, which decode to that size.
+    """The bytes of the image file, once they decode to that size.
 
     Args:
-      size: (height, width); None: any.
+      size: (height, width) in pixels; None: any.
 
     Raises:
-      RecordError: it cannot be read or decoded, or is of another size.
+      RecordError: it cannot be read or decoded, or has another size.
     """
     name = self.image_path.name
     try:
@@ -88,7 +88,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing found, with where it was found as far as that is known."""
+  """One fault, with as much of its place as is known."""
 
   kind: str
   text: str

@@ -11,7 +11,7 @@ from PIL import Image
 from input_pipeline.io.errors import InputError
 
 _ORIENTATION = 0x0112  # of EXIF
-# What undoes a turn that Pillow makes by itself, by the tag of a TIFF.
+# By orientation tag: what undoes the turn that Pillow gives a TIFF itself.
 _BACK = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -32,20 +32,20 @@ def read_size(path: pathlib.Path) -> tuple[int, int]:
 def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
   """Checks that encoded bytes can be decoded, to the annotated size.
 
-  A JPEG is decoded at an eighth of its size: all of its data is read, so it
-  fails where a full decoding would, in a quarter of the time.
+  A JPEG is decoded at an eighth of its size. That reads all of its data, so
+  it fails where full decoding would, in a quarter of the time.
 
   Args:
     content: the bytes.
-    name: of the image, for messages.
-    size: (height, width) that its record says; None: any.
+    name: the image's name, for messages.
+    size: (height, width) in its record, pixels; None: any.
 
   Raises:
-    InputError: the image is broken, cut off, or of another size.
+    InputError: the image is broken, truncated, or of another size.
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
     found, turn = _stored_size(image), _own_turn(image)
-    image.draft(None, (1, 1))  # JPEG alone; others do nothing
+    image.draft(None, (1, 1))  # only affects JPEG
     image.load()
     turned = found != size and (turn != 1 or _is_turned(image))
   if size is not None and found != size:
@@ -60,8 +60,8 @@ def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
 def is_turned(content: bytes) -> bool:
   """Whether an orientation tag asks viewers to turn or mirror an image.
 
-  Tags are ignored here, as in SWiG's annotations; tools that draw boxes may
-  heed them. False for what is no image.
+  Tags are ignored here, as in SWiG's annotations; tools for drawing boxes may
+  obey them. False if the content is not an image.
   """
   try:
     with Image.open(io.BytesIO(content)) as image:
@@ -73,19 +73,19 @@ def is_turned(content: bytes) -> bool:
 def _is_turned(image: Image.Image) -> bool:
   try:
     return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-  except Exception:  # Pillow checks no tag's form; a broken one turns nothing
+  except Exception:  # Pillow does not validate tags; a broken one has no effect
     return False
 
 
 def _own_turn(image: Image.Image) -> int:
-  """The tag by which Pillow turns an image that is not loaded yet, or 1."""
+  """The tag by which Pillow will turn an image when it loads it, or 1."""
   if image.format != "TIFF" or not _is_turned(image):
     return 1
   return image.getexif()[_ORIENTATION]
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-  """(height, width) of the stored pixels of an image that is not loaded."""
+  """(height, width) of the stored pixels of an image before loading."""
   if _own_turn(image) in (5, 6, 7, 8):
     return image.width, image.height
   return image.height, image.width
@@ -102,12 +102,12 @@ def _exchanged(
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-  """Decodes to RGB, see `to_rgb`; orientation tags are ignored.
+  """Decodes to RGB (see `to_rgb`) and ignores orientation tags.
 
-  So do the annotations, which were drawn on the stored pixels.
+  The annotations do the same: they were drawn on the stored pixels.
 
   Raises:
-    InputError: the image is broken or cut off.
+    InputError: the image is broken or truncated.
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
     turn = _own_turn(image)
@@ -118,7 +118,7 @@ def decode(content: bytes, name: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """Any mode to RGB: transparent is white, 16 bits become 8."""
+  """Converts any mode to RGB: transparent is white, 16 bits become 8."""
   if image.mode == "RGB" and "transparency" not in image.info:
     return image
   if image.mode.startswith("I;16") or image.mode in ("I", "F"):
@@ -126,7 +126,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
   clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
   if not clear and "transparency" not in image.info:
     return image.convert("RGB")
-  if image.mode == "La":  # Pillow knows but this way out
+  if image.mode == "La":  # the only conversion that Pillow has for it
     image = image.convert("LA")
   image = image.convert("RGBA")
   ground = Image.new("RGBA", image.size, "white")
@@ -135,12 +135,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_numbers(image: Image.Image) -> Image.Image:
-  """Grey values of more than 8 bits: Pillow would cut them at 255."""
+  """Scales grey values of more than 8 bits; Pillow would clip them at 255."""
   values = np.asarray(image, np.float32)
   finite = values[np.isfinite(values)]
   low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
   odd = finite.min(initial=0) < 0 or finite.max(initial=0) > 65535
-  if finite.size and (image.mode == "F" or odd):  # no scale of its own
+  if finite.size and (image.mode == "F" or odd):  # no standard scale
     low, high = float(finite.min()), float(finite.max())
   share = (values - low) / max(high - low, 1e-12)
   share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
@@ -157,8 +157,8 @@ def _naming(name: str) -> Iterator[None]:
     yield
   except (InputError, MemoryError):
     raise
-  # Of content that is no image, is damaged or malicious, Pillow's readers
-  # raise nearly anything (struct.error, IndexError, SyntaxError ...).
+  # For content that is not an image, damaged or malicious, Pillow's readers
+  # raise almost anything (struct.error, IndexError, SyntaxError ...).
   except Exception as error:
     raise InputError(
       f"image {name} cannot be decoded: {str(error) or type(error).__name__}",

@@ -1,7 +1,7 @@
-"""Text and JSON files of others: read strictly, refused with one message.
+"""Strict reading of text and JSON files that others wrote.
 
-Whatever is wrong with a file (missing, a folder, not UTF-8, cut off, a key
-twice, nested too deeply, a number of thousands of digits, another shape than
+Any fault of a file (missing, a folder, not UTF-8, truncated, a repeated key,
+nested too deeply, a number of thousands of digits, another shape than
 expected) becomes an `InputError` that names the file and the place in it. The
 byte order mark that Windows editors write is not part of the text.
 """
@@ -22,7 +22,7 @@ _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _AGAIN = "copy or download the file again"
-# Key of the digest over the rest of an object.
+# Key under which an object holds the digest of its other keys.
 SEAL = "sha256"
 _NAMES = {
   dict: "an object",
@@ -39,7 +39,7 @@ def read_text(path: paths.AnyPath | str, remedy: str = _AGAIN) -> str:
   """The text of a UTF-8 file, without a byte order mark.
 
   Args:
-    path: of this machine or a bucket.
+    path: on this machine or in a bucket.
     remedy: what to do about a damaged file.
 
   Raises:
@@ -76,12 +76,12 @@ def read(
   """Parses a JSON file.
 
   Args:
-    path: of this machine or a bucket.
-    form: what it has to look like, see `check`.
+    path: on this machine or in a bucket.
+    form: the expected form, see `check`.
     remedy: what to do about a damaged file.
 
   Raises:
-    InputError: it cannot be read, is no JSON, or is not of the form.
+    InputError: it cannot be read, is not JSON, or has another form.
   """
   return parse(read_text(path, remedy), str(path), form, remedy)
 
@@ -121,7 +121,7 @@ def parse(
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-  """A copy of plain JSON values that says if any of it was changed."""
+  """A copy of plain JSON values with a digest that reveals any change."""
   plain = json.loads(json.dumps(content))
   plain.pop(SEAL, None)
   text = json.dumps(plain, sort_keys=True)
@@ -129,19 +129,19 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sealed(content: Any) -> bool:
-  """Whether parsed JSON is what `sealed` made, unchanged."""
+  """Whether parsed JSON is an unchanged result of `sealed`."""
   return isinstance(content, dict) and content == sealed(content)
 
 
 def check(content: Any, form: Any, where: str, remedy: str = _AGAIN) -> None:
-  """Raises InputError where parsed JSON is not of a form.
+  """Raises InputError if parsed JSON does not have a form.
 
   Args:
-    content: what `json.loads` gave.
-    form: `object` takes anything; a type takes its values (`float` also whole
-      numbers, `int` no booleans); a tuple takes any of its forms; `[form]` a
-      list of it; `{str: form}` an object with any keys; `{"key": form, ...}`
-      an object with at least these keys.
+    content: the result of `json.loads`.
+    form: `object` accepts anything; a type accepts its values (`float` also
+      whole numbers, `int` no booleans); a tuple accepts any of its forms;
+      `[form]` a list of it; `{str: form}` an object with any keys;
+      `{"key": form, ...}` an object with at least these keys.
     where: names the content in the message, which adds the place in it.
     remedy: what to do about it.
   """
@@ -159,17 +159,17 @@ _MISSING = object()
 
 
 def _wrong(value: Any, form: Any, place: str) -> tuple[str, str, Any] | None:
-  """(place, what is expected, what is there) of the first misfit."""
+  """(place, what is expected, the value) of the first mismatch."""
   if form is object:
     return None
   if isinstance(form, tuple):
-    found = [_wrong(value, one, place) for one in form]
-    if None in found:
+    misfits = [_wrong(value, one, place) for one in form]
+    if None in misfits:
       return None
-    # The form that fits longest says best what is wrong.
-    best = max(found, key=lambda wrong: len(wrong[0]))
+    # The form that fails deepest inside the value explains the fault best.
+    best = max(misfits, key=lambda wrong: len(wrong[0]))
     if best[0] == place:
-      return place, " or ".join(wrong[1] for wrong in found), value
+      return place, " or ".join(wrong[1] for wrong in misfits), value
     return best
   if isinstance(form, list):
     if not isinstance(value, list):
@@ -190,8 +190,8 @@ def _wrong(value: Any, form: Any, place: str) -> tuple[str, str, Any] | None:
       fits = False
     return None if fits else (place, _NAMES[form], value)
   for part in parts:
-    if found := _wrong(part[1], part[2], part[0]):
-      return found
+    if misfit := _wrong(part[1], part[2], part[0]):
+      return misfit
   return None
 
 
@@ -203,7 +203,7 @@ def _shown(value: Any) -> str:
 
 
 def has_half(content: Any) -> bool:
-  """Whether a text in parsed JSON cannot be written again."""
+  """Whether parsed JSON has a lone surrogate, which cannot be written."""
   try:
     json.dumps(content, ensure_ascii=False).encode()
   except UnicodeEncodeError:
@@ -217,8 +217,8 @@ class RepeatedKey(Exception):
 
 def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """`object_pairs_hook` of a JSON decoder; raises `RepeatedKey`."""
-  found = dict(pairs)
-  if len(found) < len(pairs):
+  content = dict(pairs)
+  if len(content) < len(pairs):
     counts = collections.Counter(key for key, _ in pairs)
     raise RepeatedKey(counts.most_common(1)[0][0])
-  return found
+  return content

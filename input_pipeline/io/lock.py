@@ -1,16 +1,15 @@
-"""A folder that one run at a time may write: who holds it, and since when.
+"""Locks: one run at a time may write a folder.
 
-The lock is a small file in the folder that names the process. It is made with
-a name of its own or not at all, which needs no flock and so works on network
-disks too, and it is deleted when the work ends. A process that was killed
-leaves its lock behind. On its own machine that is seen at once (no such
-process, or one that started at another time) and the lock is taken over. From
-another machine it shows in the file, which a living process writes anew every
-few seconds: whoever wants the folder watches it for a minute.
+The lock is a small file in the folder that names the process. It is created
+exclusively under its name, which needs no flock and so works on network disks
+too, and it is deleted when the work ends. A killed process leaves its lock
+behind. Its own machine notices at once (no such process, or one that started
+at another time) and takes the lock over. Another machine watches the file for
+a minute, because a living process rewrites it every few seconds.
 
-Folders in buckets (gs://...) get the same file as an object. A bucket has no
-exclusive creation here, so two processes that start within the same second
-may both get it; later ones are refused.
+Folders in buckets (gs://...) get the same file as an object. Exclusive
+creation is not used there, so two processes that start within the same second
+may both get the lock; later ones are refused.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ from collections.abc import Iterator
 from input_pipeline.io import json_files, paths
 from input_pipeline.io.errors import InputError
 
-# Files of this name, with the number of the process behind it.
+# Beginning of a lock's name; the number of the process follows.
 LOCK = ".in_use"
 _FORM = {
   "what": str,
@@ -47,10 +46,10 @@ _FORM = {
 _LINUX = pathlib.Path("/proc")
 # Kinds of file systems that only one machine can have mounted.
 _LOCAL_DISKS = "apfs btrfs ext2 ext3 ext4 f2fs overlay ramfs tmpfs xfs zfs"
-# Seconds between the signs of life of a lock, and how long another machine
-# waits for one. A machine that was taken back is found out by this.
+# Seconds between two writes of a lock, and how long another machine waits for
+# one. That is how a preempted machine is noticed.
 _BEAT, _WATCH = 15.0, 60.0
-# Seconds in which a lock that is being written gets its contents.
+# Seconds that a lock may be without contents while it is being written.
 _WRITING = 1.0
 _log = logging.getLogger(__name__)
 
@@ -61,11 +60,11 @@ class Holder:
 
   Attributes:
     what: what it does, in a few words: "preparing a cache".
-    host, boot, namespace: its machine, the start of that machine, and the
-      container. Process numbers mean something only within all three.
-    pid, started: its number, and when it started: numbers are used again.
+    host, boot, namespace: its machine, that machine's boot, and its
+      container. Process numbers are unique only within all three.
+    pid, started: its number, and when it started, since numbers are reused.
     since: when it took the lock, for people.
-    token: differs between any two locks.
+    token: unique to each lock.
   """
 
   what: str
@@ -100,10 +99,10 @@ def holding(
   """Keeps others out of a folder while the block runs.
 
   Args:
-    folder: of this machine or a bucket; made if absent.
+    folder: on this machine or in a bucket; made if absent.
     what: what this process does there, in a few words: "preparing a cache".
-    index, count: of processes that share the folder on purpose, which one
-      this is. They exclude processes of the same index and of other counts.
+    index, count: number of this process among those that share the folder on
+      purpose. Processes of the same index, or of other counts, are excluded.
 
   Raises:
     InputError: another process holds it; the message names the process.
@@ -133,7 +132,7 @@ def holding(
 def refuse(
   folder: str | os.PathLike[str], *, index: int = 0, count: int = 1
 ) -> None:
-  """Raises InputError if `holding` would; to know before long work."""
+  """Raises InputError if `holding` would; call it before long work."""
   folder = paths.path(folder)
   if folder.is_dir():
     _clear(folder / f"{LOCK}.{index}-of-{count}")
@@ -141,17 +140,17 @@ def refuse(
 
 
 def is_lock(name: str) -> bool:
-  """Whether a file of this name in a folder is a lock, or one half made."""
+  """Whether a file of this name is a lock, or one that is being written."""
   return name.startswith(LOCK + ".")
 
 
 def _take(path: paths.AnyPath, mine: Holder) -> None:
-  """Makes the lock, in place of one whose process has ended."""
+  """Makes the lock; replaces one whose process has ended."""
   text = json.dumps(dataclasses.asdict(mine), indent=1) + "\n"
   if not _create(path, text):
     _clear(path)
     if not _create(path, text):
-      _clear(path)  # somebody was faster, and holds it
+      _clear(path)  # another process was faster and holds it
       raise InputError(
         f"{path} appears and disappears: several processes start at once",
         "start one of them",
@@ -159,14 +158,14 @@ def _take(path: paths.AnyPath, mine: Holder) -> None:
 
 
 def _beat(path: paths.AnyPath, mine: Holder, ended: threading.Event) -> None:
-  """Writes the lock anew every few seconds, until it has ended."""
+  """Rewrites the lock every few seconds until `ended` is set."""
   number = 0
   while not ended.wait(_BEAT):
     number += 1
-    # A disk that is away for a moment is no reason to end a run.
+    # A run goes on if the disk is unreachable for a moment.
     with contextlib.suppress(OSError, InputError):
       if _holder(path) != mine:
-        return  # deleted, or taken over: not ours any more
+        return  # deleted or taken over: no longer ours
       content = dataclasses.asdict(mine) | {"beat": number}
       _replace(path, json.dumps(content, indent=1) + "\n")
 
@@ -184,10 +183,15 @@ def _replace(path: paths.AnyPath, text: str) -> None:
 
 
 def _shows_life(path: paths.AnyPath, holder: Holder) -> bool:
-  """Whether a lock of another machine is written within a minute, or goes."""
+  """Whether another machine rewrites its lock within a minute.
+
+  False also if the lock disappears.
+  """
   _log.warning(
     "%s is locked by %s: watching for up to %.0f s whether that still runs.",
-    *(path.parent, holder, _WATCH),
+    path.parent,
+    holder,
+    _WATCH,
   )
   before, until = _text(path), time.monotonic() + _WATCH
   while time.monotonic() < until:
@@ -204,7 +208,7 @@ def _text(path: paths.AnyPath) -> str:
 
 
 def _create(path: paths.AnyPath, text: str) -> bool:
-  """Makes a file unless it is there; whole at once where links are known."""
+  """Makes a file unless it exists; atomically if the disk has links."""
   if paths.is_remote(path):
     if path.exists():
       return False
@@ -225,7 +229,7 @@ def _create(path: paths.AnyPath, text: str) -> bool:
 
 
 def _create_plainly(path: paths.AnyPath, text: str) -> bool:
-  """Makes a file unless it is there; none is left that is half written."""
+  """Makes a file unless it exists; removes it if writing fails."""
   try:
     with path.open("x") as file:
       try:
@@ -240,11 +244,11 @@ def _create_plainly(path: paths.AnyPath, text: str) -> bool:
 
 
 def _refuse_other_counts(folder: paths.AnyPath, count: int) -> None:
-  """Others of the same count are of this run; of another, of another run."""
+  """Refuses locks of other counts: those are of another run."""
   for path in sorted(folder.iterdir()):
     if not is_lock(path.name):
       continue
-    if path.suffix == ".tmp":  # of a process that was killed
+    if path.suffix == ".tmp":  # left by a killed process
       _sweep(path)
     elif not path.name.endswith(f"-of-{count}"):
       _clear(path)
@@ -257,7 +261,7 @@ def _sweep(temporary: paths.AnyPath) -> None:
 
 
 def _clear(path: paths.AnyPath) -> None:
-  """Deletes the lock of a process that has ended; InputError if it lives."""
+  """Deletes the lock of an ended process; InputError if it still runs."""
   holder = _holder(path)
   if holder is None:
     return
@@ -266,7 +270,7 @@ def _clear(path: paths.AnyPath) -> None:
     lives = _shows_life(path, holder)
   if not lives:
     _log.warning(
-      "%s was in use by %s, which has ended without a word; going on.",
+      "%s was in use by %s, which ended without removing its lock; going on.",
       path.parent,
       holder,
     )
@@ -280,10 +284,10 @@ def _clear(path: paths.AnyPath) -> None:
 
 
 def _holder(path: paths.AnyPath) -> Holder | None:
-  """Who a lock names; None if there is no lock.
+  """The process that a lock names; None if there is no lock.
 
   Raises:
-    InputError: the file says nothing that makes sense.
+    InputError: the file is not a lock's.
   """
   remedy = f"if no other process works in {path.parent}, delete {path}"
   until = time.monotonic() + _WRITING
@@ -303,7 +307,7 @@ def _holder(path: paths.AnyPath) -> Holder | None:
 
 
 def _lives(holder: Holder, folder: paths.AnyPath) -> bool | None:
-  """Whether a holder still runs; None where that cannot be known."""
+  """Whether a holder still runs; None if that cannot be known."""
   machine = holder.host, holder.boot, holder.namespace
   if machine == _machine():
     started = _started(holder.pid) if holder.pid > 0 else None
@@ -311,12 +315,12 @@ def _lives(holder: Holder, folder: paths.AnyPath) -> bool | None:
       return False
     return "" in (started, holder.started) or started == holder.started
   if holder.boot not in ("", _machine()[1]) and _is_local_disk(folder):
-    return False  # before this machine was started again
+    return False  # from before this machine's last boot
   return None
 
 
 def _machine() -> tuple[str, str, str]:
-  """This host's name, what marks its last start, and the container."""
+  """This host's name, the id of its boot, and the container."""
   boot = namespace = ""
   with contextlib.suppress(OSError):
     boot = (_LINUX / "sys/kernel/random/boot_id").read_text().strip()
@@ -325,11 +329,11 @@ def _machine() -> tuple[str, str, str]:
 
 
 def _started(pid: int) -> str | None:
-  """When a process started, in words of the system.
+  """When a process started, as the system writes it.
 
   Returns:
-    None if there is no such process, or it has ended and nobody has asked
-    how; "" if the system won't tell.
+    None if there is no such process, or it is a zombie; "" if the system does
+    not say.
   """
   try:
     os.kill(pid, 0)
@@ -339,7 +343,7 @@ def _started(pid: int) -> str | None:
     pass
   with contextlib.suppress(OSError):
     if _LINUX.is_dir():
-      # Behind the command's name, which may hold anything: fields 3 to 52.
+      # Fields 3 to 52, after the command's name, which may hold anything.
       fields = (_LINUX / f"{pid}/stat").read_text().rpartition(")")[2].split()
       return None if fields[0] in "ZX" else fields[19]
     return subprocess.run(
@@ -349,7 +353,7 @@ def _started(pid: int) -> str | None:
 
 
 def _is_local_disk(folder: paths.AnyPath) -> bool:
-  """Whether no other machine can have this folder's disk mounted."""
+  """Whether this folder's disk is one that only this machine can mount."""
   if paths.is_remote(folder):
     return False
   with contextlib.suppress(OSError, ValueError):
@@ -364,10 +368,10 @@ def _is_local_disk(folder: paths.AnyPath) -> bool:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: paths.AnyPath) -> Iterator[None]:
-  """Lets the processes of a machine look at a folder's locks in turn.
+  """Lets the processes of a machine examine a folder's locks in turn.
 
-  So that two of them don't take over one lock of a third that has ended. The
-  system gives this up for a process that dies.
+  Otherwise two of them could both take over the lock of a third that has
+  ended. The system releases this flock when a process dies.
   """
   if paths.is_remote(folder):
     yield

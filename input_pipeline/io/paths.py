@@ -1,4 +1,4 @@
-"""Paths of this machine, and of buckets (gs://...)."""
+"""Paths on this machine and in buckets (gs://...)."""
 
 import os
 import pathlib
@@ -17,18 +17,18 @@ def is_remote(where: str | os.PathLike[str]) -> bool:
 
 
 def absolute(where: str | os.PathLike[str]) -> AnyPath:
-  """`path`, from the root where it is of this machine."""
+  """`path`, made absolute if it is on this machine."""
   return path(where) if is_remote(where) else pathlib.Path(where).absolute()
 
 
 def path(where: str | os.PathLike[str]) -> AnyPath:
-  """pathlib's path of this machine, or epath's of a bucket.
+  """A pathlib path on this machine, or an epath path in a bucket.
 
-  epath's has the same methods, but no locks, links or modes, and renaming a
-  folder copies it. Write files with `atomic.replacing`, which knows both.
+  epath has the same methods, but no locks, links or modes, and renaming a
+  folder copies it. Write files with `atomic.replacing`, which handles both.
 
   Raises:
-    InputError: it is a URL of another kind than gs://.
+    InputError: it is a URL other than gs://.
   """
   if not is_remote(where):
     return pathlib.Path(where)

@@ -1,7 +1,7 @@
-"""Progress of anything long: done, rate, time left.
+"""Progress of long work: units done, rate, time left.
 
-A live bar on a terminal, a line every ten seconds elsewhere (logs, CI), so
-that a log file stays readable.
+A live bar on a terminal; elsewhere (logs, CI) a line every ten seconds, so that
+a log file stays readable.
 """
 
 import sys
@@ -15,14 +15,13 @@ LINE_EVERY_SECONDS = 10.0
 
 
 class Progress:
-  """Context manager that shows how far a piece of work is.
+  """Context manager that shows the progress of a piece of work.
 
   Args:
     what: a few words, such as "train".
-    total: units in all.
-    unit: plural name of what is counted.
-    done: units that an earlier run has done already; they do not count for
-      the rate.
+    total: number of units.
+    unit: their name, in the plural.
+    done: units that an earlier run has done; the rate leaves them out.
   """
 
   def __init__(self, what: str, total: int, unit: str, done: int = 0):
@@ -61,11 +60,11 @@ class Progress:
       self._print()
 
   def advance(self, units: int = 1, note: str = "") -> None:
-    """Counts units done; `note` is shown at the end of the line."""
+    """Adds units done; `note` is shown at the end of the line."""
     self._done += units
     if self._first_advance is None:
-      # What comes before the first result is compilation and reading ahead;
-      # the rate is that of what follows.
+      # The time before the first result is compilation and reading ahead; the
+      # rate is measured after it.
       self._first_advance = time.monotonic()
       self._first = self._done
     self._note = note or self._note
@@ -76,7 +75,7 @@ class Progress:
 
   def _text(self) -> str:
     elapsed = time.monotonic() - self._start
-    if self._done >= self._total:  # nothing left to foretell: the average
+    if self._done >= self._total:  # nothing left to estimate: the average
       rate = (self._done - self._before) / max(elapsed, 1e-9)
     else:
       running = time.monotonic() - (self._first_advance or self._start)

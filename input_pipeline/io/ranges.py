@@ -1,21 +1,21 @@
-"""Numbers of configurations with the range that they may lie in.
+"""Ranges of numbers in configurations.
 
 A field of a config dataclass states its range in its type, as in
-`steps: Whole = 0`; `mipd_jax.config.unpack` reads it there and refuses what
-lies outside by the field's name.
+`steps: Whole = 0`; `mipd_jax.config.unpack` reads it there, refuses values
+outside it and names the field.
 """
 
 import dataclasses
 import math
 from typing import Annotated
 
-# What int32, which the devices count in, holds.
+# The largest int32; the devices count in int32.
 LARGEST = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """Numbers from `low` to `high`; `above` and `below` leave these out."""
+  """Numbers from `low` to `high`; `above` and `below` exclude the bounds."""
 
   low: float = -math.inf
   high: float = math.inf
@@ -42,9 +42,9 @@ class Range:
 # Whole numbers: from 0, and from 1.
 Whole = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
-# Numbers: from 0, greater than 0, and shares of a whole.
+# Numbers: from 0, greater than 0, and from 0 to 1.
 Weight = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0, 1)]
-# A share that has to leave something: dropout, label smoothing.
+# A share less than 1: dropout, label smoothing.
 Part = Annotated[float, Range(0, 1, below=True)]

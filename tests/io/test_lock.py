@@ -92,7 +92,7 @@ def test_a_lock_of_a_process_that_has_ended(
   _leave(tmp_path, name, **changes)
   with lock.holding(tmp_path, "training"):
     assert [p.name for p in tmp_path.iterdir()] == [FIRST]
-  assert "has ended without a word" in caplog.text
+  assert "ended without removing its lock" in caplog.text
   assert list(tmp_path.iterdir()) == []
 
 

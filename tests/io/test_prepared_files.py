@@ -202,7 +202,7 @@ def test_full_disk_while_a_dataset_is_built(tmp_path, capsys, limit):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   said = capsys.readouterr().err
-  assert "has no room for the dataset" in said and "Remedy: make room" in said
+  assert "has no space for the dataset" in said and "Remedy: free space" in said
   assert not list((tmp_path / "data").rglob("*array_record*"))
   assert command.main(arguments) == 0
   _read(tmp_path)
