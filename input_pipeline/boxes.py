@@ -1,10 +1,10 @@
-"""One rule for boxes: what stands for none, what is cut, what is right.
+"""The rules for boxes: how absence is written, clipping, correctness.
 
 The evaluator of files, the evaluation of training, the report and the
-predictor's files all use it. It is that of CoFormer's released evaluation
-(Cho et al., CVPR 2022, `accuracy_swig_bbox`): a predicted box is cut to its
-image, and is right where its IoU with the annotated one, both taken as
-real-valued corners, is at least 0.5.
+predictor's files all use them. They are those of CoFormer's released
+evaluation (Cho et al., CVPR 2022, `accuracy_swig_bbox`): a predicted box is cut
+to its image, and is correct if its IoU with the annotated box is at least 0.5,
+with corners as real numbers.
 
 Boxes are x1, y1, x2, y2 in pixels of the original image.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 ABSENT = (-1.0, -1.0, -1.0, -1.0)
 IOU_THRESHOLD = 0.5
-# float32 shares of a canvas give back whole pixels to this share of its side.
+# float32 canvas coordinates give whole pixels back within this share of a side.
 _WHOLE = 2.0**-22
 
 
@@ -33,26 +33,26 @@ def is_box(value: Any) -> bool:
 
 
 def is_absent(value: Any) -> bool:
-  """Whether an annotated box says that there is none.
+  """Whether an annotated box marks the absence of a box.
 
   That is null, or four numbers of which the first is -1: every published
-  reader of SWiG looks at the first alone.
+  reader of SWiG checks only the first.
   """
   return value is None or (is_box(value) and value[0] == ABSENT[0])
 
 
 def is_flipped(box: Any) -> bool:
-  """Whether x2 < x1 or y2 < y1, for a box as `is_box` takes it."""
+  """Whether x2 < x1 or y2 < y1, for a box that `is_box` accepts."""
   return box[2] < box[0] or box[3] < box[1]
 
 
 def cut(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """Cuts boxes to their image; what lies outside becomes a box without area.
+  """Clips boxes to their image; a box outside it gets an area of zero.
 
   Args:
     corners: [..., 4], NaN stays NaN.
-    sizes: height and width [..., 2], NaN where unknown: then a box is cut at
-      0 alone.
+    sizes: height and width [..., 2]; if NaN (unknown), boxes are clipped at 0
+      only.
 
   Returns:
     float64 [..., 4].
@@ -82,12 +82,12 @@ def overlaps(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
   high = np.minimum(predicted[..., 2:], true[..., 2:])
   intersection = np.prod(np.maximum(high - low, 0), axis=-1)
   union = area(predicted) + area(true) - intersection
-  # Not a division, which a pair without area could not take.
+  # Without a division, since the area of both boxes may be zero.
   return (intersection >= IOU_THRESHOLD * union) & (union > 0)
 
 
 def area(corners: np.ndarray) -> np.ndarray:
-  """Area of [..., 4] corners; 0 where they are the wrong way round."""
+  """Area of corners [..., 4]; 0 if they are flipped."""
   return np.prod(np.maximum(corners[..., 2:] - corners[..., :2], 0), axis=-1)
 
 
@@ -99,7 +99,7 @@ def to_canvas(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     sizes: height and width [..., 2].
 
   Returns:
-    float32 cx cy w h [..., 4], the same bits.
+    float32 cx cy w h [..., 4], bitwise equal to those of `Letterbox`.
   """
   corners, sizes = np.float64(corners), np.float64(sizes)[..., ::-1]
   scale = 1 / sizes.max(axis=-1, keepdims=True)
@@ -118,7 +118,7 @@ def from_canvas(canvas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     sizes: height and width [..., 2] of the originals, pixels.
 
   Returns:
-    float64 [..., 4]. Absent boxes (-1) are the caller's to take out.
+    float64 [..., 4]. The caller handles absent boxes (-1).
   """
   canvas, sizes = np.float64(canvas), np.float64(sizes)[..., ::-1]
   side = sizes.max(axis=-1, keepdims=True)
@@ -128,10 +128,10 @@ def from_canvas(canvas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def annotated_from_canvas(canvas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """`from_canvas` for annotated boxes: whole pixels come back whole.
+  """`from_canvas` for annotated boxes: whole pixels are restored exactly.
 
-  The dataset keeps boxes as float32 shares of the canvas. What is within
-  rounding of a whole pixel was one.
+  The dataset keeps boxes as float32 canvas coordinates. A corner within
+  rounding error of a whole pixel was one.
   """
   corners = from_canvas(canvas, sizes)
   side = np.float64(sizes).max(axis=-1, keepdims=True)
@@ -140,13 +140,13 @@ def annotated_from_canvas(canvas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def as_kept(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-  """Annotated corners as an evaluation has them from the dataset.
+  """Annotated corners as an evaluation reads them from the dataset.
 
-  The same numbers to the last bit, so that both judge alike: float32 pixels
-  in the records, float32 shares of the canvas in a batch, pixels again.
+  Equal to the last bit, so that both evaluations agree: float32 pixels in the
+  records, float32 canvas coordinates in a batch, pixels again.
 
   Args:
-    corners: [..., 4], cut to the image.
+    corners: [..., 4], clipped to the image.
     sizes: height and width [..., 2].
   """
   return annotated_from_canvas(to_canvas(np.float32(corners), sizes), sizes)
@@ -155,5 +155,5 @@ def as_kept(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def _is_finite(number: float) -> bool:
   try:
     return math.isfinite(number)
-  except OverflowError:  # a whole number beyond float64
+  except OverflowError:  # an integer too large for float64
     return False

@@ -1,12 +1,12 @@
-"""What every dataset offers: the protocols that the rest reads it by.
+"""The protocols of a dataset.
 
 The cache's precompute, the writers of rationales, the stages and the report
-know a dataset by these alone; `ov_swig/builder.SwigDataset` and
-`hico_det/pair_dataset.PairDataset` are the two there are. A task may read more
-of its own dataset: which objects there are, which boxes a detector gave.
+use only these. Two datasets exist: `ov_swig.builder.SwigDataset` and
+`hico_det.pair_dataset.PairDataset`. A task may read more of its own dataset,
+such as object classes or a detector's boxes.
 
-Letters as in `schema`: n images of a split, V classes (verbs of situations,
-or interactions).
+Letters as in `schema`, and n images of a split; V are the classes (verbs of
+situations, or interactions).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,16 +35,16 @@ class Split(Protocol):
 
   @property
   def num_examples(self) -> int:
-    """n, as `stream.Source` has it."""
+    """n, under the name that `stream.Source` uses."""
     ...
 
   @property
   def names(self) -> tuple[str, ...]:
-    """File name of every image, in index order; no two are alike."""
+    """File name of every image, in index order; all differ."""
     ...
 
   def annotations(self) -> Mapping[str, np.ndarray]:
-    """All annotations, n rows a column.
+    """All annotations, as columns of n rows.
 
     Returns:
       The keys of `schema.ANNOTATIONS` or of `schema.PAIR_ANNOTATIONS`, with
@@ -78,9 +78,9 @@ class Split(Protocol):
     ...
 
   def rationales(self, index: int) -> tuple[str, ...] | None:
-    """The four texts that the dataset itself has of an image.
+    """The dataset's own four texts of an image.
 
-    They are in the order of `schema.RATIONALES`; None where it has none.
+    They are in the order of `schema.RATIONALES`; None if it has none.
     """
     ...
 
@@ -95,7 +95,7 @@ class Groups(Protocol):
 
   @property
   def sha256(self) -> str:
-    """Of the groups, in hexadecimal; part of a cache's plan."""
+    """Digest of the groups, in hexadecimal; part of a cache's plan."""
     ...
 
 
@@ -104,17 +104,17 @@ class Dataset(Protocol):
 
   @property
   def name(self) -> str:
-    """For people: tables and reports show it."""
+    """The name shown in tables and reports."""
     ...
 
   @property
   def fingerprint(self) -> str:
-    """sha256 of all that can be read here; part of a cache's plan."""
+    """sha256 over all of the dataset's content; part of a cache's plan."""
     ...
 
   @property
   def vocabulary(self) -> Vocabulary:
-    """What classes, roles and nouns are called; V is len(verbs)."""
+    """Names of classes, roles and nouns; V is len(verbs)."""
     ...
 
   @property
@@ -124,7 +124,7 @@ class Dataset(Protocol):
 
   @property
   def broken(self) -> tuple[str, ...]:
-    """Names of the images that were left out because they are broken."""
+    """Names of the images that are left out because they are broken."""
     ...
 
   def split(self, name: str) -> Split:

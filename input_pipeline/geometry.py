@@ -1,9 +1,9 @@
 """One image geometry, shared by image tokens, boxes, prompts and drawings.
 
-An image is scaled so that its longer side fills a square canvas and centred
-on it (letterbox). Both encoders see that same square, each at its own
-resolution, so a box as a share of the canvas side holds for all of them. The
-reference has three geometries (METHOD table, row 4); this is ours.
+An image is scaled so that its longer side fills a square canvas, and centred
+on it (letterbox). Both encoders see that square, each at its own resolution,
+so a box in shares of the canvas side is valid for both. The reference has
+three geometries instead (docs/method.md).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ BORDER_RGB = (123, 117, 104)
 
 @dataclasses.dataclass(frozen=True)
 class Letterbox:
-  """Where an image of `height` x `width` pixels lies on the unit canvas."""
+  """The place of an image of `height` x `width` pixels on the unit canvas."""
 
   height: int
   width: int

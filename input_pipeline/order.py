@@ -21,10 +21,10 @@ import numpy as np
 
 from input_pipeline.io.errors import InputError
 
-# What a run records: another way of dealing is another run.
+# Recorded by a run: with another data order it would be another run.
 NAME = "dealt to 256 virtual shards"
 MAX_SHARDS = 256
-# A shard that is one example smaller repeats itself that much sooner.
+# A shard one example smaller repeats earlier; with 16 or more, by little.
 _MIN_EXAMPLES = 16
 
 
@@ -87,10 +87,10 @@ def num_eval_steps(num_examples: int, batch_size: int) -> int:
 def eval_rows(
   step: int, num_examples: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of one evaluation batch: int64 [S, B/S], and what is no filler.
+  """Rows of one evaluation batch, int64 [S, B/S], and their mask.
 
-  Every example comes once, the shards row by row. Filler, where the mask
-  (bool [S, B/S]) is False, repeats its shard's first example.
+  Every example comes once, the shards row by row. Where the mask (bool
+  [S, B/S]) is False, filler repeats the shard's first example.
   """
   shards = num_shards(num_examples, batch_size)
   share = batch_size // shards
@@ -109,6 +109,7 @@ def eval_indices(
 
 
 def _examples(rows: np.ndarray) -> np.ndarray:
+  """Rows of the shards [S, n] -> examples [S * n]."""
   shards = len(rows)
   return (rows * shards + np.arange(shards)[:, None]).reshape(-1)
 
@@ -128,7 +129,7 @@ def _shuffled(
   key = np.array([seed, epoch], np.uint64)
   words = np.random.Philox(key=key).random_raw(shards * rows)
   words = words.reshape(rows, shards)
-  # Smaller shards have no last row: it sorts behind all that they have.
+  # Smaller shards lack the last row: it sorts after all of their rows.
   absent = np.arange(rows * shards).reshape(rows, shards) >= num_examples
   words[absent] = np.iinfo(np.uint64).max
   order = np.argsort(words, axis=0, kind="stable").astype(np.int64).T.copy()

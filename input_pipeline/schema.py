@@ -1,7 +1,7 @@
-"""The batch contract: every key that crosses a module border, in one place.
+"""The batch contract: all keys that modules exchange, in one place.
 
 The pipeline, the teachers, the model, the losses, the metrics and the
-drawings meet only here. Shapes are written with these letters:
+drawings share only this. Shapes are written with these letters:
 
   B  batch               R  roles, padded to `MAX_ROLES`
   A  annotators (3)      V  verbs          C  noun classes
@@ -16,8 +16,8 @@ and, where a dataset annotates pairs of a person and an object instead:
   (V are the interactions then)
 
 Boxes are (centre x, centre y, width, height), divided by the side of the
-square canvas on which `geometry.Letterbox` places an image; -1 marks a box
-that is absent.
+square canvas on which `geometry.Letterbox` places an image; -1 marks an absent
+box.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ ANNOTATIONS: Mapping[str, Key] = {
   BOX_MASK: Key("B R", "bool", "True where the role has a box"),
   IMAGE_SIZE: Key("B 2", "int32", "height, width of the original, pixels"),
 }
-# The same of a dataset of interactions (`input_pipeline.hico_det`).
+# The annotations of a dataset of interactions (`input_pipeline.hico_det`).
 PAIR_ANNOTATIONS: Mapping[str, Key] = {
   EXAMPLE_MASK: ANNOTATIONS[EXAMPLE_MASK],
   INDEX: ANNOTATIONS[INDEX],
@@ -103,7 +103,7 @@ FEATURES: Mapping[str, Key] = {
 }
 CONTRACT: Mapping[str, Key] = {**ANNOTATIONS, **FEATURES}
 
-# What an evaluation step may read: no teacher, no rationale.
+# The keys that an evaluation step may read: no teacher, no rationales.
 STUDENT_KEYS = (*ANNOTATIONS, STUDENT_TOKENS)
 TRAIN_KEYS = tuple(CONTRACT)
 PAIR_STUDENT_KEYS = (*PAIR_ANNOTATIONS, STUDENT_TOKENS)
@@ -117,15 +117,15 @@ def validate(
   """Checks a host batch against the contract.
 
   Args:
-    batch: arrays by key; other keys are an error, as are missing ones.
-    keys: the keys that must be there.
+    batch: arrays by key; unknown and missing keys are errors.
+    keys: the expected keys.
 
   Returns:
     The size of every axis letter.
 
   Raises:
-    InputError: a key is missing or unknown, or has another dtype, rank or
-      axis size than the contract or the rest of the batch says.
+    InputError: a key is missing or unknown, or its dtype, rank or axis size
+      contradicts the contract or the rest of the batch.
   """
   keys = tuple(keys)
   missing, unknown = set(keys) - set(batch), set(batch) - set(keys)

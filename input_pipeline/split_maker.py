@@ -3,9 +3,9 @@
   python -m input_pipeline.split_maker DIR [--method=random|frequency|list]
     [--unseen=N|FILE] [--rare=N|FILE] [--seed=S] [--replace]
 
-Reads the JSON files only (no image) and writes SWiG_jsons/ov_splits.json and
-ov_splits.md, a page about it. The reader leaves training images of unseen
-verbs out; dev images of unseen verbs choose no model.
+Reads only the JSON files (no image) and writes SWiG_jsons/ov_splits.json and
+ov_splits.md, a page that describes the split. The reader leaves out training
+images of unseen verbs; dev images of unseen verbs do not select a model.
 """
 
 import argparse
@@ -37,20 +37,20 @@ def make(
     unseen, rare: how many, or for `list` a file with one verb a line; None:
       a sixth of the verbs, or for `list` no verb.
     seed: of `random`.
-    replace: whether a split file that is there may be replaced.
+    replace: whether an existing split file may be replaced.
 
   Raises:
-    InputError: a wrong folder or list, or a split file is there already.
+    InputError: a wrong folder or list, or a split file already exists.
   """
   files = layout.find(folder, images=False)
   path = files.jsons / layout.SPLITS_FILE
   if path.exists() and not replace:
     raise InputError(
-      f"{path} is there already",
-      "results belong to one split: say --replace if no run used it",
+      f"{path} exists already",
+      "results belong to one split: give --replace if no run has used it",
     )
   if files.source == layout.AUTHORS:
-    method = layout.AUTHORS  # The files say it; nothing is to be chosen.
+    method = layout.AUTHORS  # These files fix the groups.
     if unseen is not None or rare is not None:
       raise InputError(
         f"{files.jsons} holds the authors' files, whose groups are given",
@@ -87,7 +87,7 @@ def _number(value: str | int | None, name: str) -> int | None:
     return None if value is None else int(value)
   except ValueError:
     raise InputError(
-      f"--{name}={value} is no number of verbs",
+      f"--{name}={value} is not a number of verbs",
       f"give a number, or --method={verb_draw.LIST} with a file",
     ) from None
 
@@ -95,13 +95,13 @@ def _number(value: str | int | None, name: str) -> int | None:
 def _listed(value: str | int | None, flag: str) -> tuple[str, ...]:
   if value is None:
     return ()
-  found = layout.read_lines(pathlib.Path(str(value)))
-  if not found:
+  verbs = layout.read_lines(pathlib.Path(str(value)))
+  if not verbs:
     raise InputError(
       f"{value} lists no verb",
       f"list one verb a line, or leave {flag} out for none",
     )
-  return found
+  return verbs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
     "--method",
     choices=verb_draw.METHODS,
     default=verb_draw.RANDOM,
-    help="unseen verbs are drawn, those with the fewest training images, or "
-    "listed in a file (default: %(default)s)",
+    help="unseen verbs: drawn at random, those with the fewest training "
+    "images, or listed in a file (default: %(default)s)",
   )
   for name in ("unseen", "rare"):
     parser.add_argument(
@@ -127,12 +127,12 @@ def main(arguments: list[str] | None = None) -> int:
       "file with one verb a line (default: none)",
     )
   parser.add_argument(
-    "--seed", type=int, default=0, help="of 'random' (default: %(default)s)"
+    "--seed", type=int, default=0, help="for 'random' (default: %(default)s)"
   )
   parser.add_argument(
     "--replace",
     action="store_true",
-    help="overwrite a split file that is there (default: refuse)",
+    help="overwrite an existing split file (default: refuse)",
   )
   given = vars(parser.parse_args(arguments))
   folder = given.pop("folder")
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
   path = layout.jsons_folder(folder) / layout.SPLITS_FILE
   print(f"{path}: {groups.counts}, sha256 {groups.sha256[:12]}")
-  print(f"{path.with_suffix('.md')}: a page about it")
+  print(f"{path.with_suffix('.md')}: a description of the split")
   return 0
 
 

@@ -1,8 +1,9 @@
-"""Batches on the host: tf.data reads ahead, numpy comes out.
+"""Batches of numpy arrays on the host, read ahead by tf.data.
 
-The order is `order.step_indices`, so resuming skips by arithmetic: nothing of
-an earlier step is read or decoded, and a process reads only its own part.
-TensorFlow is imported where it is used and never touches an accelerator.
+The order is that of `order.step_indices`, so a resumed run computes where it
+is: nothing of an earlier step is read or decoded, and a process reads only its
+own part. TensorFlow is imported where it is used and never touches an
+accelerator.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Batch = dict[str, np.ndarray]
 _AHEAD = 4  # batches read ahead of the consumer
 _READERS = 4  # threads that read cached features; they wait for the disk
-_DECODERS = 16  # threads, at most, that decode images; they need a core each
+_DECODERS = 16  # at most so many threads decode images; each needs a core
 
 
 class Source(Protocol):
@@ -30,11 +31,11 @@ class Source(Protocol):
 
   @property
   def num_examples(self) -> int:
-    """How many there are."""
+    """Number of examples."""
     ...
 
   def read(self, indices: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Keys of the contract but `example_mask`, for examples [n]."""
+    """All contract keys except `example_mask`, for examples int [n]."""
     ...
 
 
@@ -51,19 +52,19 @@ def train_batches(
 
   Args:
     source: where examples are read.
-    seed: of the data order.
-    batch_size: examples of a batch over all processes.
-    start_step: first step wanted; 0 unless resuming.
-    num_steps: step at which to stop.
-    part: int [n], the positions of each batch that this process reads; all
-      of them if None.
+    seed: seed of the data order.
+    batch_size: examples per batch, over all processes.
+    start_step: first step; 0 unless resuming.
+    num_steps: the step before which to stop.
+    part: int [n], the positions of each batch that this process reads; None:
+      all.
 
   Yields:
     Contract batches of n examples.
 
   Raises:
-    InputError: sizes that do not fit, at once; or what `Source.read` raises,
-      when its batch is due.
+    InputError: at once, if sizes do not fit; later, whatever `Source.read`
+      raises, when its batch is due.
   """
 
   def indices_of(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +78,7 @@ def train_batches(
 def eval_batches(
   source: Source, *, batch_size: int, part: np.ndarray | None = None
 ) -> Iterator[Batch]:
-  """Every example once over all processes, as `order.eval_indices` says.
+  """Every example once over all processes, in order of `order.eval_indices`.
 
   All processes get the same number of batches. Filler has a False
   `example_mask`.
@@ -87,7 +88,7 @@ def eval_batches(
     indices, mask = order.eval_indices(step, source.num_examples, batch_size)
     return (indices, mask) if part is None else (indices[part], mask[part])
 
-  indices_of(0)  # complains now of sizes that give no batch
+  indices_of(0)  # sizes without a batch raise here, not at the first batch
   steps = order.num_eval_steps(source.num_examples, batch_size)
   return _batches(source.read, indices_of, 0, steps)
 
@@ -116,13 +117,13 @@ def image_batches(
 ) -> Iterator[ImageBatch]:
   """Decoded images in the order of `indices`, at several sizes at once.
 
-  Decoding runs ahead on other threads, so it overlaps with inference.
+  Other threads decode ahead, so decoding overlaps with inference.
 
   Args:
     split: where images are read.
     sizes: canvas sides, pixels.
-    batch_size: of every batch; the last one is padded.
-    indices: examples wanted; None: the whole split.
+    batch_size: images per batch; the last batch is padded.
+    indices: positions in the split; None: the whole split.
   """
   wanted = np.arange(len(split)) if indices is None else np.asarray(indices)
   sizes = tuple(dict.fromkeys(sizes))
@@ -170,7 +171,7 @@ def _batches(
   if start < 0:
     raise InputError(f"start step {start}", "steps count from 0")
   if start < stop:
-    indices_of(start)  # Complains before the first batch is asked for.
+    indices_of(start)  # Errors come before the first batch is requested.
 
   def load(step: int) -> Batch:
     indices, mask = indices_of(step)
@@ -187,15 +188,15 @@ def _read_ahead(
 ) -> Iterator[Batch]:
   if start >= stop:
     return
-  # The first batch is needed first in any case; it also tells tf.data the
-  # dtypes, so that no example is read only to learn them.
+  # The first batch also gives tf.data the dtypes, so that no example is read
+  # only for these.
   first = load(start)
   keys = tuple(first)
   yield first
   if start + 1 >= stop:
     return
   tf = _tensorflow()
-  # TensorFlow would wrap an error of `load` and lose its type.
+  # TensorFlow wraps errors of `load`, which loses their type.
   errors: dict[int, Exception] = {}
 
   def load_arrays(step: np.ndarray) -> list[np.ndarray]:
@@ -234,5 +235,5 @@ def _tensorflow():
     tf.config.set_visible_devices([], "GPU")
     tf.config.set_visible_devices([], "TPU")
   except (RuntimeError, ValueError):
-    pass  # Already initialised by someone else; nothing to take back.
+    pass  # TensorFlow was initialised before; its devices stay visible.
   return tf

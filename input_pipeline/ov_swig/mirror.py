@@ -3,7 +3,7 @@
 A mirrored view is another image to the encoders: it needs features of its
 own, and all that speaks of places has to be exchanged with the pixels, boxes
 and the words "left" and "right" of rationales among them. (The reference
-flips boxes and keeps features and texts: METHOD table, row 4.)
+flips boxes and keeps features and texts: docs/method.md.)
 
 Everything is exchanged about the middle of the canvas, on which `Letterbox`
 centres an image, so the geometry of a mirrored view is that of the image.
