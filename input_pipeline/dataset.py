@@ -1,8 +1,8 @@
 """The protocols of a dataset.
 
 The cache's precompute, the writers of rationales, the stages and the report
-use only these. Two datasets exist: `ov_swig.builder.SwigDataset` and
-`hico_det.pair_dataset.PairDataset`. A task may read more of its own dataset,
+use only these. Two datasets exist: `ov_swig/builder.SwigDataset` and
+`hico_det/pair_dataset.PairDataset`. A task may read more of its own dataset,
 such as object classes or a detector's boxes.
 
 Letters as in `schema`, and n images of a split; V are the classes (verbs of

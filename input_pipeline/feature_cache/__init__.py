@@ -1,7 +1,8 @@
 """The teacher cache: record schema, writer, reader and verifier.
 
-See docs/formats.md for the folder's layout; `plan` for what a record
-holds, `writer` for how a cache is made and continued, `reader` for training.
+docs/formats.md describes the folder's layout, `plan` the content of a
+record, `writer` how a cache is made and continued, `reader` how training reads
+it.
 """
 
 from input_pipeline.feature_cache.manifest import MANIFEST

@@ -10,7 +10,7 @@ def main(arguments: list[str] | None = None) -> int:
   """Verifies a cache and prints its counts.
 
   Raises:
-    InputError: something is wrong; the message says what, and the remedy.
+    InputError: the cache has a fault; the message names it and the remedy.
   """
   parser = argparse.ArgumentParser(
     prog="python -m input_pipeline.feature_cache",

@@ -1,9 +1,9 @@
-"""Tokens as int8 with one scale a token: a quarter of float32's bytes.
+"""Tokens as int8 with one scale per token: a quarter of float32's bytes.
 
-Symmetric: value = code * scale, scale = max |token| / 127. A token's largest
-value is exact, so a few large channels, which vision transformers have, cost
-only their own token's precision. Encoding is done on the devices, by
-`mipd_jax.teachers.encoding`; here are the names and the way back.
+Symmetric: value = code * scale, scale = max |token| / 127. Each token has its
+own scale, so the few large channels of vision transformers reduce the
+precision of their own token only. `mipd_jax.teachers.encoding` encodes on the
+devices; this module has the names and decodes.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ def scale_name(key: str) -> str:
 
 
 def dequantise(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Puts bfloat16 tokens for every int8 field and its scales.
+  """Replaces every int8 field and its scales by bfloat16 tokens.
 
   Args:
-    values: fields as stored: int8 [n, ..., D] beside float32 [n, ...] scales,
-      and fields of other dtypes, which stay.
+    values: fields as stored: int8 [n, ..., D] with float32 scales [n, ...],
+      and fields of other dtypes, which stay as they are.
   """
   decoded = {}
   for name, value in values.items():

@@ -1,10 +1,9 @@
-"""Files that are written whole or not at all, and what a full disk says.
+"""The two JSON files that describe a cache, and atomic writing of its files.
 
-The two JSON files that say what a cache is, read strictly.
-
-`manifest.json` of a finished cache names its format, its plan and every file
-with length and sha256; `building/plan.json` of an unfinished one the plan
-alone. Each has a digest of itself, so that no damage passes for another plan.
+`manifest.json` of a finished cache holds its format, its plan, and length and
+sha256 of every file; `building/plan.json` of an unfinished one holds only the
+plan. Each has a digest of itself, so that damage is not taken for another
+plan.
 """
 
 import contextlib
@@ -45,8 +44,8 @@ def megabytes(size: int) -> str:
 def whole(path: Path) -> Iterator[Path]:
   """Yields a temporary path; renames it to `path` if the block succeeds.
 
-  The data is on the disk before the name is, and no temporary file stays
-  behind when the block fails.
+  The data is on the disk before the file gets its name. If the block fails,
+  the temporary file is removed.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + TEMPORARY)
@@ -80,24 +79,24 @@ def write_json(path: Path, data: dict) -> None:
 
 
 def read_json(path: Path, shown: paths.AnyPath | None = None) -> object:
-  """Parses a file of a cache; `shown` is its name in messages.
+  """Parses a JSON file of a cache; `shown` is its name in messages.
 
   Raises:
-    InputError: it is damaged.
+    InputError: the file is damaged.
   """
   shown = shown or path
   try:
     return json_files.parse(json_files.read_text(path), str(path))
   except InputError as error:
-    said = error.problem.removeprefix(f"{path} ")
+    problem = error.problem.removeprefix(f"{path} ")
     raise InputError(
-      f"{shown} cannot be read: it {said}",
+      f"{shown} cannot be read: it {problem}",
       "delete the cache folder and prepare it again",
     ) from error
 
 
 def read_checked(path: Path, sha256: str | None) -> bytes:
-  """The bytes of a small file; `sha256` is what they were when written.
+  """The bytes of a small file; `sha256` is their digest when written.
 
   Raises:
     InputError: it cannot be read, or has other bytes.
@@ -112,7 +111,7 @@ def read_checked(path: Path, sha256: str | None) -> bytes:
 
 
 def damaged(path: Path, reason: str, records: Sequence[int] = ()) -> InputError:
-  """The error for a file of a cache that can't be what it was."""
+  """The error for a damaged file of a cache."""
   which = f", record {', '.join(map(str, records[:5]))}" if records else ""
   return InputError(
     f"{path}{which} cannot be read: {reason}",
@@ -124,7 +123,7 @@ MANIFEST = "manifest.json"
 BUILDING = "building"
 PLAN = "plan.json"
 _FILE = {"bytes": int, "sha256": str}
-# Of single entries, where they are there; see `shard.ShardWriter.remarks`.
+# Optional keys of a file's entry; see `shard.ShardWriter.remarks`.
 _REMARKS = {"records": int, "marks": str, "int8": {str: [float]}}
 _FORM = {"plan": object, "digest": str}
 _MANIFEST_FORM = {
@@ -141,13 +140,13 @@ _OLD = (
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """What a cache is.
+  """The description of a cache.
 
   Attributes:
-    plan: what it holds.
-    files: by path below the folder: bytes, sha256 and remarks. Empty while
-      the cache is unfinished.
-    libraries: versions of what computed the features.
+    plan: what the cache holds.
+    files: bytes, sha256 and remarks of each file, by path below the folder.
+      Empty while the cache is unfinished.
+    libraries: versions of the libraries that computed the features.
   """
 
   plan: CachePlan
@@ -159,8 +158,8 @@ def read(path: pathlib.Path, shown: paths.AnyPath | None = None) -> Manifest:
   """Reads manifest.json or plan.json.
 
   Args:
-    path: of the file.
-    shown: its name in messages, where `path` is a copy.
+    path: the file.
+    shown: its name in messages, if `path` is a copy.
 
   Raises:
     InputError: it is damaged, or of another format.
@@ -168,13 +167,13 @@ def read(path: pathlib.Path, shown: paths.AnyPath | None = None) -> Manifest:
   shown = shown or path
   data = read_json(path, shown)
   json_files.check(data, {str: object}, str(shown), AGAIN)
-  found = data.get("format")  # none in the oldest plan.json
-  if type(found) is not int and (found is not None or path.name != PLAN):
+  version = data.get("format")  # none in the oldest plan.json
+  if type(version) is not int and (version is not None or path.name != PLAN):
     raise InputError(f"{shown} names no format of a cache", AGAIN)
-  if found != FORMAT:
+  if version != FORMAT:
     raise InputError(
-      f"{shown} has format {found}, not {FORMAT}"
-      + (_OLD if (found or 0) < FORMAT else "; a newer version wrote it"),
+      f"{shown} has format {version}, not {FORMAT}"
+      + (_OLD if (version or 0) < FORMAT else "; a newer version wrote it"),
       AGAIN,
     )
   finished = path.name == MANIFEST
@@ -201,7 +200,7 @@ def read(path: pathlib.Path, shown: paths.AnyPath | None = None) -> Manifest:
 
 
 def check_entry(entry: object, where: str) -> None:
-  """Raises InputError unless this is what is noted of one file."""
+  """Raises InputError unless this is a valid entry of a file."""
   json_files.check(entry, _FILE, where, AGAIN)
   form = {name: x for name, x in _REMARKS.items() if name in entry}
   json_files.check(entry, form, where, AGAIN)

@@ -1,9 +1,9 @@
-"""What a cache is to hold, and whether a cache on disk is that one.
+"""The plan of a cache: everything that its bytes depend on.
 
-The plan names everything the bytes depend on: the encoders with their
-revisions, the images, the vocabulary, the texts, the options and the code that
-encodes. Two caches with equal plans are interchangeable; a cache whose plan
-differs from the expected one is refused, with the field that differs.
+That is the encoders with their revisions, the images, the vocabulary, the
+texts, the options and the code that encodes. Two caches with equal plans are
+interchangeable. A cache with another plan than expected is refused; the
+message names the fields that differ.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def parts_of(keys: Iterable[str]) -> tuple[str, ...]:
   return tuple(part for part, names in PARTS.items() if wanted & set(names))
 
 
-# Fields of the plan, as people call them when they differ.
+# How messages name a field that differs.
 _WORDS = {
   "teacher": "another teacher",
   "teacher_revision": "another revision of the teacher",
@@ -85,13 +85,13 @@ _WORDS = {
 
 
 def numpy_dtype(name: str) -> np.dtype:
-  """The numpy dtype of a dtype's name; knows bfloat16."""
+  """The numpy dtype of that name, also for bfloat16."""
   return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """One array of a record: a contract key, its shape for one example."""
+  """One array of a record: a contract key, and its shape for one example."""
 
   name: str
   shape: tuple[int, ...]
@@ -135,7 +135,7 @@ class CachePlan:
 
   `options` are name-value pairs of strings (geometry, dtypes, prompt
   templates); `fields` gives every feature's shape for one example; `code` has
-  the modules that encode, each with a digest of what they do.
+  the modules that encode, each with the digest of `source_code`.
   """
 
   teacher: str
@@ -157,10 +157,10 @@ class CachePlan:
         f"examples_per_shard is {self.examples_per_shard}",
         "give a positive number of examples per shard",
       )
-    known = {field.name for field in self.fields}
+    names = {field.name for field in self.fields}
     for split in self.splits:
       for part in split.parts:
-        missing = set(PARTS[part]) - known
+        missing = set(PARTS[part]) - names
         if missing:
           raise InputError(
             f"split {split.name!r} has part {part!r} without the shape of "
@@ -176,17 +176,17 @@ class CachePlan:
     """The inverse of `to_json`; `where` names the file in messages.
 
     Raises:
-      InputError: the data is not of this form.
+      InputError: the data has another form.
     """
     json_files.check(data, _FORM, where, AGAIN)
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(data) - known):
+    names = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(data) - names):
       raise InputError(
         f"{where} has fields that this version doesn't know: {unknown}", AGAIN
       )
-    pairs = {"options": data["options"], "code": data["code"]}
-    for name, found in pairs.items():
-      if any(len(pair) != 2 for pair in found):
+    lists = {"options": data["options"], "code": data["code"]}
+    for name, pairs in lists.items():
+      if any(len(pair) != 2 for pair in pairs):
         raise InputError(f"{where}: {name} is not a list of pairs", AGAIN)
     for split in data["splits"]:
       if wrong := [p for p in split["parts"] if p not in PARTS]:
@@ -194,7 +194,7 @@ class CachePlan:
     return cls(
       **{
         **data,
-        **{name: tuple(map(tuple, found)) for name, found in pairs.items()},
+        **{name: tuple(map(tuple, pairs)) for name, pairs in lists.items()},
         "fields": tuple(
           Field(f["name"], tuple(f["shape"]), f["dtype"])
           for f in data["fields"]
@@ -250,11 +250,11 @@ class CachePlan:
     )
 
 
-def check_same(found: CachePlan, expected: CachePlan, folder: str) -> None:
+def check_same(actual: CachePlan, expected: CachePlan, folder: str) -> None:
   """Raises InputError that names every field in which two plans differ."""
   lines = []
   for field in dataclasses.fields(CachePlan):
-    here, there = getattr(found, field.name), getattr(expected, field.name)
+    here, there = getattr(actual, field.name), getattr(expected, field.name)
     if here != there and field.name == "code":
       lines += _changed_code(dict(here), dict(there))
     elif here != there:
@@ -271,7 +271,7 @@ def check_same(found: CachePlan, expected: CachePlan, folder: str) -> None:
 
 
 def _changed_code(here: Mapping, there: Mapping) -> list[str]:
-  """A line for each module that encodes otherwise than when it was made."""
+  """A line for each encoding module that changed since the cache was made."""
   words = {
     (True, True): "has changed since",
     (True, False): "is not used any more",
@@ -285,7 +285,7 @@ def _changed_code(here: Mapping, there: Mapping) -> list[str]:
 
 
 def _difference(here, there):
-  """Of two tuples only the entries that differ; other values as they are."""
+  """The entries in which two tuples differ; other values as they are."""
   if isinstance(here, tuple) and isinstance(there, tuple):
     return (
       [entry for entry in here if entry not in there],

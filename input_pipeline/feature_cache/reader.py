@@ -1,9 +1,8 @@
-"""Opening a cache and reading batches of it, by index, from any thread.
+"""Opening a cache and reading batches from it, by index, on any thread.
 
-A split with its features as they lie on the disk: int8 beside scales.
-
-What goes to the devices: a quarter of the bytes, dequantised there
-(`mipd_jax.feeding.dequantise`).
+`CachedSplit` decodes int8 features on the host. `StoredSplit` gives them as
+stored, int8 with scales: a quarter of the bytes go to the devices, which
+decode them (`mipd_jax.feeding.dequantise`).
 """
 
 import io
@@ -35,16 +34,16 @@ LABELS = "labels.npz"
 ANNOTATIONS = "annotations.npz"
 RATIONALES = "rationales.jsonl"
 NAMES = "names"
-# The annotation columns of situations: all but the mask, which batching makes.
+# The annotation columns of situations. Batching adds the mask.
 COLUMNS = tuple(key for key in schema.ANNOTATIONS if key != schema.EXAMPLE_MASK)
 
 
 class Cache:
   """A complete cache. Make it with `open_cache`.
 
-  Whatever is read of it is what was written, or an InputError: the arrays and
-  texts by the sha256 of their file, a record by the checksums of its file and
-  a digest of its own (`shard.mark`).
+  Reading returns what was written or raises InputError. Arrays and texts are
+  checked by the sha256 of their file, records by the checksums of their file
+  and a digest of their own (`shard.mark`).
   """
 
   def __init__(self, folder: Path, manifest: Manifest):
@@ -81,7 +80,7 @@ class Cache:
   def quantisation_error(self) -> dict[str, float]:
     """Relative error of every int8 field: |stored - true| / |true|, RMS.
 
-    Over all shards; empty where nothing is stored as int8.
+    Over all shards; empty if nothing is stored as int8.
     """
     sums: dict[str, list[float]] = {}
     for entry in self.files.values():
@@ -112,7 +111,7 @@ class Cache:
 
 
 class CachedSplit:
-  """The examples of one split: annotations and features, random access."""
+  """Random access to the annotations and features of one split."""
 
   def __init__(self, cache: Cache, name: str, parts: tuple[str, ...]):
     self.name = name
@@ -121,8 +120,8 @@ class CachedSplit:
     columns = cache.arrays(f"{name}/{ANNOTATIONS}")
     self.names: tuple[str, ...] = tuple(columns.pop(NAMES).tolist())
     mask = np.ones(self.num_examples, bool)
-    # The columns of `schema.ANNOTATIONS`, or of `schema.PAIR_ANNOTATIONS`, a
-    # row per example.
+    # The columns of `schema.ANNOTATIONS` or `schema.PAIR_ANNOTATIONS`, one row
+    # per example.
     self.annotations = {schema.EXAMPLE_MASK: mask, **columns}
     self._columns = tuple(columns)
     self._shards = {part: cache.plan.shards(name, part) for part in parts}
@@ -152,15 +151,15 @@ class CachedSplit:
     """The contract's arrays of the given examples, without example_mask.
 
     Args:
-      indices: int [n], positions in the split, any order, repeats allowed.
+      indices: int [n], positions in the split, in any order, repeats allowed.
 
     Raises:
-      InputError: a record cannot be read (file cut off or damaged).
+      InputError: a record cannot be read (file truncated or damaged).
     """
     return int8.dequantise(self.read_stored(indices))
 
   def read_stored(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """`read` without decoding: the plan's fields, int8 beside their scales."""
+    """`read` without decoding: the plan's fields, int8 with their scales."""
     indices = np.asarray(indices, np.int64)
     if indices.size and not (
       indices.min() >= 0 and indices.max() < self.num_examples
@@ -173,7 +172,7 @@ class CachedSplit:
     return batch
 
   def _read_part(self, part: str, indices: np.ndarray) -> np.ndarray:
-    """uint8 [n, record_bytes], one read per shard that is touched."""
+    """uint8 [n, record_bytes]; one read per shard."""
     size = self._cache.plan.record_bytes(part)
     rows = np.empty((len(indices), size), np.uint8)
     numbers = indices // self._cache.plan.examples_per_shard
@@ -187,24 +186,24 @@ class CachedSplit:
   def _read_records(self, shard: Shard, records: np.ndarray, size: int):
     path = self._cache.folder / shard.path
     try:
-      found = self._reader(path).read(records.tolist())
+      data = self._reader(path).read(records.tolist())
     except RuntimeError as error:
       raise manifest.damaged(path, str(error), records.tolist()) from error
-    # A cut-off file may also answer with empty records.
-    bad = [r for r, d in zip(records, found, strict=True) if len(d) != size]
+    # A truncated file may also return empty records.
+    bad = [r for r, d in zip(records, data, strict=True) if len(d) != size]
     if bad:
       raise manifest.damaged(path, f"expected {size} bytes a record", bad)
     marks = self._cache.files[shard.path].get("marks", "")
     bad = [
       r
-      for r, d in zip(records, found, strict=True)
+      for r, d in zip(records, data, strict=True)
       if mark(d) != marks[r * MARK_DIGITS : (r + 1) * MARK_DIGITS]
     ]
     if bad:
       raise manifest.damaged(
         path, "not what was written, a file of another split or cache", bad
       )
-    return b"".join(found)
+    return b"".join(data)
 
   def _reader(self, path: Path):
     with self._lock:
@@ -218,11 +217,11 @@ def open_cache(folder: str | Path, expected: CachePlan | None = None) -> Cache:
 
   Args:
     folder: the cache's folder.
-    expected: if given, the plan that the cache has to have.
+    expected: the plan that the cache must have, if given.
 
   Raises:
-    InputError: the cache is missing, unfinished, of another format or made
-      for something else than expected, or a file is missing or cut off.
+    InputError: the cache is missing, unfinished, of another format or of
+      another plan than expected, or a file is missing or truncated.
   """
   folder = Path(folder)
   manifest_path = folder / MANIFEST
@@ -241,7 +240,7 @@ def open_cache(folder: str | Path, expected: CachePlan | None = None) -> Cache:
 
 
 def is_complete(folder: str | Path, plan: CachePlan) -> bool:
-  """Whether all files of the cache are there, in full length.
+  """Whether all files of the cache exist in full length.
 
   Raises:
     InputError: the folder holds a cache of another plan or format.
@@ -255,9 +254,9 @@ def is_complete(folder: str | Path, plan: CachePlan) -> bool:
 
 
 def is_there(path: Path, entry: Mapping) -> bool:
-  """Whether a file has its length and, where it is small, its sha256.
+  """Whether a file has its length and, unless it is a shard, its sha256.
 
-  Shards are looked at when they are read.
+  Shards are checked when they are read.
   """
   if _size(path) != entry["bytes"]:
     return False
@@ -272,16 +271,16 @@ def check_size(path: Path, entry: Mapping) -> None:
   """Raises InputError unless the file has the manifest's size."""
   size = _size(path)
   if size != entry["bytes"]:
-    found = "missing" if size is None else f"{size} bytes long"
+    state = "missing" if size is None else f"{size} bytes long"
     raise InputError(
-      f"{path} is {found}, the manifest says {entry['bytes']} bytes"
+      f"{path} is {state}, the manifest says {entry['bytes']} bytes"
       + (f" ({entry['records']} records)" if "records" in entry else ""),
       "prepare the cache again into the same folder: it rewrites that file",
     )
 
 
 def load_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
-  """All arrays of an .npz file, whose bytes have this sha256 if it is given."""
+  """All arrays of an .npz file; checks its sha256 if that is given."""
   data = manifest.read_checked(path, sha256)
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
@@ -308,7 +307,6 @@ class StoredSplit:
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Annotations and fields of the plan; see `CachedSplit.read`.
 
-    An int8 field comes as int8 [n, ..., D] with `<key>_scale`, float32
-    [n, ...].
+    An int8 field is int8 [n, ..., D] with `<key>_scale`, float32 [n, ...].
     """
     return self._split.read_stored(indices)

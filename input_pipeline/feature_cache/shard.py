@@ -15,9 +15,9 @@ from input_pipeline.io import atomic, errors
 # One record per chunk: any record is read alone. No compression: features
 # look like noise, and equal features give equal bytes.
 WRITER_OPTIONS = "group_size:1,uncompressed"
-# Random access; threads are the caller's business.
+# Random access; the caller provides the threads.
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-# Bytes of a record, evenly spread, that tell it from any other one.
+# How many bytes of a record, evenly spaced, its mark is computed from.
 _SAMPLED = 512
 MARK_DIGITS = 8
 
@@ -30,12 +30,12 @@ def open_reader(path: Path):
 
 
 def mark(record: bytes) -> str:
-  """Eight digits that tell a record from others; cheap however long it is.
+  """Eight digits that distinguish records; cheap at any length.
 
-  The file's own checksums see any change to a record. What they cannot see is
-  a whole file, or a piece of one, of another split or cache.
+  The file's own checksums detect any change to a record. They do not detect a
+  file, or a part of one, from another split or cache.
   """
-  # An odd step meets every byte of a number: the last ones may all be zero.
+  # An odd step samples every byte of a number: the last may all be zero.
   step = len(record) // _SAMPLED | 1
   sample = memoryview(record)[::step]
   return f"{zlib.crc32(sample.tobytes()):0{MARK_DIGITS}x}"
@@ -44,7 +44,7 @@ def mark(record: bytes) -> str:
 def encode(
   fields: tuple[Field, ...], values: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-  """Arrays [n, *shape] -> uint8 [n, record_bytes], fields side by side.
+  """Arrays [n, *shape] -> uint8 [n, record_bytes], field after field.
 
   Raises:
     ValueError: an array has another shape or dtype than its field.
@@ -90,7 +90,7 @@ class ShardWriter:
     num_examples: int,
     bytes_left: Callable[[], int] = lambda: 0,
   ):
-    """`bytes_left` says how much is still to write, for a full disk's error."""
+    """`bytes_left` gives the bytes yet to write, for a full disk's message."""
     self._path = path
     self._fields = fields
     self._expected = num_examples
@@ -123,17 +123,17 @@ class ShardWriter:
     self._written += len(rows)
 
   def count_error(self, field: str, error: float, power: float) -> None:
-    """Adds the squared error, and the square, of tokens stored as int8."""
-    found = self._errors.setdefault(field, np.zeros(2))
-    found += (error, power)
+    """Adds squared error and squared norm of tokens stored as int8."""
+    sums = self._errors.setdefault(field, np.zeros(2))
+    sums += (error, power)
 
   @property
   def remarks(self) -> dict[str, object]:
-    """What the manifest says of this shard besides its size."""
+    """What the manifest holds about this shard besides its size."""
     marks = {"marks": "".join(self._marks)}
     if not self._errors:
       return marks
-    # Rounded, for the last digits depend on the size of the batches.
+    # Rounded, since the last digits depend on the batch size.
     sums = {k: [float(f"{v:.4g}") for v in e] for k, e in self._errors.items()}
     return {**marks, "int8": sums}
 
@@ -147,7 +147,7 @@ class ShardWriter:
       atomic.publish(self._temporary, self._path)
 
   def _check(self) -> None:
-    """Reads the count and the last record back before the file gets a name."""
+    """Reads the count and the last record back before the file is named."""
     reader = open_reader(self._temporary)
     count = reader.num_records()
     if not self._expected == self._written == count:
@@ -171,7 +171,7 @@ class ShardWriter:
       raise
 
   def _abandon(self) -> None:
-    # Closing writes what is buffered, which a full disk refuses once more.
+    # Closing writes the buffer, which fails again on a full disk.
     with contextlib.suppress(Exception):
       self._writer.close()
     self._temporary.unlink(missing_ok=True)

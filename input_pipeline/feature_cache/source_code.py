@@ -1,20 +1,19 @@
-"""Digests of the code that something depends on, read off the syntax trees.
+"""Digests of the code that a result depends on, from syntax trees.
 
-What has been computed once and kept (a cache) is good for as long as the code
-that made it says the same. `reached` answers which definitions are used by
-code that starts at some functions and classes, with a digest per module. It
-follows them from name to name through the modules of this repository without
-importing any, so that a change to one encoder doesn't touch the caches of
-another.
+A cache stays valid while the code that made it does the same. `reached` lists
+the definitions used by code that starts at some functions and classes, with a
+digest per module. It follows names through the modules of this repository
+without importing any, so that a change to one encoder does not invalidate the
+caches of another.
 
-A digest sees what code does, not how it looks: comments, docstrings, blank
-space, the order of definitions, type hints, what a `raise` or a log line says
-and where the repository lies make no difference. It doesn't depend on the
-version of Python either.
+A digest covers what code does, not how it looks: comments, docstrings, white
+space, the order of definitions, type hints, the text of a `raise` or a log
+line and the repository's location make no difference. Neither does the version
+of Python.
 
-Followed are names, attributes of modules, and classes as a whole. A method
-that is called on an object is found if something reached names the object's
-class; `entries_of` gives the classes of objects that come from outside.
+The search follows names, attributes of modules, and classes as a whole. A
+method that is called on an object is included if reached code names the
+object's class; `entries_of` gives the classes of objects from outside.
 """
 
 import ast
@@ -31,9 +30,9 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("input_pipeline", "mipd_jax")
 _PREFIXES = tuple(f"{name}." for name in PACKAGES)
-# Of other packages, models are code that computes: each module as a whole.
+# Models of other packages also compute: each module counts as a whole.
 _MODELS = "transformers.models."
-# Definitions that report what is done and give nothing back that is kept.
+# Definitions that only report; they return nothing that is kept.
 _SILENT = (
   "input_pipeline.io.errors.InputError",
   "input_pipeline.io.progress.Progress",
@@ -50,30 +49,30 @@ def reached(
   root: pathlib.Path | None = None,
   without: tuple[str, ...] = (),
 ) -> dict[str, str]:
-  """Digests of the code that runs from some definitions on, by module.
+  """Digests of the code that some definitions lead to, by module.
 
   Args:
     entries: names such as "mipd_jax.teachers.clip.load", also of methods and
-      of functions in functions; those of other packages are left out.
-    root: folder of the packages; this one's if None.
-    without: beginnings of names that are not followed.
+      nested functions; those of other packages are ignored.
+    root: folder of the packages; None: this repository.
+    without: prefixes of names that are not followed.
 
   Returns:
     Module -> the first 16 digits of a sha256.
 
   Raises:
-    KeyError: an entry is not defined where it says.
+    KeyError: an entry is not defined under its name.
   """
   return _Search(str(root or ROOT), without).run(entries)
 
 
 def entries_of(*things: object) -> list[str]:
-  """Names for `reached`: classes of objects, and the functions behind them.
+  """Names for `reached`: classes of objects, and functions.
 
-  Looked at are also the objects' attributes, and their attributes. A class
-  brings along the function `load` that makes it, in its module or package.
+  Includes the objects' attributes, recursively. A class adds the function
+  `load` that makes it, from its module or package.
   """
-  found: dict[str, None] = {}
+  names: dict[str, None] = {}
   waiting, seen = list(things), set()
   while waiting:
     thing = waiting.pop(0)
@@ -90,17 +89,17 @@ def entries_of(*things: object) -> list[str]:
       named = thing if isinstance(thing, type) else type(thing)
     if not f"{named.__module__}.".startswith((*_PREFIXES, _MODELS)):
       continue
-    if hasattr(named, "BUILDER_CONFIGS"):  # TFDS: has a version of its own
+    if hasattr(named, "BUILDER_CONFIGS"):  # a TFDS builder has its own version
       continue
-    found[f"{named.__module__}.{named.__qualname__}"] = None
+    names[f"{named.__module__}.{named.__qualname__}"] = None
     if not isinstance(thing, type) and named.__module__.startswith(_PREFIXES):
-      found |= dict.fromkeys(_loaders(named))
+      names |= dict.fromkeys(_loaders(named))
       waiting += list(getattr(thing, "__dict__", {}).values())
-  return list(found)
+  return list(names)
 
 
 def _loaders(cls: object) -> list[str]:
-  """The function `load` whose result is a class, if there is one."""
+  """The function `load` that returns this class, if there is one."""
   module = cls.__module__
   for place in (module, module.rpartition(".")[0]):
     load = getattr(sys.modules.get(place), "load", None)
@@ -123,7 +122,7 @@ class _Module:
     self.imports: dict[str, str] = {}
     # Modules that are imported with this one.
     self.loads: list[str] = []
-    # Statements that run on import and are no definitions.
+    # Other statements that run on import.
     self.effects: list[ast.stmt] = []
     self._facts: dict[int, _Facts] = {}
     for statement in self.body:
@@ -171,12 +170,12 @@ class _Module:
     return list(self.bindings(node).values())
 
   def facts(self, statement: ast.stmt) -> "_Facts":
-    """What a statement says, imports and names; found out once."""
+    """What a statement does, imports and names; computed once."""
     if id(statement) not in self._facts:
       imports: dict[str, str] = {}
       loads: list[str] = []
       used: list[list[str]] = []
-      inner: set[int] = set()  # names that a chain begins with
+      inner: set[int] = set()  # ids of names at the start of a chain
       for node in _walk([statement]):
         if isinstance(node, ast.Import | ast.ImportFrom):
           imports |= self.bindings(node)
@@ -186,15 +185,15 @@ class _Module:
         elif _is_read(node) and id(node) not in inner:
           used.append([node.id])
       self._facts[id(statement)] = _Facts(
-        _said(statement), imports, loads, used
+        _serialised(statement), imports, loads, used
       )
     return self._facts[id(statement)]
 
 
 class _Facts(NamedTuple):
-  """Of one statement."""
+  """What one statement does, imports, loads and uses."""
 
-  said: str
+  code: str
   imports: dict[str, str]
   loads: list[str]
   used: list[list[str]]
@@ -212,7 +211,7 @@ class _Tree:
     self._modules: dict[str, _Module | None] = {}
 
   def module(self, name: str) -> _Module | None:
-    """A module of this repository; None if there is none of that name."""
+    """The module of that name in this repository, or None."""
     if name not in self._modules:
       self._modules[name] = None
       if name.split(".")[0] in PACKAGES:
@@ -225,7 +224,7 @@ class _Tree:
     return self._modules[name]
 
   def split(self, name: str) -> tuple[str, list[str]]:
-    """The longest beginning that is a module, and the names behind it."""
+    """The longest prefix that is a module, and the names after it."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
       if self.module(".".join(parts[:count])):
@@ -242,8 +241,8 @@ class _Search:
 
   def __init__(self, root: str, without: tuple[str, ...] = ()):
     self._tree, self._without = _Tree(root), without
-    # By module: what its reached statements say.
-    self._found: dict[str, set[str]] = collections.defaultdict(set)
+    # Serialised statements that were reached, by module.
+    self._reached: dict[str, set[str]] = collections.defaultdict(set)
     self._seen: set[tuple[str, str]] = set()
     self._loaded: set[str] = set()
     self._waiting: list[str] = []
@@ -260,17 +259,17 @@ class _Search:
     while self._waiting:
       self._visit(self._waiting.pop())
     return {
-      module: hashlib.sha256("\n".join(sorted(said)).encode()).hexdigest()[:16]
-      for module, said in sorted(self._found.items())
-      if said
+      module: hashlib.sha256("\n".join(sorted(code)).encode()).hexdigest()[:16]
+      for module, code in sorted(self._reached.items())
+      if code
     }
 
   def _names(self, module: str, name: str) -> bool:
-    found = self._tree.module(module)
-    return name in found.defined or name in found.imports
+    parsed = self._tree.module(module)
+    return name in parsed.defined or name in parsed.imports
 
   def _visit(self, full: str) -> None:
-    """Reaches a definition, or all of a module where it stands alone."""
+    """Reaches a definition, or all of a module if only that is named."""
     if full in _SILENT or full.startswith(self._without or "\0"):
       return
     if full.startswith(_MODELS):
@@ -280,21 +279,21 @@ class _Search:
     if not module:
       return
     self._load(module)
-    found = self._tree.module(module)
-    for name in rest[:1] or list(found.defined):
+    parsed = self._tree.module(module)
+    for name in rest[:1] or list(parsed.defined):
       if (module, name) in self._seen:
         continue
       self._seen.add((module, name))
       if f"{module}.{name}" in _SILENT:
         continue
-      if name in found.defined:
-        for statement in found.defined[name]:
-          self._reach(found, statement)
-      elif name in found.imports:  # handed on from elsewhere
-        self._waiting.append(".".join([found.imports[name], *rest[1:]]))
+      if name in parsed.defined:
+        for statement in parsed.defined[name]:
+          self._reach(parsed, statement)
+      elif name in parsed.imports:  # re-exported
+        self._waiting.append(".".join([parsed.imports[name], *rest[1:]]))
 
   def _inner(self, module: _Module, path: list[str]) -> None:
-    """A method or a function in a function, by its qualified name."""
+    """Reaches a method or a nested function by its qualified name."""
     body: list[ast.stmt] = module.body
     for name in path:
       if name == "<locals>":
@@ -309,7 +308,7 @@ class _Search:
     self._reach(module, body[0])
 
   def _load(self, *names: str) -> None:
-    """What runs because modules are imported, there and further up."""
+    """Reaches what runs when modules and their packages are imported."""
     waiting = [self._tree.split(name)[0] for name in names]
     while waiting:
       name = waiting.pop()
@@ -330,24 +329,24 @@ class _Search:
       parts = parts[:-1]
     if path is not None:
       name = ".".join([*parts, path.stem])
-      self._found[name].add(_whole(path))
+      self._reached[name].add(_whole(path))
 
   def _reach(self, module: _Module, statement: ast.stmt) -> None:
     facts = module.facts(statement)
-    self._found[module.name].add(facts.said)
+    self._reached[module.name].add(facts.code)
     self._load(*facts.loads)
-    known = module.imports | facts.imports
+    imports = module.imports | facts.imports
     for name, *rest in facts.used:
-      if name in known:
-        self._waiting.append(".".join([known[name], *rest]))
+      if name in imports:
+        self._waiting.append(".".join([imports[name], *rest]))
       elif name in module.defined:
         self._waiting.append(f"{module.name}.{name}")
 
 
 def _chain(node: ast.Attribute, seen: set[int]) -> list[str]:
-  """["a", "b", "c"] of a.b.c; empty if it begins with anything but a name.
+  """["a", "b", "c"] for a.b.c; empty if it does not begin with a name.
 
-  `seen` are the names that longer chains, which are met first, began with.
+  `seen` holds the names that begin longer chains, which come first.
   """
   names: list[str] = []
   inner: ast.expr = node
@@ -409,13 +408,13 @@ def _assigned(statement: ast.stmt) -> list[str]:
       targets = [*targets, *target.elts]
     elif isinstance(target, ast.Name):
       names.append(target.id)
-    else:  # of an attribute or an entry: changes something that is there
+    else:  # an attribute or an entry: changes an existing object
       return []
   return names
 
 
 def _parts(node: ast.AST, in_class: bool) -> Iterator[tuple[str, object]]:
-  """Name and value of a node's fields that count for what code does."""
+  """Name and value of the fields of a node that affect what code does."""
   skipped = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
   if isinstance(node, ast.Raise):
     return
@@ -435,7 +434,7 @@ def _parts(node: ast.AST, in_class: bool) -> Iterator[tuple[str, object]]:
 
 
 def _walk(body: list[ast.stmt]) -> Iterator[ast.AST]:
-  """All nodes that count, outer ones first; type hints are not followed."""
+  """All nodes that matter, outer ones first, without type hints."""
   waiting: collections.deque[ast.AST] = collections.deque(body)
   while waiting:
     node = waiting.popleft()
@@ -447,10 +446,10 @@ def _walk(body: list[ast.stmt]) -> Iterator[ast.AST]:
           waiting.append(part)
 
 
-def _said(node: object, in_class: bool = False) -> str:
-  """What a node says, the same in every version of Python."""
+def _serialised(node: object, in_class: bool = False) -> str:
+  """A node as text, equal in every version of Python."""
   if isinstance(node, list):
-    return "[" + " ".join(_said(x, in_class) for x in node) + "]"
+    return "[" + " ".join(_serialised(x, in_class) for x in node) + "]"
   if isinstance(node, ast.Constant):
     return f"{type(node.value).__name__}:{node.value!r}"
   if isinstance(node, ast.JoinedStr):
@@ -461,13 +460,14 @@ def _said(node: object, in_class: bool = False) -> str:
     in_class and not isinstance(node, _Function)
   )
   parts = [
-    f"{name}={_said(value, inside)}" for name, value in _parts(node, in_class)
+    f"{name}={_serialised(value, inside)}"
+    for name, value in _parts(node, in_class)
   ]
   return f"{type(node).__name__}({' '.join(parts)})"
 
 
 def _pieces(node: ast.JoinedStr) -> list[str]:
-  """Of an f-string; neighbouring texts are one."""
+  """The parts of an f-string, with adjacent texts joined."""
   pieces, text = [], ""
   for value in node.values:
     if isinstance(value, ast.Constant):
@@ -475,7 +475,7 @@ def _pieces(node: ast.JoinedStr) -> list[str]:
       continue
     if text:
       pieces.append(repr(text))
-    pieces.append(_said(value))
+    pieces.append(_serialised(value))
     text = ""
   return [*pieces, repr(text)] if text else pieces
 
@@ -494,4 +494,4 @@ def _file_of(module: str) -> pathlib.Path | None:
 
 @functools.cache
 def _whole(path: pathlib.Path) -> str:
-  return " ".join(_said(s) for s in ast.parse(path.read_bytes()).body)
+  return " ".join(_serialised(s) for s in ast.parse(path.read_bytes()).body)

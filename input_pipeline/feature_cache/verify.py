@@ -1,4 +1,4 @@
-"""Reads a whole cache again and compares it with its manifest."""
+"""Reads a whole cache and compares it with its manifest."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ def verify(folder: str | Path) -> dict[str, int]:
   """Checks every file's digest and every record's length and values.
 
   Returns:
-    Counts for people: files, bytes, and examples of every split.
+    Counts to print: files, bytes, and examples of every split.
 
   Raises:
-    InputError: the first file, record or value that is not right.
+    InputError: the first file, record or value that is wrong.
   """
   cache = open_cache(folder)
   for name, entry in cache.files.items():

@@ -1,10 +1,11 @@
-"""Writing a cache, shard by shard, so that it can be stopped at any time.
+"""Writes a cache shard by shard, so that it can be stopped at any time.
 
 While a cache is being made its folder holds `building/`, with the plan and
 one note per finished file. `manifest.json` is written last; a restart with
 the same plan writes only the files that have no note. Processes that share
-the folder meet through these notes alone: no network, no order of starting.
-Each holds a lock there (`alone`), so that no other run writes meanwhile.
+the folder communicate only through these notes, without a network, and may
+start in any order. Each holds a lock there (`alone`), so that no other run
+writes at the same time.
 """
 
 import contextlib
@@ -28,18 +29,18 @@ from input_pipeline.io import errors, lock
 from input_pipeline.io.errors import InputError
 
 # Seconds between looks at the folder while waiting for other processes, and
-# how long nothing may happen there.
+# the longest wait without a new file.
 _LOOK_EVERY = 0.5
 PATIENCE = 3600.0
 
 
 @contextlib.contextmanager
 def alone(folder: str | Path, index: int = 0, count: int = 1) -> Iterator[None]:
-  """Keeps other runs out of a cache's folder; comes before a `CacheWriter`.
+  """Keeps other runs out of a cache's folder; enter before `CacheWriter`.
 
   Args:
-    folder: of the cache; made if absent.
-    index, count: which one this is of the processes that make it.
+    folder: the cache's folder; made if absent.
+    index, count: number of this process among those that make the cache.
 
   Raises:
     InputError: another process writes there, or the folder cannot be made.
@@ -53,7 +54,7 @@ class CacheWriter:
   """Writes the files of one cache; several processes may share a folder.
 
   Shard i of every part belongs to process `i % process_count`. Process 0
-  also writes the other files and, when all processes are done, finishes.
+  also writes the other files and finishes when all processes are done.
   """
 
   def __init__(
@@ -68,7 +69,7 @@ class CacheWriter:
 
     Raises:
       InputError: the folder holds a cache of another plan, finished or not,
-        or other things, or the disk has too little space.
+        or other files, or the disk has too little space.
     """
     self.folder = Path(folder)
     self.plan = plan
@@ -76,15 +77,15 @@ class CacheWriter:
     self._notes = self.folder / BUILDING
     if process_index:
       self._wait(self._is_begun, "process 0 to begin the cache")
-    known = self._check_folder()
+    listed = self._check_folder()
     _make_folder(self._notes)
     if process_index == 0:
       manifest.write_plan(self._notes / PLAN, plan)
-      for path, note in known.items():
+      for path, note in listed.items():
         if reader.is_there(self.folder / path, note):
           manifest.write_json(self._note_path(path), note)
       (self.folder / MANIFEST).unlink(missing_ok=True)
-    if process_count == 1:  # else they may be of the other processes
+    if process_count == 1:  # else the files may belong to other processes
       self._clean()
     needed = self.bytes_left()
     if needed > shutil.disk_usage(self.folder).free:
@@ -92,7 +93,7 @@ class CacheWriter:
 
   @property
   def is_first(self) -> bool:
-    """Whether this process writes what there is once: labels, texts, ..."""
+    """Whether this process writes the single files: labels, texts, ..."""
     return self._process[0] == 0
 
   def _is_begun(self) -> bool:
@@ -100,10 +101,10 @@ class CacheWriter:
     return plan.exists() and not (self.folder / MANIFEST).exists()
 
   def wait_for(self, paths: tuple[str, ...]) -> None:
-    """Returns when all these files are done, by whichever process.
+    """Returns when all these files are done, by any process.
 
     Raises:
-      InputError: nothing was finished for `PATIENCE` seconds.
+      InputError: no file was finished for `PATIENCE` seconds.
     """
     self._wait(
       lambda: self.is_finished or all(self.is_done(path) for path in paths),
@@ -116,7 +117,7 @@ class CacheWriter:
 
   @property
   def is_finished(self) -> bool:
-    """Whether the manifest is there, so nothing is left to do."""
+    """Whether the manifest exists, so nothing is left to do."""
     return (self.folder / MANIFEST).exists()
 
   def _wait(self, ready: Callable[[], bool], what: str) -> None:
@@ -135,12 +136,12 @@ class CacheWriter:
       time.sleep(_LOOK_EVERY)
 
   def _check_folder(self) -> Mapping[str, Mapping]:
-    """Refuses another cache's folder; what a finished one says of files."""
+    """Refuses another cache's folder; returns a finished one's entries."""
     for path in (self.folder / MANIFEST, self._notes / PLAN):
       if path.exists():
-        found = manifest.read(path)
-        check_same(found.plan, self.plan, str(self.folder))
-        return found.files
+        existing = manifest.read(path)
+        check_same(existing.plan, self.plan, str(self.folder))
+        return existing.files
     if self.folder.is_dir():
       foreign = {
         entry.name
@@ -156,7 +157,7 @@ class CacheWriter:
     return {}
 
   def bytes_left(self) -> int:
-    """Bytes of features that all processes together have yet to write."""
+    """Bytes of features that all processes together still have to write."""
     return sum(
       (shard.stop - shard.start) * self.plan.record_bytes(shard.part)
       for shard in self.plan.all_shards()
@@ -164,19 +165,19 @@ class CacheWriter:
     )
 
   def is_done(self, path: str) -> bool:
-    """Whether a file (path relative to the folder) is there, whole."""
+    """Whether a file (path relative to the folder) exists in full length."""
     note, file = self._note_path(path), self.folder / path
     if not note.exists() or not file.exists():
       return False
     return file.stat().st_size == self._read_note(path)["bytes"]
 
   def load_arrays(self, path: str) -> dict[str, np.ndarray]:
-    """The arrays of a file that is done, by whichever process."""
-    found = reader.load_arrays
-    return found(self.folder / path, self._read_note(path)["sha256"])
+    """The arrays of a finished file, written by any process."""
+    sha256 = self._read_note(path)["sha256"]
+    return reader.load_arrays(self.folder / path, sha256)
 
   def load_text(self, path: str) -> str:
-    """The text of a file that is done, by whichever process."""
+    """The text of a finished file, written by any process."""
     sha256 = self._read_note(path)["sha256"]
     return manifest.read_checked(self.folder / path, sha256).decode()
 
@@ -194,7 +195,7 @@ class CacheWriter:
   def pending(
     self, split: str, parts: tuple[str, ...] | None = None
   ) -> tuple[Shard, ...]:
-    """Shards of a split that this process has to write; all parts if None."""
+    """Shards of a split left to this process; of all parts if None."""
     index, count = self._process
     return tuple(
       shard
@@ -206,7 +207,7 @@ class CacheWriter:
 
   @contextlib.contextmanager
   def open_shard(self, shard: Shard) -> Iterator[ShardWriter]:
-    """A writer for all examples of one shard; noted when it is whole."""
+    """A writer for all examples of one shard; writes its note at the end."""
     num_examples = shard.stop - shard.start
     with ShardWriter(
       self.folder / shard.path,
@@ -218,7 +219,7 @@ class CacheWriter:
     self._note(shard.path, records=num_examples, **writer.remarks)
 
   def write_arrays(self, path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz of plain numpy arrays; equal arrays, equal bytes."""
+    """Writes an .npz of numpy arrays; equal arrays give equal bytes."""
 
     def write(temporary: Path) -> None:
       with temporary.open("wb") as file:
@@ -253,7 +254,7 @@ class CacheWriter:
     return self._notes / (path.replace("/", "--") + ".json")
 
   def _clean(self) -> None:
-    """Deletes what killed processes have left half written."""
+    """Deletes unfinished files of killed processes."""
     for pattern in ("*" + manifest.TEMPORARY, f".*{manifest.TEMPORARY}.*"):
       for leftover in self.folder.rglob(pattern):
         if not lock.is_lock(leftover.name):
@@ -264,11 +265,11 @@ class CacheWriter:
     paths: tuple[str, ...] = (),
     libraries: Mapping[str, str] | None = None,
   ) -> None:
-    """Writes the manifest; for process 0, when all processes are done.
+    """Writes the manifest; process 0 calls it when all are done.
 
     Args:
       paths: files besides the shards, all written with this class.
-      libraries: versions of what computed the features.
+      libraries: versions of the libraries that computed the features.
 
     Raises:
       InputError: a shard or a file is missing.
