@@ -81,10 +81,10 @@ def write(
   """Exports a student.
 
   Args:
-    opened: what `workdir.open_workdir` gives.
-    out: folder, made; it may be there if it is empty.
+    opened: from `workdir.open_workdir`.
+    out: folder to make; an empty one may exist.
     words: the lists to choose from; the vocabulary of training if None.
-    settings: what is exported.
+    settings: what to export.
 
   Returns:
     Bytes of each file.
@@ -103,7 +103,12 @@ def write(
   with _whole_folder(pathlib.Path(out)) as folder:
     for form in settings.forms:
       exported = programs.exported(
-        *(opened, weights, dtypes, arrays, settings.top_k), baked=form == BAKED
+        opened,
+        weights,
+        dtypes,
+        arrays,
+        settings.top_k,
+        baked=form == BAKED,
       )
       (folder / f"{form}.stablehlo").write_bytes(exported.serialize())
     _save(weights, folder / WEIGHTS)
@@ -115,7 +120,7 @@ def write(
       for path in sorted(folder.iterdir())
     }
     name = f"{PASSED}.stablehlo"
-    if name in digests:  # in a file of its own: it takes other words as well
+    if name in digests:  # in its own file: it takes other words as well
       (folder / DIGEST).write_text(f"{digests.pop(name)}  {name}\n")
     labels["files"] = digests
     labels = json_files.sealed(labels)
@@ -130,7 +135,7 @@ def write(
 
 
 def check_free(out: str | os.PathLike[str]) -> None:
-  """Raises InputError unless a folder can be made at `out`."""
+  """Raises InputError if no folder can be made at `out`."""
   if paths.is_remote(out):
     raise InputError(
       f"--out={out} is in a bucket", "export to this machine and copy it there"
@@ -145,7 +150,7 @@ def check_free(out: str | os.PathLike[str]) -> None:
 
 
 def resolve(opened: Opened, words: Words) -> Lexicon:
-  """Words with their embeddings, new ones by the text encoder of training."""
+  """Words with embeddings; new ones by the text encoder of training."""
   mesh = sharding.make_mesh(devices=jax.local_devices()[:1])
   texts = Texts(
     opened.load_text_encoder, opened.text_revision, mesh, opened.folder
@@ -183,7 +188,7 @@ def _save(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
 
 
 def _pack_reader(path: pathlib.Path) -> None:
-  """The flatbuffers package as it is installed here, with its licence's name.
+  """Packs the installed flatbuffers package, with its licence's name.
 
   `jax.export` cannot read a program without it, and jax does not require it.
   """
@@ -192,7 +197,7 @@ def _pack_reader(path: pathlib.Path) -> None:
   package = pathlib.Path(flatbuffers.__file__).parent
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     for file in sorted(package.glob("*.py")):
-      # One date, so that equal files make equal archives.
+      # A fixed date, so that equal files make equal archives.
       entry = zipfile.ZipInfo(f"flatbuffers/{file.name}")
       entry.compress_type = zipfile.ZIP_DEFLATED
       archive.writestr(entry, file.read_bytes())
@@ -200,7 +205,7 @@ def _pack_reader(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-  """`atomic.new_folder` whose files are on the disk before it has its name."""
+  """`atomic.new_folder`, renamed only when its files are on the disk."""
   with atomic.new_folder(out) as temporary:
     yield temporary
     for path in temporary.iterdir():

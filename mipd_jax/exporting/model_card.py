@@ -70,7 +70,7 @@ def card(
     opened: the student.
     lexicon: its words.
     settings: of the export.
-    params: that were exported.
+    params: the exported parameters.
     sizes: bytes of each file.
   """
   config, count = opened.config, sum(x.size for x in params.values())
@@ -129,7 +129,7 @@ _RULES = {
 
 
 def _teacher(opened: Opened) -> str:
-  """Who taught the student, and by which texts."""
+  """The student's teacher, and its texts."""
   config = opened.config
   if not (config.model.teacher_branch and config.objective.teacher_terms):
     return f"none: trained without (preset {cell(config.preset)})"
@@ -146,7 +146,7 @@ def _drawn(opened: Opened) -> str:
 
 
 def _own(opened: Opened, lexicon: Lexicon) -> bool:
-  """Whether the words are those of training; padding is no word of them."""
+  """Whether the words are those of training, padding aside."""
   nouns = tuple(name for name in opened.words.nouns if name != PAD)
   return lexicon.verbs == opened.words.verbs and lexicon.nouns.classes == nouns
 

@@ -1,9 +1,7 @@
 """Pixels to verbs, nouns and boxes as one exported program.
 
-It is made of the predictor's own functions. Sizes that stay free: b images
-and, where words are passed, v verbs, q roles and n nouns.
-
-A list of words as the arrays that an exported program takes.
+It is made of the predictor's own functions. Free sizes: b images and, where
+words are passed, v verbs, q roles and n nouns. Words are passed as arrays:
 
 | name | shape and dtype | meaning |
 |---|---|---|
@@ -39,15 +37,15 @@ from mipd_jax.models import eyes as eyes_lib
 from mipd_jax.teachers import encoding
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# What the parameters' names begin with.
+# Prefixes of the parameters' names.
 ENCODER, STUDENT = "clip", "student"
-# What goes in beside weights (and words), in this order.
+# Inputs after the weights (and words), in this order.
 INPUTS = {
   "pixels": "uint8 [b, side, side, 3]: RGB, letterboxed as predict.py does it",
   "image_size": "int32 [b, 2]: height and width of the originals",
   "verb": "int32 [b]: the verb that is known, or -1 for the best one",
 }
-# Name -> what comes out, for the model card and the labels.
+# Output name -> meaning, for the model card and the labels.
 OUTPUTS = {
   "verb": "int32 [b]: the verb whose frame is filled",
   "verb_index": "int32 [b, k]: the best verbs, the best first",
@@ -60,7 +58,7 @@ OUTPUTS = {
 
 
 def parameters(opened: Opened) -> weights_lib.Arrays:
-  """All that the program reads, by name, in the dtypes of the predictor."""
+  """All parameters of the program by name, in the predictor's dtypes."""
   eyes = eyes_lib.of(opened.model.config)
   image_side = opened.encoder.image_params if eyes.uses_encoder else {}
   return weights_lib.flat({ENCODER: image_side, STUDENT: opened.params})
@@ -75,16 +73,16 @@ def make(
   """The program, to be traced.
 
   Args:
-    opened: the student; of its parameters nothing is read.
+    opened: the student; its parameters are not read.
     dtypes: of `parameters`.
     top_k: guesses of verbs, and of nouns for each role.
-    by_text: how nouns are compared; as `words` says if None.
+    by_text: how nouns are compared; None: as `words` says.
 
   Returns:
     (weights, words, pixels uint8 [b, s, s, 3], image_size int32 [b, 2]
-    (height, width), verb int32 [b]) -> OUTPUTS. `weights` is
-    `weights.stored`, `words` is `arrays`; a negative verb asks for the
-    best one's frame.
+    (height, width), verb int32 [b]) -> OUTPUTS. `weights` is from
+    `weights.stored`, `words` from `arrays`; a negative verb asks for the
+    best verb's frame.
   """
   rank = programs.rank_verbs(opened.model, top_k)
   fill = _fill(opened, top_k, by_text)
@@ -133,8 +131,8 @@ def exported(
   Args:
     weights: arrays or shapes, as they will be passed.
     dtypes: of `parameters`.
-    words: arrays of the list; their values count only where they are baked.
-    baked: whether the words are inside. Then they are no argument.
+    words: arrays of the list; their values matter only if they are baked.
+    baked: whether the words are inside; then they are no argument.
   """
   rule = bool(words["by_text"]) if baked else None
   program = make(opened, dtypes, top_k, rule)
@@ -142,8 +140,8 @@ def exported(
   if not baked:
     names = (*names, *FREE)
     least = (f"v >= {top_k}", f"n >= {top_k}")
-  found = export.symbolic_shape(", ".join(names), constraints=least)
-  sizes = dict(zip(names, found, strict=True))
+  dimensions = export.symbolic_shape(", ".join(names), constraints=least)
+  sizes = dict(zip(names, dimensions, strict=True))
   b = sizes["b"]
   side = opened.encoder.image_size
   rest = (
@@ -175,21 +173,21 @@ def exported(
 
 
 def _see(opened: Opened, params: Any, pixels: Array) -> dict[str, Array]:
-  """What the student's eyes read, as the cache has it.
+  """What the student's eyes read, [b, ...] by key, as the cache has it.
 
   In one program with the student, compilers may drop a conversion to
-  bfloat16 and back as a round trip; this rounding they keep.
+  bfloat16 and back as a round trip; they keep this rounding.
   """
   dtype = opened.token_dtype
   eyes = eyes_lib.of(opened.model.config)
-  found = encoding.student_features(opened.encoder, eyes, params, pixels)
+  features = encoding.student_features(opened.encoder, eyes, params, pixels)
   return encoding.as_cached(
-    {key: _rounded(x, dtype) for key, x in found.items()}, dtype
+    {key: _rounded(x, dtype) for key, x in features.items()}, dtype
   )
 
 
 def _rounded(features: Array, dtype: str) -> Array:
-  """Floats at the precision of a dtype, in float32; int8 rounds later."""
+  """Floats rounded to a dtype, kept in float32; int8 rounds later."""
   if dtype == INT8 or not jnp.issubdtype(features.dtype, jnp.floating):
     return features
   digits = jnp.finfo(dtype)
@@ -199,7 +197,7 @@ def _rounded(features: Array, dtype: str) -> Array:
 
 
 def _fill(opened: Opened, top_k: int, by_text: bool | None) -> Callable:
-  """(by_text, arguments of `programs.fill_roles`) -> what that gives."""
+  """(by_text, arguments of `programs.fill_roles`) -> its result."""
   known, free = (
     programs.fill_roles(opened.model, rule, top_k)
     for rule in (programs.AS_EVALUATED, programs.BY_TEXT)
@@ -215,7 +213,7 @@ def _shape(array: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-FREE = _V, _Q, _N = "v", "q", "n"  # sizes that are free when words are passed
+FREE = _V, _Q, _N = "v", "q", "n"  # free sizes when words are passed
 SHAPES: dict[str, tuple[str | None, ...]] = {
   "verb_text": (_V, None),
   "verb_mask": (_V,),
@@ -236,7 +234,7 @@ def arrays(lexicon: Lexicon, least: int) -> Arrays:
 
   Args:
     lexicon: the words.
-    least: rows that lists have at least, filled up with filler.
+    least: rows that lists have at least, padded with filler.
   """
   nouns = lexicon.nouns
   verbs, used = len(lexicon.verbs), len(nouns.names)
@@ -244,7 +242,7 @@ def arrays(lexicon: Lexicon, least: int) -> Arrays:
   roles = np.full((rows, MAX_ROLES), -1, np.int32)
   for frame, row in zip(lexicon.frames, roles, strict=False):
     row[: len(frame.rows)] = frame.rows
-  found = {
+  result = {
     "verb_text": _rows(lexicon.verb_text[:verbs], rows),
     "verb_mask": np.arange(rows) < verbs,
     "verb_row": _rows(np.array(lexicon.verb_rows, np.int32), rows),
@@ -256,7 +254,7 @@ def arrays(lexicon: Lexicon, least: int) -> Arrays:
     "noun_bank": lexicon.banks["noun_text"],
     "by_text": np.array(nouns.rule == programs.BY_TEXT),
   }
-  return {name: np.asarray(x, order="C") for name, x in found.items()}
+  return {name: np.asarray(x, order="C") for name, x in result.items()}
 
 
 def labels(lexicon: Lexicon) -> dict[str, list]:

@@ -1,9 +1,9 @@
 """Parameters as named arrays of a chosen dtype, and back inside a program.
 
-"int8" keeps codes of matrices and larger arrays, with one float32 scale for
-each place of the last axis (the output channel of a kernel) by the name
-`<array>.scale`; vectors stay as they are. It saves storage: the arithmetic is
-that of the parameters' own dtype.
+"int8" keeps codes of matrices and larger arrays, with one float32 scale per
+index of the last axis (the output channel of a kernel), named `<array>.scale`;
+vectors stay as they are. It saves storage; the arithmetic stays in the
+parameters' own dtype.
 """
 
 from collections.abc import Mapping
@@ -39,17 +39,17 @@ def stored(arrays: Mapping[str, np.ndarray], dtype: str) -> Arrays:
 
   Args:
     arrays: of `flat`; floats.
-    dtype: of DTYPES. One that is wider than an array's own leaves it alone.
+    dtype: of DTYPES. A dtype wider than an array's own leaves it as it is.
   """
-  found: Arrays = {}
+  kept: Arrays = {}
   for name, array in arrays.items():
     if dtype == "int8" and array.ndim > 1:
-      found[name], found[name + _SCALE] = _codes(array)
+      kept[name], kept[name + _SCALE] = _codes(array)
     elif dtype == "bfloat16":
-      found[name] = array.astype(jnp.bfloat16)
+      kept[name] = array.astype(jnp.bfloat16)
     else:
-      found[name] = array
-  return {name: np.asarray(x, order="C") for name, x in found.items()}
+      kept[name] = array
+  return {name: np.asarray(x, order="C") for name, x in kept.items()}
 
 
 def restored(
@@ -59,15 +59,15 @@ def restored(
 
   Args:
     arrays: of `stored`.
-    dtypes: that each parameter had.
+    dtypes: the dtype of each parameter before.
   """
-  found = {}
+  params = {}
   for name, dtype in dtypes.items():
     array = arrays[name]
     if name + _SCALE in arrays:
       array = array.astype(jnp.float32) * arrays[name + _SCALE]
-    found[name] = array.astype(dtype)
-  return traverse_util.unflatten_dict(found, sep=".")
+    params[name] = array.astype(dtype)
+  return traverse_util.unflatten_dict(params, sep=".")
 
 
 def _codes(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Words with the arrays that the student reads of them."""
+"""Words with the arrays that the student reads."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ from absl import logging
 
 from input_pipeline.ov_swig import vocabulary
 
-SMALLEST = 8  # rows of a list that was given; sizes are powers of two
+SMALLEST = 8  # least rows of a given list; sizes are powers of two
 _ALIKE = 1e-6
 Banks = Mapping[str, np.ndarray]
 
@@ -28,9 +28,9 @@ class NounList:
   """Nouns to choose from.
 
   Attributes:
-    names: what they are called; "" is nothing.
+    names: their names; "" is nothing.
     classes: their classes of training, None for other words.
-    rule: how they are scored, of `programs.NOUN_RULES`.
+    rule: of `programs.NOUN_RULES`, how they are scored.
     arrays: float32 text [W, E], int32 column [W] (class of training), bool
       mask [W] (False for filler).
   """
@@ -47,9 +47,9 @@ class Lexicon:
 
   Attributes:
     verbs, frames: the list of verbs and the frame of each.
-    verb_rows: row of `banks["verb_text"]` that asks for each verb's roles.
-    verb_text: float32 [V, E], what images are compared with.
-    banks: what role queries and closed heads read.
+    verb_rows: row of `banks["verb_text"]` for each verb's role queries.
+    verb_text: float32 [V, E], compared with images.
+    banks: read by role queries and closed heads.
     nouns: the list of nouns.
   """
 
@@ -71,7 +71,7 @@ class Lexicon:
 
 
 def as_vocabulary(verbs=(), roles=(), nouns=()) -> vocabulary.Vocabulary:
-  """(name, definition) pairs in the form that `labels` makes prompts of."""
+  """(name, definition) pairs in the form that `labels` makes prompts from."""
   return vocabulary.Vocabulary(
     verbs=tuple(name for name, _ in verbs),
     verb_definitions=tuple(text for _, text in verbs),
@@ -86,12 +86,12 @@ def as_vocabulary(verbs=(), roles=(), nouns=()) -> vocabulary.Vocabulary:
 
 
 def bucket(count: int) -> int:
-  """Rows for a list of so many words: few sizes, few programs."""
+  """Rows for a list of `count` words: few sizes, few programs."""
   return max(SMALLEST, 1 << (count - 1).bit_length())
 
 
 def warn_of_alike(rows: np.ndarray, names: Sequence[str], what: str) -> None:
-  """Says so where the text encoder cannot tell words apart."""
+  """Warns of words that the text encoder cannot tell apart."""
   order = np.lexsort(rows.T[:4])
   near = np.abs(np.diff(rows[order], axis=0)).max(axis=1, initial=0) < _ALIKE
   places = np.flatnonzero(near)
@@ -100,5 +100,7 @@ def warn_of_alike(rows: np.ndarray, names: Sequence[str], what: str) -> None:
     logging.warning(
       "Of the %s, %r and %r have one embedding, and %d in all have another's: "
       "the text encoder does not know these words; definitions may help.",
-      *(what, *first, places.size),
+      what,
+      *first,
+      places.size,
     )

@@ -1,7 +1,7 @@
 """Opens any image safely: upright, RGB, in bounded memory.
 
-What a photograph shows is what counts here, so orientation tags are obeyed
-and transparent parts are white. (The annotated datasets ignore the tags: their
+An image is used as a viewer shows it: orientation tags are obeyed and
+transparent parts are white. (The annotated datasets ignore the tags: their
 boxes were drawn on the stored pixels, see `input_pipeline.io.images`.)
 """
 
@@ -29,15 +29,15 @@ FORMATS = (
   *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"),
   *("AVIF", "JPEG2000", "ICO", "TGA"),
 )
-# Above LARGE an image is brought to at least KEPT pixels on its longer side
-# before anything else, a JPEG while it is decoded. No encoder sees the
-# difference: their canvas has a few hundred pixels.
+# An image above LARGE is first shrunk to at least KEPT pixels on its longer
+# side, a JPEG while it is decoded. No encoder sees the difference: their
+# canvas has a few hundred pixels.
 LARGE = 16_000_000
 KEPT = 2048
-# What is not a JPEG has to be decoded whole first: 4 bytes a pixel.
+# Anything but a JPEG has to be decoded whole first: 4 bytes per pixel.
 MOST_PIXELS = 150_000_000
 _LONGEST = 200  # characters of a URL in a message
-# EXIF orientation -> what undoes it; from 5 on width and height change places.
+# EXIF orientation -> its inverse; from 5 on width and height are swapped.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -47,7 +47,7 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
-# Filters of warnings are the whole process's.
+# Warning filters hold for the whole process.
 _opening = threading.Lock()
 # One large image in memory at a time, however many threads read.
 _large = threading.Lock()
@@ -55,12 +55,12 @@ _large = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An image as it is seen.
+  """An image as a viewer shows it.
 
   Attributes:
-    pixels: RGB, upright; smaller than the original where that is large.
+    pixels: RGB, upright; smaller than a large original.
     width, height: of the upright original.
-    notes: what was done, for people.
+    notes: what was done to it, for people.
   """
 
   pixels: Image.Image
@@ -70,14 +70,14 @@ class Picture:
 
 
 def name_of(source: Any, index: int) -> str:
-  """What messages and results call a source."""
+  """The name of a source in messages and results."""
   if isinstance(source, (str, os.PathLike)):
     return os.fspath(source)
   return getattr(source, "filename", "") or f"image {index}"
 
 
 def shown(name: str) -> str:
-  """A name as a message shows it: on one line, nothing invisible in it.
+  """A name for a message: on one line, without invisible characters.
 
   Control characters, line ends and bytes that are not UTF-8 become escapes.
   """
@@ -91,7 +91,7 @@ def _escaped(letter: str) -> str:
 
 
 def named_as_image(name: str) -> bool:
-  """Whether a file has the ending of an image that is read here."""
+  """Whether a file's extension is that of a readable image."""
   Image.init()
   ending = os.path.splitext(name)[1].lower()
   return Image.EXTENSION.get(ending) in FORMATS
@@ -106,7 +106,7 @@ def open_image(source: Source, name: str) -> Picture:
     name: for messages.
 
   Raises:
-    InputError: it is no image, is damaged or too large; the message names it.
+    InputError: it is not an image, damaged or too large; it is named.
   """
   if isinstance(source, (str, os.PathLike)):
     return _open_path(source, name)
@@ -145,15 +145,15 @@ def _open_path(path: str | os.PathLike[str], name: str) -> Picture:
 
 @functools.cache
 def formats() -> list[str]:
-  """Those of FORMATS that this Pillow was built with."""
+  """The FORMATS that this Pillow was built with."""
   Image.init()
   return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _upright(image: Image.Image, name: str, *notes: str) -> Picture:
-  """Shrinks what is large, turns upright, makes it RGB.
+  """Shrinks a large image, turns it upright and makes it RGB.
 
-  A Pillow image that a caller gave has been loaded and is left as it is.
+  A caller's Pillow image is loaded and otherwise left as it is.
   """
   stored, notes = image.size, list(notes)
   if stored[0] * stored[1] > LARGE:
@@ -174,16 +174,16 @@ def _upright(image: Image.Image, name: str, *notes: str) -> Picture:
 def _orientation(image: Image.Image) -> int:
   try:
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
-  except Exception:  # Pillow checks no tag's form; a broken one turns nothing
+  except Exception:  # Pillow does not check tags; a broken one is ignored
     return 1
   return value if value in range(1, 9) else 1
 
 
 def _shrunk(image: Image.Image, name: str) -> Image.Image:
-  """A large image at a size that is enough for everything here."""
+  """A large image at a smaller size that is enough here."""
   scale = KEPT / max(image.size)
   wanted = tuple(max(1, round(length * scale)) for length in image.size)
-  image.draft(None, wanted)  # JPEG alone; others do nothing
+  image.draft(None, wanted)  # only JPEG; others ignore it
   if image.width * image.height > MOST_PIXELS:
     raise InputError(
       f"{shown(name)}: {image.width} x {image.height} pixels are too many",
@@ -196,7 +196,7 @@ def _shrunk(image: Image.Image, name: str) -> Image.Image:
     return image
   if image.mode not in ("RGB", "RGBA", "L", "LA", "CMYK"):
     image = to_rgb(image)
-  # Of a thin strip both sides cannot shrink alike; a side keeps one pixel.
+  # The sides of a thin strip cannot shrink alike; each keeps one pixel.
   return image.reduce((min(factor, image.width), min(factor, image.height)))
 
 
@@ -232,16 +232,16 @@ def is_content(source: Any) -> bool:
 
 
 def no_content(name: str) -> InputError:
-  """For what `is_content`: a path or what Pillow opens is wanted."""
+  """The error for `is_content`: give a path or a Pillow image."""
   return InputError(
     f"{shown(name)}: bytes and open files are not read",
     "give a path, or a Pillow image: PIL.Image.open(io.BytesIO(content))",
   )
 
 
-def _no_array(name: str, found: str) -> InputError:
+def _no_array(name: str, kind: str) -> InputError:
   return InputError(
-    f"{shown(name)}: {found} is no image",
+    f"{shown(name)}: {kind} is no image",
     "give [H, W, 3] of uint8 from 0 to 255, or of floats from 0 to 1, of "
     f"{MOST_PIXELS // 10**6} megapixels at most",
   )
@@ -249,9 +249,9 @@ def _no_array(name: str, found: str) -> InputError:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-  """Turns what Pillow and the file system raise into an InputError.
+  """Turns errors of Pillow and the file system into an InputError.
 
-  Of a damaged file Pillow's readers raise nearly anything (struct.error,
+  For a damaged file Pillow's readers raise nearly anything (struct.error,
   IndexError, zlib.error, SyntaxError ...).
   """
   try:

@@ -24,7 +24,7 @@ from mipd_jax.inference.word_lists import Lexicons
 from mipd_jax.inference.words import Words, clean
 
 BATCH_SIZE = 16
-_READERS = 4  # threads that decode; more would only hold more images
+_READERS = 4  # decoding threads; more would only hold more images
 _KEPT = 8  # lists of words that stay on the devices
 Given = str | Sequence[str | None] | None
 
@@ -68,7 +68,7 @@ class Predictor:
   ) -> "Predictor":
     """Loads the best checkpoint of a work directory.
 
-    Folders in its config.json are seen from the current directory.
+    Folders in its config.json are relative to the current directory.
 
     Args:
       folder: WORK, of a run that has trained.
@@ -77,7 +77,7 @@ class Predictor:
       config: for a folder without a config.json (an imported checkpoint).
 
     Raises:
-      InputError: something is missing or does not belong together.
+      InputError: something is missing, or parts do not belong together.
     """
     if batch_size < 1:
       raise InputError(f"batch_size is {batch_size}", "give 1 or more")
@@ -95,7 +95,7 @@ class Predictor:
     *,
     given: Given = None,
   ) -> Any:
-    """Says what is going on, who takes part, and where.
+    """Predicts the activity, who takes part in it, and where.
 
     Args:
       images: one image or a list: paths, Pillow images or arrays (see
@@ -103,25 +103,25 @@ class Predictor:
       verbs, nouns, frames: lists to choose from, as `Words.of` takes them;
         the workdir's own if None. `verbs` may be a whole `Words`.
       top_k: guesses of verbs, and of nouns for each role.
-      given: the verb, where it is known: its frame is filled. One for all
-        images, or one for each.
+      given: the verb, if it is known; its frame is filled. One for all images,
+        or one for each.
 
     Returns:
       A `Prediction` for one image, a list of them for a list.
 
     Raises:
-      InputError: a word or an image cannot be used; of images the first.
+      InputError: a word or an image cannot be used; names the first image.
     """
     many, sources = _listed(images)
     words = verbs
     if not isinstance(verbs, Words):
       words = Words.of(verbs, nouns, frames)
-    found = []
+    results = []
     for result in self.predict_each(sources, words, top_k, given=given):
       if isinstance(result, Failure):
         raise result.error
-      found.append(result)
-    return found if many else found[0]
+      results.append(result)
+    return results if many else results[0]
 
   def predict_each(
     self,
@@ -134,9 +134,9 @@ class Predictor:
   ) -> Iterator[Prediction | Failure]:
     """`predict`, one result after the other; a bad image is a `Failure`.
 
-    `every_frame` fills `Prediction.frames`, of each verb that is listed.
+    `every_frame` fills `Prediction.frames` for each listed verb.
 
-    Words are checked, and new ones embedded, at once. Memory is bounded by
+    Words are checked, and new ones embedded, at the call. Memory is bounded by
     the batch, not by the number or the size of images.
     """
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
@@ -147,7 +147,7 @@ class Predictor:
     return self._results(jobs, lists, (top_k, every_frame))
 
   def _results(self, jobs, lists, options) -> Iterator[Prediction | Failure]:
-    """Decodes one batch while the devices look at the one before."""
+    """Decodes one batch while the devices work on the one before."""
     waiting = collections.deque()
     with futures.ThreadPoolExecutor(_READERS) as pool:
       for start in range(0, len(jobs), self.batch_size):
@@ -175,12 +175,12 @@ class Predictor:
   def _batch(self, reading, lists, options) -> Iterator[Prediction | Failure]:
     read = [job.result() for job in reading]
     seen = [item for item in read if isinstance(item, Seen)]
-    found = iter(self._runner.run(seen, lists, *options) if seen else ())
+    predictions = iter(self._runner.run(seen, lists, *options) if seen else ())
     for item in read:
-      yield next(found) if isinstance(item, Seen) else item
+      yield next(predictions) if isinstance(item, Seen) else item
 
   def _lists(self, words: Words) -> Lists:
-    """The words on the devices; the latest few stay there."""
+    """The words' arrays on the devices; the latest few stay there."""
     key = words.verbs, words.nouns, tuple(words.frames.items())
     if key not in self._kept:
       self._kept[key] = self._runner.lists(self._lexicons.make(words))
@@ -206,7 +206,7 @@ def _listed(images: Any) -> tuple[bool, list]:
 
 
 def _positions(given: Given, count: int, lexicon: Lexicon) -> list[int | None]:
-  """Where the verb of each image, if it is known, is in the list."""
+  """Place in the list of each image's given verb, None where not given."""
   if given is None or isinstance(given, str):
     given = [given] * count
   if len(given) != count:
@@ -218,10 +218,10 @@ def _positions(given: Given, count: int, lexicon: Lexicon) -> list[int | None]:
 
 
 def _position(lexicon: Lexicon, verb: str) -> int:
-  found = lexicon.position.get(clean(verb, "verb").casefold())
-  if found is None:
+  place = lexicon.position.get(clean(verb, "verb").casefold())
+  if place is None:
     raise InputError(
       f"the verb {verb!r} is given, but is not in the list of verbs",
       "add it to the list: verbs={...: None}",
     )
-  return found
+  return place

@@ -1,10 +1,10 @@
-"""The student as three pure functions: see, name the activity, fill the roles.
+"""The student as three pure functions: see, rank verbs, fill roles.
 
-Arrays in, arrays out, nothing else: these are what `Predictor` compiles and
-what an exported program is made of. `seen` is what the student's eyes read of
-the images (models/eyes.py), as `see` gives it. Letters: B images, V verbs, E
-width of texts, R role slots, Q roles of the list, C noun classes of training,
-W nouns of the list, k guesses.
+Arrays in, arrays out: `Predictor` compiles them, and an exported program is
+made of them. `seen` is what the student's eyes read of the images
+(models/eyes.py), from `see`. Letters: B images, V verbs, E width of texts, R
+role slots, Q roles of the list, C noun classes of training, W nouns of the
+list, k guesses.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from mipd_jax.models.mipd import Mipd
 from mipd_jax.teachers import encoding
 from mipd_jax.teachers.interfaces import Encoder
 
-# How nouns are scored: by all that the student has, for the list of training
-# or for a part of it; or against texts alone, for lists with other words.
+# How nouns are scored: by the whole noun head, for nouns of training only; or
+# against texts alone, for lists with other words.
 AS_EVALUATED, BY_TEXT = "as evaluated", "by text"
 NOUN_RULES = (AS_EVALUATED, BY_TEXT)
 _LEAST = jnp.finfo(jnp.float32).min
@@ -37,16 +37,16 @@ Banks = Mapping[str, Array]
 def see(encoder: Encoder, eyes: Eyes, dtype: str) -> Callable:
   """(params, uint8 pixels [B, s, s, 3]) -> features as a cache has them.
 
-  `params` are the encoder's, or empty where the eyes do without it.
+  `params` are the encoder's, or empty if the eyes need none.
 
-  They are rounded as the cache of training rounded them (`dtype`), and are
-  the same bits as long as this is a program of its own: within a larger one
+  The features are rounded as in the cache of training (`dtype`). They are the
+  same bits as long as this is a program of its own: within a larger one
   compilers may skip the rounding.
   """
 
   def program(params: Params, pixels: Array) -> dict[str, Array]:
-    found = encoding.student_features(encoder, eyes, params, pixels)
-    return encoding.as_cached(found, dtype)
+    features = encoding.student_features(encoder, eyes, params, pixels)
+    return encoding.as_cached(features, dtype)
 
   return program
 
@@ -65,28 +65,28 @@ def rank_verbs(model: Mipd, k: int) -> Callable:
     batch[schema.VERB] = jnp.zeros(size, jnp.int32)
     batch[schema.ROLES] = jnp.full((size, schema.MAX_ROLES), -1, jnp.int32)
     batch[schema.ROLE_MASK] = jnp.zeros((size, schema.MAX_ROLES), bool)
-    found = _predict(model, params, batch, banks)[out.VERB_SCORES]
-    found = jnp.where(mask, found.astype(jnp.float32), _LEAST)
-    probability, verb = _best(found, k)
+    logits = _predict(model, params, batch, banks)[out.VERB_SCORES]
+    logits = jnp.where(mask, logits.astype(jnp.float32), _LEAST)
+    probability, verb = _best(logits, k)
     return {"probability": probability, "verb": verb}
 
   return program
 
 
 def fill_roles(model: Mipd, rule: str, k: int) -> Callable:
-  """Compares nouns and draws boxes for one frame an image.
+  """Compares nouns and predicts boxes for one frame per image.
 
   Args:
     model: the student.
     rule: of NOUN_RULES.
-    k: guesses a role.
+    k: guesses per role.
 
   Returns:
-    (params, seen, frames, banks, nouns) -> what follows. `frames`: verb
-    [B] and roles [B, R], rows of the banks, role_mask [B, R], image_size
-    [B, 2]. `nouns`: text [W, E], column [W] (class of training), mask [W].
-    Out come probability and noun [B, R, k], box [B, R, 4] (cx cy w h over
-    the canvas side, cut to the image), confidence [B, R], a logit.
+    (params, seen, frames, banks, nouns) -> outputs. `frames`: verb [B] and
+    roles [B, R], rows of the banks, role_mask [B, R], image_size [B, 2].
+    `nouns`: text [W, E], column [W] (class of training), mask [W]. Outputs:
+    probability and noun [B, R, k], box [B, R, 4] (cx cy w h over the canvas
+    side, cut to the image), confidence [B, R], a logit.
   """
 
   def program(
@@ -98,11 +98,11 @@ def fill_roles(model: Mipd, rule: str, k: int) -> Callable:
   ) -> dict[str, Array]:
     outputs = _predict(model, params, {**seen, **frames}, banks)
     if rule == BY_TEXT:
-      found = _text_scores(model, params, {**seen, **frames}, banks, nouns)
+      logits = _text_scores(model, params, {**seen, **frames}, banks, nouns)
     else:
-      found = outputs[out.NOUN_SCORES][..., nouns["column"]]
-    found = jnp.where(nouns["mask"], found.astype(jnp.float32), _LEAST)
-    probability, noun = _best(found, k)
+      logits = outputs[out.NOUN_SCORES][..., nouns["column"]]
+    logits = jnp.where(nouns["mask"], logits.astype(jnp.float32), _LEAST)
+    probability, noun = _best(logits, k)
     box = scores.cut_to_image(outputs[out.BOX], frames[schema.IMAGE_SIZE])
     return {
       "probability": probability,
@@ -115,9 +115,9 @@ def fill_roles(model: Mipd, rule: str, k: int) -> Callable:
 
 
 def _best(logits, k):
-  """Probability and index of the k best; of equal ones the first come first.
+  """Probability and index [..., k] of the k best; ties in order of index.
 
-  Ordered by logits: as probabilities near ones may become equal.
+  Ordered by logits: close ones may become equal as probabilities.
   """
   best, index = jax.lax.top_k(logits, k)
   total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -127,8 +127,8 @@ def _best(logits, k):
 def _text_scores(model, params, batch, banks, nouns):
   """Logits [B, R, W] of the text branch, for any list of nouns.
 
-  Head "sum" adds a classifier with a column for each noun of training, so
-  the same parameters are run as head "text", which has none.
+  Head "sum" adds a classifier with a column per noun of training, so the
+  parameters are run as head "text", which has none.
   """
   head = model.config.noun_head
   if head == "sum":

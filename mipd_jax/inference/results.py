@@ -1,10 +1,9 @@
-"""What a prediction says: plain values, nothing of jax.
+"""A prediction as plain values, without jax, and as a sentence.
 
-One sentence of a prediction, from its verb's abstract.
-
-"an AGENT throws an ITEM at a DESTINATION" and nouns give "the man throws the
-ball at the field". Training's rationales fill abstracts in another way
-(`rationales.wording`): there every role has to be named.
+The sentence is made of the verb's abstract: "an AGENT throws an ITEM at a
+DESTINATION" and nouns give "the man throws the ball at the field". Training's
+rationales fill abstracts in another way (`rationales.wording`): there every
+role has to be named.
 """
 
 import dataclasses
@@ -32,8 +31,8 @@ class VerbGuess:
 class NounGuess:
   """A noun and its probability among all nouns of the list.
 
-  `noun` is "" where the guess is that nothing fills the role; `class_id` is
-  the class of the workdir's vocabulary ("n10287213"), None for a new word.
+  `noun` is "" if the guess is that nothing fills the role; `class_id` is the
+  class in the workdir's vocabulary ("n10287213"), None for a new word.
   """
 
   noun: str
@@ -49,8 +48,8 @@ class RoleGuess:
     role: its name.
     nouns: the best first.
     box: in pixels of the upright original, inside it; None where the student
-      says that there is none to draw.
-    confidence: probability that there is a box; 0.5 and more gives one.
+      predicts none.
+    confidence: probability that there is a box; at least 0.5 gives one.
   """
 
   role: str
@@ -61,18 +60,18 @@ class RoleGuess:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What the student says of one image.
+  """The student's prediction for one image.
 
   Attributes:
-    name: path of the image, or what its place in the list was.
+    name: path of the image, or its place in the list.
     width, height: of the upright original, pixels; boxes refer to them.
     verbs: the best first.
-    verb: whose frame `roles` are: the best one, or the one that was given.
-    roles: of that verb's frame, in its order.
-    sentence: the verb's abstract with the nouns put in.
+    verb: the verb of the frame: the best one, or the given one.
+    roles: of that frame, in its order.
+    sentence: the verb's abstract filled with the nouns.
     notes: what was done to the image before ("turned upright").
-    frames: roles of each verb of `verbs`, where they were asked for; they are
-      not part of `to_dict`.
+    frames: roles of each verb of `verbs`, if asked for; not part of
+      `to_dict`.
   """
 
   name: str
@@ -99,8 +98,8 @@ class Failure:
   """An image that could not be read, and why.
 
   Attributes:
-    name: path of the image, or what its place in the list was.
-    error: whose message begins with that name, as it can be shown.
+    name: path of the image, or its place in the list.
+    error: its message begins with that name, in printable form.
   """
 
   name: str
@@ -108,7 +107,7 @@ class Failure:
 
   @property
   def reason(self) -> str:
-    """Why, without the name."""
+    """The reason, without the name."""
     return self.error.problem.removeprefix(f"{shown(self.name)}: ")
 
   def to_dict(self) -> dict[str, Any]:
@@ -117,13 +116,13 @@ class Failure:
 
 
 _REMARK = re.compile(r"\s*\([^)]*\)")
-# What leads to a role, and goes with it where nothing fills the role.
+# Prepositions of a role, dropped with it if nothing fills the role.
 _LEADS = (
   "by using|out of|away from|next to|on top of|in front of|with|using|at|in|"
   "on|onto|into|from|to|towards?|over|under|against|for|by|of|off|through|"
   "around|along|across|near|inside|behind|and"
 )
-# Places that take neither: "at the outdoors" is no English.
+# Places without preposition and article: "at the outdoors" is wrong.
 _ADVERBS = ("indoors", "inside", "outdoors", "outside")
 _BEFORE = re.compile(
   rf"(?:\b(?P<lead>{_LEADS})\s+)?(?:\b(?:[Aa]n?|[Tt]he)\s+)?$"
@@ -131,19 +130,19 @@ _BEFORE = re.compile(
 
 
 def sentence(verb: str, nouns: Mapping[str, str], abstract: str = "") -> str:
-  """The abstract with nouns for its capitals.
+  """The abstract with nouns in place of its capitals.
 
-  A role that nothing fills is left out with its preposition, or becomes
-  "someone" or "something" where the sentence needs it. Capitals that are no
-  role of the frame become ordinary words. An abstract that names no role of
-  the frame is taken for none.
+  An unfilled role is left out with its preposition, or becomes "someone" or
+  "something" where the sentence needs it. Capitals that are no role of the
+  frame become ordinary words. An abstract that names no role of the frame is
+  ignored.
 
   Args:
     verb: its name, for a verb without an abstract: "the man is juggling".
     nouns: of each role of the frame, "" where nothing fills it.
     abstract: roles in capitals; "" where there is none.
   """
-  if not any("(" in role for role in nouns):  # "agent(s)" is no remark
+  if not any("(" in role for role in nouns):  # "agent(s)" is a role's name
     abstract = _REMARK.sub("", abstract)
   abstract = abstract.replace("’", "'")
   if not placeholders.names_any(abstract, tuple(nouns)):
@@ -155,7 +154,7 @@ def sentence(verb: str, nouns: Mapping[str, str], abstract: str = "") -> str:
     if place.role is None:
       return before, placeholders.plain(place.text)
     noun = nouns[place.role]
-    if not place.cased:  # no English, so no articles
+    if not place.cased:  # not English, so no articles
       return before, noun or wording.vague(place.role)
     before = wording.apart(before, place)
     match = _BEFORE.search(before)
@@ -200,5 +199,5 @@ def _led(lead: str, noun: str) -> str:
 
 
 def _the(noun: str) -> str:
-  """With its article; "something else" is the class of all other nouns."""
+  """The noun with its article; "something else" is for all other nouns."""
   return noun if noun.startswith("something") else f"the {noun}"

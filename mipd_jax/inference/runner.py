@@ -1,4 +1,4 @@
-"""Batches through the student's compiled programs, and back into words."""
+"""Runs batches through the student's compiled programs, back into words."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,10 @@ class Seen:
 
   Attributes:
     name: of the image.
-    place: where it lies on the canvas.
+    place: its position on the canvas.
     pixels: uint8 [s, s, 3].
     notes: for people.
-    verb: position of the verb that is given, None for the best one.
+    verb: position of the given verb, None for the best one.
   """
 
   name: str
@@ -59,8 +59,7 @@ class Lists:
 class Runner:
   """Runs batches of one size.
 
-  A program is compiled at its first use, for each size of lists and of
-  `top_k` once.
+  A program is compiled at its first use, once per size of lists and `top_k`.
   """
 
   def __init__(self, opened: Opened, mesh: Mesh, batch_size: int):
@@ -90,7 +89,7 @@ class Runner:
   ) -> list[Prediction]:
     """Predicts for 1 to `batch_size` images.
 
-    `every_frame` fills the frames of all verbs that are listed, too.
+    `every_frame` also fills the frames of all listed verbs.
     """
     pixels = _padded([item.pixels for item in seen], self.batch_size)
     tokens = self._see(self._encoder_params, self._put(pixels=pixels)["pixels"])
@@ -101,7 +100,7 @@ class Runner:
     ]
     frames = self._frames(seen, chosen, lists.lexicon)
     roles = self._roles(tokens, frames, lists, top_k)
-    found = [
+    predictions = [
       prediction(
         item,
         chosen[row],
@@ -112,16 +111,16 @@ class Runner:
       for row, item in enumerate(seen)
     ]
     if not every_frame:
-      return found
+      return predictions
     listed = verbs["verb"][: len(seen)]
     filled = self._listed(tokens, seen, listed, lists, top_k)
     return [
       dataclasses.replace(one, frames=frames)
-      for one, frames in zip(found, filled, strict=True)
+      for one, frames in zip(predictions, filled, strict=True)
     ]
 
   def _listed(self, tokens, seen, verbs, lists: Lists, top_k: int):
-    """The frames of the verbs [n, k] of each image, by the verb's name."""
+    """The frames of each image's verbs [n, k], by the verb's name."""
     lexicon = lists.lexicon
     filled: list[dict[str, tuple[RoleGuess, ...]]] = [{} for _ in seen]
     for chosen in verbs.T:
@@ -156,7 +155,7 @@ class Runner:
     return self._made[key]
 
   def _frames(self, seen, chosen, lexicon: Lexicon) -> dict[str, jax.Array]:
-    """The verb and the roles that each image is asked for."""
+    """The verb and the roles asked for in each image."""
     size = self.batch_size
     batch = {
       schema.VERB: np.zeros(size, np.int32),
@@ -230,7 +229,7 @@ def _nouns(indices, probabilities, lexicon: Lexicon) -> tuple[NounGuess, ...]:
 def _boxes(
   place: geometry.Letterbox, boxes: np.ndarray, confidence: np.ndarray
 ) -> list[Box | None]:
-  """Original pixels, by the rule of the evaluation."""
+  """Boxes [R, 4] in original pixels, by the rule of the evaluation."""
   size = np.array([[place.height, place.width]])
   pixels = swig_scores.predicted_boxes(boxes[None], confidence[None], size)[0]
   return [
@@ -239,7 +238,7 @@ def _boxes(
 
 
 def _padded(rows: Sequence[np.ndarray], size: int) -> np.ndarray:
-  """Filler is zero; nothing that is computed of it is looked at."""
+  """Rows stacked and padded with zeros to `size`; filler is never read."""
   batch = np.zeros((size, *rows[0].shape), rows[0].dtype)
   batch[: len(rows)] = rows
   return batch

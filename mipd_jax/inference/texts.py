@@ -1,8 +1,8 @@
-"""Texts of words to embeddings: each once, kept in memory and on disk.
+"""Embeds texts of words: each once, kept in memory and on disk.
 
-WORK/words.npz holds what was ever asked for in that workdir: `keys`, sha256
-of the text encoder's revision and of the prompts, and `rows` [n, E]. It can be
-deleted; a workdir that cannot be written does without.
+WORK/words.npz holds all embeddings ever asked for in that workdir: `keys`,
+sha256 of the text encoder's revision and of the prompts, and `rows` [n, E]. It
+can be deleted; a read-only workdir has none.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _SMALLEST = 16  # texts in a batch, at least: sizes are powers of two
 
 
 class Texts:
-  """Unit embeddings of prompts, as `teachers.labels.text_bank` makes them."""
+  """Unit embeddings of prompts, as in `teachers.labels.text_bank`."""
 
   def __init__(
     self,
@@ -33,7 +33,7 @@ class Texts:
     mesh: Mesh,
     folder: paths.AnyPath,
   ):
-    """`load` gives the text encoder; it is called when a word is new."""
+    """`load` returns the text encoder; it is called for new words only."""
     self._load: Callable[[], TextEncoder] = load
     self._encoder: TextEncoder | None = None
     self._revision, self._mesh = revision, mesh
@@ -41,7 +41,7 @@ class Texts:
     self._rows: dict[str, np.ndarray] | None = None
 
   def bank(self, prompts: Sequence[Sequence[str]]) -> np.ndarray:
-    """One row a word: float32 [n, E], each of unit length.
+    """One row per word: float32 [n, E], each of unit length.
 
     Raises:
       InputError: the text encoder cannot be read.
@@ -104,14 +104,14 @@ class Texts:
 
 
 def _are_unit(rows: np.ndarray) -> bool:
-  """Whether it is float32 [n, E] of rows of unit length."""
+  """Whether `rows` is float32 [n, E] with rows of unit length."""
   if rows.ndim != 2 or rows.dtype != np.float32:
     return False
   return bool((abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3).all())
 
 
 def _filled(groups: list[list[str]]) -> list[list[str]]:
-  """Texts up to a power of two: few programs to compile for many lists."""
+  """Pads the list to a power of two: few programs for many lists."""
   count = sum(map(len, groups))
   wanted = max(_SMALLEST, 1 << (count - 1).bit_length())
   return groups + [groups[0][:1]] * (wanted - count)

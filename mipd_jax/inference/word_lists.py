@@ -1,11 +1,8 @@
-"""Lists of nouns: which are classes of training, which are other words.
+"""Turns lists of words into the arrays that the student reads.
 
-A list of words as arrays that the student reads.
-
-Words of the workdir's vocabulary keep the rows that training had, bit for
-bit; others are embedded by the same prompts and the same text encoder, with
-the directions taken off that the cache keeps for later words
-(`teachers.labels`).
+Words of the workdir's vocabulary keep their rows of training, bit for bit.
+Others are embedded by the same prompts and text encoder; the common directions
+that the cache keeps are subtracted (`teachers.labels`).
 """
 
 import dataclasses
@@ -25,11 +22,10 @@ from mipd_jax.teachers import labels
 class Nouns:
   """Makes lists of nouns.
 
-  A list of classes of training is ranked as the evaluation does: the student's
-  own score of each, whatever else is in its vocabulary. As soon as one word of
-  a list is new all are scored by text alone, because the classifier has no
-  column for it: with a classifier's help for some, the others would hardly
-  ever be chosen (docs/predict.md has figures).
+  A list of training's classes is ranked as in the evaluation: by the student's
+  own score of each. If one word of a list is new, all are scored by text
+  alone: the classifier has no column for it, and if it helped only the others,
+  the new word would hardly ever be chosen (docs/predict.md has figures).
   """
 
   def __init__(self, known: vocabulary.Vocabulary, banks: Banks, texts: Texts):
@@ -45,9 +41,9 @@ class Nouns:
     new = [word for word, i in zip(words, ids, strict=True) if i is None]
     text = np.zeros((lexicon.bucket(len(words)), self._bank.shape[1]), "f4")
     column = np.zeros(len(text), np.int32)
-    found = iter(self._embed(new))
+    embeddings = iter(self._embed(new))
     for row, index in enumerate(ids):
-      text[row] = next(found) if index is None else self._bank[index]
+      text[row] = next(embeddings) if index is None else self._bank[index]
       column[row] = index or 0
     lexicon.warn_of_alike(text[: len(ids)], [w.name for w in words], "nouns")
     blank = self._index.get(vocabulary.BLANK)
@@ -66,7 +62,7 @@ class Nouns:
     )
 
   def _own(self) -> NounList:
-    """All classes but padding, which fills unused slots and is no noun."""
+    """All classes except padding, which fills unused slots and is no noun."""
     column = np.array(_candidates(self._known), np.int32)
     return NounList(
       names=tuple(_word(self._known, i) for i in column),
@@ -87,7 +83,7 @@ class Nouns:
     return labels.center(self._texts.bank(prompts), self._center)
 
   def _id(self, word: Word) -> int | None:
-    """Its class; None for a new word, or one that is to mean another thing."""
+    """Its class; None for a new word or one with another meaning."""
     index = self._index.get(word.name.casefold())
     if index is None or not word.definition:
       return index
@@ -96,15 +92,15 @@ class Nouns:
 
 
 def _names(known: vocabulary.Vocabulary) -> dict[str, int]:
-  """Classes by name, and by commonest word; of homonyms the first.
+  """Classes by name, and by commonest word; the first of homonyms.
 
-  Without padding: a list that names "pad" or "padding" means the thing.
+  Without padding: in a list, "pad" or "padding" means the object.
   """
-  found: dict[str, int] = {}
+  index_of: dict[str, int] = {}
   for index in _candidates(known):
-    found.setdefault(_word(known, index).casefold(), index)
-  found.pop("", None)
-  return found | {known.nouns[i].casefold(): i for i in _candidates(known)}
+    index_of.setdefault(_word(known, index).casefold(), index)
+  index_of.pop("", None)
+  return index_of | {known.nouns[i].casefold(): i for i in _candidates(known)}
 
 
 def _candidates(known: vocabulary.Vocabulary) -> list[int]:
@@ -131,7 +127,7 @@ class Lexicons:
     *,
     queries_from_text: bool,
   ):
-    """`queries_from_text`: whether the student can ask for other roles."""
+    """`queries_from_text`: whether the student has queries for new roles."""
     self._known, self._banks, self._texts = known, banks, texts
     self._from_text = queries_from_text
     self._verbs = {name.casefold(): i for i, name in enumerate(known.verbs)}
@@ -143,7 +139,7 @@ class Lexicons:
 
     Raises:
       InputError: a frame is given for a verb that is not in the list, or the
-        student cannot be asked for these words.
+        student has no queries for these words.
     """
     verbs = words.verbs
     if verbs is None:
@@ -173,7 +169,7 @@ class Lexicons:
     )
 
   def _verb_id(self, verb: Verb) -> int | None:
-    """Its place in the vocabulary; None for a new word or meaning."""
+    """Its place in the vocabulary; None for a new word or a new meaning."""
     index = self._verbs.get(verb.name.casefold())
     if index is None or not verb.definition:
       return index
@@ -213,14 +209,14 @@ class Lexicons:
     if words.verbs is None:
       return own
     rows = np.zeros((lexicon.bucket(len(verbs)), own.shape[1]), np.float32)
-    found = iter(self._embed_verbs(verbs, ids))
+    embeddings = iter(self._embed_verbs(verbs, ids))
     for row, index in enumerate(ids):
-      rows[row] = next(found) if index is None else own[index]
+      rows[row] = next(embeddings) if index is None else own[index]
     lexicon.warn_of_alike(rows[: len(ids)], [v.name for v in verbs], "verbs")
     return rows
 
   def _embed_verbs(self, verbs, ids) -> Iterable[np.ndarray]:
-    """Rows of the new ones alone."""
+    """Rows of the new verbs only."""
     pairs = zip(verbs, ids, strict=True)
     new = [(verb.name, verb.definition) for verb, i in pairs if i is None]
     if not new:
@@ -234,9 +230,9 @@ class Lexicons:
       return own
     named = [(role.name, role.definition) for role in roles.new]
     prompts = labels.role_prompts(lexicon.as_vocabulary(roles=named))
-    found = labels.center(self._texts.bank(prompts), self._banks["role_center"])
-    filler = lexicon.bucket(len(found)) - len(found)
-    return np.pad(np.concatenate([own, found]), ((0, filler), (0, 0)))
+    new = labels.center(self._texts.bank(prompts), self._banks["role_center"])
+    filler = lexicon.bucket(len(new)) - len(new)
+    return np.pad(np.concatenate([own, new]), ((0, filler), (0, 0)))
 
 
 class _Roles:

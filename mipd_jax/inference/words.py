@@ -1,4 +1,4 @@
-"""Words that a caller gives: verbs with their roles, and nouns; checked."""
+"""A caller's words, checked: verbs with their roles, and nouns."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from input_pipeline.schema import MAX_ROLES
 # A verb without a frame: in SWiG nearly every verb has these two.
 DEFAULT_ROLES = ("agent", "place")
 _LONGEST = 200  # characters of a name; a text encoder reads 77 tokens
-# Within words of Persian and of India, and within emoji.
+# Joiners, used in Persian, in scripts of India and in emoji.
 _JOINERS = "\u200c\u200d"
 _JOINED = re.compile(f"[{_JOINERS}]|[\U000e0020-\U000e007f]")
 _VERB_FIELDS = ("roles", "definition", "abstract")
@@ -20,7 +20,7 @@ _VERB_FIELDS = ("roles", "definition", "abstract")
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-  """A name, and what it means ("" if nobody says)."""
+  """A name, and its meaning ("" if unknown)."""
 
   name: str
   definition: str = ""
@@ -62,8 +62,8 @@ class Words:
       frames: verb -> roles. Roles are names, or name -> what it means.
 
     Raises:
-      InputError: a list is empty, a word is none, comes twice, or a verb has
-        more than MAX_ROLES roles; the message names it.
+      InputError: a list is empty, a word is not one or comes twice, or a verb
+        has more than MAX_ROLES roles; the message names it.
     """
     return cls(
       verbs=None if verbs is None else _verbs(verbs),
@@ -76,10 +76,10 @@ class Words:
 
 
 def clean(name: Any, what: str) -> str:
-  """A name in Unicode's composed form, single blanks between its words.
+  """A name in Unicode's composed form, with single blanks between words.
 
   Raises:
-    InputError: it is no text, has no letter or digit, or is a whole essay.
+    InputError: it is no text, has no letter or digit, or is too long.
   """
   if not isinstance(name, str):
     remedy = "give names as texts; in YAML put quotes around numbers"
@@ -117,18 +117,18 @@ def check_distinct(names: Sequence[str], what: str) -> None:
 
 
 def roles_of(verb: str, roles: Any) -> tuple[Word, ...]:
-  """The roles of a verb, checked; none at all is a frame without roles."""
+  """The roles of a verb, checked; an empty list is a frame without roles."""
   what = f"role of {verb!r}"
-  found = _words(roles, what)
-  if len(found) > MAX_ROLES:
+  frame = _words(roles, what)
+  if len(frame) > MAX_ROLES:
     raise InputError(
-      f"the verb {verb!r} has {len(found)} roles: "
-      f"{', '.join(role.name for role in found)}",
+      f"the verb {verb!r} has {len(frame)} roles: "
+      f"{', '.join(role.name for role in frame)}",
       f"give it {MAX_ROLES} roles at most: the student fills no more at once",
     )
-  if found:
-    check_distinct([role.name for role in found], what)
-  return found
+  if frame:
+    check_distinct([role.name for role in frame], what)
+  return frame
 
 
 def _verbs(verbs: Any) -> tuple[Verb, ...]:
@@ -184,7 +184,7 @@ def _words(values: Any, what: str) -> tuple[Word, ...]:
 
 
 def text_of(value: Any, what: str) -> str:
-  """A text that may be left out."""
+  """An optional text."""
   if value is None:
     return ""
   if not isinstance(value, str):

@@ -5,13 +5,12 @@
         roles: [agent, item, place]
         definition: keep several objects in the air
         abstract: an AGENT juggles an ITEM at a PLACE
-      jumping:                  # known: its frame is the vocabulary's
+      jumping:                  # in the vocabulary: its frame is used
     nouns: [man, club, stage]   # or name: what it means
 
-Either part may be left out. Scalars stay the texts that were written ("no",
-"12"), whatever YAML takes them for; null after a name is no value. Aliases,
-tags and merge keys are refused: a file of a few lines could stand for a
-billion words.
+Either part may be left out. Scalars stay texts as written ("no", "12"),
+whatever YAML makes of them; null after a name is no value. Aliases, tags and
+merge keys are refused: with them a few lines could expand to a billion words.
 """
 
 import dataclasses
@@ -26,15 +25,15 @@ from mipd_jax.inference import words
 
 _PARTS = ("verbs", "nouns")
 _MOST_BYTES = 4 * 2**20  # 100,000 words and more
-_DEEPEST = 6  # lists and mappings in each other
+_DEEPEST = 6  # nested lists and mappings
 
 
 class _Refused(yaml.MarkedYAMLError):
-  """YAML that is right, and that is not read here."""
+  """Valid YAML that is refused here."""
 
 
 class _Loader(yaml.SafeLoader):
-  """Composes nodes of plain texts alone, and not too deep."""
+  """Composes nodes of plain texts only, not too deep."""
 
   _depth = 0
 
@@ -63,13 +62,13 @@ def _is_merge(event: yaml.ScalarEvent) -> bool:
 
 
 class _Names(dict):
-  """A mapping of the file that knows the line of each of its keys."""
+  """A mapping of the file with the line of each key."""
 
   lines: dict[str, int]
 
 
 class _List(list):
-  """A list of the file that knows the line of each of its items."""
+  """A list of the file with the line of each item."""
 
   lines: list[int]
 
@@ -78,9 +77,9 @@ def read(path: str | os.PathLike[str]) -> words.Words:
   """Reads and checks a file of words.
 
   Raises:
-    InputError: it cannot be read or is no YAML, has a part or a field that
-      is not known, or a word that cannot be used; the message names the file
-      and, where there is one, the line.
+    InputError: it cannot be read or is no YAML, has an unknown part or field,
+      or a word that cannot be used; the message names the file and, if there is
+      one, the line.
   """
   content = _parse(path)
   if not isinstance(content, _Names) or not content:
@@ -88,22 +87,22 @@ def read(path: str | os.PathLike[str]) -> words.Words:
   for name in content:
     if name not in _PARTS:
       raise _error(path, content.lines[name], f"{name!r} is no part of it")
-  found = words.Words()
+  lists = words.Words()
   if "verbs" in content:
     verbs = tuple(_each(path, content["verbs"], "verbs"))
-    found = dataclasses.replace(found, verbs=verbs)
+    lists = dataclasses.replace(lists, verbs=verbs)
   if "nouns" in content:
     nouns = tuple(_each(path, content["nouns"], "nouns"))
-    found = dataclasses.replace(found, nouns=nouns)
-  return found
+    lists = dataclasses.replace(lists, nouns=nouns)
+  return lists
 
 
 def _each(path, part: Any, name: str) -> list:
-  """Checks one word after the other, so that an error has its line."""
+  """Checks word by word, so that an error has its line."""
   if part is not None and not isinstance(part, (_Names, _List)):
     raise _error(path, None, f"{name!r} is {part!r}, not a list of words")
   items = part or []
-  found, seen = [], {}
+  checked, seen = [], {}
   for place, key in enumerate(items):
     named = isinstance(items, _Names)
     line = items.lines[key] if named else items.lines[place]
@@ -116,13 +115,13 @@ def _each(path, part: Any, name: str) -> list:
     except InputError as error:
       raise _error(path, line, error.problem, error.remedy) from None
     before = seen.setdefault(word.name.casefold(), line)
-    if before != line or len(found) >= len(seen):
+    if before != line or len(checked) >= len(seen):
       problem = f"the word {word.name!r} stands in line {before} already"
       raise _error(path, line, problem, "give each word once")
-    found.append(word)
-  if not found:
+    checked.append(word)
+  if not checked:
     raise _error(path, None, f"{name!r} is empty")
-  return found
+  return checked
 
 
 def _parse(path: str | os.PathLike[str]) -> Any:
@@ -153,15 +152,15 @@ def _parse(path: str | os.PathLike[str]) -> Any:
 
 
 def _plain(path, node: yaml.Node | None) -> Any:
-  """Nodes to texts, lists and mappings; an empty value is None."""
+  """Turns nodes into texts, lists and mappings; an empty value is None."""
   if node is None:
     return None
   if isinstance(node, yaml.ScalarNode):
     return None if _is_null(node) and node.value in ("", "~") else node.value
   if isinstance(node, yaml.SequenceNode):
-    found = _List(_plain(path, item) for item in node.value)
-    found.lines = [item.start_mark.line + 1 for item in node.value]
-    return found
+    items = _List(_plain(path, item) for item in node.value)
+    items.lines = [item.start_mark.line + 1 for item in node.value]
+    return items
   names = _Names()
   names.lines = {}
   for key, value in node.value:

@@ -1,7 +1,7 @@
-"""Opens what a run left: config, words, text banks, encoders, parameters.
+"""Opens a run's results: config, words, text banks, encoders, parameters.
 
-Of the cache only the manifest and the labels are read, of the dataset's folder
-only its JSONs: the images and features of training are not needed.
+It reads the manifest and the labels of the cache and the JSONs of the dataset's
+folder: the images and features of training are not needed.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _TRAIN_FIRST = "train first: --mode=all; --workdir names the folder"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opened:
-  """A trained student with all that it needs.
+  """A trained student with everything that it needs.
 
   Attributes:
     folder: the work directory.
@@ -44,8 +44,8 @@ class Opened:
     words: the vocabulary of training.
     plan: of the cache of training.
     banks: its text banks.
-    encoder: what the student looks with.
-    model, params: the student's, the latter on the mesh.
+    encoder: the student's image encoder.
+    model, params: the student's; the parameters lie on the mesh.
     step: of the checkpoint.
   """
 
@@ -66,7 +66,7 @@ class Opened:
 
   @property
   def token_dtype(self) -> str:
-    """How the cache keeps what the student's eyes read."""
+    """Dtype in which the cache keeps what the student's eyes read."""
     fields = {field.name: field for field in self.plan.fields}
     return fields[self.eyes.keys[0]].dtype
 
@@ -78,7 +78,7 @@ class Opened:
 
   @property
   def text_revision(self) -> str:
-    """Of that encoder's weights, and of the prompts."""
+    """Revision of that encoder's weights, and of the prompts."""
     name = self.plan_option("text_encoder").split(" ")[-1]
     return f"{name} {self.plan_option('labels')}"
 
@@ -86,14 +86,14 @@ class Opened:
     """Loads it, at the precision of the cache.
 
     Raises:
-      InputError: it is not there, or not the one that embedded the labels.
+      InputError: it is missing, or not the one that embedded the labels.
     """
     expected = self.plan_option("text_encoder").split(" ")[-1]
-    found = self.encoder
+    encoder = self.encoder
     if self.text_encoder != self.config.teacher.student_encoder:
-      found = families.load_encoder(self.text_encoder, self.encoder_dtype)
-    _check_revision(self.text_encoder, found.revision, expected)
-    return found
+      encoder = families.load_encoder(self.text_encoder, self.encoder_dtype)
+    _check_revision(self.text_encoder, encoder.revision, expected)
+    return encoder
 
   @property
   def encoder_dtype(self) -> str:
@@ -112,12 +112,12 @@ def open_workdir(
 
   Args:
     folder: WORK.
-    mesh: where the parameters are laid.
+    mesh: where the parameters are placed.
     config: for a folder without a config.json (an imported checkpoint).
 
   Raises:
-    InputError: something is missing, or does not belong to the checkpoint;
-      the message says what.
+    InputError: something is missing or does not belong to the checkpoint;
+      the message names it.
   """
   place = paths.absolute(folder)
   config = _config(place, config)
@@ -140,9 +140,7 @@ def open_workdir(
     config.model, sizes, compilation.compute_dtype(config.train.dtype)
   )
   params, step = _params(place, model, plan, banks, mesh)
-  return Opened(
-    *(place, config, words, plan, banks, encoder, model, params, step)
-  )
+  return Opened(place, config, words, plan, banks, encoder, model, params, step)
 
 
 def _config(place, given: config_lib.Config | None) -> config_lib.Config:
@@ -156,9 +154,9 @@ def _config(place, given: config_lib.Config | None) -> config_lib.Config:
   try:
     return config_lib.unpack(_json(path))
   except InputError as error:
-    told = error.problem.removeprefix(f"{path}: ")
+    problem = error.problem.removeprefix(f"{path}: ")
     raise InputError(
-      f"{path}: {told}",
+      f"{path}: {problem}",
       f"{error.remedy}; a run of another version of this project is opened "
       "with that version, or trained anew",
     ) from None
@@ -189,11 +187,11 @@ def _cache(folder: str) -> tuple[CachePlan, dict[str, np.ndarray]]:
     if paths.is_remote(folder):
       with atomic.replacing(here / name) as path:
         atomic.copy(there / name, path)
-  found = manifest.read(
+  content = manifest.read(
     here / feature_cache.MANIFEST, there / feature_cache.MANIFEST
   )
-  labels_file = found.files.get(feature_cache.LABELS, {"sha256": ""})
-  return found.plan, feature_cache.load_arrays(
+  labels_file = content.files.get(feature_cache.LABELS, {"sha256": ""})
+  return content.plan, feature_cache.load_arrays(
     here / feature_cache.LABELS, labels_file["sha256"]
   )
 
@@ -205,7 +203,7 @@ def _words(folder: str) -> vocabulary.Vocabulary:
 
 
 def _check_belong_together(place, config, run, plan, words) -> None:
-  """Raises InputError unless cache and words are those of the checkpoint."""
+  """Raises InputError if cache or words are not those of the checkpoint."""
   cache = config.teacher.cache
   if run.get("cache") != plan.plan_hash:
     raise InputError(
@@ -229,9 +227,9 @@ def _check_belong_together(place, config, run, plan, words) -> None:
 
 
 def _check_same_run(place, config, run) -> None:
-  """Raises InputError where config.json and run.json tell of two runs.
+  """Raises InputError if config.json and run.json are of two runs.
 
-  Fields of the one alone are passed over: they came with another version.
+  Fields in only one of them are ignored: they came with another version.
   """
   differ = sorted(_differing(config.to_dict(), run, ""))
   if differ:
@@ -252,11 +250,11 @@ def _differing(here: Any, there: Any, path: str) -> list[str]:
   return [] if here == there else [path[1:]]
 
 
-def _check_revision(name: str, found: str, expected: str) -> None:
-  if found != expected:
+def _check_revision(name: str, revision: str, expected: str) -> None:
+  if revision != expected:
     raise InputError(
       f"{name} is not the encoder that the cache of training was made with "
-      f"(sha256 {found[:12]}, expected {expected[:12]})",
+      f"(sha256 {revision[:12]}, expected {expected[:12]})",
       "put that encoder's weights back, or prepare and train anew",
     )
 
@@ -273,7 +271,7 @@ def _params(place, model, plan, banks, mesh) -> tuple[Any, int]:
 def example_batch(
   plan: CachePlan, config: ModelConfig
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """A batch of one as `Mipd.predict` reads it."""
+  """Shapes of a batch of one, as `Mipd.predict` reads it."""
   fields = {field.name: field for field in plan.fields}
   roles = (1, schema.MAX_ROLES)
   shapes = {

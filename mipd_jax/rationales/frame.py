@@ -1,20 +1,20 @@
-"""An annotated frame in words: what a rationale may say, and what is wrong."""
+"""An annotated frame in words, true and wrong: what a rationale may say."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Activity:
-  """A verb with who and what takes part.
+  """A verb with its participants.
 
   Attributes:
     verb: its name.
     meaning: its definition, short; '' if there is none.
     abstract: imSitu's sentence with roles in capitals; '' if there is none.
-    parts: (role, word) of its whole frame, in order; a role that nobody
-      filled has a vague word such as "something".
-    sentence: the abstract with those words; "a dog as agent" where there is
-      no abstract.
+    parts: (role, word) of its whole frame, in order; an unfilled role has a
+      vague word such as "something".
+    sentence: the abstract with those words; "a dog as agent" if there is no
+      abstract.
   """
 
   verb: str
@@ -26,14 +26,14 @@ class Activity:
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
-  """Who or what fills a role.
+  """The filler of a role.
 
   Attributes:
     role: its name.
     noun: the commonest word for it.
     looks: the noun's definition, short.
-    place: where it is, such as "small top left"; '' if that is not known.
-    nouns: every word for every noun that an annotator gave, `noun` included.
+    place: its place, such as "small top left"; '' if unknown.
+    nouns: every word for every annotated noun, `noun` included.
   """
 
   role: str
@@ -52,8 +52,8 @@ class AnnotatedFrame:
     true: the annotated verb.
     wrong: another verb that would fit most of the same roles.
     instances: the filled roles.
-    wrong_instances: the same roles with nouns that nobody gave, left and
-      right exchanged.
+    wrong_instances: the same roles with nouns that no annotator gave, left
+      and right exchanged.
   """
 
   image: str

@@ -1,18 +1,17 @@
-"""What a rationale of an interaction must hold; `rules` of pairs.
+"""Rationales of interactions: the rules, and templates from annotated pairs.
 
-A verb counts as named by any form of its name ("rides" for "ride"); an unseen
-interaction by its verb and its object in one sentence.
-
-Rationales from annotated pairs, by template; `templates` of interactions.
+For the rules, any form of a verb's name counts as naming it ("rides" for
+"ride"); an unseen interaction is named by its verb and its object in one
+sentence. The templates write:
 
   glimpse_pos  the scene: who does what with what
   glimpse_neg  the same objects with other interactions
-  gaze_pos     the instances: each person, what it does, where; each object
+  gaze_pos     the instances: each person, its action, its place; each object
   gaze_neg     the same people doing other things with other objects, left
                and right exchanged
 
-Only interactions that training images are labelled with are named. All
-choices are functions of (seed, image name).
+Only interactions of training images are named. All choices are functions of
+(seed, image name).
 """
 
 import re
@@ -68,28 +67,28 @@ class InteractionRules(Rules):
     ]
 
   def without_leaks(self, frame: AnnotatedFrame) -> AnnotatedFrame:
-    """The frame: no definition is in it."""
+    """The frame itself: it has no definitions."""
     return frame
 
   def _leak(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
-    told = [stems(one) for one in _SENTENCE.split(text)]
+    sentences = [stems(one) for one in _SENTENCE.split(text)]
     own = [stems(a.sentence) for a in (frame.true, frame.wrong)]
     return [
       Fault("unseen verb", f"it names the interaction {verb} {thing!r}")
       for verb, thing in self._unseen
-      if any(contains(x, verb) and contains(x, thing) for x in told)
+      if any(contains(x, verb) and contains(x, thing) for x in sentences)
       and not any(contains(x, verb) and contains(x, thing) for x in own)
     ]
 
   def _glimpse_pos(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
     words, faults = stems(text), []
     if not any(contains(words, x) for x in _verbs(frame.true.verb)):
-      told = f"it does not name the activity {frame.true.verb!r}"
-      faults.append(Fault("verb not named", told))
+      detail = f"it does not name the activity {frame.true.verb!r}"
+      faults.append(Fault("verb not named", detail))
     named = [one for one in frame.instances if one.role != "person"]
     if not any(contains(words, one.noun) for one in named):
-      told = f"it names none of {', '.join(one.noun for one in named)}"
-      faults.append(Fault("object not named", told))
+      detail = f"it names none of {', '.join(one.noun for one in named)}"
+      faults.append(Fault("object not named", detail))
     return faults
 
   def _glimpse_neg(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
@@ -97,11 +96,11 @@ class InteractionRules(Rules):
     wrong = _verbs(frame.wrong.verb)
     for verb in _verbs(frame.true.verb):
       if verb not in wrong and contains(words, verb):
-        told = f"it names the true activity {verb!r}"
-        faults.append(Fault("true verb named", told))
+        detail = f"it names the true activity {verb!r}"
+        faults.append(Fault("true verb named", detail))
     if not any(contains(words, x) for x in wrong):
-      told = f"it does not name the activity {frame.wrong.verb!r}"
-      faults.append(Fault("verb not named", told))
+      detail = f"it does not name the activity {frame.wrong.verb!r}"
+      faults.append(Fault("verb not named", detail))
     return faults
 
 
@@ -111,11 +110,11 @@ def _verbs(joined: str) -> list[str]:
 
 VERSION = "interactions-1"
 _PHOTO = "a photo of "
-_PAIRS = 3  # of an image, the first: CLIP reads 77 tokens
+_PAIRS = 3  # first pairs of an image that are named: CLIP reads 77 tokens
 
 
 class InteractionFrames:
-  """What JRG writes about: see `jrg.Frames`.
+  """The frames that JRG writes about, see `jrg.Frames`.
 
   Args:
     words: verbs, objects and interactions.
@@ -137,11 +136,11 @@ class InteractionFrames:
     return self._source.frame(self._records[row], self._allowed)
 
   def digest(self) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for record in self._records:
       for x in (record.boxes, record.objects, record.pairs, record.labels):
-        found.update(np.ascontiguousarray(x).tobytes())
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
 
 
 class InteractionRationales:
@@ -168,7 +167,7 @@ class InteractionRationales:
     return [self.frame(record, allowed) for record in split.records]
 
   def frame(self, record: "Record", allowed: np.ndarray) -> AnnotatedFrame:
-    """One image's; a wrong one is drawn from the `allowed` interactions."""
+    """One image's frame; the wrong one is drawn from `allowed`."""
     pairs = np.unique(record.labels[:, 0])[:_PAIRS]
     true = [self._labels(record, pair)[0] for pair in pairs]
     there = set(record.labels[:, 1].tolist())
@@ -212,17 +211,17 @@ class InteractionRationales:
   def _instances(
     self, labels: Sequence[int], places: Sequence[Sequence[np.ndarray]]
   ) -> tuple[Instance, ...]:
-    found = []
+    instances = []
     for label, (person, thing) in zip(labels, places, strict=True):
       phrase = self._words.phrases[self._words.verb_of[label]]
       name = self._object(label)
-      found += [
+      instances += [
         Instance(
           "person", "person", phrase, wording.position(person), ("person",)
         ),
         Instance("object", name, "", wording.position(thing), (name,)),
       ]
-    return tuple(found)
+    return tuple(instances)
 
   def _object(self, label: int) -> str:
     words = self._words
@@ -231,9 +230,9 @@ class InteractionRationales:
   def _wrong(
     self, key: str, label: int, there: set[int], allowed: np.ndarray
   ) -> int:
-    """An allowed interaction with the same object that the image has not.
+    """An allowed interaction with the same object that the image lacks.
 
-    One with another object where there is none.
+    If there is none, one with another object.
     """
     free = np.array([x for x in allowed if x not in there])
     same = self._words.object_of[free] == self._words.object_of[label]
@@ -241,7 +240,7 @@ class InteractionRationales:
     return int(pool[self._draw(key, len(pool))]) if len(pool) else label
 
   def _other(self, key: str, record: "Record", allowed: np.ndarray) -> int:
-    """An allowed interaction with an object that the image has not."""
+    """An allowed interaction with an object that the image lacks."""
     absent = ~np.isin(self._words.object_of[allowed], record.objects)
     pool = allowed[absent] if absent.any() else allowed
     return int(pool[self._draw(key, len(pool))])

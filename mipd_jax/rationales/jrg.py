@@ -1,13 +1,11 @@
-"""What JRG writes about: the annotated frames of situations.
-
-JRG, the judgmental rationales generator (METHOD, part 1).
+"""JRG, the judgmental rationales generator (METHOD, part 1).
 
 A language model writes the four texts of an image from its annotated frame.
-Each is held against rules, then judged by the same model; what does not hold
-is written again, with the reason, and after the last attempt a template
-stands in. All texts of many images go through the model together.
+Each text is checked by rules, then judged by the same model. A rejected text
+is written again, with the reason; after the last attempt a template replaces
+it. All texts of many images go through the model together.
 
-Every text depends on the frame, the settings and the model alone: not on the
+Every text depends only on the frame, the settings and the model: not on the
 batch, nor on where an earlier run was stopped.
 """
 
@@ -41,11 +39,11 @@ from mipd_jax.rationales.store import CODE, Store
 
 
 class Frames(Protocol):
-  """The annotations of a split in words, and what a text of them must hold.
+  """The annotations of a split in words, and the rules for texts on them.
 
   Attributes:
     allowed: classes that a text may name, sorted; the others are unseen.
-    rules: checks texts without a model.
+    rules: check texts without a model.
   """
 
   allowed: list[int]
@@ -61,7 +59,7 @@ class Frames(Protocol):
 
 
 class SituationFrames:
-  """See `Frames`; arguments as of `jrg.write_rationales`."""
+  """See `Frames`; arguments as in `jrg.write_rationales`."""
 
   def __init__(
     self,
@@ -116,7 +114,7 @@ class JrgRationales:
     given: Mapping[str, Texts] | None = None,
     frames: Callable[..., Frames] = SituationFrames,
   ):
-    """Arguments as of `write_rationales`."""
+    """Arguments as in `write_rationales`."""
     self._model, self._out, self._given = model, out, dict(given or {})
     self._frames = frames
     self._config = config or JrgConfig()
@@ -151,19 +149,19 @@ def write_rationales(
   records: Mapping[str, Mapping[str, Any]] | None = None,
   frames: Callable[..., Frames] = SituationFrames,
 ) -> dict[str, Texts]:
-  """Writes the rationales of a split, or continues, or finds them written.
+  """Writes the rationales of a split, continues a run, or reads a complete one.
 
   Args:
-    split: images with annotations; texts of its own are taken as they are.
+    split: images with annotations; its own texts are taken as they are.
     vocabulary: names and texts.
     model: a language model; None takes templates, with a warning.
-    out: JSON to write; see `store` for what lies beside it.
-    config: how; the defaults if None.
+    out: JSON to write; see `store` for the files beside it.
+    config: the settings; the defaults if None.
     given: other texts to take as they are, from `store.load_texts`.
-    allowed_verbs: those that a text may name; those of the split if None,
-      which are the seen and rare ones in training.
-    records: what `out` is to hold of each image besides the texts.
-    frames: (split, vocabulary, config, allowed_verbs) -> what is written of.
+    allowed_verbs: verbs that a text may name; those of the split if None,
+      which in training are the seen and rare ones.
+    records: further fields of each image for `out`.
+    frames: (split, vocabulary, config, allowed_verbs) -> the frames.
 
   Returns:
     The four texts by image in the order of `schema.RATIONALES`.
@@ -173,7 +171,7 @@ def write_rationales(
       verbs; a prompt is too long for the model.
   """
   config = config or JrgConfig()
-  run = _Run(*(split, vocabulary, config, given or {}, allowed_verbs), frames)
+  run = _Run(split, vocabulary, config, given or {}, allowed_verbs, frames)
   store = Store(out, run.settings(model, with_records=records is not None))
   if store.is_complete:
     store.clean()
@@ -247,7 +245,7 @@ class _Run:
     return [self._frames.frame(row) for row in rows]
 
   def texts(self, rows: Sequence[int]) -> list[Texts]:
-    """What is there already: the record's own, then what was given."""
+    """The texts that exist already: the record's own, then the given ones."""
     return [
       self._split.rationales(row)
       or self._given.get(self._split.names[row])
@@ -281,10 +279,10 @@ class _Run:
     }
 
   def _code(self, model: Writer | None) -> dict[str, str]:
-    """The modules that write, each with a digest of what they do."""
+    """The modules that write, each with a digest of its code."""
     entries = source_code.entries_of(write_rationales, self._frames, model)
-    found = source_code.reached(entries)
-    return {f"{CODE}{module}": digest for module, digest in found.items()}
+    digests = source_code.reached(entries)
+    return {f"{CODE}{module}": digest for module, digest in digests.items()}
 
 
 def _digest(content: Any) -> str:

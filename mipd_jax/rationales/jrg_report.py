@@ -1,4 +1,4 @@
-"""How the judgmental rationales generator did: figures, reasons, samples."""
+"""The report of JRG: acceptance, reasons of rejections, samples."""
 
 import collections
 from collections.abc import Iterable, Mapping
@@ -89,7 +89,7 @@ class Report:
 
 
 class _Samples:
-  """The first few texts that were accepted and that were rejected."""
+  """The first few accepted and rejected texts."""
 
   def __init__(self):
     self._accepted: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""The loop of JRG: write, hold against rules, judge, write again."""
+"""The loop of JRG: write, check by rules, judge, write again."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ class Writer(Protocol):
 
   @property
   def name(self) -> str:
-    """Of the checkpoint, for people."""
+    """The checkpoint's name, for people."""
     ...
 
   @property
@@ -42,26 +42,25 @@ class Writer(Protocol):
     ...
 
   def answer_probability(self, prompts: Sequence[str]) -> np.ndarray:
-    """Of each of n questions the probability of "yes", float32 [n]."""
+    """The probability of "yes" to each of n questions, float32 [n]."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class JrgConfig:
-  """How texts are asked for and judged.
+  """How texts are written and judged.
 
   Attributes:
     seed: of all draws.
     style: of the prompts, "full" or "terse".
-    attempts: times that a text may be written: once, and rewritten.
-    temperature: of the draw; 0 writes the same again, so rewriting needs
-      more.
-    max_new_tokens: at which a text is cut off.
-    words: length that is asked for.
-    max_words: length that is accepted.
-    judge: least probability that the judge must give the right answer.
+    attempts: times that a text may be written, the first included.
+    temperature: of the draw; 0 repeats the same text, so rewriting needs more.
+    max_new_tokens: length at which a text is cut off.
+    words: requested length.
+    max_words: accepted length.
+    judge: least probability of the judge for the right answer.
     definition_words: words of a noun's definition among the facts.
-    images_per_part: images in a part; a stopped run loses one at most.
+    images_per_part: images in a part; a stopped run loses at most one part.
   """
 
   seed: ranges.Whole = 0
@@ -141,7 +140,7 @@ class Jrg:
 
     Args:
       frames: annotations of images.
-      given: for each the texts that are there already, '' for none.
+      given: for each frame its existing texts, '' for none.
 
     Returns:
       {"image", "texts": kind -> text, "notes": kind -> {"source": one of
@@ -205,7 +204,7 @@ class Jrg:
     self._judge(sound)
 
   def _judge(self, sound: Sequence[tuple[_Draft, str]]) -> None:
-    """Accepts what the model itself holds to be true, or false."""
+    """Accepts texts that the model itself judges true (negatives: false)."""
     if not sound:
       return
     truth = self._model.answer_probability(
@@ -216,21 +215,21 @@ class Jrg:
       if (true if positive else 1 - true) >= self._config.judge:
         draft.accept(text, jrg_report.MODEL)
       elif positive:
-        told = "it is not true of the image"
-        draft.reject(text, [rules.Fault("judged false", told)])
+        detail = "it is not true of the image"
+        draft.reject(text, [rules.Fault("judged false", detail)])
       else:
-        told = "it is true of the image, but must be false"
-        draft.reject(text, [rules.Fault("judged true", told)])
+        detail = "it is true of the image, but must be false"
+        draft.reject(text, [rules.Fault("judged true", detail)])
 
 
 def tidy(text: str) -> str:
-  """What a model wrote, without quotes, labels and what it adds below."""
+  """A model's answer without quotes, labels and additions below it."""
   text = text.strip().split("\n\n")[0]
   text = re.sub(r"^(answer|response|output)\s*:\s*", "", text, flags=re.I)
   return " ".join(text.split()).strip("\"'“”` ")
 
 
 def _seed(seed: int, image: str, kind: str, attempt: int) -> int:
-  """Below 2**32; the same for the same text, in whatever order."""
+  """Below 2**32; a function of the text's identity, not of any order."""
   text = f"{seed}/{image}/{kind}/{attempt}".encode()
   return int.from_bytes(hashlib.sha256(text).digest()[:4], "little")

@@ -1,9 +1,9 @@
-"""Where an abstract names the roles of its frame.
+"""The places of an abstract that name the roles of its frame.
 
-imSitu writes them in capitals: "an AGENT shaves a COAGENT's BODYPART". What
-counts is the frame's own names, in whatever script and however their parts
-are joined: the role body_part is BODY_PART, BODY-PART, BODY PART or BODYPART.
-A name in a script without capitals stands for itself.
+imSitu writes them in capitals: "an AGENT shaves a COAGENT's BODYPART". The
+frame's own names count, in any script and with their parts joined in any way:
+the role body_part is BODY_PART, BODY-PART, BODY PART or BODYPART. A name in a
+script without capitals is written as it is.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 _BETWEEN = re.compile(r"[\s_./:-]+")
-# Dashes that word processors put for hyphens, and what cannot be seen.
+# Dashes that word processors use for hyphens, and invisible characters.
 _DASHES = re.compile(r"(?<=\w)[\u2010-\u2013\u2212](?=\w)")
 _UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff]")
-# Wide letters, digits, hyphen and low line, and the plain ones.
+# Wide letters, digits, hyphen and low line -> the plain ones.
 _NARROW = {
   point: point - 0xFEE0
   for first, last in (("－", "－"), ("０", "９"), ("Ａ", "Ｚ"), ("＿", "＿"))
   for point in range(ord(first), ord(last) + 1)
 } | {point: point - 0xFEE0 for point in range(ord("ａ"), ord("ｚ") + 1)}
-# Letters that an abstract may write in other capitals than Python's.
+# Letters whose capitals in an abstract may differ from Python's.
 _CAPITALS = {
   **{"i": ("I", "İ"), "ı": ("I",), "ß": ("SS", "ẞ"), "ς": ("Σ",)},
   **{"ä": ("Ä", "AE"), "ö": ("Ö", "OE"), "ü": ("Ü", "UE")},
@@ -35,7 +35,7 @@ _OWNED = re.compile(
   r"(?:[sS]['’]|['’][sS]|\b(?:its|his|her|their))\s*(?:\([^)]*\)\s*)?$"
 )
 _OTHER = re.compile(r"[^\W_]+(?:[_-][^\W_]+)*")
-_LEAST = 3  # capitals of a word that is taken for a role of some frame
+_LEAST = 3  # least capitals of a word that is taken for a role
 # Scripts that put no spaces between words, and Hangul, whose particles are
 # written to the word.
 _JOINED = (
@@ -55,11 +55,11 @@ class Place:
   """One place of an abstract.
 
   Attributes:
-    role: as the frame calls it; None for capitals that are no role of it.
-    text: what stands there, with its ending.
-    start, end: of it in the abstract.
-    owner: "'s" as it is written, or "" where nothing belongs to the role.
-    owned: whether it belongs to what stands before: "the man's HAND".
+    role: its name in the frame; None for capitals that are no role of it.
+    text: the text there, with its ending.
+    start, end: of the text in the abstract.
+    owner: "'s" as written, or "" if nothing belongs to the role.
+    owned: whether it belongs to the words before it: "the man's HAND".
     cased: whether the role's name has capitals at all.
   """
 
@@ -82,8 +82,8 @@ def replace(
   Args:
     abstract: of a verb.
     roles: of its frame.
-    put: (place, all that stands before it since the last one) -> what takes
-      the place of both.
+    put: (place, the text before it since the last place) -> replacements of
+      both.
   """
   abstract = normal(abstract)
   parts, done = [], 0
@@ -94,9 +94,9 @@ def replace(
 
 
 def names_any(abstract: str, roles: Sequence[str]) -> bool:
-  """Whether an abstract has a placeholder of one of the roles."""
-  found = places(normal(abstract), roles)
-  return any(place.role is not None for place in found)
+  """Whether an abstract has a placeholder for one of the roles."""
+  named = places(normal(abstract), roles)
+  return any(place.role is not None for place in named)
 
 
 def plain(text: str) -> str:
@@ -105,10 +105,10 @@ def plain(text: str) -> str:
 
 
 def normal(text: str) -> str:
-  """A text in one way of writing.
+  """A text in one normal form.
 
-  A letter and its accents are one character, where there is one; hyphens
-  and wide letters are plain; what cannot be seen within a word is gone.
+  A letter and its accents are one character if Unicode has it; hyphens and
+  wide letters are plain; invisible characters within a word are removed.
   """
   if text.isascii():
     return text
@@ -117,11 +117,11 @@ def normal(text: str) -> str:
 
 
 def places(abstract: str, roles: Sequence[str]) -> tuple[Place, ...]:
-  """The placeholders of an abstract that is `normal`, in its order."""
+  """The placeholders of a `normal` abstract, in its order."""
   return _places(abstract, tuple(roles))
 
 
-@functools.lru_cache(maxsize=4096)  # asked for once an image
+@functools.lru_cache(maxsize=4096)  # called once per image
 def _places(abstract: str, roles: tuple[str, ...]) -> tuple[Place, ...]:
   names, found, position = _names(roles), [], 0
   while position < len(abstract):
@@ -138,15 +138,15 @@ def _places(abstract: str, roles: tuple[str, ...]) -> tuple[Place, ...]:
 @dataclasses.dataclass(frozen=True)
 class _Name:
   role: str
-  own: re.Pattern[str]  # parts joined in any way
-  split: re.Pattern[str]  # and divided where the name is not
+  own: re.Pattern[str]  # its parts joined in any way
+  split: re.Pattern[str]  # also divided where the name is not
   title: re.Pattern[str]  # one capital: "(if different from Agent)"
   cased: bool
 
 
 def _names(roles: tuple[str, ...]) -> tuple[_Name, ...]:
-  """What to look for, the longest first; as it is spelt before others."""
-  found = []
+  """Patterns of the roles, the longest first."""
+  patterns = []
   for role in roles:
     parts = [part for part in _BETWEEN.split(normal(role)) if part]
     if not parts:
@@ -155,7 +155,7 @@ def _names(roles: tuple[str, ...]) -> tuple[_Name, ...]:
     letters = [[_capital(letter, cased) for letter in part] for part in parts]
     within = r"[ _-]?" if cased else ""
     joint = r"[\s_./:-]*" if _MARKED.search(role) else r"[\s_-]*"
-    found.append(
+    patterns.append(
       _Name(
         role,
         re.compile(joint.join("".join(part) for part in letters)),
@@ -164,13 +164,13 @@ def _names(roles: tuple[str, ...]) -> tuple[_Name, ...]:
         cased,
       )
     )
-  return tuple(sorted(found, key=lambda name: -len(name.role)))
+  return tuple(sorted(patterns, key=lambda name: -len(name.role)))
 
 
 def _capital(letter: str, cased: bool) -> str:
-  """A pattern of a letter's capital, with its accents or without them.
+  """A pattern of a letter's capital, with or without its accents.
 
-  Of a name that needs no capitals, also of the letter as it is.
+  For a name that needs no capitals, also of the letter itself.
   """
   forms = [] if cased else [letter]
   forms += [*_CAPITALS.get(letter.lower(), ()), normal(letter.upper())]
@@ -180,7 +180,7 @@ def _capital(letter: str, cased: bool) -> str:
 
 
 def _role_at(abstract: str, start: int, names: Sequence[_Name]) -> Place | None:
-  """The longest role that is named from a position on."""
+  """The longest role named at a position."""
   best: Place | None = None
   for name in names:
     for match in _matches(abstract, start, name, names):
@@ -195,7 +195,7 @@ def _role_at(abstract: str, start: int, names: Sequence[_Name]) -> Place | None:
 def _matches(
   abstract: str, start: int, name: _Name, names: Sequence[_Name]
 ) -> Iterator[re.Match[str]]:
-  """The ways in which a role may be written there, the usual one first."""
+  """The matches of a role there, the usual way of writing first."""
   if match := name.own.match(abstract, start):
     yield match
   match = name.split.match(abstract, start)
@@ -208,7 +208,7 @@ def _matches(
 
 
 def _are_roles(match: re.Match[str], names: Sequence[_Name]) -> bool:
-  """Whether it is several roles beside each other: "AGENT PART"."""
+  """Whether it is several roles in a row: "AGENT PART"."""
   parts = _BETWEEN.split(match[0])
   return len(parts) > 1 and all(
     any(name.own.fullmatch(part) for name in names) for part in parts
@@ -218,7 +218,7 @@ def _are_roles(match: re.Match[str], names: Sequence[_Name]) -> bool:
 def _whole(
   abstract: str, start: int, end: int, name: _Name, names: Sequence[_Name]
 ) -> Place | None:
-  """None where it is part of another word."""
+  """The place from start to end; None if it is part of another word."""
   if not name.cased:
     alone = is_joined(abstract[start:end]) or not (
       _in_word(abstract[start - 1 : start]) or _in_word(abstract[end : end + 1])
@@ -277,7 +277,7 @@ def _role_ends(before: str, names: Sequence[_Name]) -> bool:
 def _other_at(
   abstract: str, start: int, names: Sequence[_Name]
 ) -> Place | None:
-  """Three and more capitals that are no role of this frame."""
+  """At least three capitals that are no role of this frame."""
   match = _OTHER.match(abstract, start)
   if match is None or not _shouts(match[0]):
     return None
@@ -300,7 +300,7 @@ def _shouts(word: str) -> bool:
 
 
 def _is_cased(letter: str) -> bool:
-  # Georgian writes its capitals in headlines alone.
+  # Georgian uses its capitals only in headlines.
   return letter.lower() != letter.upper() and not "ა" <= letter <= "ჿ"
 
 
@@ -309,7 +309,7 @@ def _is_capital(letter: str) -> bool:
 
 
 def is_mark(letter: str) -> bool:
-  """Whether it is an accent or vowel sign that belongs to another letter."""
+  """Whether it is an accent or vowel sign of another letter."""
   return bool(letter) and unicodedata.category(letter).startswith("M")
 
 
@@ -330,5 +330,5 @@ def _in_word(letter: str) -> bool:
 
 
 def is_joined(text: str) -> bool:
-  """Whether a letter of it is of a script without spaces between words."""
+  """Whether a letter is of a script without spaces between words."""
   return any(a <= letter <= b for letter in text for a, b in _JOINED)

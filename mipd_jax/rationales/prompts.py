@@ -1,13 +1,12 @@
-"""What the language model is asked: four tasks, rewriting, and judging.
+"""The prompts of the language model: four tasks, rewriting, and judging.
 
 A style is a set of texts; the code is the same for all. `FULL` is for models
 that follow instructions (Flan-T5, Llama chat, Gemma-it ...), `TERSE` for the
 small world's own model, which knows a few hundred words.
-
-Places of a text, in braces, are filled from a `Frame`:
-  verb, meaning, sentence, parts           what is going on
-  wrong_verb, wrong_meaning, wrong_sentence, wrong_parts     what is not
-  instances, wrong_instances, swaps        who, what, where; which for which
+  Fields of a text, in braces, are filled from an `AnnotatedFrame`:
+    verb, meaning, sentence, parts           the activity
+    wrong_verb, wrong_meaning, wrong_sentence, wrong_parts     the wrong one
+    instances, wrong_instances, swaps        who, what, where; the exchanges
   nouns                                    names that a text must (not) have
   words                                    greatest length
   facts, text, reason                      of rewriting and judging
@@ -24,9 +23,9 @@ from mipd_jax.rationales.wording import with_article
 GLIMPSE_POS, GLIMPSE_NEG, GAZE_POS, GAZE_NEG = schema.RATIONALES
 POSITIVE = (GLIMPSE_POS, GAZE_POS)
 GAZE = (GAZE_POS, GAZE_NEG)
-# Part of what a run is made from: raise it when any text changes.
+# Part of a run's settings: raise it when any text changes.
 VERSION = "prompts-1"
-# Other words for a noun that a prompt tells.
+# Other words for a noun in a prompt.
 _ALSO = 4
 
 
@@ -36,13 +35,13 @@ class PromptStyle:
 
   Attributes:
     name: of the style.
-    glimpse_facts, gaze_facts: what is known, for writing and for judging.
+    glimpse_facts, gaze_facts: the facts, for writing and for judging.
     tasks: what to write, by kind.
     rewrite: added to a task after a text was rejected.
     judge: the question about a text; "yes" means that it is true.
-    prompt: how facts and task are put together.
+    prompt: joins facts and task.
     instance: one line of `instances`: role, noun, a_noun, looks, place, also.
-    between: what stands between lines.
+    between: separates lines.
   """
 
   name: str
@@ -67,15 +66,15 @@ class PromptStyle:
     Args:
       kind: one of `schema.RATIONALES`.
       frame: the annotation.
-      words: the greatest length to ask for.
-      rejected: the last text and what was wrong with it.
+      words: the requested greatest length.
+      rejected: the last text and the reason of its rejection.
     """
-    known = self._fields(frame) | {"words": str(words)}
-    task = self.tasks[kind].format_map(known)
+    fields = self._fields(frame) | {"words": str(words)}
+    task = self.tasks[kind].format_map(fields)
     if rejected is not None:
       text, reason = rejected
       task += self.rewrite.format(text=text, reason=reason)
-    facts = self._facts(kind).format_map(known)
+    facts = self._facts(kind).format_map(fields)
     return self.prompt.format(facts=facts, task=task)
 
   def ask(self, kind: str, frame: AnnotatedFrame, text: str) -> str:
@@ -190,14 +189,14 @@ TERSE = PromptStyle(
   name="terse",
   glimpse_facts="{verb}, {meaning}. {parts}.",
   gaze_facts="{instances}.",
-  # A wrong text is written like a right one, from wrong facts alone.
+  # A wrong text is written like a right one, but from wrong facts.
   tasks={
     GLIMPSE_POS: "{verb}, {meaning}. {parts}. scene:",
     GLIMPSE_NEG: "{wrong_verb}, {wrong_meaning}. {wrong_parts}. scene:",
     GAZE_POS: "{instances}. things:",
     GAZE_NEG: "{wrong_instances}. things:",
   },
-  rewrite="",  # it knows no reasons: another draw is all
+  rewrite="",  # it cannot use reasons; it just draws again
   judge="{facts} said: {text}. true?",
   prompt="{task}",
   instance="{role}: {a_noun}{looks}{place}",

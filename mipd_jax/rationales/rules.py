@@ -1,8 +1,8 @@
-"""What a rationale must hold, checked without a model.
+"""Rules that a rationale must satisfy, checked without a model.
 
 Words are compared by stem, so that "jumps" and "jumped" name "jumping" and
-"dogs" name "dog". A verb counts as named by its name, or by a word that of
-all verbs only its abstract and definition have ("leaps").
+"dogs" name "dog". A verb is named by its name, or by a word that only its own
+abstract and definition have ("leaps").
 """
 
 import collections
@@ -16,12 +16,12 @@ from mipd_jax.rationales import placeholders, prompts, wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
 from mipd_jax.rationales.wording import contains, content, stem, stems, words
 
-# Part of what a run is made from: raise it when any rule changes.
+# Part of a run's settings: raise it when any rule changes.
 VERSION = "rules-3"
 
 _LEAST_WORDS = 3
-_ECHO = 6  # words in a row of an instruction
-_LOOP = 3  # times that four words in a row may not come back
+_ECHO = 6  # consecutive words of an instruction that make an echo
+_LOOP = 3  # repetitions of four consecutive words that make a loop
 _MARKS = re.compile(r"\b(answer|task|facts|statement)\s*:", re.IGNORECASE)
 
 
@@ -52,9 +52,9 @@ class Rules:
 
     Args:
       vocabulary: names and texts.
-      allowed_verbs: those that a text may name; the others are unseen.
-      style: whose instructions must not come back as an answer.
-      max_words: of a text.
+      allowed_verbs: verbs that a text may name; the others are unseen.
+      style: its instructions must not occur in an answer.
+      max_words: most words of a text.
     """
     allowed = set(allowed_verbs)
     self._forbidden = {
@@ -62,14 +62,14 @@ class Rules:
       for index, verb in enumerate(vocabulary.verbs)
       if index not in allowed
     }
-    # Names of several words are looked for as such.
+    # Names of several words are searched as phrases.
     self._long = [v for v in self._forbidden.values() if len(words(v)) > 1]
     self._unseen = leaks.NameFinder(self._forbidden.values())
     self._names = _distinctive(vocabulary)
     self._set_form(style, max_words)
 
   def _set_form(self, style: prompts.PromptStyle, max_words: int) -> None:
-    """What any text must hold, whatever it is about."""
+    """Prepares the rules for any text, whatever its content."""
     self._echoes = {
       gram for text in style.instructions() for gram in _grams(text, _ECHO)
     }
@@ -98,15 +98,15 @@ class Rules:
     )
 
   def check(self, kind: str, text: str, frame: AnnotatedFrame) -> list[Fault]:
-    """All that is wrong with a text; [] if it may go to the judge.
+    """All faults of a text; [] if it may go to the judge.
 
     Args:
       kind: one of `schema.RATIONALES`.
-      text: what the model wrote.
+      text: the model's answer.
       frame: of the image.
     """
     faults = self._form(text)
-    if faults:  # nothing more can be said of a text without form
+    if faults:  # without form no other rule can be checked
       return faults
     rule = {
       prompts.GLIMPSE_POS: self._glimpse_pos,
@@ -132,17 +132,17 @@ class Rules:
     return faults
 
   def _leak(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
-    """Names of unseen verbs, in any form: training may not see them.
+    """Faults for names of unseen verbs, which training must not see.
 
-    Words of the frame itself are no leak: a noun may sound like a verb ("a
+    Words of the frame itself are no leak: a noun may look like a verb ("a
     painting"), a definition may have another form of it ("fish", "fishing").
     """
     facts = _facts(frame)
-    told = {word for fact in facts for word in words(fact)}
+    of_frame = {word for fact in facts for word in words(fact)}
     leaked = {
       self._forbidden[stem(word)]
       for word in words(text)
-      if stem(word) in self._forbidden and word not in told
+      if stem(word) in self._forbidden and word not in of_frame
     }
     leaked |= {
       verb
@@ -150,7 +150,7 @@ class Rules:
       if contains(stems(text), verb)
       and not any(contains(stems(fact), verb) for fact in facts)
     }
-    # Ways of writing that stems don't know: wide letters, points, ...
+    # Forms that stems miss: wide letters, points, ...
     leaked |= {
       verb
       for verb in self._unseen.find(text)
@@ -165,33 +165,35 @@ class Rules:
   def _glimpse_pos(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
     faults = []
     if not self._has(_beside_nouns(text, frame), frame.true.verb):
-      told = f"it does not name the activity {frame.true.verb!r}"
-      faults.append(Fault("verb not named", told))
+      detail = f"it does not name the activity {frame.true.verb!r}"
+      faults.append(Fault("verb not named", detail))
     for one in frame.instances[:1]:
       if not _named(stems(text), one):
-        told = f"it does not name the {one.role}, {one.noun!r}"
-        faults.append(Fault("agent not named", told))
+        detail = f"it does not name the {one.role}, {one.noun!r}"
+        faults.append(Fault("agent not named", detail))
     return faults
 
   def _glimpse_neg(self, text: str, frame: AnnotatedFrame) -> list[Fault]:
     faults = []
-    told = _beside_nouns(text, frame)
-    if self._has(told, frame.true.verb):
+    named = _beside_nouns(text, frame)
+    if self._has(named, frame.true.verb):
       why = f"it names the true activity {frame.true.verb!r}"
       faults.append(Fault("true verb named", why))
-    if not self._has(told, frame.wrong.verb):
+    if not self._has(named, frame.wrong.verb):
       why = f"it does not name the activity {frame.wrong.verb!r}"
       faults.append(Fault("verb not named", why))
     return faults
 
-  def _has(self, told: Sequence[str], verb: str) -> bool:
+  def _has(self, text_stems: Sequence[str], verb: str) -> bool:
     """Whether stems name a verb."""
-    return bool(self._names[verb] & set(told)) or contains(told, verb)
+    return bool(self._names[verb] & set(text_stems)) or contains(
+      text_stems, verb
+    )
 
 
 def _distinctive(vocabulary: Vocabulary) -> dict[str, frozenset[str]]:
-  """Per verb, its stem and those that no other verb's texts have."""
-  told = {}
+  """Per verb, its stem and those that only its own texts have."""
+  stems_of = {}
   for number, (verb, abstract, definition) in enumerate(
     zip(
       vocabulary.verbs,
@@ -205,16 +207,18 @@ def _distinctive(vocabulary: Vocabulary) -> dict[str, frozenset[str]]:
       abstract, roles, lambda place, before: (before, " ")
     )
     texts = f"{plain} {wording.short(definition)}"
-    told[verb] = {stem(verb), *content(texts)}
-  verbs = {stem(verb) for verb in told}
-  uses = collections.Counter(word for words in told.values() for word in words)
+    stems_of[verb] = {stem(verb), *content(texts)}
+  verbs = {stem(verb) for verb in stems_of}
+  uses = collections.Counter(
+    word for words in stems_of.values() for word in words
+  )
   return {
     verb: frozenset(
       word
       for word in words
       if word == stem(verb) or (uses[word] == 1 and word not in verbs)
     )
-    for verb, words in told.items()
+    for verb, words in stems_of.items()
   }
 
 
@@ -228,19 +232,19 @@ def _facts(frame: AnnotatedFrame) -> list[str]:
 
 
 def _beside_nouns(text: str, frame: AnnotatedFrame) -> list[str]:
-  """Stems of a text without its nouns, which may sound like a verb."""
+  """Stems of a text without its nouns, which may look like a verb."""
   nouns = {w for i in frame.instances for n in i.nouns for w in words(n)}
   nouns |= {f"{noun}s" for noun in nouns}
   return [stem(word) for word in words(text) if word not in nouns]
 
 
-def _named(told: Sequence[str], one: Instance) -> bool:
-  return any(contains(told, noun) for noun in one.nouns)
+def _named(text_stems: Sequence[str], one: Instance) -> bool:
+  return any(contains(text_stems, noun) for noun in one.nouns)
 
 
 def _grams(text: str, size: int) -> list[tuple[str, ...]]:
-  told = words(text)
-  return [tuple(told[i : i + size]) for i in range(len(told) - size + 1)]
+  listed = words(text)
+  return [tuple(listed[i : i + size]) for i in range(len(listed) - size + 1)]
 
 
 def _loops(text: str) -> bool:
@@ -254,27 +258,27 @@ def _loops(text: str) -> bool:
 
 
 def _gaze_pos(text: str, frame: AnnotatedFrame) -> list[Fault]:
-  found = stems(text)
-  missing = [one.noun for one in frame.instances if not _named(found, one)]
+  text_stems = stems(text)
+  missing = [one.noun for one in frame.instances if not _named(text_stems, one)]
   if not missing:
     return []
-  told = f"it does not name {', '.join(missing)}"
-  return [Fault("noun not named", told)]
+  detail = f"it does not name {', '.join(missing)}"
+  return [Fault("noun not named", detail)]
 
 
 def _gaze_neg(text: str, frame: AnnotatedFrame) -> list[Fault]:
-  """Some role must have another noun, and not its own."""
-  found = stems(text)
+  """A fault unless some role has its wrong noun and not its own."""
+  text_stems = stems(text)
   pairs = zip(frame.instances, frame.wrong_instances, strict=True)
   for right, wrong in pairs:
-    if contains(found, wrong.noun) and not _named(found, right):
+    if contains(text_stems, wrong.noun) and not _named(text_stems, right):
       return []
-  named = [one.noun for one in frame.instances if _named(found, one)]
-  told = (
+  named = [one.noun for one in frame.instances if _named(text_stems, one)]
+  detail = (
     f"it still names {', '.join(named)}"
     if named
     else (
       f"it does not name {', '.join(i.noun for i in frame.wrong_instances)}"
     )
   )
-  return [Fault("no contradiction", told)]
+  return [Fault("no contradiction", detail)]

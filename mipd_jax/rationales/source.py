@@ -1,7 +1,7 @@
 """Where the rationales of the training images come from.
 
-In this order: the record's own texts (as the authors publish them), then
-what a language model wrote (`jrg`), then templates.
+In this order: the record's own texts (as the authors publish them), the texts
+of a language model (`jrg`), templates.
 """
 
 import json
@@ -21,15 +21,14 @@ if TYPE_CHECKING:
   from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 _LOG = logging.getLogger(__name__)
-# A line of the cache, and what to do about a damaged one.
+# The form of a line in the cache, and the remedy for a damaged one.
 FORM = {"image": str, **dict.fromkeys(schema.RATIONALES, str)}
 AGAIN = "delete the cache folder and prepare it again: --mode=prepare"
 # The four texts of every image, in the order of `schema.RATIONALES`.
 Texts = list[tuple[str, ...]]
 
 
-# The splits of the dataset that a source writes for: it may read more of them
-# than `Split` has.
+# A dataset's own type of split, which may have more than `Split`.
 _Own = TypeVar("_Own", bound="Split", contravariant=True)
 
 
@@ -48,10 +47,10 @@ class RationaleSource(Protocol[_Own]):
 
 
 class TemplateRationales:
-  """By template, where the record has no texts of its own."""
+  """Rationales by template, for records without texts of their own."""
 
   def __init__(self, seed: int = 0, definition_words: int = 8):
-    """`definition_words` of a noun's definition go into a gaze text."""
+    """`definition_words`: words of a noun's definition in a gaze text."""
     self._seed, self._definition_words = seed, definition_words
     self.version = (
       f"{templates.VERSION} seed={seed} definition_words={definition_words}"
@@ -61,7 +60,7 @@ class TemplateRationales:
     columns = split.annotations()
     write = templates.RationaleWriter(
       vocabulary,
-      # Training may not name an unseen verb, not even as a wrong answer.
+      # Training must not name an unseen verb, not even as a wrong answer.
       allowed_verbs=np.unique(columns[schema.VERB]),
       noun_pools=templates.noun_pools(vocabulary, columns),
       seed=self._seed,
@@ -82,7 +81,7 @@ class TemplateRationales:
 
 
 def to_lines(names: tuple[str, ...], texts: Texts) -> str:
-  """One JSON object an image: its name and the four texts."""
+  """One JSON object per image: its name and the four texts."""
   lines = (
     json.dumps(
       {"image": name, **dict(zip(schema.RATIONALES, four, strict=True))}
@@ -98,9 +97,9 @@ def from_lines(
   """The inverse of `to_lines`.
 
   Args:
-    lines: what that wrote.
-    names: of the images, which the lines must be of, in that order.
-    where: names the file in messages.
+    lines: its result.
+    names: the images of the lines, in their order.
+    where: the file's name in messages.
 
   Raises:
     InputError: a line is damaged, missing, or of another image.
@@ -121,9 +120,9 @@ def from_lines(
 
 
 def read_lines(text: str, where: str, form: Any, remedy: str) -> list[Any]:
-  """Parses JSON lines; a wrong one is named by its number.
+  """Parses JSON lines; an error names the line by its number.
 
-  A line ends at a line feed alone: a text may hold other line separators.
+  Only a line feed ends a line: a text may hold other line separators.
   """
   lines = text.removesuffix("\n").split("\n") if text else []
   return [

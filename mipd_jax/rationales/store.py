@@ -1,14 +1,13 @@
 """Rationales on disk: parts while they are written, then one JSON.
 
-  OUT.parts/settings.json     what the texts are made from; only while writing
-  OUT.parts/00000.jsonl       records of some images, whole or not there
-  OUT.report.json, .report.md how it went
+  OUT.parts/settings.json     the settings of the texts; only while writing
+  OUT.parts/00000.jsonl       records of some images, whole or absent
+  OUT.report.json, .report.md the report of the run
   OUT                         {image: the four captions}; written last
 
-A run that was killed continues at its first missing part, and a run under
-other settings is refused. OUT has the four keys of the authors' published
-JSON; where a split's records are given it holds those besides, so that it can
-take the place of `train.json`.
+A killed run continues at its first missing part; a run with other settings is
+refused. OUT has the four keys of the authors' published JSON; if a split's
+records are given it also holds those, so that it can replace `train.json`.
 """
 
 import json
@@ -25,7 +24,7 @@ from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.records import RATIONALE_KEYS
 from mipd_jax.rationales import source
 
-# A line of a part; "notes" are the report's.
+# The form of a line of a part; "notes" are for the report.
 _RECORD = {
   "image": str,
   "texts": dict.fromkeys(schema.RATIONALES, str),
@@ -60,20 +59,20 @@ def load_texts(path: str | os.PathLike) -> dict[str, Texts]:
     'give {"img.jpg": {' + ", ".join(f'"{k}": text' for k in RATIONALE_KEYS)
   ) + "}}"
   caption = (str, type(None))
-  found = {}
+  texts_of = {}
   for image, record in json_files.read(path, {str: dict}, remedy).items():
     captions = {key: record.get(key) for key in RATIONALE_KEYS}
     form = dict.fromkeys(RATIONALE_KEYS, caption)
     json_files.check(captions, form, f"{path}: image {image}", remedy)
     texts = tuple(text or "" for text in captions.values())
     if any(texts):
-      found[image] = texts
-  if not found:
+      texts_of[image] = texts
+  if not texts_of:
     raise InputError(f"{path} has no image with a caption", remedy)
-  return found
+  return texts_of
 
 
-# Settings whose names begin with it: a module that wrote, by its digest.
+# Prefix of settings that hold the digest of a module's code.
 CODE = "code of "
 _LOG = logging.getLogger(__name__)
 
@@ -109,22 +108,22 @@ class Store:
       "give another output file, or delete this one to have it written anew"
     )
     try:
-      found = json_files.read(note, {"settings": dict})["settings"]
+      noted = json_files.read(note, {"settings": dict})["settings"]
     except InputError as error:
       raise InputError(
         f"{place} is in the way: nothing says what it was made from "
         f"({error.problem})",
         remedy,
       ) from None
-    keys = {**found, **self._settings}
-    if not any(key.startswith(CODE) for key in found):
+    keys = {**noted, **self._settings}
+    if not any(key.startswith(CODE) for key in noted):
       _LOG.warning(
         "%s was written by an older version, which doesn't say by what code; "
         "it is taken as it is.",
         place,
       )
       keys = {k: x for k, x in keys.items() if not k.startswith(CODE)}
-    differ = [k for k in keys if found.get(k) != self._settings.get(k)]
+    differ = [k for k in keys if noted.get(k) != self._settings.get(k)]
     if differ:
       raise InputError(
         f"{place} was written under other settings: {', '.join(differ)}",
@@ -149,7 +148,7 @@ class Store:
 
     Args:
       index: of the part.
-      images: that it has to be of, in their order.
+      images: its images, in their order.
 
     Raises:
       InputError: a line is damaged, missing, or of another image.
@@ -158,15 +157,15 @@ class Store:
     remedy = "delete this file: its images are written again"
     text = json_files.read_text(path, remedy)
     records = source.read_lines(text, str(path), _RECORD, remedy)
-    found = [record["image"] for record in records]
-    if found != list(images):
+    read = [record["image"] for record in records]
+    if read != list(images):
       place = next(
         (
           i
-          for i, pair in enumerate(zip(found, images, strict=False), 1)
+          for i, pair in enumerate(zip(read, images, strict=False), 1)
           if pair[0] != pair[1]
         ),
-        min(len(found), len(images)) + 1,
+        min(len(read), len(images)) + 1,
       )
       raise InputError(
         f"{path} does not hold its {len(images)} images: line {place} is "
@@ -191,7 +190,7 @@ class Store:
       texts: the four texts by image.
       report: figures, to which the settings are added.
       tables: the same to read, Markdown.
-      records: what else `out` holds of each image.
+      records: further fields of each image for `out`.
     """
     with atomic.replacing(self._report) as path:
       path.write_text(_dump({"settings": self._settings, **report}), "utf-8")

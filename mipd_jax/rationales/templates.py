@@ -3,13 +3,13 @@
 Four texts per training image in the order of `schema.RATIONALES`, as the
 judgmental rationales generator (METHOD, part 1) would write them:
 
-  glimpse_pos  the scene: the verb, what it means, who takes part
+  glimpse_pos  the scene: the verb, its meaning, who takes part
   glimpse_neg  the scene of another verb that would fit the same roles
-  gaze_pos     the instances: every role's noun, its looks, where it is
+  gaze_pos     the instances: every role's noun, its looks, its place
   gaze_neg     the same roles with other nouns, left and right exchanged
 
-All choices are functions of (seed, image name): the same image always gets
-the same texts, whatever the order or the number of processes.
+All choices are functions of (seed, image name): an image always gets the same
+texts, for any order and number of processes.
 """
 
 import collections
@@ -27,7 +27,7 @@ from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
 # Part of the cache's plan: raise it when any text changes.
 VERSION = "templates-2"
 
-# A wrong verb is drawn from this many that share most roles with the true one.
+# A wrong verb is one of this many that share most roles with the true one.
 _PLAUSIBLE_VERBS = 8
 # Draws of a wrong noun, half of them from the role's own nouns.
 _ATTEMPTS = 32
@@ -88,7 +88,7 @@ class RationaleWriter:
   def frame(
     self, name: str, verb: int, nouns: np.ndarray, boxes: np.ndarray
   ) -> AnnotatedFrame:
-    """The annotation in words, and a wrong one; arguments as of `write`."""
+    """The annotation in words, and a wrong one; arguments as in `write`."""
     frame = self._words.frames[verb]
     filled = self._consensus(frame, nouns)
     named = {role: self._gloss(noun) for role, noun in filled.items()}
@@ -112,12 +112,12 @@ class RationaleWriter:
   def _consensus(
     self, frame: Sequence[int], nouns: np.ndarray
   ) -> dict[int, int]:
-    """The noun most annotators gave, by role; roles left empty are absent."""
+    """Role -> the noun of most annotators; without empty roles."""
     proper = set(self._nouns)
     filled = {}
     for role, given in zip(frame, nouns, strict=False):
       votes = collections.Counter(n for n in given.tolist() if n in proper)
-      if votes:  # Of equally frequent nouns the first annotator's.
+      if votes:  # Among equally frequent nouns the first annotator's.
         filled[role] = votes.most_common(1)[0][0]
     return filled
 
@@ -174,12 +174,12 @@ class RationaleWriter:
   def _wrong_nouns(
     self, name: str, frame: Sequence[int], nouns: np.ndarray, filled: Iterable
   ) -> dict[int, int]:
-    """For every filled role a noun that no annotator gave anywhere.
+    """For every filled role a noun that no annotator gave for any role.
 
-    In a vocabulary so small that an image has all its nouns: a noun that no
-    annotator gave for that role.
+    If an image has all nouns of a small vocabulary: a noun that no annotator
+    gave for that role.
     """
-    # By word: synsets that share one ("man") would make a true negative.
+    # By word: another synset of the same word ("man") would be true.
     anywhere = self._glosses(nouns)
     wrong = {}
     for role in filled:
@@ -230,8 +230,8 @@ def texts(frame: AnnotatedFrame) -> tuple[str, str, str, str]:
 
 
 def _scene(activity: Activity) -> str:
-  told = [text for text in (activity.sentence, activity.meaning) if text]
-  return f"{activity.verb}: " + ". ".join(told)
+  parts = [text for text in (activity.sentence, activity.meaning) if text]
+  return f"{activity.verb}: " + ". ".join(parts)
 
 
 def _instances(instances: Sequence[Instance]) -> str:
@@ -247,7 +247,7 @@ def noun_pools(
   """Which nouns fill each role in training: plausible wrong answers.
 
   Args:
-    vocabulary: names the classes that are no nouns.
+    vocabulary: tells which classes are no nouns.
     annotations: columns of the training split, `roles` and `nouns`.
 
   Returns:

@@ -1,6 +1,6 @@
-"""Words by their stems: a few English endings, no dictionary.
+"""English for rationales: stems by a few endings, articles, places, abstracts.
 
-English for frames: articles, places, filled-in abstracts.
+No dictionary.
 """
 
 import functools
@@ -81,7 +81,7 @@ def stem(word: str) -> str:
 
 
 def _is_stem(rest: str, ending: str) -> bool:
-  """Whether an ending is one: not in "king", "bus", "grass"."""
+  """Whether the ending is a real one: not in "king", "bus", "grass"."""
   if len(rest) < (2 if ending in ("es", "s") else 3):
     return ending == "ing" and len(rest) == 2 and rest[0] in "aeiou"
   if ending == "es" and not rest.endswith(
@@ -96,24 +96,24 @@ def _is_stem(rest: str, ending: str) -> bool:
 def words(text: str) -> list[str]:
   """The words of a text, in order, without capitals.
 
-  Of scripts that put no spaces between words, and of Hangul, each character
-  is one, so that a name is found as a row of them.
+  In scripts without spaces between words, and in Hangul, each character is a
+  word, so that a name is a sequence of them.
   """
   text = placeholders.normal(text.lower())
   if text.isascii():
     return _PLAIN.findall(text)
-  found, before = [], ""
+  result, before = [], ""
   for letter in text:
-    if placeholders.is_mark(letter) and found and before:
-      found[-1] += letter
+    if placeholders.is_mark(letter) and result and before:
+      result[-1] += letter
       continue
     if letter.isalnum():
       if before.isalnum() and not placeholders.is_joined(before + letter):
-        found[-1] += letter
+        result[-1] += letter
       else:
-        found.append(letter)
+        result.append(letter)
     before = letter if letter.isalnum() else ""
-  return found
+  return result
 
 
 def stems(text: str) -> list[str]:
@@ -126,12 +126,12 @@ def content(text: str) -> list[str]:
   return [stem(word) for word in words(text) if word not in _STOP]
 
 
-def contains(told: Sequence[str], phrase: str) -> bool:
-  """Whether the stems of a phrase stand in those of a text, in a row."""
+def contains(text: Sequence[str], phrase: str) -> bool:
+  """Whether the stems of a phrase occur in a row in a text's stems."""
   wanted = stems(phrase)
   size = len(wanted)
   return size > 0 and any(
-    list(told[i : i + size]) == wanted for i in range(len(told) - size + 1)
+    list(text[i : i + size]) == wanted for i in range(len(text) - size + 1)
   )
 
 
@@ -153,7 +153,7 @@ def with_article(noun: str) -> str:
 
 
 def bare(phrase: str) -> str:
-  """A phrase without the article that it begins with."""
+  """A phrase without its leading article."""
   return re.sub(r"^(an?|the) ", "", phrase)
 
 
@@ -166,7 +166,7 @@ def short(definition: str, words: int | None = None) -> str:
 def sentence(
   roles: Sequence[str], nouns: Mapping[str, str], abstract: str
 ) -> str:
-  """A filled abstract, or who is what where there is no abstract."""
+  """A filled abstract; without an abstract, each noun with its role."""
   filled = ""
   if placeholders.names_any(abstract, roles):
     filled = fill(abstract, roles, nouns)
@@ -177,12 +177,12 @@ def sentence(
 
 
 def vague(role: str) -> str:
-  """The word for a role that nobody filled."""
+  """The word for an unfilled role."""
   return _UNNAMED.get(role, "something")
 
 
 def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
-  """Puts nouns for the roles of an abstract, with their articles.
+  """Replaces the roles of an abstract by nouns with their articles.
 
   Capitals that are no role of the frame (some abstracts have them) become
   ordinary words.
@@ -192,7 +192,7 @@ def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
     if place.role is None:
       return before, placeholders.plain(place.text)
     noun = nouns.get(place.role)
-    if not place.cased:  # no English, so no articles
+    if not place.cased:  # not English, so no articles
       return before, noun or vague(place.role)
     words = noun or vague(place.role)
     if noun and not place.owned:
@@ -203,13 +203,13 @@ def fill(abstract: str, roles: Sequence[str], nouns: Mapping[str, str]) -> str:
 
 
 def apart(before: str, place: placeholders.Place) -> str:
-  """What stands before a placeholder, with the space that it needs."""
+  """The text before a placeholder, with the space that it needs."""
   touching = place.start and (before[-1:] in ("", ")") or place.owned)
   return before if not touching or before[-1:] == " " else f"{before} "
 
 
 def instance(role: str, noun: str, looks: str, place: str) -> str:
-  """Who or what, how it looks, where: "agent: a dog, furry animal, left".
+  """Who or what, its looks, its place: "agent: a dog, furry animal, left".
 
   Terse, because CLIP reads 77 tokens and a frame has up to six roles.
   """
@@ -218,7 +218,7 @@ def instance(role: str, noun: str, looks: str, place: str) -> str:
 
 
 def position(box: np.ndarray) -> str:
-  """Where a box (cx cy w h on the unit canvas) is: "small top left".
+  """The place of a box (cx cy w h on the unit canvas): "small top left".
 
   '' if it is absent.
   """
@@ -237,7 +237,7 @@ def _third(value: float) -> int:
 
 
 def mirror(box: np.ndarray) -> np.ndarray:
-  """Exchanges left and right of a box; an absent one stays absent."""
+  """Mirrors a box [4] left to right; an absent one stays absent."""
   if box[2] < 0:
     return box
   return np.array([1.0 - box[0], box[1], box[2], box[3]])

@@ -20,7 +20,7 @@ def run(config: Config, mode: str) -> bool:
   """
   from mipd_jax.stages import train
 
-  train.make_mesh(config)  # complains of sizes before anything long
+  train.make_mesh(config)  # raises for wrong sizes before long work
   if config.teacher.only and mode != "prepare":
     raise InputError(
       f"--config.teacher.only={config.teacher.only} asks for a part of the "
@@ -39,7 +39,7 @@ def _alone(workdir: str, mode: str) -> Iterator[None]:
 
   Raises:
     InputError: another run is at work there, or it cannot be made or written;
-      nothing long was done by then.
+      raised before long work.
   """
   import jax
 
@@ -56,7 +56,7 @@ def _alone(workdir: str, mode: str) -> Iterator[None]:
 
 
 def _remove_empty(folder: paths.AnyPath) -> None:
-  """Nothing stays of a run that was refused."""
+  """Removes the empty folder of a refused run."""
   if not paths.is_remote(folder):
     with contextlib.suppress(OSError):
       folder.rmdir()
@@ -67,11 +67,11 @@ def _run(config: Config, mode: str) -> bool:
   from mipd_jax.stages import evaluate, prepare, report, train
 
   if mode in ("all", "eval"):
-    evaluate.read(config)  # of runs that are not there
-    evaluate.check(config)  # of files that cannot be written
+    evaluate.read(config)  # raises for missing runs
+    evaluate.check(config)  # raises for files that cannot be written
   if mode in ("all", "prepare"):
     prepared = prepare.prepare(config)
-    if prepared is None:  # a part of the cache was asked for and made
+    if prepared is None:  # only a part of the cache was asked for
       return True
   else:
     prepared = distributed.agreed(lambda: prepare.open_prepared(config))

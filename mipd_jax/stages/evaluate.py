@@ -1,6 +1,6 @@
-"""Stage 3: scores the best checkpoint, writes tables, plots and pictures.
+"""Stage 3: scores the best checkpoint; writes tables, plots and pictures.
 
-Students of other finished runs, to be shown in the same tables.
+The tables can show students of other finished runs too (`read`).
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class BestStudent:
     best: its checkpoint.
     banks: text embeddings, on all devices of the mesh.
     mesh: of all processes.
-    batch_size: images a step over all devices.
+    batch_size: images per step over all devices.
   """
 
   predict: eval_lib.Predict
@@ -54,7 +54,7 @@ class BestStudent:
 
 
 def open_student(config: Config, prepared: Prepared) -> BestStudent:
-  """Reads the best checkpoint of a run; whose it is has been checked."""
+  """Reads the best checkpoint of a run, which is checked already."""
   mesh = train_stage.make_mesh(config)
   whole = sharding.replicated(mesh)
   model = tasks.of(config).model(prepared)
@@ -99,14 +99,14 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
   if bias:
     name = f"{STUDENT}, trained verbs {-bias:+g}"
     less = eval_lib.less_trained(student.predict, bias)
-    found = run(less, parts, name)
-    models[name] = task.summary(prepared, split, found)
+    evaluation = run(less, parts, name)
+    models[name] = task.summary(prepared, split, evaluation)
   models |= others
   there = prepared.cache.plan.split(split).parts
   for name, (part, key) in ZERO_SHOT.items():
     if part in there:
-      found = run(task.cached(key), (part,), name)
-      models[name] = task.summary(prepared, split, found)
+      evaluation = run(task.cached(key), (part,), name)
+      models[name] = task.summary(prepared, split, evaluation)
   results = {
     "dataset": prepared.dataset.name,
     "split": split,
@@ -127,7 +127,7 @@ def evaluate(config: Config, prepared: Prepared) -> dict:
 
 
 def check(config: Config) -> None:
-  """Complains of what `evaluate` could not write; ask before long work."""
+  """Raises for files that `evaluate` could not write, before long work."""
   if config.eval.predictions:
     atomic.check_target(config.eval.predictions, "--config.eval.predictions")
 
@@ -138,7 +138,7 @@ def _write_predictions(
   student: BestStudent,
   scored: eval_lib.Evaluation,
 ) -> None:
-  """Writes what was scored, and the frames of the other listed verbs."""
+  """Writes the scored frames and those of the other listed verbs."""
   words = prepared.dataset.vocabulary
   source = train_stage.stored(
     prepared, config.eval.split, train_stage.student_parts(config)
@@ -153,18 +153,19 @@ def _write_predictions(
   if not distributed.is_first():
     return
   split = prepared.cache.split(config.eval.split, ())
-  found = predictions.entries(
-    *(words, split.annotations[schema.VERB], scored.frames, verbs, listed)
+  entries = predictions.entries(
+    words, split.annotations[schema.VERB], scored.frames, verbs, listed
   )
   path = config.eval.predictions
-  predictions.write(path, zip(split.names, found, strict=True))
+  predictions.write(path, zip(split.names, entries, strict=True))
   logging.info(
     "Predictions of %s are in %s; python -m mipd_jax.metrics.swig scores them.",
-    *(config.eval.split, path),
+    config.eval.split,
+    path,
   )
 
 
-# What two runs share whose figures stand in one table.
+# Config fields that two runs in one table must share.
 _SHARED = ("task", "dataset", "interactions")
 _RERUN = (
   "finish that run with the same data, or leave --config.eval.beside empty"
@@ -174,21 +175,21 @@ _RERUN = (
 def read(config: Config) -> dict[str, Mapping[str, Any]]:
   """Scores of the students of `config.eval.beside`.
 
-  They go by their preset, or by their folder's name where that is taken.
+  They are named by their preset, or by their folder if that name is taken.
 
   Raises:
-    InputError: a run has not been evaluated, or was on other data.
+    InputError: a run has not been evaluated, or used other data.
   """
-  found: dict[str, Mapping[str, Any]] = {}
+  scores_of: dict[str, Mapping[str, Any]] = {}
   for folder in filter(None, map(str.strip, config.eval.beside.split(","))):
     results = _results(folder, config)
     name = results["preset"]
-    if name in found:
+    if name in scores_of:
       name = pathlib.PurePath(folder).name
     for model, scores in results["models"].items():
       if model.startswith(STUDENT):
-        found[model.replace(STUDENT, name, 1)] = scores
-  return found
+        scores_of[model.replace(STUDENT, name, 1)] = scores
+  return scores_of
 
 
 def _results(folder: str, config: Config) -> Mapping[str, Any]:

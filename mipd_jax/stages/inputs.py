@@ -1,6 +1,6 @@
-"""What the cache is made of: the folder, its TFDS form, the encoders.
+"""Inputs of the cache: the folder, its TFDS form, the encoders.
 
-Real ones are looked for; those of a small world are made where absent.
+Real ones must be there; those of a small world are made if absent.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ _LOCK = ".preparing.lock"
 
 
 def make(config: Config) -> tuple[Config, Dataset]:
-  """What the cache is made of, on this machine, made once.
+  """The inputs of the cache, on this machine, made once.
 
-  Processes that are no run together (teacher.process_count) wait for each
+  Separate processes that make one cache (teacher.process_count) wait for each
   other at a lock beside the data.
   """
   here = on_this_machine(config, need_cache=False)
@@ -34,16 +34,16 @@ def make(config: Config) -> tuple[Config, Dataset]:
   parent = pathlib.Path(here.dataset.folder).parent
   parent.mkdir(parents=True, exist_ok=True)
   with _alone(parent):
-    found = dataset(here)
+    data = dataset(here)
     _make_encoders(here)
-  return here, found
+  return here, data
 
 
 def on_this_machine(config: Config, *, need_cache: bool) -> Config:
-  """The config, with what lies in buckets copied to this machine.
+  """The config, with the contents of buckets copied to this machine.
 
   Raises:
-    InputError: a bucket cannot be read; several processes are to make one
+    InputError: a bucket cannot be read, or several processes should make one
       cache in it.
   """
   folder, cache = config.dataset.folder, config.teacher.cache
@@ -68,7 +68,7 @@ def on_this_machine(config: Config, *, need_cache: bool) -> Config:
 
 
 def check_sources(config: Config, *, encoders: bool) -> None:
-  """Names all that is missing and cannot be made, in one message."""
+  """Raises one error that names all missing inputs that cannot be made."""
   missing, remedies = [], []
   if config.world is None:
     try:
@@ -95,25 +95,25 @@ def check_sources(config: Config, *, encoders: bool) -> None:
 
 
 def dataset(config: Config) -> Dataset:
-  """The TFDS form of the folder, drawn first where it is a small world."""
+  """The TFDS form of the folder; a small world is drawn first."""
   return tasks.of(config).dataset()
 
 
 def text_encoder(config: Config) -> str:
-  """Folder or id of the model whose text tower embeds labels, rationales."""
+  """Folder or id of the model that embeds labels and rationales."""
   return config.teacher.text_encoder or config.teacher.student_encoder
 
 
 def encoder_folders(config: Config) -> list[pathlib.Path]:
-  """Where the files of the frozen models lie, of those that are there."""
-  found = [_folder(name) for name in _encoders(config)]
-  return [folder for folder in found if folder is not None]
+  """Folders of those frozen models that are there."""
+  folders = [_folder(name) for name in _encoders(config)]
+  return [folder for folder in folders if folder is not None]
 
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
   """Lets one process at a time make things in a folder."""
-  if not os.access(folder, os.W_OK):  # then there is nothing to make
+  if not os.access(folder, os.W_OK):  # nothing can be made there
     yield
     return
   lock = filelock.FileLock(folder / _LOCK)
@@ -129,17 +129,19 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _folder(encoder: str) -> pathlib.Path | None:
-  """Of a checkpoint: a folder, or an id in the Hugging Face cache."""
+  """A checkpoint's folder, given by path or by id in Hugging Face's cache."""
   from huggingface_hub import try_to_load_from_cache
   from huggingface_hub.errors import HFValidationError
 
   if (pathlib.Path(encoder) / "config.json").exists():
     return pathlib.Path(encoder)
   try:
-    found = try_to_load_from_cache(encoder, "config.json")
+    config_file = try_to_load_from_cache(encoder, "config.json")
   except HFValidationError:
     return None
-  return pathlib.Path(found).parent if isinstance(found, str) else None
+  return (
+    pathlib.Path(config_file).parent if isinstance(config_file, str) else None
+  )
 
 
 def _encoders(config: Config) -> dict[str, None]:
@@ -155,7 +157,7 @@ def _encoders(config: Config) -> dict[str, None]:
 
 
 def _make_encoders(config: Config) -> None:
-  """Trains the small foundation models where they are asked for."""
+  """Trains the small foundation models if asked for."""
   if not config.teacher.foundation:
     return
   from mipd_jax.teachers import foundation

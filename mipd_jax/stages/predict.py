@@ -1,10 +1,10 @@
-"""Stage of its own: a trained student looks at any images, with any words.
+"""Mode predict: a trained student on any images, with any words.
 
-OUT/predictions.jsonl   one object an image, in the order of the file names
+OUT/predictions.jsonl   one object per image, in order of the file names
 OUT/pictures/*.jpg      each image with boxes, legend and sentence
 OUT/index.html          shows them all
 
-With --config.eval.predictions=FILE also that file, in the form that
+--config.eval.predictions=FILE also writes that file, in the form that
 `python -m mipd_jax.metrics.swig` scores.
 """
 
@@ -32,17 +32,17 @@ from mipd_jax.report import drawing, pages
 
 PREDICTIONS, PICTURES, PAGE = "predictions.jsonl", "pictures", "index.html"
 _TOP_K = 5
-_NAMED = 10  # files of these in a message
-_SHOWN = 3  # guesses of these on the page; the JSON lines have all
+_NAMED = 10  # files named in a message
+_SHOWN = 3  # guesses shown on the page; the JSON lines have all
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What the command line asks for.
+  """The request of the command line.
 
   Attributes:
     images: a file, a folder, or a pattern with *, ? and **.
-    out: folder that the results go to.
+    out: folder for the results.
     vocabulary: words.yaml, "" for the workdir's own words.
   """
 
@@ -54,19 +54,19 @@ class Request:
 def predict(config: Config, request: Request) -> None:
   """Predicts for all images and writes the results.
 
-  What a folder or a pattern has that is no image, and is not named like one,
-  is named and passed over. Pictures of an earlier run into the same folder are
-  deleted when the new ones are there.
+  Other files in a folder or pattern are listed and skipped, unless they are
+  named like images. Pictures of an earlier run in the same folder are deleted
+  once the new ones are there.
 
   Raises:
-    InputError: something is missing or wrong, before any work; or, when all
-      others are done, the images that could not be read.
+    InputError: something is missing or wrong, raised before any work; or some
+      images could not be read, raised after all others are done.
   """
   if jax.process_count() > 1:
     raise InputError(
       "--mode=predict runs in one process", "leave --coordinator out"
     )
-  # No shell expands the ~ of --out=~/results.
+  # Shells do not expand the ~ of --out=~/results.
   request = dataclasses.replace(request, out=os.path.expanduser(request.out))
   files = find_images(request)
   words = Words()
@@ -102,7 +102,7 @@ def predict(config: Config, request: Request) -> None:
       if add and isinstance(result, Prediction):
         add(os.path.basename(result.name), _entry_to_score(result))
       file.write(_line(result))
-      file.flush()  # if this run is killed, the next one knows its pictures
+      file.flush()  # so that after a kill the next run knows its pictures
       progress.advance()
   pages.write_gallery(
     out / PAGE,
@@ -125,14 +125,14 @@ def predict(config: Config, request: Request) -> None:
 
 
 def _is_foreign(result: Failure, request: Request) -> bool:
-  """Whether a folder or pattern has brought a file that is no image."""
+  """Whether it is a file of a folder or pattern that is no image."""
   if os.path.isfile(os.path.expanduser(request.images)):
     return False
   return not image_lib.named_as_image(result.name)
 
 
 def _check_names(files: Sequence[str]) -> None:
-  """Scored files name images as annotations do, without their folders."""
+  """Refuses equal names: scored files name images without folders."""
   count = collections.Counter(map(os.path.basename, files))
   twice = [name for name, times in count.items() if times > 1]
   if twice:
@@ -144,7 +144,7 @@ def _check_names(files: Sequence[str]) -> None:
 
 
 def _entry_to_score(result: Prediction) -> predictions.Entry:
-  """The verbs that are listed, each with its frame."""
+  """The listed verbs, each with its frame."""
   frames = {
     verb: {
       role.role: predictions.filler(
@@ -173,11 +173,10 @@ def _picture_name(number: int, image: str) -> str:
 
 
 def _former(out: paths.AnyPath) -> tuple[set[str], list[pathlib.Path]]:
-  """Pictures that earlier runs wrote there, by what they say themselves.
+  """Pictures that earlier runs wrote there, by their own predictions.jsonl.
 
   Returns:
-    The pictures, and what is left of predictions.jsonl of a run that was
-    killed.
+  The pictures, and the partial predictions.jsonl of a killed run.
   """
   if paths.is_remote(out) or not out.is_dir():
     left = []
@@ -191,7 +190,7 @@ def _former(out: paths.AnyPath) -> tuple[set[str], list[pathlib.Path]]:
       try:
         pictures.add(_picture_name(number, json.loads(line)["image"]))
       except (ValueError, KeyError, TypeError, RecursionError):
-        continue  # the last, empty one; or no line of ours
+        continue  # the empty last line, or a line that is not ours
   return pictures, left
 
 
@@ -209,14 +208,14 @@ def find_images(request: Request) -> list[str]:
     )
   if os.path.isdir(pattern):
     pattern = os.path.join(glob.escape(pattern), "*")
-  found = [pattern] if os.path.isfile(pattern) else []
-  found = found or glob.glob(pattern, recursive=True)
-  # "photos [1]/*.jpg": brackets may be of the name itself.
-  found = found or glob.glob(pattern.replace("[", "[[]"), recursive=True)
+  matches = [pattern] if os.path.isfile(pattern) else []
+  matches = matches or glob.glob(pattern, recursive=True)
+  # "photos [1]/*.jpg": brackets may be part of the name.
+  matches = matches or glob.glob(pattern.replace("[", "[[]"), recursive=True)
   ours = pathlib.Path(request.out).absolute()
   files = [
     name
-    for name in sorted(found)
+    for name in sorted(matches)
     if os.path.isfile(name)
     and pathlib.Path(name).absolute().parent != ours / PICTURES
     and pathlib.Path(name).absolute() not in (ours / PREDICTIONS, ours / PAGE)
@@ -238,7 +237,7 @@ def _drawn(
   """Draws one picture and adds its entry to the page."""
   try:
     picture = image_lib.open_image(result.name, result.name)
-  except InputError as error:  # gone or changed since it was looked at
+  except InputError as error:  # gone or changed since it was read
     return Failure(result.name, error)
   drawn = drawing.draw_annotated(as_annotated(result, picture))
   name = _picture_name(number, result.name)
@@ -252,7 +251,7 @@ def _drawn(
 def as_annotated(
   result: Prediction, picture: image_lib.Picture
 ) -> drawing.Annotated:
-  """What is drawn of a prediction."""
+  """A prediction in the form that is drawn."""
   shares = {guess.verb: guess.probability for guess in result.verbs}
   return drawing.Annotated(
     image=picture.pixels,
@@ -292,7 +291,7 @@ def _entry(
 
 
 def _plain(name: str) -> str:
-  """A file name that every system and web server takes."""
+  """A file name that works on every system and web server."""
   stem = re.sub(r"[^A-Za-z0-9._-]+", "_", pathlib.Path(name).stem)
   return stem.strip("._")[:60] or "image"
 

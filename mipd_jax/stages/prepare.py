@@ -1,13 +1,11 @@
-"""A note beside a finished cache: what it was made from.
+"""Stage 1: folder, dataset, frozen encoders, cache; each made when absent.
 
-The cache's own plan names its encoders by a hash of their weights, and to
-know it they have to be read: minutes for a large teacher. A run that is
-started again, after a preemption above all, must not pay that each time. So
-a finished cache gets a note of everything it followed from, files by size and
-time of change; while nothing differs, it is opened without a look at the
-encoders. Any difference, of our code too, and the plan decides as ever.
-
-Stage 1: folder, dataset, frozen encoders, cache; each made when absent.
+A finished cache gets a note of everything it was made from. Its plan names the
+encoders by a hash of their weights, and reading these takes minutes for a large
+teacher; a restarted run, after a preemption above all, must not pay that each
+time. The note lists files by size and time of change. While nothing differs,
+the cache is opened without reading the encoders. After any difference, also of
+our code, the plan decides.
 """
 
 import contextlib
@@ -37,9 +35,9 @@ from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.teachers import cache_plan
 
 NOTE = "made_from.json"
-# Of the teacher's settings what the cache does not depend on.
+# The teacher's settings that the cache does not depend on.
 _ELSEWHERE = ("cache", "only", "process_index", "process_count", "batch_size")
-# Where a cache's making starts; and what chooses who writes the rationales.
+# The function that makes a cache; those that choose the rationales' source.
 _START = "mipd_jax.stages.prepare._make_cache"
 _CHOOSERS = (
   "mipd_jax.tasks.situations.Situations.rationales",
@@ -53,11 +51,11 @@ def origin_facts(
   dataset: Dataset,
   encoders: Iterable[pathlib.Path],
 ) -> Facts:
-  """All that a cache follows from.
+  """All that determines a cache.
 
   Args:
     config: of the run.
-    dataset: whose images are encoded.
+    dataset: its images are encoded.
     encoders: folders of the checkpoints.
   """
   settings = dataclasses.asdict(config.teacher)
@@ -75,38 +73,38 @@ def origin_facts(
 
 
 def same_origin(cache: str | os.PathLike, wanted: Facts) -> bool:
-  """Whether a cache's note says exactly this; False without a note."""
+  """Whether a cache's note equals these facts; False without a note."""
   try:
-    found = json_files.read(pathlib.Path(cache) / NOTE)
+    noted = json_files.read(pathlib.Path(cache) / NOTE)
   except InputError:  # absent or damaged: the plan decides
     return False
-  return found == json.loads(json.dumps(wanted))
+  return noted == json.loads(json.dumps(wanted))
 
 
-def write_origin(cache: str | os.PathLike, found: Facts) -> None:
-  """Notes what a finished cache was made from, or was found equal to."""
+def write_origin(cache: str | os.PathLike, facts: Facts) -> None:
+  """Notes what a finished cache was made from, or is equal to."""
   with atomic.replacing(pathlib.Path(cache) / NOTE) as path:
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
 
 def _files(folder: pathlib.Path) -> list[list[object]]:
   """Name, size and time of change (ns) of a checkpoint's files."""
-  found = [(path.name, path.stat()) for path in folder.iterdir()]
-  return sorted([name, s.st_size, s.st_mtime_ns] for name, s in found)
+  entries = [(path.name, path.stat()) for path in folder.iterdir()]
+  return sorted([name, s.st_size, s.st_mtime_ns] for name, s in entries)
 
 
 def _code() -> dict[str, str]:
-  """Digests of the code that makes a cache, with whichever encoder."""
+  """Digests of the code that makes a cache, for any encoder."""
   return source_code.reached(
     (_START, *_CHOOSERS), without=("mipd_jax.tasks.of",)
   )
 
 
 def prepare(config: Config) -> Prepared | None:
-  """Makes what is missing and opens all of it.
+  """Makes what is missing and opens everything.
 
   Returns:
-    All of it, or None if teacher.only left something undone.
+    All of it, or None if teacher.only left a part undone.
 
   Raises:
     InputError: the folder, the checkpoints or an existing cache cannot be
@@ -126,7 +124,7 @@ def prepare(config: Config) -> Prepared | None:
 
 
 def _made_inputs(config: Config) -> tuple[Config, Dataset]:
-  """What the cache is made of, unless another run makes that cache."""
+  """The inputs of the cache, unless another run makes that cache."""
   folder = config.teacher.cache
   if not paths.is_remote(folder):
     index, count = _process(config)
@@ -135,7 +133,7 @@ def _made_inputs(config: Config) -> tuple[Config, Dataset]:
 
 
 def _bucket_alone(cache: str) -> contextlib.AbstractContextManager:
-  """Keeps others from a bucket's cache; folders have a lock by themselves."""
+  """Locks a bucket's cache; folders have their own lock."""
   if not paths.is_remote(cache):
     return contextlib.nullcontext()
   return lock.holding(cache, "preparing this cache")
@@ -144,20 +142,20 @@ def _bucket_alone(cache: str) -> contextlib.AbstractContextManager:
 def _upload(
   cache: feature_cache.Cache | None, here: Config, where: str
 ) -> None:
-  """Copies a cache into the bucket that it was asked for in."""
+  """Copies a cache into the bucket that the config names."""
   if cache and here.teacher.cache != where:
     buckets.upload(where, last=feature_cache.MANIFEST)
 
 
 def _process(config: Config) -> tuple[int, int]:
-  """Which one this is of the processes that make the cache, of how many."""
+  """Index and number of the processes that make the cache."""
   if config.teacher.process_count:
     return config.teacher.process_index, config.teacher.process_count
   return jax.process_index(), jax.process_count()
 
 
 def open_prepared(config: Config) -> Prepared:
-  """Opens what `prepare` made; makes nothing but the TFDS form.
+  """Opens what `prepare` made; makes only the TFDS form.
 
   Raises:
     InputError: something is missing, or the cache belongs to other images.
@@ -181,7 +179,7 @@ def open_prepared(config: Config) -> Prepared:
 
 
 def _precompute_config(config: Config) -> cache_plan:
-  """How the cache is to be made; wrong names are refused before any work."""
+  """The settings of the cache; refuses wrong names before any work."""
   from mipd_jax.teachers import cache_plan
 
   settings = config.teacher
@@ -195,7 +193,7 @@ def _precompute_config(config: Config) -> cache_plan:
 
 
 def _opened(config: Config, facts: Facts) -> feature_cache.Cache | None:
-  """The cache, if it is whole and nothing changed that it followed from."""
+  """The cache, if it is whole and nothing that determines it changed."""
   folder = config.teacher.cache
   if distributed.all_of(same_origin(folder, facts) and _is_whole(folder)):
     return feature_cache.open_cache(folder)
@@ -208,7 +206,7 @@ def _made(
   plan: cache_plan,
   facts: Facts,
 ) -> feature_cache.Cache | None:
-  """The cache, made if need be; None if teacher.only left some of it."""
+  """The cache, made if needed; None if teacher.only left a part undone."""
   cache = _make_cache(config, dataset, plan)
   if cache and distributed.is_first():
     write_origin(config.teacher.cache, facts)
@@ -216,7 +214,7 @@ def _made(
 
 
 def _is_whole(folder: str) -> bool:
-  """Whether no file of a finished cache was lost or cut short since."""
+  """Whether no file of a finished cache was lost or truncated since."""
   plan = feature_cache.open_cache(folder).plan
   return feature_cache.is_complete(folder, plan)
 
@@ -229,7 +227,7 @@ def _make_cache(
   """Runs the frozen encoders over every split, unless that is done.
 
   Returns:
-    The cache, or None if teacher.only left something undone.
+    The cache, or None if teacher.only left a part undone.
   """
   from mipd_jax.teachers import families, precompute
 
@@ -266,7 +264,7 @@ def _make_cache(
 
 
 def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
-  """Of the task, by the language model where one is given."""
+  """The task's rationales, by the language model if one is given."""
   from mipd_jax.teachers.language import language_model
 
   settings, model = config.teacher, None

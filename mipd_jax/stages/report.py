@@ -1,4 +1,4 @@
-"""Stage 4: the report, one web page of a run that has been evaluated."""
+"""Stage 4: the report, one web page of an evaluated run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,10 +22,10 @@ from mipd_jax.stages.evaluate import open_student
 from mipd_jax.stages.prepare import Prepared
 
 PAGE = "report.html"
-# Images of each kind and group, on either side of teacher and student, and of
-# training; at most 40 KB each.
+# Images per kind and group, per side of teacher and student, and of training;
+# at most 40 KB each.
 _EACH, _DIFFERING, _TRAINING = 2, 3, 6
-# What the page reads of results.json.
+# The fields of results.json that the page reads.
 _RESULTS = {
   "models": {str: dict},
   "per_verb": {str: {"group": str, "train_images": int}},
@@ -36,10 +36,10 @@ _EVALUATE = "run --mode=eval first, or --mode=all, which does both"
 def report(config: Config, prepared: Prepared) -> None:
   """Writes WORKDIR/report.html beside results.json, which it shows.
 
-  Of another split than test both have its name, as in report-dev.html.
+  For another split than test both are named after it, as in report-dev.html.
 
-  The images of a split are predicted once more, for what results.json does
-  not keep; pixels are read of those alone that are shown.
+  The images of a split are predicted once more, for values that results.json
+  does not keep; pixels are read only for the images that are shown.
 
   Raises:
     InputError: the task has no report, or results.json is missing or of
@@ -56,25 +56,27 @@ def report(config: Config, prepared: Prepared) -> None:
   distributed.agreed(lambda: _check(results, config, prepared, runner.step))
   split = config.eval.split
   source = runner.source(split)
-  found = runner.run(source, f"{split}, report")
+  predicted = runner.run(source, f"{split}, report")
   truth = prepared.cache.split(split, ()).annotations
-  rows = found.rows(truth)
+  rows = predicted.rows(truth)
   chosen = examples.choose_for_report(rows, _EACH, _DIFFERING)
   shown = chosen.all
-  own = runner.run_own(source, shown, found.values["verb"][shown])
+  own = runner.run_own(source, shown, predicted.values["verb"][shown])
   training = _training(config, prepared, runner)
   if not distributed.is_first():
     return
   viewer = report_examples.Viewer(prepared, split)
   views = report_examples.split_views(
-    viewer, shown, found.values, own.values, rows.score
+    viewer, shown, predicted.values, own.values, rows.score
   )
   page = Report(
     name=config.name,
     results=results,
     rows=rows,
     verbs=prepared.dataset.vocabulary.verbs,
-    trade=_trade(found.rivals, truth[schema.VERB], prepared.train_images > 0),
+    trade=_trade(
+      predicted.rivals, truth[schema.VERB], prepared.train_images > 0
+    ),
     examples={
       cell: [views[i] for i in indices]
       for cell, indices in chosen.examples.items()
@@ -92,22 +94,24 @@ def report(config: Config, prepared: Prepared) -> None:
 def _training(
   config: Config, prepared: Prepared, runner: "_Runner"
 ) -> Callable[[], dict[str, Any]]:
-  """Predicts some training images; what comes out shows them, at one place."""
+  """Predicts some training images; returns a function that shows them."""
   truth = prepared.cache.split("train", ()).annotations
   drawn = examples.choose_training(
     truth[schema.VERB], truth[schema.GROUP], _TRAINING, config.seed
   )
   source = runner.source("train")
-  found = runner.run(report_examples.Chosen(source, drawn), "training images")
-  own = runner.run_own(source, drawn, found.values["verb"])
-  scores = found.rows({k: x[drawn] for k, x in truth.items()}).score
+  predicted = runner.run(
+    report_examples.Chosen(source, drawn), "training images"
+  )
+  own = runner.run_own(source, drawn, predicted.values["verb"])
+  scores = predicted.rows({k: x[drawn] for k, x in truth.items()}).score
 
   def views():
     viewer = report_examples.Viewer(prepared, "train")
     version, texts = prepared.cache.plan.rationales, viewer.have_texts(drawn)
     return {
       "training": report_examples.training_views(
-        viewer, prepared.cache, drawn, found.values, own.values, scores
+        viewer, prepared.cache, drawn, predicted.values, own.values, scores
       ),
       "written": files.author(version, texts, len(drawn)),
     }
@@ -116,7 +120,7 @@ def _training(
 
 
 def _use(config: Config) -> dict[str, Any]:
-  """What the page says of the teacher's part in training."""
+  """The page's facts on the teacher's part in training."""
   model, objective = config.model, config.objective
   teacher = bool(model.teacher_branch and objective.teacher_terms)
   read = model.scene_prompt or model.instance_prompt
@@ -128,12 +132,12 @@ def _use(config: Config) -> dict[str, Any]:
 
 
 def fits(config: Config) -> bool:
-  """Whether the task is one that there is a report of."""
+  """Whether the task has a report."""
   return tasks.of(config).has_report
 
 
 class _Runner:
-  """The best student, ready to run over any source of its cache."""
+  """The best student, for any source of its cache."""
 
   def __init__(self, config: Config, prepared: Prepared):
     self._prepared = prepared
@@ -145,7 +149,7 @@ class _Runner:
     )
 
   def source(self, split: str) -> feature_cache.StoredSplit:
-    """The student's features, and the teacher's verbs where there are any."""
+    """The student's features, and the teacher's verbs if there are any."""
     there = self._prepared.cache.plan.split(split).parts
     wanted = (*self._parts, feature_cache.VERB_LOGITS)
     parts = tuple(part for part in wanted if part in there)
@@ -162,14 +166,14 @@ class _Runner:
   def run_own(
     self, source: Any, indices: Sequence[int], verbs: np.ndarray
   ) -> report_examples.Predicted:
-    """Some images, roles filled for given verbs: not to be scored."""
+    """Some images with roles filled for given verbs; not for scoring."""
     frames = _frames(self._prepared, verbs)
     chosen = report_examples.Chosen(source, indices, frames)
     return self.run(chosen, "the student's own frames")
 
 
 def _frames(prepared: Prepared, verbs: np.ndarray) -> dict[str, np.ndarray]:
-  """The frames of given verbs, as a batch has them."""
+  """The frames of given verbs [n], as arrays [n, R] of a batch."""
   frames = prepared.dataset.vocabulary.frames
   roles = np.full((len(verbs), schema.MAX_ROLES), -1, np.int32)
   for row, verb in enumerate(verbs):
@@ -184,27 +188,27 @@ def _frames(prepared: Prepared, verbs: np.ndarray) -> dict[str, np.ndarray]:
 def _trade(
   rivals: calibration.Rivals, verb: np.ndarray, trained: np.ndarray
 ) -> Trade | None:
-  """None unless there are images of both kinds of verbs."""
+  """The trade-off by bias; None unless both kinds of verbs have images."""
   if trained[verb].all() or not trained[verb].any():
     return None
   curve = calibration.curve(rivals, verb, trained)
-  known, new = curve[calibration.TRAINED], curve[calibration.UNTRAINED]
+  seen, new = curve[calibration.TRAINED], curve[calibration.UNTRAINED]
   here = curve[calibration.BIAS].index(0.0)
-  points = list(zip(new, known, strict=True))
+  points = list(zip(new, seen, strict=True))
   return Trade(points[::-1], points[here])
 
 
 def _results(workdir: paths.AnyPath, split: str) -> dict[str, Any]:
   atomic.check_folder(workdir, "--workdir")
-  found = files.read_results(workdir, split, _EVALUATE)
-  json_files.check(found, _RESULTS, str(workdir), _EVALUATE)
-  return found
+  results = files.read_results(workdir, split, _EVALUATE)
+  json_files.check(results, _RESULTS, str(workdir), _EVALUATE)
+  return results
 
 
 def _check(
   results: Mapping[str, Any], config: Config, prepared: Prepared, step: int
 ) -> None:
-  """results.json has to be of the checkpoint that is looked at."""
+  """Raises InputError if results.json is of another checkpoint."""
   expected = {
     "dataset": prepared.dataset.name,
     "split": config.eval.split,

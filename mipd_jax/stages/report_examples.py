@@ -1,6 +1,6 @@
-"""What the report shows of single images: pixels, words, boxes, rationales.
+"""The report's single images: pixels, words, boxes, rationales.
 
-The pass over a split that the report is made of: one row an image.
+And the pass over a split that the report is made from: one row per image.
 """
 
 import collections
@@ -26,12 +26,12 @@ from mipd_jax.report.measures import Guesses, Rows
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.situations import noun_word
 
-# Of `Predicted`: of several images, or of one.
+# Values of `Predicted`: of several images, or of one.
 Values = Mapping[str, np.ndarray]
 
 
 class Viewer:
-  """Puts together what is shown of the images of one split."""
+  """Makes the views of the images of one split."""
 
   def __init__(self, prepared: Prepared, split: str):
     self._words = prepared.dataset.vocabulary
@@ -40,13 +40,13 @@ class Viewer:
     self._truth, self.names = cached.annotations, cached.names
 
   def have_texts(self, indices: Sequence[int]) -> int:
-    """How many of some images have rationales in the dataset's own files."""
+    """How many of these images have rationales in the dataset's files."""
     return sum(self._images.rationales(i) is not None for i in indices)
 
   def view(
     self,
     index: int,
-    found: Values,
+    scored: Values,
     own: Values,
     score: float,
     rationales: tuple[str, ...] = (),
@@ -55,15 +55,15 @@ class Viewer:
 
     Args:
       index: position in the split.
-      found: what was predicted of it, roles for the true verb's frame.
+      scored: its predictions, roles for the true verb's frame.
       own: the same, roles for the frame of the predicted verb.
       score: see `examples.RULE`.
       rationales: of the image, if any.
     """
     words = self._words
     height, width = self._truth[schema.IMAGE_SIZE][index].tolist()
-    verb, guess = int(self._truth[schema.VERB][index]), int(found["verb"])
-    roles = self._roles(index, found, Letterbox(height, width))
+    verb, guess = int(self._truth[schema.VERB][index]), int(scored["verb"])
+    roles = self._roles(index, scored, Letterbox(height, width))
     own_nouns = {
       words.roles[role]: noun_word(words, int(own["noun"][i]))
       for i, role in enumerate(words.frames[guess])
@@ -75,9 +75,9 @@ class Viewer:
       name=self.names[index],
       group=schema.GROUPS[self._truth[schema.GROUP][index]],
       true_verb=words.verbs[verb],
-      true_probability=float(found["true_probability"]),
-      student=(words.verbs[guess], float(found["probability"])),
-      teacher=self._teacher(found),
+      true_probability=float(scored["true_probability"]),
+      student=(words.verbs[guess], float(scored["probability"])),
+      teacher=self._teacher(scored),
       roles=roles,
       true_sentence=self._sentence(
         verb, {r.role: _commonest(r.true_nouns) for r in roles}
@@ -89,7 +89,7 @@ class Viewer:
     )
 
   def _roles(
-    self, index: int, found: Values, geometry: Letterbox
+    self, index: int, scored: Values, geometry: Letterbox
   ) -> list[RoleView]:
     words, truth = self._words, self._truth
     true_boxes = geometry.boxes_to_pixels(truth[schema.BOXES][index])
@@ -99,20 +99,20 @@ class Viewer:
         true_nouns=tuple(
           noun_word(words, int(noun)) for noun in truth[schema.NOUNS][index, i]
         ),
-        noun=noun_word(words, int(found["noun"][i])),
+        noun=noun_word(words, int(scored["noun"][i])),
         true_box=_box(true_boxes[i], truth[schema.BOX_MASK][index, i]),
-        box=_box(found["box"][i], not np.isnan(found["box"][i, 0])),
-        noun_right=bool(found["noun_right"][i]),
-        box_right=bool(found["box_right"][i]),
+        box=_box(scored["box"][i], not np.isnan(scored["box"][i, 0])),
+        noun_right=bool(scored["noun_right"][i]),
+        box_right=bool(scored["box_right"][i]),
       )
       for i, role in enumerate(words.frames[truth[schema.VERB][index]])
     ]
 
-  def _teacher(self, found: Values) -> tuple[str, float] | None:
-    if "teacher_verb" not in found:
+  def _teacher(self, scored: Values) -> tuple[str, float] | None:
+    if "teacher_verb" not in scored:
       return None
-    verb = self._words.verbs[int(found["teacher_verb"])]
-    return verb, float(found["teacher_probability"])
+    verb = self._words.verbs[int(scored["teacher_verb"])]
+    return verb, float(scored["teacher_probability"])
 
   def _sentence(self, verb: int, nouns: Mapping[str, str]) -> str:
     abstract = self._words.verb_abstracts[verb]
@@ -122,7 +122,7 @@ class Viewer:
 def split_views(
   viewer: Viewer,
   indices: Sequence[int],
-  found: Values,
+  scored: Values,
   own: Values,
   scores: np.ndarray,
 ) -> dict[int, ExampleView]:
@@ -131,13 +131,13 @@ def split_views(
   Args:
     viewer: of the split.
     indices: of the images that are shown.
-    found: values of all images of the split, for the true verbs' frames.
+    scored: values of all images of the split, for the true verbs' frames.
     own: values of the images shown, for the frames of predicted verbs.
     scores: of all images of the split, see `examples.RULE`.
   """
   return {
     index: viewer.view(
-      *(index, _row(found, index), _row(own, row), float(scores[index]))
+      index, _row(scored, index), _row(own, row), float(scores[index])
     )
     for row, index in enumerate(indices)
   }
@@ -147,7 +147,7 @@ def training_views(
   viewer: Viewer,
   cache: feature_cache.Cache,
   indices: Sequence[int],
-  found: Values,
+  scored: Values,
   own: Values,
   scores: np.ndarray,
 ) -> list[ExampleView]:
@@ -155,7 +155,10 @@ def training_views(
   texts = _rationales(cache, {viewer.names[i] for i in indices})
   return [
     viewer.view(
-      *(index, _row(found, row), _row(own, row), float(scores[row])),
+      index,
+      _row(scored, row),
+      _row(own, row),
+      float(scores[row]),
       texts.get(viewer.names[index], ()),
     )
     for row, index in enumerate(indices)
@@ -167,15 +170,15 @@ def _rationales(
 ) -> dict[str, tuple[str, ...]]:
   """The texts of some training images; read line by line."""
   path = f"train/{feature_cache.RATIONALES}"
-  found: dict[str, tuple[str, ...]] = {}
+  texts: dict[str, tuple[str, ...]] = {}
   if path not in cache.files:
-    return found
+    return texts
   for number, line in enumerate(cache.lines(path), 1):
     where = f"{cache.folder / path}, line {number}"
     record = json_files.parse(line, where, source.FORM, source.AGAIN)
     if record["image"] in names:
-      found[record["image"]] = tuple(record[k] for k in schema.RATIONALES)
-  return found
+      texts[record["image"]] = tuple(record[k] for k in schema.RATIONALES)
+  return texts
 
 
 def _row(values: Values, row: int) -> Values:
@@ -187,7 +190,7 @@ def _box(corners: np.ndarray, present: bool) -> Box | None:
 
 
 def _commonest(nouns: Sequence[str]) -> str:
-  """What most annotators gave; of equals the first."""
+  """The commonest of the annotators' nouns; the first of equals."""
   return collections.Counter(nouns).most_common(1)[0][0] if nouns else ""
 
 
@@ -196,13 +199,13 @@ _SCORES, _SHARE = "verb_scores", "box_share"
 
 
 class Chosen:
-  """Some examples of a source, perhaps with the frames of other verbs.
+  """Some examples of a source, optionally with the frames of other verbs.
 
   Args:
-    source: where they are read.
+    source: the examples.
     indices: int [n], positions in it.
-    frames: arrays of `schema.VERB`, `ROLES` and `ROLE_MASK`, n rows, that
-      take the place of the true ones.
+    frames: arrays of `schema.VERB`, `ROLES` and `ROLE_MASK`, n rows, which
+      replace the true ones.
   """
 
   def __init__(
@@ -216,8 +219,8 @@ class Chosen:
     self.num_examples = len(self._indices)
 
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    found = dict(self._source.read(self._indices[indices]))
-    return found | {key: x[indices] for key, x in self._frames.items()}
+    fields = dict(self._source.read(self._indices[indices]))
+    return fields | {key: x[indices] for key, x in self._frames.items()}
 
 
 def compile_step(predict: eval_lib.Predict) -> Callable:
@@ -227,7 +230,7 @@ def compile_step(predict: eval_lib.Predict) -> Callable:
     batch = dequantise(batch)
     outputs = predict(params, batch, banks)
     verb_scores = outputs[out.VERB_SCORES].astype(jnp.float32)
-    found = {
+    rows = {
       **_guess(verb_scores, batch[schema.VERB]),
       _SCORES: verb_scores,
       **eval_lib.predicted_roles(outputs),
@@ -237,8 +240,8 @@ def compile_step(predict: eval_lib.Predict) -> Callable:
     if schema.VERB_LOGITS in batch:
       logits = batch[schema.VERB_LOGITS].astype(jnp.float32)
       teacher = _guess(logits, batch[schema.VERB])
-      found |= {_TEACHER + name: value for name, value in teacher.items()}
-    return found
+      rows |= {_TEACHER + name: value for name, value in teacher.items()}
+    return rows
 
   return jax.jit(step)
 
@@ -256,12 +259,12 @@ def _guess(logits, true):
 def _judged(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Judges the roles as the evaluation does; the truth itself is left out."""
   judged = eval_lib.judge(part)
-  found = {
+  rows = {
     name: value
     for name, value in part.items()
     if not eval_lib.is_truth(name) and name != _SHARE
   }
-  return found | {
+  return rows | {
     "box": judged.frames.box,
     "confidence": part[_SHARE],
     "noun_right": judged.noun,
@@ -272,11 +275,11 @@ def _judged(part: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predicted:
-  """What the step said of each image, in the order of the source.
+  """The step's results for each image, in the order of the source.
 
   Attributes:
-    values: by name, arrays of n rows; the verb's scores are left out. Boxes
-      are corners in pixels, NaN where there is none.
+    values: by name, arrays of n rows, without the verb scores. Boxes are
+      corners in pixels, NaN where there is none.
     rivals: the best trained name against the best untrained one.
   """
 
@@ -284,7 +287,7 @@ class Predicted:
   rivals: calibration.Rivals
 
   def rows(self, truth: Mapping[str, np.ndarray]) -> Rows:
-    """Beside the annotations of the same images."""
+    """The results with the annotations of the same images."""
     values = self.values
     has_teacher = f"{_TEACHER}verb" in values
     return Rows(
@@ -314,12 +317,12 @@ def predict_rows(
 ) -> Predicted:
   """Runs a step of `compile_step` over a source, each image once.
 
-  Of the scores of all verbs only the rivals are kept, so memory does not grow
-  with the vocabulary.
+  Only the rivals are kept of the verb scores, so memory does not grow with the
+  vocabulary.
 
   Args:
     evaluator: of the student, with that step.
-    source, what: of `Evaluator.results`.
+    source, what: as in `Evaluator.results`.
     trained: bool [V], which verbs have training images.
   """
   parts: list[dict[str, np.ndarray]] = []

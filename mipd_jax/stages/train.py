@@ -20,8 +20,8 @@ from mipd_jax.stages.prepare import Prepared
 from mipd_jax.training import loop
 from mipd_jax.training.checkpoints import Checkpoints
 
-# Training settings that may not change when a run continues; the others
-# (steps, how often to log) may.
+# Training settings that must stay the same when a run continues; the others
+# (steps, how often to log) may change.
 _TRAIN_IDENTITY = (
   "batch_size",
   "learning_rate",
@@ -90,7 +90,7 @@ def student_parts(config: Config) -> tuple[str, ...]:
 
 
 def identity(config: Config, prepared: Prepared) -> dict[str, Any]:
-  """What a run shares with its checkpoints, or they are another run's."""
+  """What a run must share with its checkpoints."""
   values = config.to_dict()
   train_values = {name: values["train"][name] for name in _TRAIN_IDENTITY}
   return {
@@ -113,7 +113,7 @@ def stored(
 
 
 def _dev_scores(config, prepared, model, mesh):
-  """A state's student on the dev split: curves, and what chooses."""
+  """Function of a state: dev curves, and the score that chooses."""
   task = tasks.of(config)
   source = stored(prepared, "dev", student_parts(config))
   step = task.eval_step(student_predict(model))
@@ -122,7 +122,7 @@ def _dev_scores(config, prepared, model, mesh):
 
   @functools.cache
   def feed():
-    """Made when dev is due: what memory the training features left."""
+    """Made when dev is due, to fit the memory that training features left."""
     layout = resident.layout(source, size, mesh)
     train = config.train
     with feeds.opening(
@@ -139,7 +139,7 @@ def _dev_scores(config, prepared, model, mesh):
 
 
 def _dev_residence(config: Config) -> str:
-  """Training features come first: dev is never forced in beside them."""
+  """The dev split's setting: training features come first in memory."""
   return "off" if config.train.resident == "off" else "auto"
 
 

@@ -1,1 +1,1 @@
-"""What is copied into an exported folder; it has to do without this project."""
+"""Scripts copied into an exported folder; they run without this project."""
