@@ -2,7 +2,7 @@
 
 A folder has a dozen modules at most and a module 500 lines. A name of a module
 means one thing wherever it stands. Imports have no circles. What documents and
-comments cite is there.
+comments cite is there. The README is short.
 """
 
 import ast
@@ -24,7 +24,7 @@ from tests.repository.test_imports import (
   within,
 )
 
-SIBLINGS, LINES = 12, 500
+SIBLINGS, LINES, README_LINES = 12, 500, 150
 CODE = (*PACKAGES, "tests")
 # A name that several folders have, and what it means in each of them.
 SHARED_NAMES = {
@@ -193,7 +193,14 @@ def prose(path) -> Iterator[str]:
 
 
 def pages() -> list:
-  return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+  folders = ROOT / "docs", ROOT / "tests"
+  found = [x for folder in folders for x in sorted(folder.rglob("*.md"))]
+  return [ROOT / "README.md", *found, *(ROOT / "notebooks").glob("*.ipynb")]
+
+
+def test_the_readme_is_read_in_one_go():
+  lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+  assert len(lines) <= README_LINES
 
 
 def anchor(heading: str) -> str:
@@ -258,7 +265,9 @@ def dangling_names(path) -> list[str]:
   return found
 
 
-@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+  "path", pages(), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_links_lead_somewhere(path):
   assert not dangling_links(path)
 
