@@ -178,7 +178,7 @@ def open_prepared(config: Config) -> Prepared:
   return tasks.of(config).prepared(dataset, cache)
 
 
-def _precompute_config(config: Config) -> cache_plan:
+def _precompute_config(config: Config) -> cache_plan.PrecomputeConfig:
   """The settings of the cache; refuses wrong names before any work."""
   from mipd_jax.teachers import cache_plan
 
@@ -203,7 +203,7 @@ def _opened(config: Config, facts: Facts) -> feature_cache.Cache | None:
 def _made(
   config: Config,
   dataset: Dataset,
-  plan: cache_plan,
+  plan: cache_plan.PrecomputeConfig,
   facts: Facts,
 ) -> feature_cache.Cache | None:
   """The cache, made if needed; None if teacher.only left a part undone."""
@@ -222,7 +222,7 @@ def _is_whole(folder: str) -> bool:
 def _make_cache(
   config: Config,
   dataset: Dataset,
-  plan: cache_plan,
+  plan: cache_plan.PrecomputeConfig,
 ) -> feature_cache.Cache | None:
   """Runs the frozen encoders over every split, unless that is done.
 

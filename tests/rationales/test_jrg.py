@@ -131,7 +131,7 @@ def test_the_output_is_read_as_rationales(tmp_path):
   assert not (tmp_path / "r.json.parts").exists()
   source = jrg.JrgRationales(copyist(), out, TERSE)
   with pytest.raises(InputError, match="with_records"):
-    source_lib.write(split, WORDS)
+    source.write(split, WORDS)
   source = jrg.JrgRationales(copyist(), tmp_path / "other.json", TERSE)
   assert source.write(split, WORDS) == [texts[name] for name in split.names]
   other = jrg.JrgRationales(None, tmp_path / "other.json", TERSE)
