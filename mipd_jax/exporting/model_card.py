@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import PAD
 from mipd_jax.exporting import programs as programs_lib
-
-if TYPE_CHECKING:
-  from mipd_jax.exporting.exported_folder import Settings
-from input_pipeline.io.errors import InputError
 from mipd_jax.inference import programs
 from mipd_jax.inference.lexicon import Lexicon
 from mipd_jax.inference.workdir import Opened
 from mipd_jax.report import files, tables
 from mipd_jax.report.tables import cell
+
+if TYPE_CHECKING:
+  from mipd_jax.exporting.exported_folder import Settings
 
 _PARTS = {
   "baked.stablehlo": "the program with the words inside",

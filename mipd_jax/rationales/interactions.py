@@ -14,23 +14,13 @@ Only interactions of training images are named. All choices are functions of
 (seed, image name).
 """
 
-import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-  from input_pipeline.hico_det.vocabulary import Vocabulary
-
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-  from input_pipeline.hico_det.pair_dataset import PairSplit
-  from input_pipeline.hico_det.records import Record
-  from input_pipeline.hico_det.vocabulary import Vocabulary
-  from input_pipeline.ov_swig.vocabulary import Vocabulary as Words
 from input_pipeline.hico_det import pair_columns
 from mipd_jax.rationales import prompts, templates, wording
 from mipd_jax.rationales.frame import Activity, AnnotatedFrame, Instance
@@ -38,6 +28,12 @@ from mipd_jax.rationales.judging import JrgConfig
 from mipd_jax.rationales.rules import Fault, Rules
 from mipd_jax.rationales.source import Texts
 from mipd_jax.rationales.wording import contains, stems
+
+if TYPE_CHECKING:
+  from input_pipeline.hico_det.pair_dataset import PairSplit
+  from input_pipeline.hico_det.records import Record
+  from input_pipeline.hico_det.vocabulary import Vocabulary
+  from input_pipeline.ov_swig.vocabulary import Vocabulary as Words
 
 SEPARATOR = ", "  # between the verbs of an activity
 _SENTENCE = re.compile(r"[.!?;\n]")

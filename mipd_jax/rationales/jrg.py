@@ -9,25 +9,17 @@ Every text depends only on the frame, the settings and the model: not on the
 batch, nor on where an earlier run was stopped.
 """
 
-import hashlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-
-if TYPE_CHECKING:
-  from input_pipeline.dataset import Split
-
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-  from input_pipeline.dataset import Split
+import numpy as np
+
 from input_pipeline import schema
 from input_pipeline.feature_cache import source_code
 from input_pipeline.io.progress import Progress
@@ -36,6 +28,9 @@ from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
 from mipd_jax.rationales.judging import Jrg, JrgConfig, Texts, Writer
 from mipd_jax.rationales.store import CODE, Store
+
+if TYPE_CHECKING:
+  from input_pipeline.dataset import Split
 
 
 class Frames(Protocol):

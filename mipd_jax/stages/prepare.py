@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING
 
 import jax
 
-if TYPE_CHECKING:
-  from mipd_jax.rationales.source import RationaleSource
-  from mipd_jax.teachers import cache_plan
 from input_pipeline import feature_cache
 from input_pipeline.dataset import Dataset
 from input_pipeline.feature_cache import source_code
@@ -33,6 +30,9 @@ from mipd_jax.models import eyes
 from mipd_jax.stages import inputs
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.teachers import cache_plan
+
+if TYPE_CHECKING:
+  from mipd_jax.rationales.source import RationaleSource
 
 NOTE = "made_from.json"
 # The teacher's settings that the cache does not depend on.
