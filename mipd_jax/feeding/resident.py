@@ -177,7 +177,7 @@ def compile_gather(layout: Layout, one_by_one: bool | None = None) -> Callable:
   Args:
     layout: of the arrays.
     one_by_one: copy large fields example by example, which TPUs do at memory
-    speed and without extra room; GPUs take all at once. None: by platform.
+      speed and without extra room; GPUs take all at once. None: by platform.
   """
   if one_by_one is None:
     one_by_one = layout.mesh.devices.flat[0].platform == "tpu"

@@ -176,7 +176,7 @@ def _former(out: paths.AnyPath) -> tuple[set[str], list[pathlib.Path]]:
   """Pictures that earlier runs wrote there, by their own predictions.jsonl.
 
   Returns:
-  The pictures, and the partial predictions.jsonl of a killed run.
+    The pictures, and the partial predictions.jsonl of a killed run.
   """
   if paths.is_remote(out) or not out.is_dir():
     left = []

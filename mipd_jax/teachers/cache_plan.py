@@ -1,4 +1,4 @@
-"""How a cache is to be made, and the plan that follows from it."""
+"""The settings of a cache, and the plan that follows from them."""
 
 import dataclasses
 import importlib.metadata
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
   from mipd_jax.rationales.source import RationaleSource
 
 TRAIN = "train"
-# What a run may be asked to do besides parts of the cache.
+# Tasks of a run besides the parts of the cache.
 LABELS, RATIONALES = "labels", "rationales"
 TASKS = (LABELS, RATIONALES, *PARTS)
 DTYPES = ("bfloat16", "float32", "int8")
-# Where encoding starts; the encoders, the images and the rationales come as
-# objects, whose classes are added.
+# The function that starts encoding; the classes of the encoders, images and
+# rationales are added.
 _START = "mipd_jax.teachers.precompute._Builder"
-# What numbers rest on besides our code. Another version changes last digits
-# at most, as another chip does, so it is told and not refused. Of transformers
-# the code of the models is part of the plan.
+# Libraries that the numbers depend on. Another version changes at most the last
+# digits, as another chip does, so it causes a warning and no error. The code of
+# transformers' models is part of the plan.
 _LIBRARIES = ("jax", "jaxlib", "numpy", "pillow", "tokenizers", "transformers")
 
 
 @dataclasses.dataclass(frozen=True)
 class PrecomputeConfig:
-  """How a cache is made.
+  """The settings of a cache.
 
   Attributes:
     batch_size: images per batch on all devices; does not change the cache.
-    examples_per_shard: examples in a file; a restart redoes at most one file
-      of each part. Every file stays open while training: make few.
+    examples_per_shard: examples per file; a restart redoes at most one file
+      of each part. Training keeps every file open: make few.
     text_length: text tokens kept of a rationale.
     dtype: of the stored tokens; int8 has a scale for each token.
-    splits: those to encode; `train` has the teacher's tokens besides.
-    parts: of `feature_cache.PARTS`, what the cache is to hold; `student` is
-      what the student's eyes read, whatever that is.
+    splits: those to encode; `train` also gets the teacher's tokens.
+    parts: of `feature_cache.PARTS`, the parts of the cache; `student` is
+      whatever the student's eyes read.
   """
 
   batch_size: int = 64
@@ -143,9 +143,7 @@ def make_plan(
       for name in config.splits
     ),
     examples_per_shard=config.examples_per_shard,
-    code=code(
-      *(dataset, student, teacher, text, rationales), config.splits, eyes
-    ),
+    code=code(dataset, student, teacher, text, rationales, config.splits, eyes),
   )
 
 
@@ -158,47 +156,52 @@ def code(
   splits: Collection[str],
   eyes: Eyes = ENCODER_TOKENS,
 ) -> tuple[tuple[str, str], ...]:
-  """Module and digest of all code that these objects are encoded by.
+  """Module and digest of all code that encodes these objects.
 
-  See `feature_cache.source_code`. A CLIP's caches have no BLIP-2 in it, nor
-  templates where a language model writes.
+  See `feature_cache.source_code`. For a CLIP it has no BLIP-2, and for a
+  language model no templates.
   """
   entries = source_code.entries_of(
-    *(dataset, student, teacher, text, rationales, eyes),
+    dataset,
+    student,
+    teacher,
+    text,
+    rationales,
+    eyes,
     *(dataset.split(name) for name in splits),
   )
   return tuple(source_code.reached([_START, *entries]).items())
 
 
 def libraries() -> dict[str, str]:
-  """Versions of what the numbers rest on besides our code."""
+  """Versions of the libraries that the numbers depend on."""
   return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 def warn_of_libraries(cache: Cache) -> None:
-  """Says which versions differ from those that made a cache."""
+  """Warns of versions that differ from those that made a cache."""
   here = libraries()
-  found = [
+  differing = [
     f"{name} {version} (here {here.get(name, 'none')})"
     for name, version in sorted(cache.libraries.items())
     if here.get(name) != version
   ]
-  if found:
+  if differing:
     logging.warning(
       "The cache %s was made with %s. It is used as it is; new features may "
       "differ from it in their last digits.",
       cache.folder,
-      ", ".join(found),
+      ", ".join(differing),
     )
 
 
 def with_eyes(names: Collection[str], eyes: Eyes) -> set[str]:
-  """Names of parts and tasks; `student` is whatever the student's eyes read."""
+  """Names of parts and tasks; `student` becomes what the eyes read."""
   return {*names, *(parts_of(eyes.keys) if STUDENT in names else ())}
 
 
 def _there(fields: Collection[Field], wanted: Collection[str]) -> set[str]:
-  """Of the parts wanted those that these encoders and eyes have."""
+  """The wanted parts that these encoders and eyes have."""
   names = {field.name for field in fields}
   return {part for part in wanted if names.issuperset(PARTS[part])}
 

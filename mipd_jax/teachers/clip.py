@@ -1,8 +1,7 @@
-"""Loads any CLIP in Hugging Face format: openai's and the small ones alike.
+"""Loads any CLIP in Hugging Face format: openai's and the small ones.
 
-The towers are transformers' own Flax modules; their weights are read by
-`hf_weights`, strictly. Normalisation of pixels happens inside, so callers
-hand over uint8.
+The towers are transformers' own Flax modules; `hf_weights` reads their weights
+strictly. Pixels are normalised inside, so callers pass uint8.
 """
 
 import dataclasses
@@ -24,13 +23,13 @@ Params = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
-  """A frozen CLIP. An `interfaces.Encoder`; what takes `params` is pure.
+  """A frozen CLIP, an `interfaces.Encoder`; methods with `params` are pure.
 
   Letters: B images, N tokens (class token first, then the grid row by row),
   S vision width, n texts, L tokens, X width of the joint space.
 
   Attributes:
-    name: where it was loaded from.
+    name: folder or id that it was loaded from.
     revision: sha256 of weights, settings and tokenizer.
     module: transformers' FlaxCLIPModule.
     config: transformers' CLIPConfig.
@@ -71,7 +70,7 @@ class Clip:
 
   @property
   def max_text_length(self) -> int:
-    """The most tokens that a text may have."""
+    """The most tokens of a text."""
     return self.config.text_config.max_position_embeddings
 
   @property
@@ -81,7 +80,7 @@ class Clip:
 
   @property
   def image_params(self) -> Params:
-    """Of `params` all but the text tower."""
+    """All of `params` except the text tower."""
     text = ("text_model", "text_projection")
     return {name: x for name, x in self.params.items() if name not in text}
 
@@ -93,7 +92,7 @@ class Clip:
     return self.tokenizer(texts, length)
 
   def normalise(self, pixels: jax.Array) -> jax.Array:
-    """uint8 [..., 3] -> float32: what the image tower is fed."""
+    """uint8 [..., 3] -> float32: the image tower's input."""
     scaled = jnp.asarray(pixels, jnp.float32) / 255.0
     return (scaled - jnp.array(self.mean)) / jnp.array(self.std)
 
@@ -163,7 +162,7 @@ def load(folder_or_id: str | os.PathLike, dtype: Any = jnp.float32) -> Clip:
 
   Raises:
     InputError: the folder or a file is missing or unreadable; config.json or
-      preprocessor_config.json asks for what is not done here; tokenizer,
+      preprocessor_config.json asks for unsupported features; tokenizer,
       weights and config do not fit together (every such weight is listed).
   """
   folder = hf_weights.find(folder_or_id)
@@ -210,9 +209,9 @@ def _read_config(folder: pathlib.Path) -> Any:
 
   path, content = folder / "config.json", hf_config.read(folder)
   if content.get("model_type") != "clip":
-    found = content.get("model_type")
+    kind = content.get("model_type")
     raise InputError(
-      f"{path}: model_type is {found!r:.80}, not 'clip'",
+      f"{path}: model_type is {kind!r:.80}, not 'clip'",
       "give the folder of a CLIP checkpoint",
     )
   config = hf_config.make(CLIPConfig, content, path)
@@ -227,7 +226,7 @@ def _read_config(folder: pathlib.Path) -> Any:
 
 
 def _check_config(config: Any, source: str) -> None:
-  """Raises InputError if a CLIPConfig asks for what is not built here."""
+  """Raises InputError if a CLIPConfig asks for unsupported features."""
   hf_config.check(config, {"projection_dim": hf_config.COUNT}, source)
   tower = {
     "hidden_size": hf_config.COUNT,
@@ -251,10 +250,10 @@ def _check_config(config: Any, source: str) -> None:
 def _check_tokenizer(
   folder: pathlib.Path, config: Any, words: tokenizer.Tokenizer
 ) -> None:
-  """Raises InputError unless its ids are rows, and texts end as CLIP reads.
+  """Raises InputError unless its ids are rows and texts end where CLIP reads.
 
-  transformers' CLIP takes the embedding at the first `eos_token_id` of a
-  text, or at its highest id where that is 2 (openai's first configs).
+  transformers' CLIP takes the embedding at a text's first `eos_token_id`, or at
+  its highest id if `eos_token_id` is 2 (openai's first configs).
   """
   text = config.text_config
   tokenizer.check_ids(str(folder), words, text.vocab_size)

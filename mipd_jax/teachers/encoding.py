@@ -34,8 +34,8 @@ Features = dict[str, jax.Array]
 class Encoders:
   """The frozen encoders on a mesh: pixels and texts in, features out.
 
-  `encode` only starts the arithmetic; reading a value waits for it. What
-  comes out for a key does not depend on which other keys are asked for.
+  `encode` only starts the arithmetic; reading a value waits for it. A key's
+  features do not depend on the other keys of the call.
   """
 
   def __init__(
@@ -49,7 +49,7 @@ class Encoders:
     dtype: str,
     eyes: Eyes = ENCODER_TOKENS,
   ):
-    """`bank` has what logits of `verbs` need; `dtype` is of the features."""
+    """`bank` serves the logits of `verbs`; `dtype` is of the features."""
     self._mesh = mesh
     self._student_parts = (*parts_of(eyes.keys), CLIP_LOGITS)
     self._sides = (student.image_size, teacher.image_size)
@@ -75,7 +75,7 @@ class Encoders:
 
   @property
   def flops(self) -> float:
-    """Operations that one device was given so far, by the compiler's count."""
+    """Operations of one device so far, by the compiler's count."""
     return sum(program.flops for program in self._programs.values())
 
   def encode(
@@ -116,10 +116,10 @@ class Encoders:
   def check(
     self, part: str, rows: Mapping[str, np.ndarray], images: Sequence[str]
   ) -> None:
-    """Stops at features that are NaN or infinite.
+    """Raises for features that are NaN or infinite.
 
-    Looks at what was fetched to be written, so it waits for nothing. Tokens
-    stored as int8 show it in their scales.
+    It checks the arrays fetched for writing, so it waits for nothing. Of tokens
+    stored as int8 it checks the scales.
 
     Args:
       part: of `feature_cache.PARTS`.
@@ -152,7 +152,7 @@ class Encoders:
 class _Program:
   """A function compiled at its first call; counts its operations.
 
-  All batches have one shape, so one compilation is all there is.
+  All batches have one shape, so it compiles once.
   """
 
   def __init__(self, function: Callable):
@@ -179,8 +179,8 @@ def student_view(
     pixels = batch["pixels"]
     tokens, image = student.image_features(params, pixels)
     logits = zero_shot_logits(image, verb_text, student.logit_scale)
-    found = eyes.features(pixels, tokens if eyes.uses_encoder else None)
-    return {**all_stored(found, dtype), schema.CLIP_LOGITS: logits}
+    features = eyes.features(pixels, tokens if eyes.uses_encoder else None)
+    return {**all_stored(features, dtype), schema.CLIP_LOGITS: logits}
 
   return view
 
@@ -188,7 +188,7 @@ def student_view(
 def student_features(
   student: Encoder, eyes: Eyes, params: Params, pixels: jax.Array
 ) -> Features:
-  """What the student's eyes read of uint8 pixels [B, s, s, 3], not rounded."""
+  """What the student's eyes read of uint8 pixels [B, s, s, 3], unrounded."""
   tokens = student.image_tokens(params, pixels) if eyes.uses_encoder else None
   return eyes.features(pixels, tokens)
 
@@ -228,28 +228,28 @@ def rationale_view(text: Encoder, dtype: str) -> Callable:
 
 
 def error_name(field: str) -> str:
-  """Where `encode` puts the error of a field that is stored as int8."""
+  """Key of the error of a field that is stored as int8."""
   return field + _ERROR
 
 
 def as_cached(features: Mapping[str, jax.Array], dtype: str) -> Features:
-  """Features as the cache keeps them: rounded, int8 beside their scales."""
-  found = all_stored(features, dtype)
-  return {key: x for key, x in found.items() if not key.endswith(_ERROR)}
+  """Features as the cache keeps them: rounded, int8 with scales."""
+  kept = all_stored(features, dtype)
+  return {key: x for key, x in kept.items() if not key.endswith(_ERROR)}
 
 
 def all_stored(features: Mapping[str, jax.Array], dtype: str) -> Features:
   """`stored` of each, by name."""
-  found: Features = {}
+  features_and_errors: Features = {}
   for name, values in features.items():
-    found |= stored(name, values, dtype)
-  return found
+    features_and_errors |= stored(name, values, dtype)
+  return features_and_errors
 
 
 def stored(name: str, tokens: jax.Array, dtype: str) -> Features:
-  """Tokens [B, ..., D] as the cache keeps them; int8 as `int8.py` says.
+  """Tokens [B, ..., D] as the cache keeps them; int8 as in `int8.py`.
 
-  Other than floats are kept as they are.
+  Arrays that are not floats stay as they are.
   """
   if not jnp.issubdtype(tokens.dtype, jnp.floating):
     return {name: tokens}
@@ -278,7 +278,7 @@ def feature_fields(
   dtype: str,
   eyes: Eyes = ENCODER_TOKENS,
 ) -> tuple[Field, ...]:
-  """Shape and dtype of every feature of one example, without arithmetic."""
+  """Shape and dtype of every feature of one example; computes nothing."""
 
   def pixels(side: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
@@ -287,8 +287,8 @@ def feature_fields(
     return teacher_view(teacher.see(params, pixels), dtype)
 
   def look(params, pixels):
-    found = student_features(student, eyes, params, pixels)
-    return all_stored(found, dtype)
+    features = student_features(student, eyes, params, pixels)
+    return all_stored(features, dtype)
 
   shape = (1, len(schema.RATIONALES), text_length)
   tokens = {

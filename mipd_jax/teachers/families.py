@@ -1,6 +1,6 @@
-"""Which checkpoints can be used, by the `model_type` of their config.json.
+"""The families of usable checkpoints, by the `model_type` of config.json.
 
-Another family is a file of its own and a line in `FAMILIES`; another
+A new family needs a file of its own and a line in `FAMILIES`; another
 checkpoint of a known family needs neither.
 """
 
@@ -20,14 +20,14 @@ from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """What becomes of the checkpoints of one `model_type`.
+  """How the checkpoints of one `model_type` are loaded.
 
   Attributes:
     title: the family's name, for people.
-    encoder: (folder or id, dtype) -> `Encoder`; None if it is none.
+    encoder: (folder or id, dtype) -> `Encoder`; None if it is not one.
     teacher: (folder or id, dtype, question=, verb_score=, mesh=) ->
-      `ImageTeacher`, see `load_teacher`; None where its encoder is the
-      teacher, by its zero-shot logits.
+      `ImageTeacher`, see `load_teacher`; None if its encoder is the teacher, by
+      its zero-shot logits.
   """
 
   title: str
@@ -42,7 +42,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def load_encoder(folder_or_id: str | os.PathLike, dtype: Any) -> Encoder:
-  """Loads a dual encoder, of whichever family its config.json names.
+  """Loads a dual encoder of the family that its config.json names.
 
   Args:
     folder_or_id: a folder, or an id in the local Hugging Face cache.
@@ -54,11 +54,11 @@ def load_encoder(folder_or_id: str | os.PathLike, dtype: Any) -> Encoder:
   kind = _model_type(folder_or_id)
   family = FAMILIES.get(kind) if isinstance(kind, str) else None
   if family is None or family.encoder is None:
-    known = {k: f.title for k, f in FAMILIES.items() if f.encoder}
+    titles = {k: f.title for k, f in FAMILIES.items() if f.encoder}
     raise InputError(
       f"{hf_weights.find(folder_or_id) / 'config.json'}: model_type is "
-      f"{kind!r:.80}, not {' or '.join(map(repr, known))}",
-      f"give the folder of a {' or a '.join(known.values())} checkpoint",
+      f"{kind!r:.80}, not {' or '.join(map(repr, titles))}",
+      f"give the folder of a {' or a '.join(titles.values())} checkpoint",
     )
   return family.encoder(folder_or_id, dtype)
 
@@ -71,15 +71,15 @@ def load_teacher(
   verb_score: str,
   mesh: Mesh | None = None,
 ) -> ImageTeacher:
-  """Loads a teacher, of whichever family its config.json names.
+  """Loads a teacher of the family that its config.json names.
 
   Args:
     folder_or_id: a folder, or an id in the local Hugging Face cache.
     dtype: of parameters and arithmetic.
-    question: asked of each image; for a teacher that answers questions.
+    question: asked about each image; for a teacher that answers questions.
     verb_score: of `image_teachers.VERB_SCORES`; for the same.
-    mesh: where the parameters of a large teacher are laid as they are read:
-      the whole of them would not fit on one device twice.
+    mesh: places the parameters of a large teacher as they are read: one device
+      could not hold them twice.
 
   Raises:
     InputError: the checkpoint cannot be used; the message says why.

@@ -6,8 +6,8 @@
   teacher_blip2   the MLLM's part: its tokens and verb logits are distilled
   language_model  writes rationales and judges them (JRG); where asked for
 
-All learn from images and texts that no folder holds, and are written in
-Hugging Face's format, so that they are read as the real ones are.
+All learn from images and texts that are in no folder, and are written in
+Hugging Face's format, so that they are read like the real ones.
 
     python -m mipd_jax.teachers.foundation --out=DIR --world_seed=0
 
@@ -54,9 +54,9 @@ TEACHER_BLIP2 = "teacher_blip2"
 LANGUAGE_MODEL = "language_model"
 # In the order in which they are trained.
 MODELS = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2, LANGUAGE_MODEL)
-# What every run needs: rationales can also be written by template.
+# The models that every run needs: templates can also write rationales.
 STANDARD = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2)
-_VERSION = 1  # raise it when the same settings give other weights
+_VERSION = 1  # raise it when equal settings give other weights
 _RECORD = "foundation.json"
 _REMEDY = "give another folder with --out, or delete this one"
 
@@ -122,10 +122,10 @@ class FoundationConfig:
 
   @classmethod
   def pairs(cls) -> "FoundationConfig":
-    """For interactions: a teacher that sees twice as sharply, and for longer.
+    """For interactions: a teacher of twice the resolution, trained longer.
 
-    Several pairs share an image, so what tells them apart is small: at 48
-    pixels a side the teacher knew interactions worse than the student.
+    Several pairs share an image, so they differ in small details: at 48 pixels
+    a side the teacher knew interactions worse than the student.
     """
     teacher = dataclasses.replace(
       _teacher(), image_size=96, patch_size=12, steps=1000
@@ -162,9 +162,9 @@ def train_foundation(
   config: FoundationConfig | None = None,
   models: Collection[str] = STANDARD,
 ) -> dict[str, pathlib.Path]:
-  """Makes folders of these names below `out`, each whole or not at all.
+  """Makes a folder per model below `out`, each whole or not at all.
 
-  A model that is there already, from the same settings, is kept.
+  An existing model of the same settings is kept.
 
   Args:
     world_config: the world whose words and looks are learnt.
@@ -232,7 +232,7 @@ class _Trainer:
       world, one, images, config.seed, folder
     )
 
-  @functools.lru_cache(maxsize=1)  # noqa: B019 - the trainer lives shortly
+  @functools.lru_cache(maxsize=1)  # noqa: B019 - the trainer is short-lived
   def _images(self, size: int) -> clip_training.Images:
     return clip_training.draw_images(
       self.world, self.config.num_images, self.config.eval_images, size
@@ -265,11 +265,11 @@ def _fingerprint(
 
 @contextlib.contextmanager
 def _alone(out: pathlib.Path) -> Iterator[None]:
-  """One process at a time; removes what killed ones have left in `out`.
+  """One process at a time; removes what killed processes left in `out`.
 
-  Holds the system's lock on the folder, which ends with the process: so
-  whatever is unfinished when the lock is ours has no owner any more. Where
-  the file system knows no locks, leftovers stay.
+  Holds the system's lock on the folder, which ends with the process: with our
+  lock, anything unfinished has no owner any more. On a file system without
+  locks, leftovers stay.
   """
   out.mkdir(parents=True, exist_ok=True)
   handle = os.open(out, os.O_RDONLY)
@@ -304,18 +304,18 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
 def _is_complete(folder: pathlib.Path, fingerprint: str) -> bool:
   if not folder.exists():
     return False
-  found = _read_record(folder)["fingerprint"]
-  if found != fingerprint:
+  trained = _read_record(folder)["fingerprint"]
+  if trained != fingerprint:
     raise InputError(
       f"{folder} was trained from other settings (another world or another "
-      f"configuration: {found[:12]}, wanted {fingerprint[:12]})",
+      f"configuration: {trained[:12]}, wanted {fingerprint[:12]})",
       _REMEDY,
     )
   return True
 
 
 def _make(folder: pathlib.Path, fingerprint: str, write: Write) -> None:
-  """Trains one model and gives its folder a name when it is whole."""
+  """Trains one model and renames its folder when it is whole."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   hidden = tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)
   try:

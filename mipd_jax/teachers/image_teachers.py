@@ -1,6 +1,6 @@
-"""The teachers there are: any dual encoder, and BLIP-2.
+"""The available teachers: any dual encoder, and BLIP-2.
 
-See `interfaces.ImageTeacher` for what they do, `families` for another one.
+See `interfaces.ImageTeacher` for their protocol, `families` to add one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from mipd_jax.teachers.checkpoints import hf_weights
 from mipd_jax.teachers.encoding import zero_shot_logits
 from mipd_jax.teachers.interfaces import Encoder, Params, Scorer, Seen
 
-# The verbs in a CLIP teacher's own text space; what a BLIP-2 gives them
-# whatever it sees, float32 [V].
+# The verbs in a CLIP teacher's own text space; a BLIP-2's log-likelihoods of
+# the verbs for a grey image, float32 [V].
 TEACHER_VERB_TEXT = "teacher_verb_text"
 TEACHER_VERB_PRIOR = "teacher_verb_prior"
 VERB_SCORES = ("sum", "mean", "calibrated")
@@ -68,21 +68,21 @@ class ZeroShotTeacher:
 class Blip2Teacher:
   """A BLIP-2 as teacher; its logits are log-likelihoods of the verbs' names.
 
-  The question is asked of each image and read once; the names are scored as
-  answers to it (see `blip2/decoders/candidates.py`). `verb_score` says how:
+  The question is asked about each image and read once; the names are scored as
+  answers to it (see `blip2/decoders/candidates.py`) by `verb_score`:
 
   - "sum": log p(name | image, question), so their softmax is the model's own
-    belief, held to the list of verbs.
+    belief, restricted to the list of verbs.
   - "mean": divided by the name's number of tokens.
-  - "calibrated": the sum, less what a grey image gets: names that the model
-    likes to say, whatever it sees, lose that advantage (Zhao et al. 2021,
+  - "calibrated": the sum minus that of a grey image: names that the model
+    prefers for any image lose that advantage (Zhao et al. 2021,
     "Calibrate before use").
   """
 
   def __init__(
     self, model: Blip2, question: str, verb_score: str = "sum"
   ) -> None:
-    """Raises InputError if `verb_score` is none of `VERB_SCORES`."""
+    """Raises InputError if `verb_score` is not in `VERB_SCORES`."""
     if verb_score not in VERB_SCORES:
       raise InputError(
         f"verb_score {verb_score!r} is not known", f"use one of {VERB_SCORES}"
@@ -100,10 +100,10 @@ class Blip2Teacher:
     return sharding_rules.shardings(self._model.config, self.params, mesh)
 
   def see(self, params: Params, pixels: jax.Array) -> Seen:
-    found = self._model.image_features(params, pixels)
+    features = self._model.image_features(params, pixels)
     return {
-      "tokens": found["vision_tokens"],
-      "language": found["language_tokens"],
+      "tokens": features["vision_tokens"],
+      "language": features["language_tokens"],
     }
 
   def verb_bank(
@@ -151,6 +151,6 @@ def load_blip2(
   verb_score: str,
   mesh: Mesh | None = None,
 ) -> Blip2Teacher:
-  """Loads a BLIP-2 as teacher; arguments as of `families.load_teacher`."""
+  """Loads a BLIP-2 as teacher; arguments as in `families.load_teacher`."""
   model = blip2.load(folder_or_id, dtype, mesh=mesh)
   return Blip2Teacher(model, question, verb_score)

@@ -1,14 +1,13 @@
-"""What a frozen encoder has to offer: the protocols that others plug in at.
+"""The protocols of frozen encoders, to plug in others.
 
-`Encoder` is an image and text dual encoder: the student looks with it, it
-embeds labels and rationales, and it may be a teacher. `ImageTeacher` is
-whatever has image tokens and an opinion of the verbs. `families` says which
-checkpoints become which.
+`Encoder` is an image and text dual encoder: it gives the student its image
+tokens, embeds labels and rationales, and may be a teacher. `ImageTeacher` has
+image tokens and logits over the verbs. `families` maps checkpoints to these.
 
 Letters: B images, H = W = `image_size` pixels, N and M tokens, S and T their
 widths, n texts, L text tokens, X width of the joint space of images and
 texts, V verbs. Methods that take `params` are pure and can be jitted; `params`
-are always an object's own, or what a mesh has of them.
+are always an object's own, or these placed on a mesh.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +20,12 @@ from jax.sharding import Mesh
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 Params = Any  # nested dict of arrays
-Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and what a scorer needs
+Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and inputs of a scorer
 Scorer = Callable[[Params, Seen], jax.Array]
 
 
 class TextEncoder(Protocol):
-  """What text banks need of a text tower."""
+  """The part of a text tower that text banks need."""
 
   @property
   def params(self) -> Params:
@@ -38,7 +37,7 @@ class TextEncoder(Protocol):
   ) -> tuple[np.ndarray, np.ndarray]:
     """Texts -> ids int32 [n, L], mask bool [n, L], True where a token is.
 
-    L is `max_length`, or the most that the tower reads where that is less.
+    L is `max_length`, or the tower's maximum if that is less.
     """
     ...
 
@@ -54,7 +53,7 @@ class Encoder(TextEncoder, Protocol):
 
   @property
   def name(self) -> str:
-    """Of the checkpoint; its last part is in a cache's plan."""
+    """The checkpoint's name; its last part is in a cache's plan."""
     ...
 
   @property
@@ -74,7 +73,7 @@ class Encoder(TextEncoder, Protocol):
 
   @property
   def image_params(self) -> Params:
-    """Of `params` what `image_tokens` reads; an export carries no more."""
+    """The part of `params` that `image_tokens` reads; exports carry it."""
     ...
 
   def image_tokens(self, params: Params, pixels: jax.Array) -> jax.Array:
@@ -87,7 +86,7 @@ class Encoder(TextEncoder, Protocol):
   def image_features(
     self, params: Params, pixels: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """The same in one pass with the image's embedding: ([B, N, S], [B, X]).
+    """Tokens and the image's embedding in one pass: ([B, N, S], [B, X]).
 
     The embedding is projected, not normalised.
     """
@@ -104,15 +103,15 @@ class Encoder(TextEncoder, Protocol):
 
 
 class ImageTeacher(Protocol):
-  """Whose image tokens and verb logits are distilled.
+  """A model whose image tokens and verb logits are distilled.
 
-  A teacher looks at a batch of letterboxed pixels once (`see`); what the cache
-  keeps of it are its tokens and its logits over the verbs (`scorer`).
+  A teacher encodes a batch of letterboxed pixels once (`see`); the cache keeps
+  its tokens and its logits over the verbs (`scorer`).
   """
 
   @property
   def name(self) -> str:
-    """Of the checkpoint; its last part is in a cache's plan."""
+    """The checkpoint's name; its last part is in a cache's plan."""
     ...
 
   @property
@@ -132,11 +131,11 @@ class ImageTeacher(Protocol):
 
   @property
   def options(self) -> Mapping[str, str]:
-    """Whatever else its features depend on, name -> value; in the plan too."""
+    """What else its features depend on, name -> value; in the plan too."""
     ...
 
   def shardings(self, mesh: Mesh) -> Any:
-    """Where the parameters lie: a tree, or one sharding for all."""
+    """Shardings of the parameters: a tree, or one for all."""
     ...
 
   def see(self, params: Params, pixels: jax.Array) -> Seen:
@@ -149,7 +148,7 @@ class ImageTeacher(Protocol):
   def verb_bank(
     self, vocabulary: Vocabulary, mesh: Mesh
   ) -> dict[str, np.ndarray]:
-    """What `scorer` needs of the verbs; kept in the cache's labels."""
+    """Arrays of the verbs for `scorer`; kept in the cache's labels."""
     ...
 
   def scorer(

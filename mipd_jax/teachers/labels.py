@@ -1,4 +1,4 @@
-"""Text banks: what verbs, roles and nouns are called, as CLIP embeddings.
+"""Text banks: the names of verbs, roles and nouns as CLIP embeddings.
 
 Every class is described by a few prompts; its embedding is the mean of the
 prompts' unit embeddings, scaled to unit length again (Radford et al. 2021,
@@ -21,33 +21,33 @@ from mipd_jax.teachers.interfaces import TextEncoder
 
 # Part of the cache's plan: raise it when any prompt changes.
 VERSION = "labels-3"
-# A definition's words beyond this are dropped; CLIP reads 77 tokens.
+# Words kept of a definition; CLIP reads 77 tokens.
 _DEFINITION_WORDS = 40
-# WordNet lists a noun's words from common to rare; the first few are in use.
+# WordNet lists a noun's words from common to rare; the first few are used.
 _SYNONYMS = 2
 # Batches are cut to the longest text in them, rounded up to this.
 _LENGTH_STEP = 8
 
 
 def verb_prompts(vocabulary: Vocabulary) -> list[list[str]]:
-  """Per verb: its name with what it means, said in two ways.
+  """Per verb: its name with its meaning, in two wordings.
 
-  A prompt with the name alone is only used where there is no definition: in
-  the small world it cost 8 points of zero-shot accuracy on unseen verbs (25
-  to 17.5 %) and changed seen ones by less than 1.
+  A prompt with the name alone is used only without a definition: in the small
+  world it cost 8 points of zero-shot accuracy on unseen verbs (25 to 17.5 %)
+  and changed seen ones by less than 1.
   """
   prompts = []
   for verb, definition in zip(
     vocabulary.verbs, vocabulary.verb_definitions, strict=True
   ):
     photo, meaning = f"a photo of {verb}", _meaning(definition)
-    told = [f"{photo}, {meaning}", f"{verb}: {meaning}"]
-    prompts.append(told if meaning else [photo])
+    with_meaning = [f"{photo}, {meaning}", f"{verb}: {meaning}"]
+    prompts.append(with_meaning if meaning else [photo])
   return prompts
 
 
 def role_prompts(vocabulary: Vocabulary) -> list[list[str]]:
-  """Per role: its name, and its name with what it means."""
+  """Per role: its name, and its name with its meaning."""
   return [
     _named(f"the {role} of an activity", role, definition)
     for role, definition in zip(
@@ -59,8 +59,8 @@ def role_prompts(vocabulary: Vocabulary) -> list[list[str]]:
 def noun_prompts(vocabulary: Vocabulary) -> list[list[str]]:
   """Per noun class: its commonest word, with others, with its definition.
 
-  Never a WordNet id; blank, oov and Pad are named by the words that the
-  vocabulary has for them ("nothing", "something else", "padding").
+  Never a WordNet id; blank, oov and Pad have words of the vocabulary
+  ("nothing", "something else", "padding").
   """
   prompts = []
   for noun, glosses, definition in zip(
@@ -100,13 +100,13 @@ def label_banks(
   """Unit embeddings of all labels.
 
   Embeddings of short texts share most of their direction: nouns of a list
-  easily have cosines of 0.95 with one another. What they share says nothing
-  about them, so it is taken off roles and nouns, and kept for words that
-  come later. Verbs stay where the teacher's zero-shot logits have them.
+  easily have cosines of 0.95 with one another. The shared direction does not
+  tell them apart, so it is subtracted from roles and nouns, and kept for later
+  words. Verbs stay as the teacher's zero-shot logits need them.
 
   Returns:
     verb_text float32 [V, X], role_text [roles, X], noun_text [C, X], and the
-    directions taken off, role_center [X], noun_center [X].
+    subtracted directions role_center [X], noun_center [X].
   """
   prompts = {
     "verb_text": verb_prompts(vocabulary),
@@ -125,9 +125,9 @@ def label_banks(
 
 
 def center(bank: np.ndarray, shared: np.ndarray) -> np.ndarray:
-  """Takes a shared direction off unit rows and makes them unit again.
+  """Subtracts a shared direction from unit rows and makes them unit again.
 
-  A row that is nothing but the shared direction (a list of one) stays.
+  A row that equals the shared direction (a list of one) stays.
   """
   rest = bank - shared
   norms = np.linalg.norm(rest, axis=1, keepdims=True)
@@ -166,9 +166,9 @@ def embed_texts(
   max_length: int = 77,
   batch_size: int = 256,
 ) -> np.ndarray:
-  """Text embeddings as the encoder gives them: float32 [n, X].
+  """Text embeddings of the encoder, unchanged: float32 [n, X].
 
-  Texts of like length share a batch that is cut to their length: a text
+  Texts of similar length share a batch that is cut to their length: a text
   tower's cost grows with padding, and prompts are short.
   """
   ids, mask = encoder.tokenize(list(texts), max_length)

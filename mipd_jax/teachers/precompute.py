@@ -1,12 +1,10 @@
-"""Batches of a shard, written as they come; the rate at which they do.
-
-Runs the frozen encoders once over a dataset and fills the cache.
+"""Runs the frozen encoders once over a dataset and fills the cache.
 
 The order of operations: check the inputs and the folder, embed the labels,
 then per split annotations, rationales, features shard by shard, and at the
-very end the manifest. Stopped anywhere, the same call continues. Several
+very end the manifest. After a stop anywhere, the same call continues. Several
 processes may make one cache: each encodes its own shards on its own devices;
-the first also writes what there is once, and finishes.
+the first also writes the files that exist once, and finishes.
 """
 
 import contextlib
@@ -47,13 +45,13 @@ from mipd_jax.teachers.encoding import (
 )
 from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
 
-# (part, field -> rows, indices of the rows' examples): raises where amiss.
+# (part, field -> rows, indices of the rows' examples): raises for bad rows.
 Check = Callable[[str, Mapping[str, np.ndarray], np.ndarray], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """One batch: `indices` [batch], of which the first `count` are real."""
+  """One batch: `indices` [batch]; the first `count` are real."""
 
   parts: tuple[str, ...]
   indices: np.ndarray
@@ -61,7 +59,7 @@ class Work:
 
 
 def by_number(shards: Sequence[Shard]) -> list[list[Shard]]:
-  """Shards of several parts that hold the same examples go together."""
+  """Groups the shards of several parts that hold the same examples."""
   groups: dict[int, list[Shard]] = {}
   for shard in shards:
     groups.setdefault(shard.number, []).append(shard)
@@ -69,7 +67,7 @@ def by_number(shards: Sequence[Shard]) -> list[list[Shard]]:
 
 
 def batches_of(shards: Sequence[Shard], batch_size: int) -> list[Work]:
-  """Batches begin anew in each shard, so a restart sees the same ones."""
+  """Batches of each shard by itself, so a restart sees the same ones."""
   parts = tuple(shard.part for shard in shards)
   start, stop = shards[0].start, shards[0].stop
   works = []
@@ -82,7 +80,7 @@ def batches_of(shards: Sequence[Shard], batch_size: int) -> list[Work]:
 
 
 def one_behind(results: Iterator) -> Iterator:
-  """Yields a result once the next one is started, so devices never wait."""
+  """Yields a result after the next one started, so devices never wait."""
   previous = next(results, None)
   for result in results:
     yield previous
@@ -127,7 +125,7 @@ def _count_errors(
 
 
 class EncodingProgress(contextlib.AbstractContextManager):
-  """Images a second, operations a second, and their share of the peak."""
+  """Images per second, operations per second, and their share of the peak."""
 
   def __init__(self, split: str, total: int, encoders: Encoders):
     self._encoders = encoders
@@ -146,7 +144,7 @@ class EncodingProgress(contextlib.AbstractContextManager):
     self._progress.advance(images, note=self._rate())
 
   def _rate(self) -> str:
-    """From the first finished batch on: before it is compilation."""
+    """The rate since the first finished batch, which includes compilation."""
     now = (time.monotonic(), self._encoders.flops)
     if self._first is None:
       self._first = now
@@ -160,13 +158,13 @@ class EncodingProgress(contextlib.AbstractContextManager):
     return note + ")"
 
 
-# Images whose rationales are checked for length, and the share to warn at.
+# Images whose rationales are checked for length; the share that warns.
 _SAMPLED, _MANY = 256, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-  """Which of the processes that make a cache this is."""
+  """This process's index among those that make a cache."""
 
   index: int = 0
   count: int = 1
@@ -192,28 +190,27 @@ def build_cache(
   process: Process | None = None,
   eyes: Eyes = ENCODER_TOKENS,
 ) -> Cache | None:
-  """Makes, continues or mends a cache; opens one that is complete.
+  """Makes, continues or repairs a cache; opens a complete one.
 
   Args:
     dataset: images with annotations, vocabulary and verb groups.
-    student: the encoder that the student looks with.
-    teacher: whose image tokens and verb logits are distilled.
+    student: the student's image encoder.
+    teacher: its image tokens and verb logits are distilled.
     out: the cache's folder.
-    config: how; the defaults if None.
+    config: the settings; the defaults if None.
     mesh: devices of this process; all of them if None.
-    text: whose text tower embeds labels and rationales; the student's
-      if None.
-    rationales: writes them; templates if None.
-    only: of `cache_plan.TASKS`, what to do in this call; all if empty.
-    process: which one this is of several; JAX's own count if None.
+    text: its text tower embeds labels and rationales; the student's if None.
+    rationales: their source; templates if None.
+    only: of `cache_plan.TASKS`, the tasks of this call; all if empty.
+    process: this process's index among several; JAX's own if None.
     eyes: of the student that the cache is for.
 
   Returns:
-    The cache, or None if `only` left something undone.
+    The cache, or None if `only` left a part undone.
 
   Raises:
-    InputError: `out` holds a cache for something else, or another run writes
-      it; the disk is full, an image is broken, sizes do not fit.
+    InputError: `out` holds another cache, or another run writes it; the disk
+      is full, an image is broken, sizes do not fit.
   """
   config = config or PrecomputeConfig()
   text = text or student
@@ -253,7 +250,7 @@ def build_cache(
 
 @contextlib.contextmanager
 def _alone(out: str | Path, process: Process) -> Iterator[None]:
-  """Holds the cache's lock; on all processes of a run, or on none."""
+  """Holds the cache's lock, on all processes of a run or on none."""
   with contextlib.ExitStack() as stack:
     problem = None
     try:
@@ -271,7 +268,7 @@ def _alone(out: str | Path, process: Process) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Builder:
-  """The steps of `build_cache`, with what they share."""
+  """The steps of `build_cache`, with their shared state."""
 
   dataset: Dataset
   student: Encoder
@@ -318,7 +315,7 @@ class _Builder:
     return tuple(paths)
 
   def _needed(self, once: tuple[str, ...]) -> tuple[str, ...]:
-    """Of these files the ones that this run's tasks ask for or read."""
+    """Those of these files that this run's tasks write or read."""
     unneeded = set()
     if not self.tasks & {cache_plan.LABELS, *PARTS}:
       unneeded.add(feature_cache.LABELS)
@@ -351,13 +348,13 @@ class _Builder:
     }
 
   def _write_features(self, writer: CacheWriter) -> None:
-    """All shards of this process and of its tasks that are missing."""
+    """Writes the missing shards of this process and its tasks."""
     parts = tuple(part for part in PARTS if part in self.tasks)
     splits = [s.name for s in writer.plan.splits]
     pending = {name: writer.pending(name, parts) for name in splits}
     if not any(pending.values()):
       return
-    # As the first process wrote it: the same in all of them.
+    # Read back from the first process's file: the same in all processes.
     bank = writer.load_arrays(feature_cache.LABELS)
     encoders = Encoders(
       student=self.student,
@@ -384,7 +381,7 @@ class _Builder:
     return texts
 
   def _warn_of_long(self, texts: Texts) -> None:
-    """Rationales that fill all their tokens have most likely lost some."""
+    """Warns if many rationales fill all their tokens: some are likely cut."""
     _, mask = self._tokenize(texts)
     share = float(mask.all(axis=-1).mean())
     if share > _MANY:
@@ -428,7 +425,7 @@ class _Builder:
     encoders: Encoders,
     texts: Texts | None,
   ) -> Iterator[tuple[Work, Features]]:
-    """Starts the encoders on each batch, while later ones are decoded."""
+    """Starts the encoders on each batch while later ones are decoded."""
     seeing = any(set(work.parts) - {TEXT} for work in works)
     sizes = (self.student.image_size, self.teacher.image_size)
     batches = stream.image_batches(

@@ -65,7 +65,7 @@ class Checkpoints:
 
   Raises:
     InputError: the directory holds checkpoints of another or an unknown run, or
-    only damaged ones; the message names the fields that differ, or the steps.
+      only damaged ones; the message names the fields that differ, or the steps.
   """
 
   def __init__(

@@ -1,4 +1,4 @@
-"""The config of a BLIP-2 checkpoint: found, read, and checked to be ours."""
+"""The config of a BLIP-2 checkpoint: read, and checked to be supported."""
 
 import pathlib
 from typing import Any
@@ -17,9 +17,8 @@ _ARCHITECTURES = (ARCHITECTURE, "Blip2Model")
 def read(folder: pathlib.Path) -> Any:
   """The Blip2Config of a folder.
 
-  Where config.json has T5's `scale_decoder_outputs` (transformers 5), the
-  weights decide whether the output layer is tied: `tie_word_embeddings` is
-  set by them.
+  If config.json has T5's `scale_decoder_outputs` (transformers 5), the weights
+  decide whether the output layer is tied and set `tie_word_embeddings`.
 
   Raises:
     InputError: config.json is absent or broken, or is of another model.
@@ -50,7 +49,7 @@ def read(folder: pathlib.Path) -> Any:
 
 
 def check(config: Any, source: str) -> None:
-  """Raises InputError if a Blip2Config asks for what is not built here."""
+  """Raises InputError if a Blip2Config asks for unsupported features."""
   text, qformer = config.text_config, config.qformer_config
   problem = None
   if text.model_type not in (T5, OPT):
@@ -103,7 +102,7 @@ def _check_numbers(config: Any, source: str) -> None:
   hf_config.check(qformer, tower | own, source, _PARTS[1])
   if text.model_type == T5:
     hf_fields.check_t5(text, source, _PARTS[2])
-    # What targets are filled up with.
+    # The filler of targets.
     row = hf_config.token(text.vocab_size, needed=True)
     hf_config.check(text, {"pad_token_id": row}, source, _PARTS[2])
   else:
@@ -119,9 +118,9 @@ def num_image_tokens(config: Any) -> int:
 
 
 def max_text_length(config: Any) -> int:
-  """The most tokens that a prompt may have: OPT's images take positions too.
+  """The most tokens of a prompt; in OPT images take positions too.
 
-  T5 knows distances and no positions; it was trained on 512 tokens.
+  T5 uses distances instead of positions; it was trained on 512 tokens.
   """
   text = config.text_config
   if text.model_type == OPT:
@@ -132,7 +131,7 @@ def max_text_length(config: Any) -> int:
 def end_tokens(config: Any) -> tuple[int, ...]:
   """Ids that end an answer: eos_token_id of the text config, one or several.
 
-  torch's `generate` reads the same place; BLIP-2's OPT has a line feed there.
+  torch's `generate` reads the same field; BLIP-2's OPT has a line feed there.
 
   Raises:
     InputError: the text config has none.
@@ -147,7 +146,7 @@ def end_tokens(config: Any) -> tuple[int, ...]:
 
 
 def _check_kind(path: pathlib.Path, content: dict) -> None:
-  """Before transformers reads it: its complaints about others are obscure."""
+  """Checks the kind before transformers, whose own messages are obscure."""
   remedy = "give the folder of a BLIP-2 checkpoint for conditional generation"
   if content.get("model_type") != "blip-2":
     raise InputError(

@@ -1,4 +1,4 @@
-"""What vision tower and Q-Former share: norms, activations, attention."""
+"""Layers that vision tower and Q-Former share."""
 
 import functools
 from collections.abc import Callable
@@ -9,14 +9,14 @@ import jax
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-  """By Hugging Face's name; "gelu" is the exact one."""
+  """The activation of Hugging Face's name; "gelu" is the exact one."""
   from transformers.modeling_flax_utils import ACT2FN
 
   return ACT2FN[name]
 
 
 def layer_norm(config: Any, dtype: Any, name: str) -> nn.LayerNorm:
-  """Statistics in float32, by the two-pass formula that torch has."""
+  """Statistics in float32, by torch's two-pass formula."""
   return nn.LayerNorm(
     epsilon=config.layer_norm_eps,
     dtype=dtype,

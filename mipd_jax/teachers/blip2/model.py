@@ -1,9 +1,7 @@
-"""A frozen BLIP-2, asked about images: compiled methods and text.
+"""A frozen BLIP-2 with compiled methods and text.
 
-Checks of what callers hand to a BLIP-2: shapes always, values on the host.
-
-An id beyond the vocabulary would turn into NaN or another word's embedding
-on a device, without a message.
+Arguments are checked: shapes always, values on the host. On a device, an id
+beyond the vocabulary would silently become NaN or another word's embedding.
 """
 
 import dataclasses
@@ -43,9 +41,9 @@ class Blip2(PureBlip2):
   width, P prompt tokens, T target tokens, V words, C candidates.
 
   Attributes:
-    name: where it was loaded from.
+    name: folder or id that it was loaded from.
     revision: sha256 of weights, settings and tokenizer.
-    module: of `build`, with the dtype of the arithmetic.
+    module: from `build`, with the dtype of the arithmetic.
     config: transformers' Blip2Config.
     params: nested dict of arrays.
     tokenizer: the checkpoint's own, None if it has none.
@@ -96,7 +94,7 @@ class Blip2(PureBlip2):
 
   @property
   def max_text_length(self) -> int:
-    """The most tokens that a prompt may have."""
+    """The most tokens of a prompt."""
     return configs.max_text_length(self.config)
 
   # Compiled, with this model's own parameters.
@@ -129,7 +127,7 @@ class Blip2(PureBlip2):
     Args:
       pixel_values: [B, 3, H, W], normalised.
       prompt_ids, prompt_mask: [B, P], text after the image; mask 0 is filler.
-      target_ids: [B, T], the end token with them; -100 is ignored.
+      target_ids: [B, T], with the end token; -100 is ignored.
 
     Returns:
       float32 [B, T, V].
@@ -169,12 +167,12 @@ class Blip2(PureBlip2):
     Args:
       pixel_values: [B, 3, H, W], normalised.
       prompt_ids, prompt_mask: [B, P].
-      max_new_tokens: length of an answer at most; another compiles anew.
-      eos_token_id: what ends an answer; the text config's if None.
+      max_new_tokens: most tokens of an answer; another value compiles anew.
+      eos_token_id: ends an answer; the text config's if None.
 
     Returns:
-      int32 [B, n], n at most max_new_tokens: the longest answer's length.
-      End tokens are in it, filler after them, the start token is not.
+      int32 [B, n], n the longest answer's length, at most max_new_tokens; with
+      end tokens and filler after them, without the start token.
 
     Raises:
       InputError: as in `target_logits`; or max_new_tokens below 1.
@@ -213,7 +211,7 @@ class Blip2(PureBlip2):
     return self._tokenizer()(texts, min(max_length or most, most))
 
   def tokenize_answers(self, texts: Sequence[str]) -> CandidateTree:
-    """Answers, each with the end token after it, ready to be scored.
+    """Answers, each followed by the end token, ready to be scored.
 
     OPT's pieces of a word within a sentence begin with a space, which is
     added where it is missing.
@@ -237,7 +235,7 @@ class Blip2(PureBlip2):
     return CandidateTree.build([[*row, end] for row in rows])
 
   def _language_tokens(self, pixel_values: jax.Array) -> jax.Array:
-    # Encoding is a program of its own, which all questions share.
+    # Encoding is a separate program, which all questions share.
     return self._compiled(self.encode)(self.params, pixel_values)[
       LANGUAGE_TOKENS
     ]
@@ -272,7 +270,7 @@ class Blip2(PureBlip2):
 def check_tokenizer(
   source: str, config: Any, words: tokenizers.Tokenizer | None
 ) -> None:
-  """Raises InputError if its ids are no rows of the embedding."""
+  """Raises InputError if its ids are not rows of the embedding."""
   if words is None:
     return
   tokenizers.check_ids(source, words, config.text_config.vocab_size)

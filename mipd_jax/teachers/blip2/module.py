@@ -35,7 +35,7 @@ class Blip2Module(nn.Module):
     width = config.qformer_config.hidden_size
     self.vision_model = VisionTower(config.vision_config, self.dtype)
     self.qformer = QFormer(config.qformer_config, self.dtype)
-    # transformers starts queries at zero, where they all stay alike.
+    # transformers starts queries at zero, where they would all stay equal.
     start = nn.initializers.normal(0.02)
     shape = (1, config.num_query_tokens, width)
     self.query_tokens = self.param("query_tokens", start, shape)
@@ -56,7 +56,7 @@ class Blip2Module(nn.Module):
     }
 
   def __call__(self, pixels: jax.Array, ids: jax.Array) -> jax.Array:
-    """Passes through every parameter once: for `init` alone."""
+    """Uses every parameter once; only for `init`."""
     self.encode(pixels)
     ones = jnp.ones_like(ids)
     if self.config.text_config.model_type == configs.T5:
@@ -79,7 +79,7 @@ def build(config: Any, dtype: Any = jnp.float32) -> tuple[Blip2Module, dict]:
     dtype: of the arithmetic, a floating one.
 
   Raises:
-    InputError: the config asks for what is not built here.
+    InputError: the config asks for unsupported features.
   """
   configs.check(config, "config")
   module = Blip2Module(config, jnp.dtype(dtype))

@@ -20,7 +20,7 @@ from mipd_jax.teachers.blip2.module import LANGUAGE_TOKENS, Blip2Module
 
 
 def check_pixels(config: Any, pixels: Any, *, channels_last: bool) -> None:
-  """Raises InputError unless it is a batch of square images of the size."""
+  """Raises InputError unless it is a batch of square images of its size."""
   side = config.vision_config.image_size
   wanted = (side, side, 3) if channels_last else (3, side, side)
   shape = np.shape(pixels)
@@ -43,11 +43,11 @@ def check_pixels(config: Any, pixels: Any, *, channels_last: bool) -> None:
 
 
 def check_prompt(config: Any, images: int | None, ids: Any, mask: Any) -> None:
-  """Raises InputError unless ids and mask are alike, [B, P] or, of one, [P].
+  """Raises InputError unless ids and mask are both [B, P], or [P] for one.
 
   Args:
     config: transformers' Blip2Config.
-    images: B, or None where one prompt serves all images.
+    images: B, or None if one prompt serves all images.
     ids, mask: the prompt.
   """
   shape, axes = np.shape(ids), 1 if images is None else 2
@@ -76,7 +76,7 @@ def check_targets(config: Any, images: int, ids: Any) -> None:
 
 
 def check_ids(config: Any, what: str, ids: Any) -> None:
-  """Raises InputError for ids that are no rows of the embedding."""
+  """Raises InputError for ids that are not rows of the embedding."""
   if isinstance(ids, jax.core.Tracer):
     return
   ids, words = np.asarray(ids), config.text_config.vocab_size
@@ -91,7 +91,7 @@ def check_ids(config: Any, what: str, ids: Any) -> None:
 
 
 class PureBlip2:
-  """Can be compiled, differentiated, and given sharded parameters.
+  """BLIP-2 as functions to compile, differentiate or shard.
 
   Letters as in `model.Blip2`, which has these methods and the attributes.
   """
@@ -102,7 +102,7 @@ class PureBlip2:
   std: tuple[float, ...]
 
   def normalise(self, pixels: jax.Array) -> jax.Array:
-    """uint8 [..., 3] -> float32: what the vision tower is fed."""
+    """uint8 [..., 3] -> float32: the vision tower's input."""
     scaled = jnp.asarray(pixels, jnp.float32) / 255.0
     return (scaled - jnp.array(self.mean)) / jnp.array(self.std)
 
@@ -142,7 +142,7 @@ class PureBlip2:
     prompt_mask: jax.Array,
     target_ids: jax.Array,
   ) -> jax.Array:
-    """See `target_logits`; from language tokens [B, Q, Dl] on."""
+    """See `target_logits`; starts from language tokens [B, Q, Dl]."""
     with self._precision():
       context = self._language.context(
         params, language_tokens, prompt_ids, prompt_mask
@@ -160,14 +160,14 @@ class PureBlip2:
   ) -> jax.Array:
     """Log-likelihood of every candidate answer to one question.
 
-    Image and question are taken in once per image, whatever the number of
-    candidates. Equal to `score` of each candidate.
+    Image and question are read once per image for any number of candidates.
+    Equal to `score` of each candidate.
 
     Args:
       params: of the whole model.
-      language_tokens: [B, Q, Dl], of `image_features`.
+      language_tokens: [B, Q, Dl], from `image_features`.
       prompt_ids, prompt_mask: [P], the question.
-      candidates: of `tokenize_answers` or `CandidateTree.build`.
+      candidates: from `tokenize_answers` or `CandidateTree.build`.
 
     Returns:
       float32 [B, C]; see `normalise_scores`.
@@ -226,7 +226,7 @@ class PureBlip2:
       )
 
   def _precision(self) -> contextlib.AbstractContextManager:
-    """float32 means float32: accelerators multiply in less by default."""
+    """Full float32: accelerators multiply with less by default."""
     if jnp.dtype(self.module.dtype) == jnp.float32:
       return jax.default_matmul_precision("float32")
     return contextlib.nullcontext()

@@ -1,9 +1,9 @@
-"""How BLIP-2's parameters lie on a mesh ("data", "model").
+"""Shardings of BLIP-2's parameters on a mesh ("data", "model").
 
 The language model is tensor-parallel: heads and feed-forward are split, so
-that each layer costs one sum over "model" per part. Of the vision tower and
-the Q-Former the same is split where columns and heads agree; the tower's
-fused query-key-value matrix is not, for its halves would be no heads.
+that each layer costs one sum over "model" per part. The vision tower and the
+Q-Former are split likewise where columns and heads agree; the tower's fused
+query-key-value matrix is not, because its halves would not be heads.
 """
 
 import re
@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mipd_jax.devices import sharding
 
 HEADS = "heads"
-# What a parameter's path, joined by "/", ends with -> logical axes. The first
-# that fits counts; what fits none is whole on every device.
+# End of a parameter's path, joined by "/" -> logical axes. The first match
+# counts; without a match a parameter is whole on every device.
 Rule = tuple[str, tuple[str | None, ...]]
 RULES: tuple[Rule, ...] = (
   # T5
@@ -51,9 +51,9 @@ RULES: tuple[Rule, ...] = (
 def partition_spec(
   config: Any, path: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh
 ) -> PartitionSpec:
-  """Of one parameter; what the devices do not divide stays whole.
+  """Spec of one parameter; axes that the devices do not divide stay whole.
 
-  Heads count as such: their columns are split only between heads.
+  Columns of heads are split only between heads.
   """
   parts = []
   for axis, size in zip(_axes(path, len(shape)), shape, strict=True):
@@ -66,7 +66,7 @@ def partition_spec(
 def shardings(
   config: Any, tree: Mapping[str, Any], mesh: Mesh
 ) -> dict[str, Any]:
-  """Of every parameter of a tree of arrays or shapes: NamedSharding."""
+  """NamedSharding of every parameter of a tree of arrays or shapes."""
   flat = {
     path: NamedSharding(mesh, partition_spec(config, path, leaf.shape, mesh))
     for path, leaf in flax.traverse_util.flatten_dict(tree).items()
@@ -89,7 +89,7 @@ def placer(
 
 
 def fits(rule: Rule, path: tuple[str, ...]) -> bool:
-  """Whether a rule is for a parameter, unless one before it is."""
+  """Whether a rule matches a parameter; an earlier match takes precedence."""
   return re.search(f"{rule[0]}$", "/".join(path)) is not None
 
 

@@ -1,10 +1,8 @@
-"""BLIP-2's weights: read strictly, one tensor at a time, and written.
+"""BLIP-2's weights in Hugging Face's format: read strictly, and written.
 
 Names and shapes are compared before anything is read, and each tensor is cast
 and placed before the next is read: a model of 4 billion parameters is never
-twice in memory.
-
-Loads a BLIP-2 from Hugging Face's format, strictly and frugally.
+in memory twice.
 """
 
 import contextlib
@@ -39,7 +37,7 @@ _IGNORED = re.compile(
   r"|^language_model\.model\.decoder\.version$"
 )
 _FLOATS = ("F16", "BF16", "F32", "F64")
-# Above this many values, reading takes long enough to show progress.
+# Number of values from which reading shows its progress.
 _LARGE = 500_000_000
 
 Path = tuple[str, ...]
@@ -53,17 +51,17 @@ def read(
 
   Args:
     folder: with model.safetensors or its shards and their index.
-    template: of `module.build`.
+    template: from `module.build`.
     config: transformers' Blip2Config.
-    dtype: that the parameters get.
-    place: (path, array) -> the array where it shall lie.
+    dtype: of the parameters.
+    place: (path, array) -> the placed array.
 
   Returns:
-    The tree, and the files that it came from.
+    The tree, and its files.
 
   Raises:
-    InputError: weights are missing, left over, or of another shape or type;
-      the message lists them all. Or a file cannot be read.
+    InputError: weights are missing, left over, or of another shape or type
+      (the message lists them all), or a file cannot be read.
   """
   files = hf_weights.weight_files(folder)
   wanted = {
@@ -71,15 +69,15 @@ def read(
     for path, leaf in flax.traverse_util.flatten_dict(template).items()
   }
   with contextlib.ExitStack() as stack:
-    found = _open(stack, files)
-    chosen, copies = _match(found, wanted, config, folder)
+    file_of = _open(stack, files)
+    chosen, copies = _match(file_of, wanted, config, folder)
     total = sum(math.prod(leaf.shape) for _, leaf in wanted.values())
     progress = _progress(stack, folder, len(wanted), total)
     flat = {}
     for name, (path, leaf) in wanted.items():
       source = chosen[name]
-      tensor = found[source].get_tensor(source)
-      _check_copies(found, copies[name], source, tensor, folder)
+      tensor = file_of[source].get_tensor(source)
+      _check_copies(file_of, copies[name], source, tensor, folder)
       array = _to_flax(path, leaf, tensor, dtype, folder)
       flat[path] = place(path, array)
       if progress:
@@ -109,7 +107,7 @@ def write_checkpoint(
 
 
 def ties(config: Any) -> dict[str, str]:
-  """Names under which torch may save a tensor once more -> its own name."""
+  """Other names under which torch may save a tensor -> its own name."""
   text, prefix = config.text_config, "language_model."
   if text.model_type == configs.T5:
     own = "shared.weight"
@@ -122,38 +120,38 @@ def ties(config: Any) -> dict[str, str]:
 
 
 def _open(stack: contextlib.ExitStack, files: list) -> dict[str, Any]:
-  """Tensor's name -> the opened file that has it; no tensor is read."""
-  found = {}
+  """Tensor's name -> the open file that has it; reads no tensor."""
+  file_of = {}
   for path in files:
     file = stack.enter_context(hf_weights.open_tensors(path))
-    hf_weights.refuse_repeats(path, found, file.keys())
-    found |= dict.fromkeys(file.keys(), file)
-  return found
+    hf_weights.refuse_repeats(path, file_of, file.keys())
+    file_of |= dict.fromkeys(file.keys(), file)
+  return file_of
 
 
-def _match(found, wanted, config, folder):
-  """Which tensor to take for each parameter, and what else equals it.
+def _match(file_of, wanted, config, folder):
+  """The tensor to take for each parameter, and the copies that must equal it.
 
-  A tied weight may be saved under any one of its names, or several.
+  A tied weight may be saved under one or several of its names.
   """
   copies = {name: [] for name in wanted}
   for other, own in ties(config).items():
-    if other in found:
+    if other in file_of:
       copies[own].append(other)
   chosen, missing, wrong = {}, [], []
   for name, (path, leaf) in wanted.items():
-    names = [name] if name in found else copies[name][:1]
+    names = [name] if name in file_of else copies[name][:1]
     if not names:
       missing.append(name)
       continue
     chosen[name] = names[0]
-    header = found[names[0]].get_slice(names[0])
+    header = file_of[names[0]].get_slice(names[0])
     shape, kind = tuple(header.get_shape()), header.get_dtype()
     if shape != _torch_shape(path, leaf.shape) or kind not in _FLOATS:
       expected = _torch_shape(path, leaf.shape)
       wrong.append(f"{names[0]} {shape} {kind}, wanted {expected} of floats")
   used = {*chosen.values(), *(n for some in copies.values() for n in some)}
-  unexpected = [n for n in found if n not in used and not _IGNORED.search(n)]
+  unexpected = [n for n in file_of if n not in used and not _IGNORED.search(n)]
   hf_weights.refuse_misfits(
     str(folder),
     {
@@ -165,11 +163,11 @@ def _match(found, wanted, config, folder):
   return chosen, copies
 
 
-def _check_copies(found, names, source, tensor, folder) -> None:
+def _check_copies(file_of, names, source, tensor, folder) -> None:
   for name in names:
     if name == source:
       continue
-    if not np.array_equal(found[name].get_tensor(name), tensor):
+    if not np.array_equal(file_of[name].get_tensor(name), tensor):
       raise InputError(
         f"{folder}: {name} and {source} are one weight in this model, but "
         "differ in the files",
@@ -218,13 +216,13 @@ def load(
 ) -> Blip2:
   """Loads a BLIP-2 from a folder, or by id from the local cache.
 
-  Weights are read, cast and placed one by one, so that about one copy of the
-  model in `dtype` is all the memory it takes.
+  Weights are read, cast and placed one by one, so it takes the memory of about
+  one copy of the model in `dtype`.
 
   Args:
     folder_or_id: a folder with config.json, *.safetensors and, if there are
-      any, tokenizer files; or an id such as "Salesforce/blip2-flan-t5-xl"
-      that was downloaded before.
+      any, tokenizer files; or the id of a downloaded model, such as
+      "Salesforce/blip2-flan-t5-xl".
     dtype: of the parameters and of the arithmetic, a floating one. T5 was
       not trained for float16 and may overflow there; bfloat16 is fine.
     mesh: with axes "data" and "model": parameters are laid over it by
@@ -245,7 +243,7 @@ def load(
   mean, std = hf_config.pixel_normalisation(
     folder, config.vision_config.image_size
   )
-  # Before gigabytes are read.
+  # Checked before gigabytes are read.
   check_tokenizer(str(folder), config, words)
   place = sharding_rules.placer(config, mesh)
   params, files = read(folder, template, config, dtype, place)

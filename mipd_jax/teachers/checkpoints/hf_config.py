@@ -1,8 +1,8 @@
 """The settings of Hugging Face checkpoints: read, and checked field by field.
 
-What a model would not heed, or would compute something else from, is refused
-with the file, the field and what is expected there. A folder's own Python
-(`auto_map`) is never asked for.
+A field that a model would ignore, or compute something else from, is refused
+with the file, the field and the expected value. A folder's own Python
+(`auto_map`) is never run.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 _AGAIN = "give a folder with the model's own config.json"
 _MOST_LAYERS, _MOST = 1000, 2**26
-# Normalised pixels beyond it are odd; usual are 0 to 1, or -2.7 to 2.7.
+# Normalised pixels beyond it are odd; 0 to 1 or -2.7 to 2.7 are usual.
 _FAR = 20
 
-# Fields beyond a class's own that no arithmetic depends on.
+# Fields outside a class that change no arithmetic.
 _HARMLESS = frozenset(
   """
   auto_map dtype torch_dtype model_type architectures transformers_version
@@ -46,7 +46,7 @@ _HARMLESS = frozenset(
   unsloth_fixed
   """.split()  # noqa: SIM905 - one name a line would be long
 )
-# Biases: with or without, the weights are then others, which is refused.
+# Biases: a wrong value shows in the weights, which are then refused.
 _IN_WEIGHTS = frozenset(("attention_bias", "mlp_bias"))
 # Sizes, by any class's name for them.
 _SIZES = frozenset(
@@ -58,7 +58,7 @@ _SIZES = frozenset(
   decoder_layers encoder_attention_heads decoder_attention_heads
   """.split()  # noqa: SIM905
 )
-# Fields that classes lack, and the one value that is what is computed.
+# Fields that classes lack, and the one value that matches the computation.
 _FIXED = {
   "num_channels": 3,
   "partial_rotary_factor": 1,
@@ -71,7 +71,7 @@ _FIXED = {
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """What a field may hold, and how a message says it."""
+  """The allowed values of a field, and their description in messages."""
 
   told: str
   fits: Callable[[Any], bool]
@@ -117,8 +117,8 @@ def token(words: int, *, several: bool = False, needed: bool = False) -> Rule:
 
   Args:
     words: rows of the table.
-    several: whether a list of ids fits, too.
-    needed: whether null does not fit.
+    several: whether a list of ids is allowed too.
+    needed: whether null is refused.
   """
 
   def one(value: Any) -> bool:
@@ -137,7 +137,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
   """The content of a checkpoint folder's config.json.
 
   Raises:
-    InputError: it is absent or no JSON object.
+    InputError: it is absent or not a JSON object.
   """
   path = folder / "config.json"
   content = json_files.read(path, object, _AGAIN)
@@ -150,7 +150,7 @@ def make(kind: Any, content: Mapping[str, Any], path: pathlib.Path) -> Any:
   """A config of transformers' class `kind` from a file's content.
 
   Raises:
-    InputError: a part of it is no object, or the class refuses it.
+    InputError: a part of it is not an object, or the class refuses it.
   """
   parts = getattr(kind, "sub_configs", {})
   for part in parts:
@@ -172,7 +172,7 @@ def make(kind: Any, content: Mapping[str, Any], path: pathlib.Path) -> Any:
 def _check_sizes(
   content: Mapping[str, Any], source: str, part: str = ""
 ) -> None:
-  """Before transformers' classes divide by them."""
+  """Checks sizes before transformers' classes divide by them."""
   for name in _SIZES.intersection(content):
     value, rule = content[name], LAYERS if "layer" in name else COUNT
     if value is not None and not rule.fits(value):
@@ -201,7 +201,7 @@ def check(
 
 @contextlib.contextmanager
 def building(path: pathlib.Path) -> Iterator[None]:
-  """Turns whatever goes wrong while a config's network is built into one.
+  """Turns any error while a config's network is built into an InputError.
 
   Raises:
     InputError: in place of any other exception.
@@ -247,17 +247,17 @@ def check_known(
   part: str = "",
   heeded: Collection[str] = (),
 ) -> None:
-  """Raises InputError for fields that nobody here knows.
+  """Raises InputError for unknown fields.
 
-  A newer transformers may write fields that change the arithmetic; passing
-  over them would give other numbers without a message.
+  A newer transformers may write fields that change the arithmetic; ignoring
+  them would silently give other numbers.
 
   Args:
-    content: what the file says of this part.
+    content: this part of the file.
     config: transformers' config made from it.
-    source: names the file.
-    part: names the part of it.
-    heeded: fields that are heeded although the class does not know them.
+    source: the file's name.
+    part: the part's name.
+    heeded: fields that are used although the class lacks them.
   """
   known = {*vars(type(config)()), *type(config).attribute_map, *heeded}
   strange = []
@@ -285,14 +285,14 @@ def pixel_normalisation(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
   """Mean and std of RGB for pixels on a scale of 0 to 1.
 
-  preprocessor_config.json says them, or the part image_processor of
-  processor_config.json (transformers 5); openai's where neither does: BLIP-2
-  has them too. Other settings that change the pixels are heeded
+  They are in preprocessor_config.json, or in the part image_processor of
+  processor_config.json (transformers 5); without either, openai's are used,
+  which BLIP-2 has too. Other settings that change the pixels are followed
   (do_normalize, do_rescale, rescale_factor) or refused: images are fitted
   into a square of the model's size with bicubic resampling.
 
   Raises:
-    InputError: a file is broken, or says what is not done here.
+    InputError: a file is broken, or asks for unsupported processing.
   """
   path, content = _processor(folder)
   if path is None:
@@ -337,7 +337,7 @@ def _processor(
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-  """What a file says of an image processor."""
+  """The settings of an image processor in a file."""
 
   path: pathlib.Path
   content: Mapping[str, Any]
@@ -369,7 +369,7 @@ class _Settings:
     return tuple(values)
 
   def note_odd(self, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Says so on stderr where the pixels are far from any model's."""
+    """Warns if the pixels are far from any usual model's."""
     pairs = list(zip(mean, std, strict=True))
     ends = [(end - m) / s for m, s in pairs for end in (0.0, 1.0)]
     if max(map(abs, ends)) > _FAR or not all(0 <= m <= 1 for m in mean):
@@ -382,7 +382,7 @@ class _Settings:
       )
 
   def refuse_others(self, image_size: int) -> None:
-    """Refuses what would feed the model other pixels than it gets here."""
+    """Refuses settings that would give the model other pixels than here."""
     content = self.content
     kind = content.get("image_processor_type") or content.get(
       "feature_extractor_type", "CLIPImageProcessor"

@@ -1,7 +1,7 @@
-"""What the fields of language models' configs must hold.
+"""Checks of the fields of language models' configs.
 
-BLIP-2's language model and the models that write rationales are checked by
-the same rules. See `hf_config` for reading, and for the rules themselves.
+They are the same for BLIP-2's language model and for models that write
+rationales. See `hf_config` for reading, and for the class of a rule.
 """
 
 import pathlib
@@ -17,14 +17,14 @@ from mipd_jax.teachers.checkpoints.hf_config import (
   SWITCH,
 )
 
-# Kinds whose decoder's output T5's way scales, where it is tied.
+# Kinds that scale a tied decoder's output as T5 does.
 T5_KINDS = ("t5", "longt5", "mt5")
 LLAMA_KINDS = ("llama", "mistral", "qwen2")
-# Kinds whose classes are known so well that other fields are refused.
+# Kinds whose unknown fields are refused.
 STRICT = (*T5_KINDS, *LLAMA_KINDS, "opt", "gemma")
-# Kinds whose heads' width is a field of its own.
+# Kinds with a field for the width of a head.
 _OWN_HEADS = (*T5_KINDS, *LLAMA_KINDS, "gemma")
-# The names under which files may have T5's embedding.
+# Names of T5's embedding in files.
 _T5_EMBEDDINGS = (
   "shared.weight",
   "encoder.embed_tokens.weight",
@@ -34,7 +34,7 @@ SCALES = "scale_decoder_outputs"
 
 
 def check_t5(text: Any, source: str, part: str = "") -> None:
-  """Raises InputError for fields of a T5's config that make no model."""
+  """Raises InputError for invalid fields of a T5's config."""
   buckets = hf_config.Rule(
     "a whole number of 4 or more",
     lambda value: COUNT.fits(value) and value >= 4,
@@ -77,7 +77,7 @@ def check_t5(text: Any, source: str, part: str = "") -> None:
 
 
 def check_opt(text: Any, source: str, part: str = "") -> None:
-  """Raises InputError for fields of an OPT's config that make no model."""
+  """Raises InputError for invalid fields of an OPT's config."""
   hf_config.check(text, {"vocab_size": COUNT}, source, part)
   rules = {
     "hidden_size": COUNT,
@@ -97,7 +97,7 @@ def check_opt(text: Any, source: str, part: str = "") -> None:
 
 
 def check_llama(config: Any, source: str) -> None:
-  """Raises InputError for fields of a Llama's config that make no model."""
+  """Raises InputError for invalid fields of a Llama's config."""
   rules = {
     "vocab_size": COUNT,
     "hidden_size": COUNT,
@@ -152,7 +152,7 @@ def _layer_types(config: Any) -> hf_config.Rule:
 
 
 def check_language(config: Any, source: str) -> None:
-  """Raises InputError for fields of any language model that make no model."""
+  """Raises InputError for invalid fields of any language model's config."""
   kind = config.model_type
   if kind in T5_KINDS:
     check_t5(config, source)
@@ -180,17 +180,17 @@ def settle_t5_head(
   folder: pathlib.Path,
   prefix: str = "",
 ) -> None:
-  """Decides from a folder's weights how a T5 makes its logits.
+  """Decides from a folder's weights how a T5 computes its logits.
 
-  Up to transformers 4, `tie_word_embeddings` said both whether the output
-  layer is the embedding, and whether what it reads is scaled by
-  d_model**-0.5. transformers 5 writes true whatever is so, beside
-  `scale_decoder_outputs`, and ties unless the weights have a head of their
-  own; its MT5 never scales. Sets both fields of `config`.
+  Up to transformers 4, `tie_word_embeddings` told whether the output layer is
+  the embedding, and also whether its input is scaled by d_model**-0.5.
+  transformers 5 always writes true, beside `scale_decoder_outputs`, and ties
+  unless the weights have a head of their own; its MT5 never scales. Sets both
+  fields of `config`.
 
   Args:
     config: transformers' config of a T5.
-    content: what config.json says of it.
+    content: its part of config.json.
     folder: of the weights.
     prefix: of the weights' names.
   """
@@ -210,6 +210,6 @@ def settle_t5_head(
 
 
 def scales_outputs(config: Any) -> bool:
-  """Whether a T5 scales what its output layer reads by d_model**-0.5."""
+  """Whether a T5 scales its output layer's input by d_model**-0.5."""
   scales = getattr(config, SCALES, None)
   return config.tie_word_embeddings if scales is None else scales

@@ -1,11 +1,11 @@
 """Hugging Face checkpoints: weights in PyTorch's layout <-> flax trees.
 
-Read are, in this order, safetensors, flax_model.msgpack and pytorch_model.bin,
-whole or in shards; written is safetensors. PyTorch is not needed. The names
+It reads, in this order, safetensors, flax_model.msgpack and pytorch_model.bin,
+whole or in shards, and writes safetensors. PyTorch is not needed. The names
 follow the rules of transformers' own Flax classes: a flax leaf `kernel` is a
 PyTorch `weight`, transposed (linear [out, in] <-> [in, out], convolution
-[O, I, H, W] <-> [H, W, I, O]); `scale` and `embedding` are a `weight` as it
-is; any other leaf keeps its name.
+[O, I, H, W] <-> [H, W, I, O]); `scale` and `embedding` are an unchanged
+`weight`; any other leaf keeps its name.
 """
 
 import hashlib
@@ -26,8 +26,7 @@ from mipd_jax.teachers.checkpoints.torch_files import TorchFile
 # In the order of preference.
 _SINGLE = ("model.safetensors", "flax_model.msgpack", "pytorch_model.bin")
 _INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-# Where a number of so many bytes is infinite or no number: all bits of the
-# exponent are set.
+# Bytes of a number -> its exponent bits, all set if it is infinite or NaN.
 _EXPONENTS = {
   np.dtype(np.float16): (np.uint16, 0x7C00),
   np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7F80),
@@ -41,7 +40,7 @@ _KINDS = frozenset(
 _PIECE = 1 << 20
 _MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _AGAIN = "the file is cut off or of another format: fetch it again"
-# What besides the weights decides what a model gives.
+# Files besides the weights that a model's output depends on.
 _BESIDE = (
   "config.json",
   "preprocessor_config.json",
@@ -57,7 +56,7 @@ _BESIDE = (
   "tokenizer.model",
   "chat_template.jinja",
 )
-# Of config.json: who wrote it.
+# Fields of config.json about its origin.
 _ORIGIN = ("_name_or_path", "transformers_version")
 _RENAMED = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -65,7 +64,7 @@ Tree = Mapping[str, Any]
 
 
 def find(folder_or_id: str | os.PathLike) -> pathlib.Path:
-  """A folder as it is, or that of an id in the local Hugging Face cache.
+  """The folder of a checkpoint, given as a folder or as a cached id.
 
   Raises:
     InputError: it is neither.
@@ -87,21 +86,21 @@ def find(folder_or_id: str | os.PathLike) -> pathlib.Path:
 
 
 def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """The weight files of a checkpoint: one, or those of its index.
+  """The weight files of a checkpoint: one, or those in its index.
 
   Raises:
     InputError: there is no weight file, or the index names an absent one.
   """
   folder = pathlib.Path(folder)
   names = (_SINGLE[0], _INDEX[0], *_SINGLE[1:], _INDEX[1])
-  found = [name for name in names if (folder / name).exists()]
-  if not found:
+  present = [name for name in names if (folder / name).exists()]
+  if not present:
     have = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
     raise InputError(
       f"{folder}: no weights, none of {', '.join(names)} (there: {have})",
       "give a checkpoint folder in Hugging Face format",
     )
-  first = folder / found[0]
+  first = folder / present[0]
   return _listed(first) if first.name in _INDEX else [first]
 
 
@@ -188,7 +187,7 @@ class _SafeFile:
 
 
 def _check_header(path: pathlib.Path) -> None:
-  """Refuses a header that names a tensor twice: the last would win."""
+  """Refuses a header that names a tensor twice: readers take the last."""
   try:
     with open(path, "rb") as file:
       length = int.from_bytes(file.read(8), "little")
@@ -212,11 +211,11 @@ def names(folder: str | os.PathLike) -> set[str]:
   files = weight_files(folder)
   if files[0].suffix == ".msgpack":
     return set(to_torch(_restore(files[0])))
-  found: set[str] = set()
+  tensors: set[str] = set()
   for path in files:
     with open_tensors(path) as file:
-      found.update(file.keys())
-  return found
+      tensors.update(file.keys())
+  return tensors
 
 
 def read(
@@ -243,7 +242,7 @@ def read(
 def refuse_repeats(
   path: pathlib.Path, found: Iterable[str], names: Iterable[str]
 ) -> None:
-  """Raises InputError if a file has tensors that another one has, too."""
+  """Raises InputError if a file repeats tensors of another one."""
   twice = sorted(set(found) & set(names))
   if twice:
     raise InputError(
@@ -262,7 +261,7 @@ def _restore(path: pathlib.Path) -> Tree:
       raise ValueError("not all leaves are arrays")
     if len(set(paths)) < len(paths):
       raise ValueError("two arrays have one name in PyTorch's layout")
-  except Exception as error:  # msgpack raises what it likes
+  except Exception as error:  # msgpack raises many types
     raise InputError(
       f"{path}: cannot be read as flax weights ({error})", _AGAIN
     ) from error
@@ -275,15 +274,15 @@ def write(path: str | os.PathLike, tree: Tree) -> None:
 
   # transformers refuses files whose metadata do not name the framework.
   save_file(to_torch(tree), path, metadata={"format": "pt"})
-  pathlib.Path(path).chmod(0o644)  # safetensors lets the owner alone read it
+  pathlib.Path(path).chmod(0o644)  # safetensors makes it owner-only
 
 
 def revision(files: Iterable[pathlib.Path]) -> str:
-  """sha256 of a model: of its weights and of how they are to be used.
+  """sha256 of a model: of its weights, settings and tokenizer.
 
   Args:
-    files: of the weights. The settings and the tokenizer beside them count as
-      well; JSON by its content, however it is spaced.
+    files: of the weights. The settings and the tokenizer beside them count
+      too; JSON by its content, however it is spaced.
   """
   files = list(files)
   digest = hashlib.sha256()
@@ -301,14 +300,14 @@ def revision(files: Iterable[pathlib.Path]) -> str:
 def all_finite(array: np.ndarray) -> bool:
   """Whether no number of an array is NaN or infinite.
 
-  By the bits of its exponents: for bfloat16, many times faster than numpy's
-  own `isfinite`. Arrays of other than floating dtypes are finite.
+  Checks the exponents' bits: for bfloat16, many times faster than numpy's
+  `isfinite`. Arrays that are not floating are finite.
   """
   array = np.asarray(array)
   if array.dtype not in _EXPONENTS or not array.size:
     return True
   kind, exponent = _EXPONENTS[array.dtype]
-  # In the order of memory, piece by piece: no copy of the whole.
+  # In memory order, piece by piece: no copy of the whole.
   bits = array.ravel(order="K").view(kind)
   return all(
     (bits[start : start + _PIECE] & kind(exponent)).max() < exponent
@@ -317,13 +316,13 @@ def all_finite(array: np.ndarray) -> bool:
 
 
 def _content(path: pathlib.Path) -> bytes:
-  """What a file beside the weights says, without notes on its origin."""
+  """The content of a file beside the weights, without notes on its origin."""
   data = path.read_bytes()
   if path.suffix != ".json":
     return data
   try:
     content = json.loads(data)
-  except (ValueError, RecursionError):  # whoever reads it will say so
+  except (ValueError, RecursionError):  # its reader raises the error
     return data
   if isinstance(content, dict):
     content = {k: v for k, v in content.items() if k not in _ORIGIN}
@@ -342,8 +341,8 @@ def to_flax(
   Args:
     tensors: by PyTorch name.
     template: tree of arrays or `jax.ShapeDtypeStruct`; gives shapes, dtypes.
-    source: what the tensors were read from, for messages.
-    ignore: last parts of names that may be there without being used.
+    source: origin of the tensors, for messages.
+    ignore: last parts of names that may be left unused.
 
   Returns:
     A nested dict of numpy arrays.
@@ -402,15 +401,15 @@ def _refuse_infinite(
 
 
 def refuse_misfits(source: str, problems: Mapping[str, list[str]]) -> None:
-  """Raises one InputError with all names, by what is wrong; none is fine."""
-  told = [
+  """Raises one InputError with all names by problem, if there are any."""
+  listed = [
     f"{len(names)} {kind}: {', '.join(sorted(names))}"
     for kind, names in problems.items()
     if names
   ]
-  if told:
+  if listed:
     raise InputError(
-      f"{source}: the weights do not fit config.json; " + "; ".join(told),
+      f"{source}: the weights do not fit config.json; " + "; ".join(listed),
       "use the config.json and the weights of one and the same model",
     )
 

@@ -24,14 +24,14 @@ _JSON_FILES = (
   "added_tokens.json",
   "vocab.json",
 )
-# transformers' classes that unpickle what they read.
+# transformers' classes that read pickles.
 _PICKLED = ("TransfoXL",)
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-  """Wraps a Hugging Face tokenizer; texts come out padded to one length."""
+  """Wraps a Hugging Face tokenizer; pads texts to one length."""
 
   inner: Any
 
@@ -53,7 +53,7 @@ class Tokenizer:
     encoded = self.inner(
       list(texts),
       padding="max_length",
-      padding_side="right",  # whatever generating with the model wants
+      padding_side="right",  # whatever generation with the model needs
       truncation=True,
       max_length=max_length,
       return_attention_mask=True,
@@ -66,8 +66,8 @@ class Tokenizer:
 def load(folder: str | os.PathLike) -> Tokenizer:
   """Reads the tokenizer of a checkpoint folder.
 
-  A tokenizer that is Python of the folder's own, or pickled, is refused
-  unread; nothing is asked on the terminal.
+  A tokenizer that is the folder's own Python, or pickled, is refused unread;
+  nothing is asked on the terminal.
 
   Raises:
     InputError: the folder has none, or it cannot be read.
@@ -80,7 +80,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     inner = AutoTokenizer.from_pretrained(
       folder, local_files_only=True, trust_remote_code=False
     )
-    inner("a")  # some settings are looked at only here
+    inner("a")  # some settings are read only here
   except Exception as error:
     # transformers and tokenizers raise many types, plain Exception included.
     raise InputError(
@@ -92,7 +92,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
 
 
 def _check_files(folder: pathlib.Path) -> None:
-  """What transformers' messages are obscure about, or would unpickle."""
+  """Refuses files with obscure messages in transformers, and pickles."""
   again = "download the file again, from a model of transformers' own"
   for name in _JSON_FILES:
     path = folder / name
@@ -126,7 +126,7 @@ def check_ids(source: str, words: Tokenizer, rows: int) -> None:
   """Raises InputError unless a tokenizer can pad and its ids are rows.
 
   Args:
-    source: names the checkpoint.
+    source: name of the checkpoint.
     words: its tokenizer.
     rows: of the model's embedding table.
   """
@@ -148,8 +148,8 @@ def check_ids(source: str, words: Tokenizer, rows: int) -> None:
 def vocabulary(words: Sequence[str]) -> dict[str, int]:
   """Word -> id. Pad and unknown come first, begin and end last.
 
-  The end token has the highest id, as in CLIP, so both ways in which
-  transformers finds it (by id, by argmax) agree.
+  The end token has the highest id, as in CLIP, so that transformers' two ways
+  of finding it (by id, by argmax) agree.
   """
   order = [PAD, UNKNOWN, *words, BEGIN, END]
   return {word: index for index, word in enumerate(order)}

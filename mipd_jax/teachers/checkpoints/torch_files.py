@@ -4,11 +4,11 @@ Older checkpoints on the Hugging Face hub, among them openai's CLIP L/14-336,
 have nothing else. Such a file is a zip archive: `data.pkl` is a pickled dict
 of tensors that name their storages, `data/KEY` are the storages' bytes.
 
-Nothing in the file is trusted. The pickle is read by a small machine of our
-own that knows dicts, tuples, numbers, texts and tensors, so no code can run
-and no number can make it reserve memory. PyTorch stores members as they are:
-a compressed one, which could inflate without bound, is refused. Every
-tensor's extent is compared with its storage when the file is opened.
+Nothing in the file is trusted. Our own small machine reads the pickle and
+knows only dicts, tuples, numbers, texts and tensors, so no code can run and no
+number can make it reserve memory. PyTorch does not compress members: a
+compressed one, which could inflate without bound, is refused. Every tensor's
+extent is compared with its storage when the file is opened.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import numpy as np
 
 from input_pipeline.io.errors import InputError
 
-# Class of a storage -> dtype, and the name that safetensors gives it.
+# Class of a storage -> dtype, and its name in safetensors.
 _STORAGES = {
   "FloatStorage": (np.float32, "F32"),
   "DoubleStorage": (np.float64, "F64"),
@@ -75,7 +75,7 @@ class _Tensor:
 
   @property
   def end(self) -> int:
-    """One past the last element of the storage that is used."""
+    """One past the last used element of the storage."""
     if 0 in self.shape:
       return self.offset
     steps = zip(self.shape, self.strides, strict=True)
@@ -90,11 +90,10 @@ class TorchFile:
   """
 
   def __init__(self, path: str | pathlib.Path):
-    """Reads the names and shapes; no tensor yet.
+    """Reads names and shapes, no tensor.
 
     Raises:
-      InputError: it is not such a file, is damaged, or holds more than
-        tensors.
+      InputError: it is not such a file, is damaged, or holds more than tensors.
     """
     self.path = pathlib.Path(path)
     self._zip: zipfile.ZipFile | None = None
@@ -108,7 +107,7 @@ class TorchFile:
     except _Refused as error:
       self._close()
       raise InputError(f"{self.path}: {error}", _REMEDY) from None
-    except Exception as error:  # zipfile and pickletools raise what they like
+    except Exception as error:  # zipfile and pickletools raise many types
       self._close()
       if isinstance(error, InputError):
         raise
@@ -143,13 +142,13 @@ class TorchFile:
       return np.zeros(tensor.shape, dtype)
     try:
       data = self._zip.read(self._members[self._place(tensor)])
-    except Exception as error:  # zipfile raises what it likes
+    except Exception as error:  # zipfile raises many types
       raise InputError(
         f"{self.path}: the bytes of {name} cannot be read ({error})",
         "fetch the file again",
       ) from error
     values = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
-    # The extent was checked: as_strided would read what lies behind.
+    # The extent was checked: as_strided would read beyond it.
     view = np.lib.stride_tricks.as_strided(
       values[tensor.offset :],
       tensor.shape,
@@ -164,16 +163,16 @@ class TorchFile:
 
   def _content(self) -> tuple[str, Any]:
     """The archive's folder with "/", and what data.pkl holds."""
-    found = [n for n in self._members if n.endswith("/data.pkl")]
-    if len(found) != 1:
-      raise ValueError(f"{len(found)} members are named data.pkl")
-    prefix = found[0].removesuffix("data.pkl")
-    if self._members[found[0]].file_size > _MOST_PICKLE:
+    pickles = [n for n in self._members if n.endswith("/data.pkl")]
+    if len(pickles) != 1:
+      raise ValueError(f"{len(pickles)} members are named data.pkl")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if self._members[pickles[0]].file_size > _MOST_PICKLE:
       raise _Refused(f"its data.pkl has more than {_MOST_PICKLE} bytes")
     order = self._members.get(f"{prefix}byteorder")
     if order and self._zip.read(order) != b"little":
       raise _Refused("its numbers are not in little-endian order")
-    return prefix, _Machine().run(self._zip.read(self._members[found[0]]))
+    return prefix, _Machine().run(self._zip.read(self._members[pickles[0]]))
 
   def _place(self, tensor: _Tensor) -> str:
     return f"{self._prefix}data/{tensor.storage.key}"
@@ -206,15 +205,15 @@ class TorchFile:
 
 
 class _Refused(Exception):
-  """A file that is whole, but not of tensors as PyTorch writes them."""
+  """A whole file that does not hold tensors as PyTorch writes them."""
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
   """Name -> member of an archive whose members lie apart, stored as is."""
-  found: dict[str, zipfile.ZipInfo] = {}
+  members: dict[str, zipfile.ZipInfo] = {}
   for member in archive.infolist():
     name = member.filename
-    if name in found:
+    if name in members:
       raise _Refused(f"two members are named {name!r}")
     if name.startswith("/") or ".." in name.split("/"):
       raise _Refused(f"a member is named {name!r}")
@@ -222,14 +221,14 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
       raise _Refused(f"{name} is compressed or encrypted")
     if member.file_size != member.compress_size:
       raise _Refused(f"{name} is stored, but with two sizes")
-    found[name] = member
-  # Where one ends at the latest: none, if there is none.
-  ordered = sorted(found.values(), key=lambda member: member.header_offset)
+    members[name] = member
+  # The latest end of each member is the start of the next.
+  ordered = sorted(members.values(), key=lambda member: member.header_offset)
   ends = [member.header_offset for member in ordered[1:]] + [size]
   for member, end in zip(ordered, ends, strict=False):
     if member.header_offset + _HEADER + member.file_size > end:
       raise _Refused(f"{member.filename} overlaps what comes after it")
-  return found
+  return members
 
 
 def _checked(content: Any) -> dict[str, _Tensor]:
@@ -238,13 +237,13 @@ def _checked(content: Any) -> dict[str, _Tensor]:
   strange = [n for n, x in content.items() if not isinstance(x, _Tensor)]
   if strange:
     more = ", ..." if len(strange) > 5 else ""
-    told = ", ".join(map(_shown, strange[:5]))
-    raise _Refused(f"not tensors: {told}{more}")
+    listed = ", ".join(map(_shown, strange[:5]))
+    raise _Refused(f"not tensors: {listed}{more}")
   return content
 
 
 def _shown(value: Any) -> str:
-  """Short, and never the whole of a tuple: those may nest without bound."""
+  """A short form; never a whole tuple, which may nest without bound."""
   if isinstance(value, str | int | float | _Global):
     return f"{value!s:.80}"
   return f"a {type(value).__name__}"
@@ -270,10 +269,10 @@ class _Global:
 
 
 def _ordered_dict(pairs: Any = (), *_: Any) -> dict:
-  found: dict = {}
+  result: dict = {}
   for key, value in pairs:
-    _put(found, key, value)
-  return found
+    _put(result, key, value)
+  return result
 
 
 def _rebuild_tensor(
@@ -334,10 +333,10 @@ class _Machine:
     self._memo: dict[int, Any] = {}
 
   def run(self, data: bytes) -> Any:
-    """What the pickle holds.
+    """The content of the pickle.
 
     Raises:
-      _Refused: it holds anything but what a dict of tensors needs.
+      _Refused: it holds more than a dict of tensors needs.
       ValueError, IndexError, KeyError: it is cut off or damaged.
     """
     try:
@@ -390,7 +389,7 @@ class _Machine:
         raise _Refused("holds more than a dict of tensors")
       stack[-1].extend(values)
     elif name == "BUILD":
-      # `state_dict` carries versions of its modules; tensors do without.
+      # `state_dict` carries versions of its modules, which tensors do not need.
       self._take(1)
       if type(stack[-1]) is not dict:
         raise _Refused("holds objects with a state, not only tensors")
@@ -400,13 +399,13 @@ class _Machine:
   def _reduce(self, function: Any, arguments: Any) -> None:
     if not isinstance(function, _Global):
       raise _Refused("calls what is no function, not only tensors")
-    known = _KNOWN.get((function.module, function.name))
-    if known is None:
+    call = _KNOWN.get((function.module, function.name))
+    if call is None:
       raise _Refused(f"holds a {function}, not only tensors")
     if type(arguments) is not tuple:
       raise _Refused(f"{function} has no tuple of arguments")
     try:
-      self._stack.append(known(*arguments))
+      self._stack.append(call(*arguments))
     except (TypeError, ValueError) as error:
       raise _Refused(f"{function} has other arguments ({error})") from None
 
@@ -427,7 +426,7 @@ class _Machine:
 
 
 def _storage(name: Any) -> _Storage:
-  """("storage", class, key, device, elements) -> where the bytes lie."""
+  """("storage", class, key, device, elements) -> the place of the bytes."""
   if type(name) is not tuple or len(name) < 5 or name[0] != "storage":
     raise _Refused("refers to something else than a storage")
   kind, key, count = name[1], name[2], name[4]

@@ -1,6 +1,6 @@
-"""One batch through a language model: prefill, then token after token.
+"""One batch through a language model: prefill, then token by token.
 
-What a row gets depends on its own prompt, seed and settings. transformers'
+A row's text depends only on its own prompt, seed and settings. transformers'
 own Flax `generate` draws all rows from one key, so that a text would depend
 on the batch that its prompt happens to be in.
 
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-NOT_FINITE = -1  # in place of a token where logits are no numbers
+NOT_FINITE = -1  # in place of a token where logits are not finite
 Params = Any
 
 
@@ -29,10 +29,10 @@ def start(
   Args:
     model: a Flax causal or encoder-decoder model of transformers, or a `Llama`.
     params: its parameters.
-    ids, mask: int32 [B, L] prompts; padding is at the left for causal
-      models, at the right for the others.
-    prefix: what a decoder begins with; () for causal models.
-    new_tokens: T, how many tokens the cache has room for.
+    ids, mask: int32 [B, L] prompts; padded on the left for causal models, on
+      the right for the others.
+    prefix: a decoder's first tokens; () for causal models.
+    new_tokens: T, the cache's room for new tokens.
 
   Returns:
     float32 [B, V] logits of the first new token, and the arguments of
@@ -73,7 +73,7 @@ def choose(
   Args:
     logits: float32 [B, V].
     seeds: uint32 [B].
-    step: number of the token; with the seed it gives the row's key.
+    step: number of the token; seed and step give the row's key.
     temperature: 0 takes the likeliest token.
   """
 
@@ -103,26 +103,26 @@ def generate(
 ) -> jax.Array:
   """New tokens of a batch: int32 [B, T], `pad` after a row's end.
 
-  A token is `NOT_FINITE` where a row's logits are NaN or infinite, since
-  every choice among them would be arbitrary; the row ends there.
+  A token is `NOT_FINITE` where a row's logits are NaN or infinite, since any
+  choice would be arbitrary; the row ends there.
 
   Args:
     model, params, ids, mask, prefix, new_tokens: see `start`.
     seeds: uint32 [B].
-    real: bool [B]; other rows fill up the batch and end at once.
+    real: bool [B]; other rows are filler and end at once.
     temperature: of the draw, 0 for the likeliest tokens.
     stops: tokens that end a text.
     pad: the filler.
-    vocabulary: tokens that the tokenizer knows; embeddings often have more.
+    vocabulary: number of the tokenizer's tokens; embeddings often have more.
   """
   rows = len(ids)
   ends = jnp.array(stops, jnp.int32)
 
   def pick(logits, step):
-    known = jnp.arange(logits.shape[-1]) < vocabulary
-    masked = jnp.where(known, logits, -jnp.inf)
+    in_vocabulary = jnp.arange(logits.shape[-1]) < vocabulary
+    masked = jnp.where(in_vocabulary, logits, -jnp.inf)
     token = choose(masked, seeds, step, temperature)
-    finite = (jnp.isfinite(logits) | ~known).all(axis=-1)
+    finite = (jnp.isfinite(logits) | ~in_vocabulary).all(axis=-1)
     return jnp.where(finite, token, NOT_FINITE)
 
   def put(out, token, done, step):

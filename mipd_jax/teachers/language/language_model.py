@@ -1,10 +1,10 @@
 """Any language model in Hugging Face format that runs in Flax.
 
 Decoder-only (GPT-2, OPT, Llama, Qwen2, Gemma, Mistral ...) and encoder-decoder
-(T5, BART ...) alike; `weights` says whose network runs which. Prompts
-are sorted into buckets of length, one compiled program a bucket; every batch
-has the same number of rows. So what a prompt gets depends on the prompt, its
-seed and the settings, not on its neighbours.
+(T5, BART ...); `weights` chooses the network. Prompts are sorted into buckets
+of length, one compiled program per bucket; every batch has the same number of
+rows. So a text depends on its prompt, its seed and the settings, not on its
+neighbours.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from mipd_jax.teachers.checkpoints import hf_weights
 from mipd_jax.teachers.language import decoding, weights
 from mipd_jax.teachers.language import tokens as tokens_lib
 
-# Prompts are filled up to a multiple of this many tokens.
+# Prompts are padded to a multiple of this many tokens.
 _BUCKET = 64
 YES = ("yes", " yes", "Yes", " Yes")
 NO = ("no", " no", "No", " No")
@@ -35,7 +35,7 @@ class LanguageModel:
   """A frozen language model that writes and judges texts.
 
   Attributes:
-    name: where it was loaded from.
+    name: folder or id that it was loaded from.
     revision: sha256 of weights, settings and tokenizer, and the dtype of the
       arithmetic.
     network: transformers' Flax model or a `Llama`, without parameters.
@@ -55,7 +55,7 @@ class LanguageModel:
 
   @property
   def max_length(self) -> int | None:
-    """Most tokens that it has positions for; None if any number."""
+    """The number of its positions; None if unlimited."""
     return getattr(self.network.config, "max_position_embeddings", None)
 
   def generate(
@@ -70,7 +70,7 @@ class LanguageModel:
 
     Args:
       prompts: any number of them.
-      max_new_tokens: at which a text is cut off.
+      max_new_tokens: length at which a text is cut off.
       temperature: of the draw; 0 takes the likeliest tokens.
       seeds: one below 2**32 per prompt.
 
@@ -78,8 +78,8 @@ class LanguageModel:
       One text per prompt, without special tokens.
 
     Raises:
-      InputError: a prompt is longer than the model reads, or what it makes
-        of one is NaN or infinite.
+      InputError: a prompt is longer than the model reads, or its logits are
+        NaN or infinite.
     """
     run = self._programs.generate(max_new_tokens)
     seeds = np.asarray(seeds, np.uint32)
@@ -111,8 +111,7 @@ class LanguageModel:
 
     Args:
       prompts: questions.
-      yes, no: spellings of each answer; first tokens that both have do not
-        count.
+      yes, no: spellings of each answer; first tokens of both do not count.
 
     Returns:
       float32 [n].
@@ -148,7 +147,7 @@ class LanguageModel:
   ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (rows, ids [batch, L], mask): prompts of one bucket together.
 
-    Rows that fill up the last batch of a bucket are copies of its first.
+    Filler rows of a bucket's last batch are copies of its first row.
     """
     tokens = [self.tokens.encode(prompt) for prompt in prompts]
     buckets: dict[int, list[int]] = {}
@@ -174,7 +173,7 @@ class LanguageModel:
         f"positions for {self.max_length}",
         "ask for fewer new tokens",
       )
-    # A decoder has its own positions; a causal model's text follows on.
+    # A decoder has its own positions; a causal model's text continues them.
     room = self.max_length - (0 if self.tokens.prefix else new_tokens)
     if length > room:
       raise InputError(
@@ -208,7 +207,7 @@ class LanguageModel:
 
 
 class _Programs:
-  """Compiled functions by what is fixed at compile time."""
+  """Compiled functions by their fixed arguments."""
 
   def __init__(self, model: LanguageModel):
     self._model = model
@@ -259,7 +258,7 @@ def load(
     dtype: of the parameters and of the arithmetic.
     mesh: devices; all of this process along `data` if None. With a `model`
       axis the parameters are divided over it.
-    batch_size: rows a batch; does not change any text.
+    batch_size: rows per batch; does not change any text.
 
   Raises:
     InputError: something is missing or unreadable; weights, config and
@@ -285,8 +284,8 @@ def load(
 def place(params: Any, mesh: Mesh, dtype: Any) -> Any:
   """Copies parameters to the devices, divided over the mesh's `model` axis.
 
-  A matrix is cut along its last axis that divides evenly; XLA moves what a
-  device lacks. Everything is whole on every device where `model` is 1.
+  A matrix is split along its last axis that divides evenly; XLA adds the
+  communication. Where `model` is 1, every device has all of it.
   """
   parts = mesh.shape[sharding.MODEL]
 

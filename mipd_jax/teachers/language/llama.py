@@ -1,11 +1,11 @@
-"""Llama's kin in JAX: Llama 1 to 3, SmolLM2, Qwen2 and 2.5, Mistral.
+"""The Llama family in JAX: Llama 1 to 3, SmolLM2, Qwen2 and 2.5, Mistral.
 
 Touvron et al. 2023 (arXiv 2302.13971); rotary positions: Su et al. 2021
-(arXiv 2104.09864). transformers' Flax Llama knows rotary positions of base
-10000 alone; this one heeds `rope_theta`, `rope_scaling` (linear, llama3),
-heads of any width, biases, and windows of attention. It has the part of a
-FlaxPreTrainedModel's interface that `decoding` and
-`weights` use, and PyTorch's names of parameters.
+(arXiv 2104.09864). transformers' Flax Llama has only rotary positions of base
+10000; this one supports `rope_theta`, `rope_scaling` (linear, llama3), heads
+of any width, biases, and windows of attention. It has the part of a
+FlaxPreTrainedModel's interface that `decoding` and `weights` use, and
+PyTorch's names of parameters.
 
 Letters: B rows, T tokens, S tokens in the cache, H heads, G heads of keys and
 values, d width of a head, D of the model, V words.
@@ -43,12 +43,12 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
-  """Rotary positions: how fast each pair of a head's values turns.
+  """Rotary positions: the frequency of each pair of a head's values.
 
   Attributes:
     base: of the geometric series of wavelengths.
     kind: of `ROPE_TYPES`.
-    values: what the kind needs, name -> number.
+    values: parameters of the kind, name -> number.
   """
 
   base: float = 10000.0
@@ -62,8 +62,8 @@ class Rope:
   def frequencies(self, width: int) -> np.ndarray:
     """Radians per position, float32 [width / 2].
 
-    llama3 (Meta's llama-models, `apply_scaling`): slow turns are slowed down
-    by `factor`, fast ones kept, and those between blended.
+    llama3 (Meta's llama-models, `apply_scaling`): low frequencies are divided
+    by `factor`, high ones kept, and those between blended.
     """
     powers = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     plain = 1 / np.float32(self.base) ** powers
@@ -80,19 +80,19 @@ class Rope:
 
 
 def read_rope(content: Mapping[str, Any], source: str) -> Rope:
-  """Rotary positions from config.json, as any transformers writes them.
+  """Rotary positions from a config.json of any version of transformers.
 
   Up to version 4 `rope_theta` and `rope_scaling`, from 5 on
   `rope_parameters`.
 
   Raises:
-    InputError: a type or a field that is not known here, a number that makes
-      no positions, or two places that differ.
+    InputError: an unknown type or field, an invalid number, or two places that
+      differ.
   """
   base: dict[str, Any] = {}
   if content.get("rope_theta") is not None:
     base["rope_theta"] = content["rope_theta"]
-  found = []
+  kinds = []
   for name in ("rope_scaling", "rope_parameters"):
     part = content.get(name)
     if part is None:
@@ -103,12 +103,12 @@ def read_rope(content: Mapping[str, Any], source: str) -> Rope:
     theta = part.pop("rope_theta", None)
     if theta is not None and base.setdefault("rope_theta", theta) != theta:
       raise InputError(f"{source}: names two values of rope_theta", _REMEDY)
-    found.append(_read_kind(part, f"{source}: {name}"))
-  if any(one != found[0] for one in found):
+    kinds.append(_read_kind(part, f"{source}: {name}"))
+  if any(one != kinds[0] for one in kinds):
     raise InputError(
       f"{source}: rope_scaling and rope_parameters differ", _REMEDY
     )
-  kind, values = found[0] if found else ("default", {})
+  kind, values = kinds[0] if kinds else ("default", {})
   factor = content.get("partial_rotary_factor")
   theta = base.get("rope_theta", 10000.0)
   if not hf_config.POSITIVE.fits(theta) or theta <= 1:
@@ -140,7 +140,7 @@ def _read_kind(
     raise InputError(f"{source}: partial_rotary_factor is not 1", _REMEDY)
   wanted = _ROPE_FIELDS[kind]
   if kind == "default":
-    # What is left of another type has no effect in transformers either.
+    # Leftovers of another type have no effect in transformers either.
     part = {}
   if set(part) != set(wanted):
     raise InputError(
@@ -162,7 +162,7 @@ def _read_kind(
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-  """Logits float32 [B, T, V] (with a cache of the last token alone)."""
+  """Logits float32 [B, T, V]; with a cache, of the last token only."""
 
   logits: jax.Array
   past_key_values: Any = None
@@ -194,7 +194,7 @@ class Llama:
   def prepare_inputs_for_generation(
     self, ids: jax.Array, max_length: int, attention_mask: jax.Array
   ) -> dict[str, Any]:
-    """What a first call needs beside ids [B, T]; room for `max_length`."""
+    """Arguments of a first call besides ids [B, T]; room for `max_length`."""
     shape = (ids.shape[0], max_length, self._shared, self._width)
     room = [jnp.zeros(shape, self.dtype)] * self.config.num_hidden_layers
     mask = jnp.ones((ids.shape[0], max_length), jnp.int32)
@@ -211,7 +211,7 @@ class Llama:
   def update_inputs_for_generation(
     self, output: Output, inputs: Mapping[str, Any]
   ) -> dict[str, Any]:
-    """The arguments of the next call, which has one token a row."""
+    """The arguments of the next call, which has one token per row."""
     return {
       **inputs,
       "past_key_values": output.past_key_values,
@@ -236,7 +236,7 @@ class Llama:
       attention_mask: [B, T], or [B, S] with a cache; 0 hides a token.
       position_ids: [B, T]; 0, 1, ... if None.
       past_key_values: cache of `prepare_inputs_for_generation`.
-      return_dict: always so; part of transformers' interface.
+      return_dict: always True; part of transformers' interface.
     """
     del return_dict
     ids = jnp.asarray(ids)
@@ -367,7 +367,7 @@ class Llama:
 
 
 def _turned(x: jax.Array, turns: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Turns each head's first half against its second: [B, T, H, d]."""
+  """Rotates each head's first half against its second: [B, T, H, d]."""
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   other = jnp.concatenate([-second, first], axis=-1)
   cos, sin = turns
@@ -375,7 +375,7 @@ def _turned(x: jax.Array, turns: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 
 def _windows(config: Any) -> list[int | None]:
-  """How many tokens back each layer sees, itself included; None: all."""
+  """The tokens back that each layer sees, itself included; None: all."""
   layers, window = config.num_hidden_layers, None
   if config.model_type == "mistral":
     window = config.sliding_window

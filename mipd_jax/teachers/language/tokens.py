@@ -1,4 +1,4 @@
-"""Prompts to token ids and back, by a language checkpoint's own rules."""
+"""Prompts to token ids and back, by the checkpoint's own rules."""
 
 import dataclasses
 import pathlib
@@ -14,12 +14,12 @@ from mipd_jax.teachers.checkpoints import tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class LanguageTokens:
-  """A tokenizer with what a text begins and ends with.
+  """A tokenizer with the first and last tokens of a text.
 
   Attributes:
     name: of the checkpoint, for messages.
     inner: transformers' tokenizer.
-    prefix: tokens that a decoder begins with; () for decoder-only models.
+    prefix: a decoder's first tokens; () for decoder-only models.
     stops: tokens that end a text.
   """
 
@@ -30,7 +30,7 @@ class LanguageTokens:
 
   @property
   def size(self) -> int:
-    """Ids below it are tokens; embeddings often have more rows."""
+    """Number of tokens; embeddings often have more rows."""
     return max(self.inner.get_vocab().values()) + 1
 
   @property
@@ -50,7 +50,7 @@ class LanguageTokens:
       )
     ids = self.inner(prompt)["input_ids"]
     if not self.prefix and len(ids) > 1 and ids[-1] == self.inner.eos_token_id:
-      return ids[:-1]  # what is to be continued has not ended
+      return ids[:-1]  # without the end token: the text is to be continued
     return ids
 
   def decode(self, ids: np.ndarray) -> list[str]:
@@ -61,13 +61,13 @@ class LanguageTokens:
   def first_tokens(
     self, yes: Sequence[str], no: Sequence[str]
   ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First tokens of two answers; those that both have are left out.
+    """First tokens of two answers, without common ones.
 
     Args:
       yes, no: spellings of each answer.
 
     Raises:
-      InputError: nothing is left of one of them.
+      InputError: one of them has none left.
     """
 
     def first(texts: Sequence[str]) -> set[int]:
@@ -86,7 +86,7 @@ class LanguageTokens:
     return tuple(sorted(yes_ids)), tuple(sorted(no_ids))
 
   def _bare(self, text: str) -> list[int]:
-    """Ids of a text alone: none added at its ends."""
+    """Ids of a text, without special tokens."""
     return self.inner(text, add_special_tokens=False)["input_ids"]
 
 
@@ -94,8 +94,8 @@ def load(folder: pathlib.Path, config: Any) -> LanguageTokens:
   """Reads the tokenizer of a checkpoint and fits it to the model's config.
 
   Raises:
-    InputError: it cannot be read, has ids beyond the embeddings, or no token
-      to begin or end a text with.
+    InputError: it cannot be read, has ids beyond the embeddings, or lacks a
+      token to begin or end a text.
   """
   inner = tokenizer.load(folder).inner
   _check(inner, config, folder)
@@ -138,7 +138,7 @@ def _check(inner: Any, config: Any, folder: pathlib.Path) -> None:
 
 
 def _generation(config: Any, folder: pathlib.Path) -> Any:
-  """What a checkpoint says of generating, in a file or in its config."""
+  """A checkpoint's generation settings, from its file or its config."""
   from transformers import GenerationConfig
 
   path = folder / "generation_config.json"
@@ -155,7 +155,7 @@ def _generation(config: Any, folder: pathlib.Path) -> Any:
 def _prefix(
   config: Any, generation: Any, folder: pathlib.Path
 ) -> tuple[int, ...]:
-  """What a decoder begins with: () for a decoder-only model."""
+  """A decoder's first tokens; () for a decoder-only model."""
   if not config.is_encoder_decoder:
     return ()
   begin = (generation.decoder_start_token_id, config.decoder_start_token_id)
@@ -176,9 +176,13 @@ def _stops(
   config: Any, generation: Any, inner: Any, folder: pathlib.Path
 ) -> tuple[int, ...]:
   """Tokens that end a text; chat models have several."""
-  found = (inner.eos_token_id, config.eos_token_id, generation.eos_token_id)
+  candidates = (
+    inner.eos_token_id,
+    config.eos_token_id,
+    generation.eos_token_id,
+  )
   flat: list[Any] = []
-  for some in found:
+  for some in candidates:
     tokens = some if isinstance(some, list) else [some]
     flat += [token for token in tokens if token not in (None, *flat)]
   if not flat:

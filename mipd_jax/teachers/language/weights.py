@@ -1,9 +1,8 @@
 """Strict reading of language models in Hugging Face format, without PyTorch.
 
-The networks are transformers' own Flax classes, and `llama` where those would
-pass over a setting that PyTorch's heed: the model would run and write
-nonsense. Weights are read here, so that nothing is missing, left over or left
-at random in silence.
+The networks are transformers' own Flax classes, or `llama` where these would
+ignore a setting that PyTorch's use: the model would run and write nonsense.
+Weights are read here, so that none is silently missing, left over or random.
 """
 
 import pathlib
@@ -21,22 +20,22 @@ from mipd_jax.teachers.language import llama
 
 Tree = dict[str, Any]
 
-# Leftovers that are no weights: masks and tables, which Flax makes itself
-# (positions too, where they are waves: Pegasus, Marian).
+# Leftovers that are not weights: masks and tables, which Flax computes itself
+# (also sinusoidal positions: Pegasus, Marian).
 _BUFFER = re.compile(
   r"(attn|attention)\.(bias|masked_bias)$|rotary_emb\.inv_freq$"
   r"|position_ids$|embed_positions\.weight$"
   r"|EncDecAttention\.relative_attention_bias\.weight$"
 )
-# One embedding under its many names; checkpoints keep any one of them.
+# The names of one embedding; checkpoints keep any one of them.
 _SHARED = re.compile(
   r"(^|\.)(shared|embed_tokens|wte|word_embeddings|lm_head)\.weight$"
 )
-# Rotary models: no weight has the length of a text, but masks and scores take
-# its square. Prompts and texts are far shorter.
+# Rotary models: no weight has the length of a text, but masks and scores grow
+# with its square. Prompts and texts are far shorter.
 _ROTARY = (*hf_fields.LLAMA_KINDS, "gemma", "gptj")
 _ROTARY_LENGTH = 2048
-# Gemma's first configs say gelu and mean the approximate one.
+# Gemma's first configs say gelu for the approximate one.
 _GELUS = ("gelu_pytorch_tanh", "gelu", "gelu_new")
 
 
@@ -45,13 +44,11 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
 
   Returns:
     A FlaxPreTrainedModel made with `_do_init=False`, or our own `Llama` where
-    transformers' would pass over a setting; its `params_shape_tree` says what
-    is wanted.
+    transformers' would ignore a setting; `params_shape_tree` has the shapes.
 
   Raises:
     InputError: no config.json, an architecture without a Flax class that
-      generates text, a field that is not known or cannot be heeded, or a
-      number that makes no model.
+      generates text, an unknown or unsupported field, or an invalid number.
   """
   from transformers.models.auto.configuration_auto import CONFIG_MAPPING
   from transformers.models.auto.modeling_flax_auto import (
@@ -73,8 +70,8 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
     FLAX_MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     FLAX_MODEL_FOR_CAUSAL_LM_MAPPING,
   ]
-  found = [m[type(config)] for m in mappings if type(config) in m]
-  if not found and kind not in hf_fields.LLAMA_KINDS:
+  classes = [m[type(config)] for m in mappings if type(config) in m]
+  if not classes and kind not in hf_fields.LLAMA_KINDS:
     raise _no_class(path, kind)
   hf_fields.check_language(config, str(path))
   if kind in hf_fields.STRICT:
@@ -85,7 +82,7 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
     config.tie_word_embeddings = False
   unheeded = _unheeded(config, rope)
   _fit_lengths(config)
-  if kind in hf_fields.LLAMA_KINDS and (unheeded or not found):
+  if kind in hf_fields.LLAMA_KINDS and (unheeded or not classes):
     return llama.Llama(config, rope, dtype)
   if unheeded:
     raise InputError(
@@ -94,7 +91,7 @@ def build(folder: pathlib.Path, dtype: Any = jnp.float32) -> Any:
       "choose a Llama, SmolLM2, Qwen2, Mistral, or Flan-T5",
     )
   with hf_config.building(path):
-    return found[0](config, dtype=dtype, _do_init=False)
+    return classes[0](config, dtype=dtype, _do_init=False)
 
 
 def _no_class(path: pathlib.Path, kind: Any) -> InputError:
@@ -106,7 +103,7 @@ def _no_class(path: pathlib.Path, kind: Any) -> InputError:
 
 
 def _unheeded(config: Any, rope: llama.Rope | None) -> str:
-  """What transformers' Flax class would pass over; "" if nothing.
+  """The settings that transformers' Flax class would ignore; "" if none.
 
   modeling_flax_{llama,mistral,gemma}.py: rotary positions have the base
   10000, whatever the config says; Mistral's windows are one token longer than
@@ -148,16 +145,16 @@ def _fit_lengths(config: Any) -> None:
       config.max_position_embeddings, _ROTARY_LENGTH
     )
   if config.model_type == "mistral":
-    # With no window Flax's mask would keep nothing but the diagonal.
+    # Without a window Flax's mask would keep only the diagonal.
     longest = config.max_position_embeddings
     config.sliding_window = min(config.sliding_window or longest, longest)
 
 
 def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
-  """The weights of a folder, exactly those that the model wants.
+  """The weights of a folder, exactly those of the model.
 
   Args:
-    folder: with weights as `hf_weights` knows them.
+    folder: with weights in a format of `hf_weights`.
     model: from `build`, of the same folder.
 
   Returns:
@@ -179,7 +176,7 @@ def read(folder: pathlib.Path, model: Any) -> tuple[Tree, str]:
   tied = bool(getattr(config, "tie_word_embeddings", False))
   if tied and scales is None:
     _refuse_other_head(folder, tensors, names)
-  # With transformers 5 the weights say whether a T5's head is tied.
+  # With transformers 5 the weights decide whether a T5's head is tied.
   tensors = _untied(tensors, names, tied=tied or scales is not None)
   tree = hf_weights.to_flax(tensors, wanted, source=str(folder))
   if scales and not tied:
@@ -204,7 +201,7 @@ def _renamed(
 def _refuse_other_head(
   folder: pathlib.Path, tensors: Mapping[str, np.ndarray], wanted: list[str]
 ) -> None:
-  """Raises InputError if a tied head is there and is not the embedding."""
+  """Raises InputError if a tied head exists and differs from the embedding."""
   have = [n for n in wanted if n in tensors and _SHARED.search(n)]
   heads = [n for n in have if "lm_head" in n]
   for head in heads:
@@ -221,10 +218,10 @@ def _refuse_other_head(
 def _untied(
   tensors: dict[str, np.ndarray], wanted: list[str], *, tied: bool
 ) -> dict[str, np.ndarray]:
-  """Gives one embedding the names under which the Flax class wants it.
+  """Gives one embedding all the names of the Flax class.
 
-  Encoder and decoder share theirs always, the head if `tied`. A second copy
-  counts as the same only if it is equal.
+  Encoder and decoder always share theirs, the head does if `tied`. A second
+  copy is accepted only if it is equal.
   """
 
   def shares(name: str) -> bool:
@@ -232,7 +229,7 @@ def _untied(
 
   have = [n for n in tensors if shares(n)]
   missing = [n for n in wanted if shares(n) and n not in tensors]
-  # The wanted name first: a copy under another one is only compared.
+  # The wanted name first: copies under other names are only compared.
   have.sort(key=lambda name: (name not in wanted, "lm_head" in name, name))
   if not have:
     return tensors

@@ -1,10 +1,10 @@
-"""How the small world's BLIP-2 is trained: on the tokens of a frozen tower.
+"""Trains the small world's BLIP-2 on the tokens of a frozen tower.
 
 Like the real one it is built on the image tower of a contrastive model, here
 the small teacher CLIP, and learns through its Q-Former to make a language
-model answer: what the activity is, who or what fills a role, a caption. The
-tower is CLIP's own, but for CLIP's norm before the first layer, which has no
-place in BLIP-2's; a short regression to CLIP's tokens makes up for that.
+model answer: the activity, the filler of a role, a caption. The tower is
+CLIP's own, except for CLIP's norm before the first layer, which BLIP-2's
+lacks; a short regression to CLIP's tokens compensates for that.
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ class Blip2Settings:
   Attributes:
     query_width, query_layers, num_queries: of the Q-Former.
     language_width, language_layers: of the T5, encoder and decoder alike.
-    captions: what captions name; the verb question is asked as often as a
-      caption names the verb.
+    captions: the content of captions; the verb question is as frequent as
+      captions that name the verb.
     steps, batch_size, learning_rate: of AdamW; a step asks each image of
       the batch several questions.
     tower_steps: of the regression; 50 give the accuracy of 200.
@@ -88,7 +88,7 @@ def write(
   Args:
     world: gives the words.
     settings: sizes and schedule.
-    clip: whose image tower it starts from.
+    clip: it starts from this image tower.
     images: from `clip_training.draw_images`.
     seed: of weights, questions and order.
     folder: exists; gets config.json, model.safetensors and the tokenizer.
@@ -199,13 +199,13 @@ def _train(
 
 
 def _init(model: blip2.Blip2, seed: int) -> Params:
-  """transformers' initialisation, but for two scales that slow learning."""
+  """transformers' initialisation, except for two scales that slow learning."""
   key = jax.random.key(seed)
   params = module.init(model.module, key)
   head = params["language_model"]["lm_head"]
-  # Else it begins at a loss of 25, where ln(words) is 6.
+  # Otherwise the first loss is 25, while ln(words) is 6.
   head["kernel"] *= 0.05
-  # Queries that differ from one another from the start.
+  # Queries differ from one another from the start.
   shape = params["query_tokens"].shape
   params["query_tokens"] = jax.random.normal(key, shape)
   return params
@@ -224,7 +224,7 @@ def fit(
   Args:
     what: for the progress line.
     loss: (params, *batch) -> scalar.
-    params: to begin with.
+    params: the first ones.
     batches: tuples of arrays of equal shapes.
     steps, learning_rate: of the schedule.
 
@@ -260,7 +260,7 @@ def fit(
 def _answer_loss(model, params, tokens, ids, mask, targets):
   """Negative log-likelihood per token, mean over answers.
 
-  Every answer counts alike: a verb is one word, a caption a dozen.
+  Every answer has equal weight: a verb is one word, a caption a dozen.
   tokens [B, N, D]; ids and mask [B, questions, P], targets [B, questions, T].
   """
 

@@ -1,9 +1,9 @@
 """One small CLIP: its settings, and its folder in Hugging Face's format.
 
-What makes it trainable in a minute: fan-in initialisation (Hugging Face's
-kernels of std 0.01 stay on a plateau at these widths) with a patch embedding
-that whitens patches, many narrow heads, and, beside InfoNCE, a word-level
-loss: each word of a caption against all absent words.
+It trains in a minute because of fan-in initialisation (Hugging Face's kernels
+of std 0.01 stay on a plateau at these widths), a patch embedding that whitens
+patches, many narrow heads, and, besides InfoNCE, a word-level loss: each word
+of a caption against all absent words.
 """
 
 import dataclasses

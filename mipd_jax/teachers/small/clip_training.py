@@ -1,4 +1,4 @@
-"""How a small CLIP is trained and scored; `foundation` says which."""
+"""Trains and scores a small CLIP; `foundation` has the settings."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ _WHITENING_FLOOR = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """Captioned images to learn from and held-out ones to score on."""
+  """Captioned images for training and held-out ones for scores."""
 
   pixels: np.ndarray
   scenes: list[Scene]
@@ -39,7 +39,7 @@ class Images:
 def draw_images(
   world: World, num_images: int, eval_images: int, size: int
 ) -> Images:
-  """Draws `num_images` to learn from, `eval_images` per verb to score on."""
+  """Draws `num_images` for training, `eval_images` per verb for scores."""
   draw_pool = lessons.of(world).draw_pool
   pixels, scenes = draw_pool(world, num_images, size, seed=0)
   held, held_scenes = draw_pool(
@@ -97,8 +97,8 @@ def _init_leaf(
 def whitening_kernel(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   """A patch embedding that whitens patches: [P, P, 3, width], float32.
 
-  Neighbouring pixels agree, so random filters answer little but the mean
-  colour and training must find the details first. Principal components
+  Neighbouring pixels are similar, so random filters respond mostly to the mean
+  colour and training must first learn the details. Principal components
   divided by their standard deviation show both from the start.
 
   Args:
@@ -182,9 +182,9 @@ def _batches(
 def _positions(
   count: int, longest: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """Position ids; half of the captions are moved to the right of the start.
+  """Position ids; half of the captions are shifted to the right.
 
-  Captions are shorter than the texts to come; so every position is learnt.
+  Captions are shorter than later texts; the shift trains every position.
   """
   moves = rng.integers(longest - _CAPTION_LENGTH + 1, size=(count, 1))
   moves *= rng.random((count, 1)) < 0.5

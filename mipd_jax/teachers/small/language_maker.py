@@ -1,8 +1,8 @@
 """The small world's own language model, which writes and judges rationales.
 
-It plays the part of an instruction-following model (Flan-T5, Llama ...): the
-same code loads it and asks it, in the terse style of `rationales.prompts`. It
-learns from frames that no folder holds; see `language_training`.
+It stands in for an instruction-following model (Flan-T5, Llama ...): the same
+code loads and prompts it, in the terse style of `rationales.prompts`. It
+learns from frames that are in no folder; see `language_training`.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from mipd_jax.teachers.language import language_model, weights
 from mipd_jax.teachers.language import tokens as tokens_lib
 from mipd_jax.teachers.small import language_training
 
-# How the small model is to be asked.
+# The settings of JRG for the small model.
 JRG = JrgConfig(style=prompts.TERSE.name, temperature=0.3)
 _MARKS = (":", ",", ".", "?")
-# Words of `rationales.wording` that a few frames need not have.
+# Words of `rationales.wording` that a few frames may lack.
 _WORDING = """
 small large top bottom left right middle someone something somewhere as
 """
@@ -46,7 +46,7 @@ class LanguageSettings:
     width, layers, head_width: of the network.
     steps, batch_size, learning_rate: of the training.
     length: tokens of a training example; longer ones are left out.
-    judged: share of the examples that are the judge's.
+    judged: share of the examples that are judgements.
     num_frames: frames to learn from, drawn once.
     eval_frames: held-out frames for the scores.
   """
@@ -95,7 +95,7 @@ def write(
   """
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  # Other seeds than those of the folder's images, and than each other.
+  # Seeds that differ from those of the folder's images, and from each other.
   frames = language_training.draw_frames(world, settings.num_frames, 2 * seed)
   held = language_training.draw_frames(
     world, settings.eval_frames, 2 * seed + 1
@@ -121,7 +121,7 @@ def scores(
   model: language_model.LanguageModel,
   frames: Sequence[AnnotatedFrame],
 ) -> dict[str, float]:
-  """What `write` returns, for any model that knows the terse style."""
+  """The scores of `write`, for any model with the terse style."""
   words = language_training.world_vocabulary(world)
   checks = rules.Rules(words, range(len(words.verbs)), prompts.TERSE)
   nothing = [("",) * len(schema.RATIONALES)] * len(frames)
@@ -143,7 +143,7 @@ def scores(
 def _judgements(
   model: language_model.LanguageModel, frames: Sequence[AnnotatedFrame]
 ) -> tuple[float, float]:
-  """Shares of true texts that are held true, of false ones held false."""
+  """Shares of true texts judged true, and of false ones judged false."""
   asked = [
     (kind, prompts.TERSE.ask(kind, frame, text))
     for frame in frames
@@ -202,7 +202,7 @@ def _config(settings: LanguageSettings, words: Sequence[str]) -> Any:
 
 
 def _save_tokenizer(folder: pathlib.Path, words: Sequence[str]) -> None:
-  """Word by word as `tokenizer.save_word_level`, but with punctuation.
+  """Word by word as in `tokenizer.save_word_level`, but with punctuation.
 
   A text gets a begin token only: it is to be continued.
   """
@@ -227,7 +227,7 @@ def _save_tokenizer(folder: pathlib.Path, words: Sequence[str]) -> None:
   inner.pre_tokenizer = pre_tokenizers.Sequence(
     [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
   )
-  # Marks stand at the end of the word before them.
+  # Marks are attached to the word before them.
   inner.decoder = decoders.Sequence(
     [
       decoders.WordPiece(prefix="##", cleanup=False),

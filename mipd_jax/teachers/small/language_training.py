@@ -1,13 +1,11 @@
-"""First weights of the small language model: those of a copying machine.
+"""Trains the small language model; `language_maker` has the settings.
 
-A random start finds out how to copy words from a prompt after thousands of
-steps (the induction heads of Olsson et al. 2022, arXiv 2209.11895). This one
-begins there: some heads of layer 0 look at the tokens just before, the same
-heads of layer 1 look for the place where the same words stood, and hand on
-what they see. So "what followed this word before?" is answered from the start,
-and a minute of training shapes what to ask.
-
-How the small language model is trained; `language_maker` says which.
+Its first weights copy words. A random start learns to copy words from a prompt
+only after thousands of steps (the induction heads of Olsson et al. 2022, arXiv
+2209.11895). Here some heads of layer 0 attend to the tokens just before; the
+same heads of layer 1 attend to the place where the same words occurred, and
+pass on what they read. So "what followed this word before?" is answered from
+the start, and a minute of training learns what to ask.
 """
 
 import dataclasses
@@ -35,9 +33,9 @@ from mipd_jax.teachers.language.tokens import LanguageTokens
 
 Params = Any
 _EMBEDDING = 0.1  # standard deviation
-_SLOTS = 3  # tokens back that a place knows of
-_SHARPNESS = 5.0  # of looking back
-_LIKENESS = 1.7  # of looking for like words
+_SLOTS = 3  # tokens back that a position encodes
+_SHARPNESS = 5.0  # of attention to earlier tokens
+_LIKENESS = 1.7  # of attention to equal words
 
 
 def init_params(network: Any, seed: int) -> Params:
@@ -48,7 +46,7 @@ def init_params(network: Any, seed: int) -> Params:
     seed: of the draw.
 
   Returns:
-    float32 arrays by path, all but the head, which is the embedding.
+    float32 arrays by path, without the head, which is the embedding.
   """
   shapes = dict(network.params_shape_tree)
   del shapes["lm_head"]
@@ -74,8 +72,8 @@ def init_params(network: Any, seed: int) -> Params:
 def _wire(model: Params, config: Any, rng: np.random.Generator) -> None:
   """Sets some heads of the first two layers.
 
-  The last dimensions of the residual stream are slots: slot k is to hold a
-  short code of the token k places back. Head k - 1 of layer 0 fills it.
+  The last dimensions of the residual stream are slots: slot k holds a short
+  code of the token k places back, written by head k - 1 of layer 0.
   """
   width = config.hidden_size
   code = width // 8
@@ -91,10 +89,10 @@ def _wire(model: Params, config: Any, rng: np.random.Generator) -> None:
 def _look_back(
   attention: Params, config: Any, spread: np.ndarray, slots: list[slice]
 ) -> None:
-  """Head k looks k + 1 tokens back, whatever stands there.
+  """Head k attends k + 1 tokens back, to any token.
 
-  Keys are one vector; queries are that vector as rotary positions turn it
-  over k + 1 tokens, in its three fastest planes.
+  Keys are one vector; queries are that vector rotated by k + 1 tokens, in its
+  three fastest planes.
   """
   heads = config.num_attention_heads
   size, (own, code) = config.hidden_size // heads, spread.shape
@@ -125,10 +123,10 @@ def _look_for_like(
   slots: list[slice],
   rng: np.random.Generator,
 ) -> None:
-  """Heads look for places whose slots hold what a token and its slots are.
+  """Heads attend to positions whose slots hold a token and its slots.
 
-  That is, where the same words stood before the next one; what stands there
-  is handed on by a rotation and its inverse.
+  That is, where the same words preceded the next one; its content is passed on
+  by a rotation and its inverse.
   """
   heads, width = config.num_attention_heads, config.hidden_size
   size, (own, code) = width // heads, spread.shape
@@ -140,7 +138,7 @@ def _look_for_like(
     if k + 1 < _SLOTS:
       asks[slots[k], :, k + 1] = np.eye(code)
   asks, holds = asks.reshape(width, -1), holds.reshape(width, -1)
-  # Only slow planes tell contents apart from distances.
+  # Only slow planes separate content from distance.
   slow = np.arange(half // 2, half)
   slow = np.concatenate([slow, slow + half])
   rotation = np.linalg.qr(rng.standard_normal((width, width)))[0]
@@ -157,12 +155,12 @@ def _look_for_like(
 
 
 STYLE = prompts.TERSE
-# Marks of target tokens: of a text, of a judgement.
+# Marks of target tokens: in a text, in a judgement.
 _TEXT, _JUDGEMENT = 1, 2
 
 
 def world_vocabulary(world: World) -> vocabulary.Vocabulary:
-  """The vocabulary of a world, as a folder without index files would give."""
+  """The vocabulary of a world, as from a folder without index files."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / layout.SPACE_FILE
     path.write_text(json.dumps(space(world)))
@@ -170,7 +168,7 @@ def world_vocabulary(world: World) -> vocabulary.Vocabulary:
 
 
 def draw_frames(world: World, count: int, seed: int) -> list[AnnotatedFrame]:
-  """Frames of all verbs equally often; none is an image of the folder."""
+  """Frames of all verbs in equal number; none is of an image of the folder."""
   words = world_vocabulary(world)
   writer = templates.RationaleWriter(
     words, allowed_verbs=range(len(words.verbs)), seed=seed
@@ -208,18 +206,18 @@ class Example:
 
 
 def examples(frame: AnnotatedFrame, *, judge: bool) -> list[Example]:
-  """What a frame teaches: its texts, or whether each of them is true."""
+  """Examples of a frame: its texts, or whether each of them is true."""
   texts = zip(schema.RATIONALES, templates.texts(frame), strict=True)
-  told = [(kind, text) for kind, text in texts if text]
+  written = [(kind, text) for kind, text in texts if text]
   if judge:
     return [
       Example(
         STYLE.ask(kind, frame, text),
         "yes" if kind in prompts.POSITIVE else "no",
       )
-      for kind, text in told
+      for kind, text in written
     ]
-  return [Example(STYLE.write(kind, frame, 0), text) for kind, text in told]
+  return [Example(STYLE.write(kind, frame, 0), text) for kind, text in written]
 
 
 def train(
@@ -239,7 +237,7 @@ def train(
     seed: of weights and order.
 
   Returns:
-    The parameters but the head, which is the embedding.
+    The parameters without the head, which is the embedding.
   """
   schedule = optax.warmup_cosine_decay_schedule(
     0.0,
@@ -277,7 +275,7 @@ def _loss(network, params, ids, marks):
   """Mean over the tokens of texts, plus mean over judgements."""
   head = {"kernel": params["model"]["embed_tokens"]["embedding"].T}
   positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-  # Filler stands at the end, where no token of the answer looks.
+  # Filler is at the end, where no token of the answer attends.
   out = network.module.apply(
     {"params": {**params, "lm_head": head}},
     ids,
@@ -327,7 +325,7 @@ def _encoded(
   judge: bool,
 ) -> list[tuple[list[int], list[int]]]:
   """Ids of prompts and answers that fit together into `length`."""
-  found = []
+  pairs = []
   for frame in frames:
     for example in examples(frame, judge=judge):
       prompt = tokens.encode(example.prompt)
@@ -335,5 +333,5 @@ def _encoded(
       if not judge:
         answer.append(tokens.stops[0])
       if len(prompt) + len(answer) <= length:
-        found.append((prompt, answer))
-  return found
+        pairs.append((prompt, answer))
+  return pairs

@@ -14,7 +14,7 @@ from mipd_jax.teachers.blip2.decoders import language
 VERB = "Question: what is the activity in this picture? Answer:"
 _ROLE = "Question: what is the {role} in this picture? Answer:"
 _CAPTION = "describe this picture:"
-# Of the above, those that captions do not have.
+# Those of the above that captions do not have.
 WORDS = ("answer", "describe", "question")
 _PROMPT_LENGTH, _ANSWER_LENGTH = 14, 16  # longer captions are cut
 _ASKED = 3  # questions per image and step
@@ -32,17 +32,17 @@ def batches(
   """Endless (tokens, prompt ids, mask, targets); new questions every epoch.
 
   Args:
-    model: whose tokenizer is used.
+    model: gives the tokenizer.
     tokens: [n, N, D], of the images.
-    scenes: n of them.
-    captions: what a caption names; the verb question is asked as often.
-    batch_size: B, images a step; each is asked three questions.
+    scenes: the n scenes.
+    captions: the content of captions; the verb question is as frequent.
+    batch_size: B, images per step; each gets three questions.
     seed: of questions and order.
     told_by: the lessons of their world, see `lessons.of`.
 
   Yields:
-    [B, N, D], int32 [B, 3, P], bool [B, 3, P], int32 [B, 3, T]; targets have
-    -100 behind their end.
+    [B, N, D], int32 [B, 3, P], bool [B, 3, P], int32 [B, 3, T]; targets are
+    filled with -100 after their end.
   """
   rng = np.random.default_rng([seed, 5])
   count = len(scenes)
@@ -65,16 +65,16 @@ def _ask(
   config: CaptionConfig,
   rng: np.random.Generator,
 ) -> list[tuple[str, str]]:
-  """Questions about an image with their answers: a caption is always one."""
+  """Questions about an image with answers; one is always a caption."""
   often = config.verb * (config.unseen if scene.verb.group == "unseen" else 1)
-  told = told_by.caption(scene, config, rng)
-  pairs = [(_CAPTION, told)]
+  caption = told_by.caption(scene, config, rng)
+  pairs = [(_CAPTION, caption)]
   if rng.random() < often:
     pairs.append((VERB, told_by.answer(scene)))
   roles = [r for r, noun in scene.fillers.items() if noun is not None]
   while len(pairs) < _ASKED:
     if not roles:
-      pairs.append((_CAPTION, told))
+      pairs.append((_CAPTION, caption))
       continue
     role = roles[int(rng.integers(len(roles)))]
     pairs.append((_ROLE.format(role=role), scene.fillers[role].gloss))

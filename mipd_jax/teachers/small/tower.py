@@ -1,9 +1,9 @@
-"""The small BLIP-2's image tower: a CLIP's, fitted to do without a norm.
+"""The small BLIP-2's image tower: a CLIP's, fitted to work without a norm.
 
 CLIP norms its tokens before the first layer and only its class token after
 the last; BLIP-2's tower norms all tokens after the last layer and none before
-the first. So the weights are taken over and a few steps of regression to
-CLIP's normed tokens make up for the difference.
+the first. So the weights are copied, and a few steps of regression to CLIP's
+normed tokens compensate for the difference.
 """
 
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from mipd_jax.teachers.blip2 import Blip2
 from mipd_jax.teachers.clip import Clip
 
 LEARNING_RATE = 1e-3
-_SEEN = 128  # images that CLIP looks at at a time
+_SEEN = 128  # images per call of CLIP
 Params = Any
 
 
 def from_clip(params: Params, clip: Params) -> Params:
   """Puts a CLIP's image tower into BLIP-2's parameters, norms and all.
 
-  What only one of them has stays out (CLIP's norm before the first layer) or
-  as it is (the bias of BLIP-2's patches).
+  Parameters of only one of them are dropped (CLIP's norm before the first
+  layer) or kept (the bias of BLIP-2's patches).
   """
   here, there = params["vision_model"], clip["vision_model"]
   embeddings, patches = there["embeddings"], here["embeddings"]
@@ -61,9 +61,9 @@ def _layer(layer: Params) -> Params:
 
 
 def clip_tokens(clip: Clip, pixels: np.ndarray) -> np.ndarray:
-  """What the tower is to put out: CLIP's tokens, all through its last norm.
+  """The tower's targets: CLIP's tokens, all through its last norm.
 
-  float16 [n, N, D]; CLIP itself norms its class token alone.
+  float16 [n, N, D]; CLIP itself norms only its class token.
   """
   norm = clip.params["vision_model"]["post_layernorm"]
   epsilon = clip.config.vision_config.layer_norm_eps
@@ -95,8 +95,8 @@ def loss(
 
   variables = {"params": params | {"vision_model": tower}}
   normal = model.normalise(pixels)
-  found = model.module.apply(variables, normal, method=see)
-  return jnp.square(found - tokens.astype(jnp.float32)).mean()
+  predicted = model.module.apply(variables, normal, method=see)
+  return jnp.square(predicted - tokens.astype(jnp.float32)).mean()
 
 
 def batches(

@@ -1,8 +1,8 @@
 """Candidate answers as a tree of prefixes, scored in one pass per image.
 
-Answers share their first pieces. The decoder runs once over the tree's nodes,
-each prefix a node, instead of once over every answer's tokens; image and
-question are read once, whatever the number of candidates.
+Answers share their first tokens. The decoder runs once over the tree's nodes,
+each a prefix, instead of once over every answer's tokens; image and question
+are read once for any number of candidates.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import numpy as np
 
 from input_pipeline.io.errors import InputError
 
-ROOT = -1  # token of the root; each language model begins in its own way
-# Nodes whose logits over all words exist at one time.
+ROOT = -1  # token of the root; each language model has its own start
+# Nodes whose logits over all words are in memory at one time.
 _CHUNK = 64
 
 
@@ -33,7 +33,7 @@ class CandidateTree:
     depth: int32 [M], tokens of the prefix.
     ancestors: int32 [M, L], the prefix of each length up to the node's own.
     seen: bool [M, L], False where `ancestors` is filler.
-    edge_node, edge_token: int32 [E], which node is followed by which token.
+    edge_node, edge_token: int32 [E], a node and a token that follows it.
     edges: int32 [C, T], the edges of each candidate.
     real: bool [C, T], False where `edges` is filler.
   """
@@ -52,8 +52,8 @@ class CandidateTree:
     """Makes the tree on the host.
 
     Args:
-      candidates: token ids of each answer, the end token with them. Two may
-        be alike; they get the same score.
+      candidates: token ids of each answer with its end token. Equal candidates
+        get the same score.
 
     Raises:
       InputError: there is no candidate, one is empty, or an id is negative.
@@ -99,8 +99,8 @@ def score(
 ) -> jax.Array:
   """Log-likelihood of every candidate.
 
-  Logits over all words exist for a few nodes at a time; what is kept of them
-  is their logarithmic sum, beside the logits of the tree's own edges.
+  Logits over all words are in memory for a few nodes at a time; only their
+  log-sum-exp and the logits of the tree's own edges are kept.
 
   Args:
     tree: the candidates.
@@ -130,9 +130,9 @@ def normalise_scores(
 
   Args:
     scores: [..., C], sums over an answer's tokens.
-    lengths: [C], tokens of each answer, the end token with them.
-    mode: "sum" leaves them, and so favours short answers; "mean" divides by
-      the length: the average over an answer's tokens.
+    lengths: [C], tokens of each answer with its end token.
+    mode: "sum" keeps them, which favours short answers; "mean" divides by the
+      length: the average over an answer's tokens.
 
   Raises:
     InputError: another mode.

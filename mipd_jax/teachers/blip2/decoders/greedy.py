@@ -18,18 +18,18 @@ def generate(
   end: Sequence[int],
   pad: int,
 ) -> jax.Array:
-  """The likeliest next token, again and again.
+  """Greedy decoding: the likeliest next token at each step.
 
   Args:
     language: T5 or OPT.
     params: of the whole model.
     context: image and prompt.
-    length: tokens at most.
+    length: most tokens.
     end: ids after which an answer is finished.
-    pad: id that fills what comes after.
+    pad: id of the filler after the end.
 
   Returns:
-    int32 [B, length], end tokens with them; stops when all are finished.
+    int32 [B, length] with end tokens; stops when all are finished.
   """
   end = jnp.asarray(end, jnp.int32)
 

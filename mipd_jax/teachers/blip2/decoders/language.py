@@ -1,9 +1,9 @@
-"""What T5 and OPT have in common as BLIP-2's language model.
+"""What T5 and OPT share as BLIP-2's language model.
 
-Image and prompt are taken in once, as a `Context`; targets, trees of
-candidates and generated tokens then read that. Weights and layers are those
-of transformers' Flax modules. Their attention alone is done here: softmax in
-float32 in any dtype, keys that are computed once, masks other than causal.
+Image and prompt are read once, into a `Context`; targets, trees of candidates
+and generated tokens then read that. Weights and layers are those of
+transformers' Flax modules. Only attention is computed here: softmax in float32
+in any dtype, keys that are computed once, masks other than causal.
 
 Letters: B images, Q image tokens, P prompt tokens, S = Q + P, T target
 tokens, M nodes of a tree, H heads, d width of a head, D of the model, V words.
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
 from mipd_jax.teachers.blip2.module import Blip2Module
 
-IGNORED = -100  # a target id that counts for nothing, as in torch
+IGNORED = -100  # a target id that is not counted, as in torch
 Params = Any
 # Per layer, keys and values [B, n, H, d].
 Cache = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]
@@ -31,12 +31,12 @@ Attend = Callable[[int, jax.Array, jax.Array, jax.Array], jax.Array]
 
 @flax.struct.dataclass
 class Context:
-  """Image and prompt, taken in.
+  """Image and prompt, read.
 
   Attributes:
-    cache: what later tokens attend to, [B, S, H, d].
+    cache: keys and values for later tokens, [B, S, H, d].
     mask: bool [B, S], True where there is a token.
-    last: [B, D], output at the last token; OPT's alone.
+    last: [B, D], output at the last token; only for OPT.
   """
 
   cache: Cache
@@ -48,8 +48,8 @@ class Context:
 class Language(abc.ABC):
   """Pure functions of the whole model's parameters.
 
-  `hidden` values below are what the output layer reads: position t is what
-  predicts target t.
+  `hidden` values below are the output layer's inputs: position t predicts
+  target t.
   """
 
   module: Blip2Module
@@ -58,7 +58,7 @@ class Language(abc.ABC):
   def context(
     self, params: Params, image: jax.Array, ids: jax.Array, mask: jax.Array
   ) -> Context:
-    """Takes in language tokens [B, Q, D] and a prompt, ids and mask [B, P]."""
+    """Reads language tokens [B, Q, D] and a prompt, ids and mask [B, P]."""
 
   @abc.abstractmethod
   def hidden(
@@ -76,7 +76,7 @@ class Language(abc.ABC):
   def start(
     self, params: Params, context: Context, length: int
   ) -> tuple[jax.Array, Cache]:
-    """What predicts the first token [B, D], and room for `length` tokens."""
+    """Hidden value of the first token [B, D]; a cache for `length` tokens."""
 
   @abc.abstractmethod
   def step(
@@ -87,7 +87,7 @@ class Language(abc.ABC):
     ids: jax.Array,
     index: jax.Array,
   ) -> tuple[jax.Array, Cache]:
-    """Takes in token `index` - 1, ids [B]; predicts the next from [B, D]."""
+    """Reads token `index` - 1, ids [B] -> hidden value of the next [B, D]."""
 
   @abc.abstractmethod
   def output_kernel(self, params: Params) -> jax.Array:
@@ -98,7 +98,7 @@ class Language(abc.ABC):
     return output_logits(hidden, self.output_kernel(params))
 
   def apply(self, params: Params, function: Callable, *arrays: Any) -> Any:
-    """function(language module, *arrays), its parameters in place."""
+    """function(language module, *arrays), with its parameters bound."""
 
     def run(module, *arrays):
       return function(module.language_model, *arrays)
@@ -143,7 +143,7 @@ def attend_tree(
 
   Args:
     query, key, value: [B, M, H, d].
-    ancestors, seen: int and bool [M, L]; the nodes that each node sees.
+    ancestors, seen: int and bool [M, L], the nodes that each node sees.
     scale: factor on the scores.
     bias: [H, M, L], added to them.
     context: keys and values [B, S, H, d] and mask [B, S] that all nodes see.

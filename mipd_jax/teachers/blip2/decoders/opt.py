@@ -2,8 +2,8 @@
 
 Zhang et al. 2022 (arXiv 2205.01068). Submodules are those of transformers'
 FlaxOPTForCausalLMModule; see `language` for the letters and for why attention
-is done here. Positions count real tokens alone, so a padded prompt scores as
-one without padding, whichever side it is padded on.
+is done here. Positions count only real tokens, so a padded prompt scores as
+one without padding, on whichever side.
 """
 
 import flax.linen as nn
@@ -61,13 +61,13 @@ class Opt(Language):
     if targets.shape[1] == 1:
       return first
     self._check_length(context.mask.shape[1] + targets.shape[1] - 1)
-    known = targets[:, :-1]
-    real = known != IGNORED
+    given = targets[:, :-1]
+    real = given != IGNORED
     mask = jnp.concatenate([context.mask, real], axis=1)
-    ids = jnp.where(real, known, self.module.config.text_config.pad_token_id)
+    ids = jnp.where(real, given, self.module.config.text_config.pad_token_id)
     positions = _positions(mask)[:, context.mask.shape[1] :]
     # Row: a target token; it sees the context and targets up to itself.
-    length = known.shape[1]
+    length = given.shape[1]
     order = jnp.tri(length, mask.shape[1], context.mask.shape[1], dtype=bool)
     seen = mask[:, None, None] & order
 
@@ -86,7 +86,7 @@ class Opt(Language):
   def tree_hidden(
     self, params: Params, context: Context, tree: CandidateTree
   ) -> jax.Array:
-    # The root is the last token of the prompt, which the context has.
+    # The root is the last token of the prompt, which is in the context.
     ancestors = jnp.asarray(tree.ancestors)[:, 1:]
     seen = jnp.asarray(tree.seen)[:, 1:]
     self._check_length(context.mask.shape[1] + ancestors.shape[1])

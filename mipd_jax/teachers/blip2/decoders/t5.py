@@ -31,7 +31,7 @@ class T5(Language):
 
   @property
   def _start_token(self) -> int:
-    """Decoding begins with it; padding where the config names none."""
+    """The first token of decoding; padding if the config names none."""
     config = self.module.config.text_config
     start = config.decoder_start_token_id
     return config.pad_token_id if start is None else start
@@ -134,8 +134,8 @@ class T5(Language):
     else:
       kernel = own["lm_head"]["kernel"]
     kernel = kernel.astype(self.module.dtype)
-    # Tied weights are scaled, in Mesh TensorFlow and transformers 4 alike;
-    # transformers 5 says it apart.
+    # Tied weights are scaled, in Mesh TensorFlow and in transformers 4;
+    # transformers 5 has a field of its own for it.
     if hf_fields.scales_outputs(text):
       kernel = kernel * text.d_model**-0.5
     return kernel
@@ -165,16 +165,17 @@ def buckets(
 
 
 def _past_bias(model: nn.Module, length: int, distance: jax.Array) -> jax.Array:
-  """Of the decoder, by distance back, [n, m] -> float32 [H, n, m].
+  """The decoder's bias by distance back, [n, m] -> float32 [H, n, m].
 
-  Distances outside 0 to `length` - 1 are of masked keys and get any value.
+  Distances outside 0 to `length` - 1 belong to masked keys and may get any
+  value.
   """
   table = _bias_table(model.decoder, -np.arange(length), both_ways=False)
   return table[jnp.clip(distance, 0, length - 1)].transpose(2, 0, 1)
 
 
 def _bias_table(stack, relative: np.ndarray, *, both_ways: bool) -> jax.Array:
-  """[n] -> float32 [n, H]; the first layer's, which all layers share."""
+  """[n] -> float32 [n, H]; the first layer's bias, which all layers share."""
   attention = _layers(stack)[0][0].SelfAttention
   places = buckets(
     relative,
@@ -187,7 +188,7 @@ def _bias_table(stack, relative: np.ndarray, *, both_ways: bool) -> jax.Array:
 
 
 def _layers(stack: nn.Module) -> list[tuple[nn.Module, ...]]:
-  """Self-attention, in the decoder cross-attention, feed-forward."""
+  """The parts of each layer: attentions, feed-forward."""
   return [block.layer.layer for block in stack.block.blocks]
 
 
