@@ -4,7 +4,7 @@ python -m mipd_jax.ablate --config=configs/ablations.py
   [--mode=all|prepare|select|tables] [--only=NAME,...] [--processes=2]
   [--worlds=N --first_world=N --seeds=N] [--docs=docs]
 
-What is done is kept: the same command continues a study that was stopped.
+Finished runs are kept: the same command continues a stopped study.
 """
 
 import json
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from input_pipeline.io import atomic
 from input_pipeline.io.errors import InputError
 
-# Before TensorFlow is imported: its start-up lines say nothing to a user.
+# Before TensorFlow is imported: hides its start-up lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from mipd_jax import command_line
 from mipd_jax.ablations import plan as plan_lib
 
-_COMPILED = "runs/compiled"  # as of main
+_COMPILED = "runs/compiled"  # as in main
 # select: only students with verbs held out; the reported split stays closed.
 MODES = ("all", "prepare", "select", "tables")
 
@@ -53,7 +53,7 @@ _DOCS = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> int:
-  """Returns the exit code: 0 done, others of a process."""
+  """Returns the exit code: 0 done, or that of a failed process."""
   if len(argv) > 1:
     logging.error("unexpected argument %r; see --helpshort", argv[1])
     return 2
@@ -91,7 +91,7 @@ def _run(plan: plan_lib.Plan, share: tuple[int, int] | None) -> int:
 
 
 def _processes(count: int) -> int:
-  """Runs this command in several processes; the first exit code that is bad."""
+  """Runs this command in several processes; returns the first bad exit code."""
   command = [sys.executable, "-m", "mipd_jax.ablate", *sys.argv[1:]]
   started = [
     subprocess.Popen([*command, f"--share={number}/{count}"])
@@ -107,32 +107,32 @@ def _processes(count: int) -> int:
 
 
 def _write(plan: plan_lib.Plan) -> None:
-  """Tables and plots of what there is."""
+  """Writes tables and plots of the existing results."""
   from mipd_jax.ablations import collect, plots, tables
   from mipd_jax.report.files import jsonable
 
-  found = collect.summary(plan)
-  if not any(variant["runs"] for variant in found["variants"].values()) and (
-    not any(variant["figures"] for variant in found["variants"].values())
+  study = collect.summary(plan)
+  if not any(variant["runs"] for variant in study["variants"].values()) and (
+    not any(variant["figures"] for variant in study["variants"].values())
   ):
     raise InputError(
       f"{plan.folder} has no results of this config", "run the study first"
     )
   folder = plan.folder
-  # What may choose does not overwrite what is reported.
+  # Figures for choices do not overwrite reported ones.
   stem = "ablations_choice" if _MODE.value == "select" else "ablations"
   drawn = {
     f"{stem}.png": plots.differences,
     f"{stem}_curves.png": plots.curves,
   }
-  pictures = [n for n, draw in drawn.items() if draw(found, folder / n)]
-  text = tables.markdown(found, _command(), pictures)
+  pictures = [n for n, draw in drawn.items() if draw(study, folder / n)]
+  text = tables.markdown(study, _command(), pictures)
   texts = {
     f"{stem}_tables.md": text,
-    f"{stem}.json": json.dumps(jsonable(found), indent=1) + "\n",
+    f"{stem}.json": json.dumps(jsonable(study), indent=1) + "\n",
   }
   if _MODE.value != "select":
-    texts["ablations_main.md"] = tables.main_table(found)
+    texts["ablations_main.md"] = tables.main_table(study)
   for name, content in texts.items():
     with atomic.replacing(folder / name) as path:
       path.write_text(content)
@@ -146,7 +146,7 @@ def _write(plan: plan_lib.Plan) -> None:
 
 
 def _command() -> str:
-  """How to get the same tables."""
+  """The command that makes the same tables."""
   kept = [a for a in sys.argv[1:] if not a.startswith(("--docs", "--proce"))]
   return "python -m mipd_jax.ablate " + shlex.join(kept)
 
@@ -166,7 +166,7 @@ def _plan(values) -> plan_lib.Plan:
     variants=plan_lib.chosen(values.variants, _ONLY.value),
     worlds=tuple(worlds[first : first + count]),
     seeds=seeds,
-    # To choose between variants takes as many students as to report them.
+    # A choice between variants needs as many students as a report.
     held_out_seeds=seeds if _MODE.value == "select" else values.held_out_seeds,
     held_out_verbs=values.held_out_verbs,
     folder=pathlib.Path(values.folder),

@@ -1,4 +1,4 @@
-"""What the command lines with --config share: start, flags, errors."""
+"""Start, flags and errors of the command lines with --config."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from input_pipeline.io.commands import HEEDED
 from input_pipeline.io.errors import InputError
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "-helpshort"}
-# Libraries that tell every file they touch, or which chips are not there.
+# Libraries that log every file they touch, or absent chips.
 _CHATTY = ("asyncio", "/clu/", "orbax", "tensorflow", "xla_bridge")
 
 
@@ -42,7 +42,7 @@ def config_of(
   """
   values = flag.value
   try:
-    values.get("name", None)  # config_flags tells of a missing file only now
+    values.get("name", None)  # config_flags reports a missing file only now
   except OSError as error:
     reason = " ".join(str(error.__cause__).split())
     raise InputError(
@@ -53,11 +53,11 @@ def config_of(
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; what is wrong with them becomes one message, exit code 2.
+  """Parses flags; an error becomes one message with exit code 2.
 
-  config_flags lets errors of config files through as they come, some wrapped
-  in others, so the InputError is looked for in the chain. Help ends with exit
-  code 0, where absl has 1.
+  config_flags passes errors of config files on, some wrapped in others, so the
+  InputError is searched in the chain. Help ends with exit code 0, where absl
+  has 1.
   """
   if _HELP & set(argv[1:]):
     app.usage(shorthelp=True, writeto_stdout=True)
@@ -65,10 +65,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError) as error:
-    found = error
-    while found and not isinstance(found, InputError):
-      found = found.__cause__ or found.__context__
-    if found is None:
+    cause = error
+    while cause and not isinstance(cause, InputError):
+      cause = cause.__cause__ or cause.__context__
+    if cause is None:
       said = " ".join(str(error).replace("\\n", " ").split()).strip("'\"\\")
       if not isinstance(error, flags.Error):
         about = [arg for arg in argv[1:] if arg.startswith("--config.")]
@@ -76,16 +76,16 @@ def _parse(argv: Sequence[str]) -> list[str]:
       remedy = "--help lists the flags, mipd_jax/config.py the config's fields"
       if "--config must have a value" in said:
         remedy = "give one, such as --config=configs/synthetic.py:debug"
-      found = InputError(said, remedy)
-    print(found, file=sys.stderr)  # logging is not set up yet
+      cause = InputError(said, remedy)
+    print(cause, file=sys.stderr)  # logging is not set up yet
     sys.exit(2)
 
 
 def _worth_showing(record) -> bool:
-  """Of chatty libraries only warnings are shown.
+  """False for a library's messages below a warning.
 
-  And not the tracebacks of their threads: what went wrong there is raised
-  where somebody waits for them, and told once.
+  And for tracebacks of their threads: the error is raised where the thread's
+  result is awaited, and is reported once.
   """
   chatty = any(name in record.pathname for name in _CHATTY)
   if chatty and record.exc_info:

@@ -1,8 +1,8 @@
 """The whole configuration, unpacked from a ConfigDict at the edge.
 
 Files under `configs/` build an `ml_collections.ConfigDict`; `unpack` turns it
-into these frozen dataclasses and refuses what it does not know. Below this
-module nobody sees a ConfigDict.
+into these frozen dataclasses and refuses unknown fields. No module below this
+one sees a ConfigDict.
 """
 
 import dataclasses
@@ -29,20 +29,20 @@ from mipd_jax.tasks import config as task_config
 from mipd_jax.tasks.config import InteractionsConfig
 
 T = TypeVar("T")
-_VERB_SCORES = ("sum", "mean", "calibrated")  # as of teachers/image_teachers
+_VERB_SCORES = ("sum", "mean", "calibrated")  # as in teachers/image_teachers
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:
-  """Where the images and frames are.
+  """The images and frames.
 
   Attributes:
     folder: a SWiG-layout folder (docs/formats.md).
-    world: draw this small world into `folder` when it is not there.
-    num_rare, num_unseen, split_seed: how to draw ov_splits.json where the
-      folder has none.
-    mirrored: whether every training image is encoded and trained on a second
-      time, left and right exchanged, its texts too.
+    world: draw this small world into `folder` if it is not there.
+    num_rare, num_unseen, split_seed: how to draw ov_splits.json if the folder
+      has none.
+    mirrored: whether every training image is also used mirrored, with left and
+      right exchanged in its texts too.
     skip_broken: whether images that are missing or cannot be decoded are left
       out, named and counted; False refuses them.
   """
@@ -58,29 +58,29 @@ class DatasetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-  """The frozen encoders and the cache of what they put out.
+  """The frozen encoders and the cache of their outputs.
 
   Attributes:
     student_encoder: Hugging Face id or folder of a CLIP.
     teacher_encoder: of a BLIP-2 or a CLIP.
     text_encoder: CLIP whose text tower embeds labels and rationales; "" is
       the student encoder.
-    foundation: "standard" or "debug" trains small models into the folders
-      when they are not there; "" expects them to exist.
+    foundation: "standard" or "debug" trains small models into the folders if
+      they are not there; "" expects them to exist.
     cache: folder of the teacher cache.
-    question: asked of a BLIP-2 about each image; its logits are the
+    question: asked about each image, of a BLIP-2; its logits are the
       log-likelihoods of the verbs' names as answers.
-    verb_score: "sum", "mean" or "calibrated": how those are normalised
+    verb_score: "sum", "mean" or "calibrated": how these are normalised
       (teachers/image_teachers.py).
     language_model: causal or seq2seq model that writes and judges rationales
       (JRG, docs/rationales.md); "" leaves them to templates.
-    jrg: how it does.
-    parts: comma-separated parts that the cache is to hold (docs/teachers.md).
+    jrg: its settings.
+    parts: comma-separated parts of the cache (docs/teachers.md).
     only: comma-separated tasks of this run of --mode=prepare; "" is all.
-    process_index, process_count: of processes that make one cache without
-      knowing of each other; 0 of 0 takes JAX's own.
-    batch_size: images a step over all devices.
-    text_length: tokens a rationale is cut to.
+    process_index, process_count: of separate processes that make one cache;
+      0 of 0 takes JAX's own.
+    batch_size: images per step over all devices.
+    text_length: tokens that a rationale is cut to.
     dtype: of the cached tokens: "bfloat16", "float32" or "int8".
     compute_dtype: of the encoders' arithmetic and parameters; "auto" is
       bfloat16 on accelerators and float32 on CPUs.
@@ -123,23 +123,23 @@ class TrainConfig:
 
   Attributes:
     steps: optimizer steps; 0 takes `epochs`.
-    epochs: passes over the training images, where steps is 0.
-    batch_size: images a step over all devices.
+    epochs: passes over the training images, if steps is 0.
+    batch_size: images per step over all devices.
     learning_rate, weight_decay, clip_norm: AdamW and its gradient clipping.
     schedule: "constant" or "cosine" (to zero at the last step).
     warmup_steps: linear warm-up.
     dtype: of compute; "auto" is bfloat16 on accelerators, float32 on CPUs,
       which only emulate bfloat16.
     log_every, eval_every, checkpoint_every: in steps; 0 is only at the end.
-    keep: how many of the latest checkpoints stay.
+    keep: how many of the latest checkpoints to keep.
     resident: "on", "off", or "auto": keep the training features in device
-      memory where they fit, and the dev features where they still do.
+      memory if they fit, and the dev features if these fit too.
     resident_gib: GiB of a device for them; 0 is three quarters of its memory,
-      or 4 GiB over all devices that do not tell theirs (CPUs).
-    steps_per_dispatch: steps that the devices do in one go, at most; fewer
-      where something is due (see training/loop.py). Changes no result.
-    shuffled: "teacher" or "rationales": these features of each training image
-      are another image's, a control (feeding/shuffled.py); "" is none.
+      or 4 GiB over all devices if they do not report it (CPUs).
+    steps_per_dispatch: most steps in one program; fewer where something is due
+      (see training/loop.py). Changes no result.
+    shuffled: "teacher" or "rationales": each training image gets these features
+      of another image, a control (feeding/shuffled.py); "" is none.
   """
 
   steps: ranges.Whole = 0
@@ -188,17 +188,17 @@ class EvalConfig:
   """Evaluation.
 
   Attributes:
-    batch_size: images a step over all devices.
-    split: which split is reported.
+    batch_size: images per step over all devices.
+    split: the reported split.
     sheet_examples: images on the picture sheet.
-    trained_bias: in units of verb scores; the student is scored once more
-      with this off the scores of verbs with training images, a row of its
-      own. 0 leaves it out. Choose it by held-out seen verbs
-      (docs/ablations.md), never by unseen ones.
-    beside: work directories of finished runs on the same data, joined by
-      commas; their students' rows are shown beside this one's.
-    predictions: file that the student's predictions of the split (or, with
-      --mode=predict, of the given images) are written to, in the form that
+    trained_bias: in units of verb scores; adds a row of the student's scores
+      with this subtracted from the scores of verbs with training images. 0
+      leaves it out. Choose it by held-out seen verbs (docs/ablations.md), never
+      by unseen ones.
+    beside: comma-separated work directories of finished runs on the same data;
+      their students' rows are shown beside this one's.
+    predictions: file for the student's predictions of the split (or, with
+      --mode=predict, of the given images), in the form that
       `python -m mipd_jax.metrics.swig` scores; "" writes none.
   """
 
@@ -233,8 +233,8 @@ class MeshConfig:
 class Config:
   """One run.
 
-  `task` says what is learnt (mipd_jax/tasks); `interactions` has the settings
-  of the task of that name.
+  `task` names the task (mipd_jax/tasks); `interactions` has the settings of the
+  task of that name.
   """
 
   name: str
@@ -248,7 +248,7 @@ class Config:
   eval: EvalConfig
   mesh: MeshConfig = MeshConfig()
   seed: ranges.Whole = 0
-  quick_compile: bool = False  # for runs so short that compiling is the work
+  quick_compile: bool = False  # for runs so short that compiling dominates
   task: str = "situations"
   interactions: InteractionsConfig | None = None
 
@@ -273,7 +273,7 @@ class Config:
     self._refuse_idle()
 
   def _refuse_idle(self) -> None:
-    """A field that does nothing has its default, or its preset's value."""
+    """A field without effect must have its default, or its preset's value."""
     usual = [(ModelConfig(), LossConfig())]
     if self.preset in presets.PRESETS:
       usual.append(presets.preset_defaults(self.preset))
@@ -300,34 +300,33 @@ class Config:
 
   @property
   def objective(self) -> Objective:
-    """What is minimised: the terms of the task, with their weights."""
+    """The objective: the terms of the task, with their weights."""
     return task_config.objective(self)
 
   @property
   def world(self) -> WorldConfig | PairWorldConfig | None:
-    """The small world that is drawn, if any."""
+    """The small world to draw, if any."""
     return (self.interactions or self.dataset).world
 
   @property
   def world_field(self) -> str:
-    """What sets it."""
+    """The field that sets it."""
     return "interactions.world" if self.interactions else "dataset.world"
 
   def to_dict(self) -> dict[str, Any]:
-    """Plain nested values, as JSON takes them.
+    """Plain nested values for JSON.
 
-    Without the fields of other tasks: a run's hash must not change where a
-    task is added.
+    Without the fields of other tasks: a new task must not change a run's hash.
     """
     values = json.loads(json.dumps(dataclasses.asdict(self)))
     if self.interactions is None:
       del values["task"], values["interactions"]
-    # Where a copy of the results goes is no part of what was run.
+    # The place of a copy of the results is not part of a run.
     del values["eval"]["predictions"]
     return values
 
   def hash(self) -> str:
-    """Names the run in results files."""
+    """The run's hash in results files."""
     text = json.dumps(self.to_dict(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -378,10 +377,10 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     kind = next(k for k in typing.get_args(kind) if k is not type(None))
   if typing.get_origin(kind) is Annotated:
     kind, allowed = typing.get_args(kind)
-    found = _convert(kind, value, path)
-    if found not in allowed:
-      raise _out_of_range(path, found, str(allowed))
-    return found
+    converted = _convert(kind, value, path)
+    if converted not in allowed:
+      raise _out_of_range(path, converted, str(allowed))
+    return converted
   if dataclasses.is_dataclass(kind):
     return _unpack(kind, value, path)
   if typing.get_origin(kind) is tuple:

@@ -26,11 +26,11 @@ from input_pipeline.io import commands
 from input_pipeline.io.commands import HEEDED
 from input_pipeline.io.errors import InputError
 
-# Before TensorFlow is imported: its start-up lines say nothing to a user.
+# Before TensorFlow is imported: hides its start-up lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-if __name__ == "__main__":  # before the imports that take their time
+if __name__ == "__main__":  # before the slow imports
   HEEDED.install()
 
 from absl import flags, logging
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) > 1:
     logging.error("unexpected argument %r; see --helpshort", argv[1])
     return 2
-  # Heavy imports wait until the flags are known to be good.
+  # Heavy imports wait until the flags are checked.
   from mipd_jax import config as config_lib
   from mipd_jax import stages
   from mipd_jax.devices import compilation

@@ -11,7 +11,7 @@ from mipd_jax.losses.config import LossConfig
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.tasks.config import TERMS
 
-# No term that a frozen model is needed for, of any task.
+# Every term, of any task, that needs a frozen model is off.
 _NO_TEACHER = {
   term.name: 0.0 for terms in TERMS.values() for term in terms if term.distils
 }

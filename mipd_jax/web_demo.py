@@ -2,10 +2,10 @@
 
   python -m mipd_jax.web_demo --workdir=runs/synthetic [--port=7860]
 
-It is served to this machine alone, and answers only requests that name this
+It is served only to this machine, and answers only requests that name this
 machine: a page of the network cannot reach it through a visitor's browser.
-Uploads are limited, and kept in a folder that goes when the page is stopped.
-Needs Gradio beside the rest: requirements-demo.txt. docs/web_demo.md says more.
+Uploads are limited, and kept in a folder that is deleted when the page stops.
+Needs Gradio too: requirements-demo.txt. docs/web_demo.md says more.
 """
 
 import argparse
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 HEADER = ("role", "noun", "probability", "other guesses", "box in pixels")
 HOST = "127.0.0.1"
-_NAMES = (HOST, "localhost")  # by which this machine may be called
-# Of one upload; more pixels than any camera's but a few.
+_NAMES = (HOST, "localhost")  # names of this machine
+# Limits of one upload; more pixels than nearly any camera's.
 MOST_BYTES, MOST_PIXELS = 50 * 2**20, 64_000_000
-# Of all uploads and pictures together, above which the oldest go.
+# Limit of all uploads and pictures together; above it the oldest are deleted.
 KEPT_BYTES = 256 * 2**20
-_SWEEP, _AGE = 60, 3600  # seconds: how often Gradio deletes what is how old
+_SWEEP, _AGE = 60, 3600  # seconds between Gradio's sweeps, and age to delete
 _TEMP = "GRADIO_TEMP_DIR"
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})(:[0-9]{1,5})?")
 # Commas, semicolons and colons of other keyboards.
@@ -55,10 +55,10 @@ Give other words to choose from below; leave a box empty for its own."""
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-  """What the page shows: a message, or a result and no message.
+  """The page's content: a message, or a result without a message.
 
   Attributes:
-    message: HTML, "" where all went well.
+    message: HTML, "" if all went well.
     picture: the image with boxes and legend.
     sentence: HTML.
     verbs: probability by name.
@@ -75,24 +75,24 @@ class Shown:
 def verbs_of(given: str) -> dict[str, list[str] | None] | None:
   """Words of the box for verbs, None if it is empty.
 
-  A line is a verb with its roles ("juggling: agent, item"), or verbs that
-  leave their roles to the predictor ("jumping, running").
+  A line is a verb with its roles ("juggling: agent, item"), or verbs without
+  roles, which the predictor chooses ("jumping, running").
 
   Raises:
     InputError: a verb comes twice.
   """
-  found: dict[str, list[str] | None] = {}
+  verbs: dict[str, list[str] | None] = {}
   given = given.translate(_MARKS)
   for line in filter(str.strip, given.splitlines()):
     name, colon, roles = line.partition(":")
     wanted = _listed(roles) if colon else None
     for verb in [name.strip()] if colon else _listed(line):
-      if verb in found:
+      if verb in verbs:
         raise InputError(
           f"the verb {verb!r} is there twice", "give each word once"
         )
-      found[verb] = wanted
-  return found or None
+      verbs[verb] = wanted
+  return verbs or None
 
 
 def nouns_of(given: str) -> list[str] | None:
@@ -103,11 +103,11 @@ def nouns_of(given: str) -> list[str] | None:
 def look(
   predictor: Predictor, path: str | None, verbs: str, nouns: str
 ) -> Shown:
-  """What the page shows for an uploaded file and the two boxes of words."""
+  """The page's content for an uploaded file and the two boxes of words."""
   try:
     if not path:
       raise InputError("there is no image yet", "choose or drop one")
-    # First by its own name: the upload's path says nothing to a visitor.
+    # Checked under its own name: a visitor does not know the upload's path.
     name = os.path.basename(path)
     _check_size(path, name)
     picture = image_lib.open_image(path, name)
@@ -126,7 +126,7 @@ def _check_size(path: str, name: str) -> None:
     if size > MOST_BYTES:
       what = f"{size / 2**20:.0f} MiB"
   if not what:
-    # What is no image, `open_image` says.
+    # `open_image` reports what is not an image.
     with (
       contextlib.suppress(Exception),
       Image.open(path, formats=image_lib.formats()) as image,
@@ -142,15 +142,15 @@ def _check_size(path: str, name: str) -> None:
 
 
 class Guard:
-  """Lets through what names this machine, as ASGI middleware.
+  """ASGI middleware that passes only requests that name this machine.
 
-  A page elsewhere can have a browser here send requests to this port, under a
-  host name of its own that it has point here. Browsers tell that name.
+  A page elsewhere can make a browser here send requests to this port, under a
+  host name of its own that points here. Browsers send that name along.
 
   Args:
-    app: what is guarded.
-    hosts: further names that are let through, "name" or "name:port".
-    folder: of uploads, which is trimmed before each new one.
+    app: the guarded application.
+    hosts: further allowed names, "name" or "name:port".
+    folder: of uploads, trimmed before each new one.
   """
 
   def __init__(self, app: Any, hosts: Sequence[str] = (), folder: str = ""):
@@ -212,7 +212,7 @@ def trim(folder: str, most: int = KEPT_BYTES) -> None:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[str]:
-  """A folder of its own for Gradio's files; it goes at the end."""
+  """A temporary folder for Gradio's files, deleted at the end."""
   before = os.environ.get(_TEMP)
   with tempfile.TemporaryDirectory(
     prefix="mipd-demo-", ignore_cleanup_errors=True
@@ -227,7 +227,7 @@ def scratch() -> Iterator[str]:
 
 
 def shown(result: Prediction, picture: image_lib.Picture) -> Shown:
-  """A prediction as the page has it."""
+  """A prediction in the page's form."""
   said = pages.fragment(
     "demo.html.j2", "sentence", said=result.sentence, notes=result.notes
   )
@@ -260,12 +260,12 @@ def page(predictor: Predictor) -> "gradio.Blocks":
   gr = _gradio()
 
   def run(path, verbs, nouns):
-    found = look(predictor, path, verbs, nouns)
+    result = look(predictor, path, verbs, nouns)
     return (
-      found.message or found.sentence,
-      found.picture,
-      found.verbs,
-      [list(row) for row in found.rows],
+      result.message or result.sentence,
+      result.picture,
+      result.verbs,
+      [list(row) for row in result.rows],
     )
 
   about = _ABOUT.format(
@@ -282,7 +282,7 @@ def page(predictor: Predictor) -> "gradio.Blocks":
         upload = gr.Image(
           label="Image", type="filepath", sources=["upload"], image_mode=None
         )
-        # The file as it is: what is wrong with it, our reader tells.
+        # The unchanged file: our reader reports what is wrong with it.
         upload.preprocess = lambda payload: payload.path if payload else None
         verbs = gr.Textbox(
           label="Verbs",
@@ -299,12 +299,12 @@ def page(predictor: Predictor) -> "gradio.Blocks":
         button = gr.Button("Look", variant="primary")
         ranked = gr.Label(label="Best verbs", num_top_classes=5)
       with gr.Column(scale=3):
-        headline = gr.HTML()  # the sentence, or what is wrong
+        headline = gr.HTML()  # the sentence, or the error
         picture = gr.Image(
           label="Result",
           interactive=False,
           format="jpeg",
-          buttons=["download", "fullscreen"],  # "share" would send it away
+          buttons=["download", "fullscreen"],  # "share" would upload it
         )
     table = gr.Dataframe(
       headers=list(HEADER),
@@ -330,11 +330,11 @@ def launch(
   hosts: Sequence[str] = (),
   folder: str = "",
 ) -> str:
-  """Opens the page to this machine alone, without a look at the network.
+  """Serves the page to this machine only, without using the network.
 
   Args:
-    blocks: of `page`.
-    port: 0 takes one that is free.
+    blocks: from `page`.
+    port: 0 takes a free one.
     wait: whether to return only when it is stopped.
     hosts, folder: see `Guard`.
 
@@ -405,7 +405,7 @@ def _serve(given: argparse.Namespace) -> None:
   with scratch() as folder:
     _gradio()  # before the slow part
     predictor = Predictor.from_workdir(given.workdir, batch_size=1)
-    # Compiles, so that the first visitor need not wait.
+    # Compiles now, so that the first visitor does not wait.
     predictor.predict(np.full((8, 8, 3), 127, np.uint8))
     launch(page(predictor), given.port, hosts=given.allow_host, folder=folder)
 

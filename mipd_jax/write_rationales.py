@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
   """Command line; returns the exit status.
 
   Raises:
-    InputError: see `jrg.write_rationales`; `commands.start` tells it.
+    InputError: see `jrg.write_rationales`; `commands.start` reports it.
   """
   given = _parser().parse_args(arguments)
   logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -90,7 +90,7 @@ def _write(given: argparse.Namespace) -> None:
   atomic.check_folder(pathlib.Path(given.out).parent, "--out")
   folder = pathlib.Path(given.folder)
   texts = store.load_texts(given.given) if given.given else {}
-  # Before the dataset is read: a wrong model shows in seconds.
+  # Before the dataset is read: a wrong model is refused in seconds.
   model = _load(given) if given.model else None
   dataset = builder.prepare(folder, given.data_dir or folder.parent / "tfds")
   jsons = layout.jsons_folder(folder)

@@ -1,4 +1,4 @@
-"""Results of all runs of a plan, put together: what tables and plots read."""
+"""Collects the results of all runs of a plan, for tables and plots."""
 
 import json
 from typing import Any
@@ -17,10 +17,9 @@ def summary(plan: Plan) -> dict[str, Any]:
   """The whole study as plain data.
 
   Returns:
-    method, worlds, seeds; "variants" {name: what it is, its figures as
+    method, worlds, seeds; "variants" {name: its description, its figures as
     estimates, its mean curve}; "differences" [variant, against, figures];
-    "zero_shot" {model: figures}. Runs that are missing are left out and
-    counted.
+    "zero_shot" {model: figures}. Missing runs are left out and counted.
   """
   reported = {
     variant.name: _results(plan, variant, held_out=False)
@@ -69,25 +68,25 @@ def by_model(plan: Plan) -> dict[str, dict[str, Values]]:
 def frozen(plan: Plan, world: World) -> dict[str, Result] | None:
   """Results of the frozen models in a world, by name.
 
-  None where there are none, or those of other data; the first studies' say
-  nothing of their data.
+  None if there are none, or if they are of other data; those of the first
+  studies do not name their data.
   """
   try:
-    found = json.loads((plan.folder / world.name / ZERO_SHOT).read_text())
+    results = json.loads((plan.folder / world.name / ZERO_SHOT).read_text())
   except (OSError, ValueError):
     return None
   wanted = plan.frozen_hash(world)
-  same = all(x.get("hash", wanted) == wanted for x in found.values())
-  return found if same else None
+  same = all(x.get("hash", wanted) == wanted for x in results.values())
+  return results if same else None
 
 
 def _results(plan: Plan, variant: Variant, *, held_out: bool) -> list[Result]:
-  found = []
+  results = []
   for world in plan.worlds:
     wanted = plan.held_out_runs if held_out else plan.reported_runs
     for run in wanted(variant, world):
-      found.append(runs.finished(run, run.hash(plan.held_out_verbs)))
-  return [result for result in found if result is not None]
+      results.append(runs.finished(run, run.hash(plan.held_out_verbs)))
+  return [result for result in results if result is not None]
 
 
 def _variant(
@@ -118,30 +117,30 @@ def _differences(mine: tuple, theirs: tuple) -> dict[str, dict | None]:
   for ours, others in zip(mine, theirs, strict=True):
     against = _by_figure(others)
     for name, values in _by_figure(ours).items():
-      found = statistics.difference(values, against.get(name, {}))
-      if found is not None:
-        result[name] = _plain(found)
+      estimate = statistics.difference(values, against.get(name, {}))
+      if estimate is not None:
+        result[name] = _plain(estimate)
   return result
 
 
 def _by_figure(results: list[Result]) -> dict[str, Values]:
-  found: dict[str, dict[tuple[str, int], float]] = {}
+  by_figure: dict[str, dict[tuple[str, int], float]] = {}
   for result in results:
     for name, value in result["figures"].items():
       if value is not None:
         key = (result["world"], result["seed"])
-        found.setdefault(name, {})[key] = value
-  return found
+        by_figure.setdefault(name, {})[key] = value
+  return by_figure
 
 
-def _plain(found: Estimate | None) -> dict[str, Any] | None:
-  if found is None:
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+  if estimate is None:
     return None
-  return vars(found) | {"excludes_zero": found.excludes_zero}
+  return vars(estimate) | {"excludes_zero": estimate.excludes_zero}
 
 
 def _zero_shot(plan: Plan) -> dict[str, dict[str, Any]]:
-  """Means over worlds of what the frozen models' logits score."""
+  """Means over worlds of the scores of the frozen models' logits."""
   return {
     model: {n: _plain(statistics.estimate(v)) for n, v in figures.items()}
     for model, figures in _frozen(plan).items()

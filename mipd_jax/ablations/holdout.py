@@ -1,10 +1,9 @@
-"""Seen verbs held out of training: what may choose, before unseen is read.
+"""Seen verbs held out of training, to make choices without unseen verbs.
 
-Whatever is chosen (the bias between trained and untrained verbs; by people,
-one variant rather than another) is chosen by students that were trained
-without some seen verbs, on dev images of seen and rare verbs. Unseen verbs'
-dev and test images have no way in: their rows are never asked for, and their
-names do not compete.
+All choices (the bias between trained and untrained verbs; by people, one
+variant rather than another) rest on students that were trained without some
+seen verbs, on dev images of seen and rare verbs. Unseen verbs' dev and test
+images have no part: their rows are never read, and their names do not compete.
 """
 
 import dataclasses
@@ -37,10 +36,10 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """Which seen verbs are held out.
+  """The seen verbs that are held out.
 
   Attributes:
-    groups: group of each verb, as of the dataset.
+    groups: group of each verb, as in the dataset.
     verbs: True for those held out.
   """
 
@@ -49,7 +48,7 @@ class HeldOut:
 
   @property
   def candidates(self) -> Bool[np.ndarray, "v"]:
-    """Names that compete when something is chosen: no unseen verb."""
+    """Names that compete in a choice: all but unseen verbs."""
     return self.groups != _UNSEEN
 
   def train_rows(self, annotations: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -57,10 +56,10 @@ class HeldOut:
     return np.flatnonzero(~self.verbs[annotations[schema.VERB]])
 
   def selection_rows(self, annotations: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Dev images that may choose: none of an unseen verb.
+    """Dev images for choices: none of an unseen verb.
 
     Raises:
-      InputError: none is of a verb that is held out.
+      InputError: none is of a held-out verb.
     """
     verbs = annotations[schema.VERB]
     rows = np.flatnonzero(self.candidates[verbs])
@@ -77,7 +76,7 @@ def draw(groups: Int[np.ndarray, "v"], count: int) -> HeldOut:
 
   Args:
     groups: group of each verb.
-    count: how many; 0 is as many as are unseen.
+    count: how many; 0 takes as many as are unseen.
 
   Raises:
     InputError: no seen verb would be left, or none held out.
@@ -98,7 +97,7 @@ def draw(groups: Int[np.ndarray, "v"], count: int) -> HeldOut:
 def banks_of(
   banks: Mapping[str, np.ndarray], train_verbs: Int[np.ndarray, "n"]
 ) -> dict[str, np.ndarray]:
-  """Text banks, and what the losses know of these training images' verbs."""
+  """Text banks, and the losses' banks for these training images' verbs."""
   num_verbs = len(banks[bank_lib.VERB_TRAINED])
   images = np.bincount(train_verbs, minlength=num_verbs)
   return dict(banks) | bank_lib.of_verbs(images)

@@ -1,4 +1,4 @@
-"""What an ablation runs: variants, worlds, seeds, and each run's config.
+"""The plan of an ablation: variants, worlds, seeds, and each run's config.
 
 A variant is a preset with some fields of `model`, `loss` or `train` changed;
 a world is a dataset with its encoders and cache. Every (variant, world, seed)
@@ -22,9 +22,9 @@ from mipd_jax.config import Config
 
 # Raise it when the same config gives other figures.
 _FORMAT = 1
-# Of a run's config what its figures do not depend on.
+# Fields of a run's config that its figures do not depend on.
 _ELSEWHERE = ("name", "workdir", "mesh", "eval", "quick_compile")
-# What the figures of frozen models depend on.
+# Fields that the figures of frozen models depend on.
 _OF_FROZEN = ("dataset", "teacher", "interactions")
 _VARIED = ("model", "loss", "train")
 LAST, BEST = SCORED = ("last", "best")
@@ -32,11 +32,11 @@ LAST, BEST = SCORED = ("last", "best")
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One thing to try.
+  """One variant of a study.
 
   Attributes:
     name: in tables and file names.
-    preset: that it starts from.
+    preset: its base.
     changes: nested fields of model, loss and train that it changes.
     against: names of the variants that it is compared with.
     asks: the question that the comparison answers, in a few words.
@@ -64,8 +64,8 @@ class Run:
   Attributes:
     variant, world: their names.
     config: all of it.
-    held_out: whether seen verbs are held out of training, and the run is
-      scored on them by dev images instead of being reported.
+    held_out: whether seen verbs are held out of training; the run is then
+      scored on them by dev images and not reported.
     path: of its result.
     score: as in the plan.
   """
@@ -83,20 +83,20 @@ class Run:
 
   @property
   def uses_unseen_names(self) -> bool:
-    """Whether training gets to know the names of unseen verbs."""
+    """Whether training reads the names of unseen verbs."""
     loss = self.config.loss
     return bool(
       loss.verb_kl and loss.verb_kl_names != "trained" and loss.verb_kl_listed
     )
 
   def hash(self, held_out_verbs: int) -> str:
-    """Names what the figures depend on: results of another hash are stale."""
+    """Hash of all that the figures depend on: others' results are stale."""
     values = self.config.to_dict()
     for name in _ELSEWHERE:
       del values[name]
     values |= {"format": _FORMAT}
     values |= {"held_out": held_out_verbs if self.held_out else None}
-    if self.score != LAST:  # hashes of finished studies have none
+    if self.score != LAST:  # hashes of finished studies lack it
       values |= {"score": self.score}
     return _hash(values)
 
@@ -106,20 +106,20 @@ class Plan:
   """The whole study.
 
   Attributes:
-    base: nested values of a run's config; its preset is that of `base`.
+    base: nested values of a run's config, with the base's preset.
     variants, worlds: of the grid.
-    seeds: students a world.
-    held_out_seeds: students a world that are trained with verbs held out;
+    seeds: students per world.
+    held_out_seeds: students per world that are trained with verbs held out;
       they choose the bias of all students of that world.
-    held_out_verbs: how many seen verbs; 0 is as many as are unseen.
+    held_out_verbs: number of held-out seen verbs; 0 takes as many as are
+      unseen.
     folder: of the results.
-    score: which parameters are scored: of the "last" step, where nothing is
-      selected, or of the "best" one by the dev split, which
-      train.eval_every looks at.
+    score: the scored parameters: those of the "last" step, without selection,
+      or of the "best" one by the dev split, evaluated at train.eval_every.
 
-  Nothing is held out, and `held_out_seeds` is 0, where the task has no verbs
-  to hold out and where the best step is scored: dev images of the verbs held
-  out would choose it.
+  Nothing is held out, and `held_out_seeds` is 0, if the task has no verbs to
+  hold out or if the best step is scored: dev images of the held-out verbs would
+  choose it.
   """
 
   base: Mapping[str, Any]
@@ -143,7 +143,7 @@ class Plan:
         "give at least one of each",
       )
     for world in self.worlds:
-      for variant in self.variants:  # complains of wrong fields now
+      for variant in self.variants:  # raises for wrong fields now
         self._check_held_out(self.config(variant, world, 0))
 
   def _check_held_out(self, config: Config) -> None:
@@ -163,7 +163,7 @@ class Plan:
     """The config of a run.
 
     Raises:
-      InputError: the variant or the world changes what there is not.
+      InputError: the variant or the world changes a field that does not exist.
     """
     values = _merged(self.base, world.changes, f"world {world.name}")
     values = _with_preset(values, variant.preset)
@@ -196,18 +196,18 @@ class Plan:
     ]
 
   def reported_runs(self, variant: Variant, world: World) -> list[Run]:
-    """The runs that are scored on the test split."""
+    """The runs scored on the test split."""
     return [self.run(variant, world, seed) for seed in range(self.seeds)]
 
   def frozen_hash(self, world: World) -> str:
-    """Names what the frozen models' figures in a world depend on."""
+    """Hash of all that the frozen models' figures in a world depend on."""
     config = self.config(self.variants[0], world, 0)
     values = config.to_dict()
     read = {x: values[x] for x in _OF_FROZEN if x in values}
     return _hash(read | {"split": config.eval.split})
 
   def pairs(self) -> Iterator[tuple[str, str]]:
-    """(variant, what it is compared with), both of the grid."""
+    """(variant, the variant it is compared with), both of the grid."""
     names = {variant.name for variant in self.variants}
     for variant in self.variants:
       for other in variant.against:
@@ -216,19 +216,19 @@ class Plan:
 
 
 def chosen(variants: Sequence[Variant], only: str) -> tuple[Variant, ...]:
-  """Those of the comma-separated names, in the study's order; "" is all.
+  """The variants of comma-separated names, in the study's order; "" is all.
 
   Raises:
     InputError: there is no variant of that name.
   """
   names = [name.strip() for name in only.split(",") if name.strip()]
-  known = [variant.name for variant in variants]
+  existing = [variant.name for variant in variants]
   for name in names:
-    if name not in known:
-      near = difflib.get_close_matches(name, known, 1)
+    if name not in existing:
+      near = difflib.get_close_matches(name, existing, 1)
       hint = f"did you mean {near[0]!r}? " if near else ""
       raise InputError(
-        f"--only names no variant {name!r}", f"{hint}there are {known}"
+        f"--only names no variant {name!r}", f"{hint}there are {existing}"
       )
   return tuple(v for v in variants if not names or v.name in names)
 
@@ -239,11 +239,11 @@ def _hash(values: Mapping[str, Any]) -> str:
 
 
 def _with_preset(values: dict[str, Any], preset: str) -> dict[str, Any]:
-  """Values that the base took from its own preset become another's.
+  """Replaces the values of the base's preset by another preset's.
 
-  Of the model, what the base set on top of its preset, such as sizes, stays.
-  The losses are all the preset's: a weight that the base raised is no reason
-  for a preset without that term to get it.
+  Model values that the base set itself, such as sizes, stay. The losses are all
+  the new preset's: a weight that the base raised must not add that term to a
+  preset without it.
   """
   if preset == values["preset"]:
     return dict(values)
@@ -267,7 +267,7 @@ def _preset(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _merged(
   values: Mapping[str, Any], changes: Mapping[str, Any], who: str
 ) -> dict[str, Any]:
-  """Nested values with changes; only what is there can be changed."""
+  """Nested values with changes; only existing fields can be changed."""
   result = dict(values)
   for name, value in changes.items():
     if name not in result:
@@ -284,6 +284,6 @@ def _merged(
 
 
 def part(plan: Plan, number: int, count: int) -> Plan | None:
-  """Every `count`-th variant from `number` on; None where there is none."""
+  """Every `count`-th variant from `number` on; None if there is none."""
   variants = plan.variants[number::count]
   return dataclasses.replace(plan, variants=variants) if variants else None

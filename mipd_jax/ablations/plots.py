@@ -9,7 +9,7 @@ import matplotlib.figure
 
 from mipd_jax.report import plots, style
 
-# Title -> figure, a panel each.
+# Title of a panel -> figure.
 PANELS = {
   "seen verbs": "raw/seen/verb_top1",
   "rare verbs": "raw/rare/verb_top1",
@@ -17,7 +17,7 @@ PANELS = {
   "harmonic mean,\ncalibrated": "calibrated/harmonic_mean",
   "unseen among\nuntrained names": "among/unseen/verb_top1",
 }
-# Where no run was reported.
+# If no run was reported.
 SELECTION_PANELS = {
   "seen verbs": "held_out/seen/verb_top1",
   "rare verbs": "held_out/rare/verb_top1",
@@ -29,10 +29,10 @@ _MAX_CURVES = len(style.SERIES_COLOURS)
 
 
 def differences(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
-  """Draws every difference with its interval, a row a pair.
+  """Draws every difference with its interval, one row per pair.
 
   Args:
-    study: of `collect.summary`.
+    study: from `collect.summary`.
     path: of the PNG, written whole or not at all.
 
   Returns:
@@ -66,27 +66,27 @@ def differences(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
 
 
 def curves(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
-  """Draws accuracy on trained against untrained verbs, as the bias moves.
+  """Draws accuracy on trained against untrained verbs, as the bias varies.
 
-  A mark shows where a variant stands without a bias. Only the first few
-  variants: those are the presets.
+  A mark shows a variant without a bias. Only for the first few variants, which
+  are the presets.
 
   Returns:
     Whether there was anything to draw.
   """
-  found = {
+  curve_of = {
     name: variant["curve"]
     for name, variant in study["variants"].items()
     if variant["curve"]
   }
-  if not found:
+  if not curve_of:
     return False
   figure = matplotlib.figure.Figure(
     figsize=(6.4, 5.2), dpi=120, layout="constrained"
   )
   axis = figure.subplots()
   for colour, (name, curve) in zip(
-    style.SERIES_COLOURS, list(found.items())[:_MAX_CURVES], strict=False
+    style.SERIES_COLOURS, list(curve_of.items())[:_MAX_CURVES], strict=False
   ):
     points = list(zip(curve["untrained"], curve["trained"], strict=True))
     raw = points[curve["bias"].index(0.0)]
@@ -102,13 +102,13 @@ def curves(study: Mapping[str, Any], path: str | os.PathLike) -> bool:
 
 def _draw_differences(axis: matplotlib.axes.Axes, rows: list) -> None:
   axis.axvline(0, color=style.FAINT, linewidth=1)
-  for position, found in enumerate(rows):
-    if found is None:
+  for position, estimate in enumerate(rows):
+    if estimate is None:
       continue
-    sure = found["excludes_zero"]
+    sure = estimate["excludes_zero"]
     colour = style.SERIES_COLOURS[1] if sure else style.SERIES_COLOURS[0]
-    if found["low"] is not None:
-      ends = (found["low"], found["high"])
+    if estimate["low"] is not None:
+      ends = (estimate["low"], estimate["high"])
       axis.plot(ends, (position, position), color=colour, linewidth=2)
-    axis.plot(found["mean"], position, "o", color=colour, markersize=5)
+    axis.plot(estimate["mean"], position, "o", color=colour, markersize=5)
   plots.tidy(axis)

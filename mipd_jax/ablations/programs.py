@@ -1,7 +1,7 @@
 """The compiled steps of an ablation, one for all worlds and seeds.
 
 `training/programs.py` has the seed inside the program; here it is an argument,
-so that a variant is compiled once. What it computes is the same
+so that a variant is compiled once. The results are the same
 (tests/ablations/test_ablate_runs.py).
 """
 
@@ -23,7 +23,7 @@ from mipd_jax.training import state as state_lib
 from mipd_jax.training import step as step_lib
 from mipd_jax.training.state import TrainState, make_optimizer
 
-# Programs that are kept; a study goes world by world through all variants.
+# Kept programs; a study goes world by world through all variants.
 _KEPT = 64
 
 
@@ -40,7 +40,7 @@ def train_steps(
   Args:
     model, objective, train: of the variant.
     steps: of the whole run, for the schedule.
-    mesh: all of whose devices hold the whole state.
+    mesh: each of its devices holds the whole state.
   """
   optimizer = make_optimizer(train, steps)
   whole = sharding.replicated(mesh)
@@ -65,7 +65,7 @@ def train_steps(
 def initial_state(
   model: nn.Module, train: TrainConfig, steps: int, mesh: jax.sharding.Mesh
 ) -> Callable[[Mapping, Mapping, Any], TrainState]:
-  """Jits (batch, banks, seed) -> state; of the batch the shapes count."""
+  """Jits (batch, banks, seed) -> state; reads only the batch's shapes."""
   optimizer = make_optimizer(train, steps)
   whole = sharding.replicated(mesh)
 
@@ -84,13 +84,13 @@ def student_scores(task: Task, model: nn.Module) -> Callable:
 
 
 def cached_scores(task: Task, key: str) -> Callable:
-  """The evaluation step of logits of the cache."""
+  """The evaluation step of logits in the cache."""
   return _cached_scores(_Evaluated.of(task), key)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluated:
-  """A task; equal to all others whose evaluation steps are the same."""
+  """A task; equal to any other with the same evaluation step."""
 
   kind: type
   settings: Hashable

@@ -2,15 +2,15 @@
 
 Names are KIND/GROUP/SCORE or KIND/harmonic_mean. Kinds:
 
-  raw         as the normal evaluation scores it
-  calibrated  verb top-1 with a bias off the trained names, chosen on held-out
-              seen verbs
+  raw         as in the normal evaluation
+  calibrated  verb top-1 with a bias subtracted from trained names' scores,
+              chosen on held-out seen verbs
   among       verb top-1 where only names of the image's own kind compete:
               trained ones for seen and rare, untrained ones for unseen
   unlisted    the same for the half of the unseen verbs whose names a
-              half-listed variant is not told, among that half
-  held_out    dev images of held-out verbs and the others, students trained
-              without the former: what may choose
+              half-listed variant does not get, among that half
+  held_out    dev images of held-out and other verbs, by students trained
+              without the former: the figures for choices
 """
 
 from collections.abc import Mapping
@@ -37,10 +37,10 @@ def of_report(
   trained: Bool[np.ndarray, "v"],
   bias: float | None = None,
 ) -> dict[str, Any]:
-  """Everything that is reported of one student, or of frozen logits.
+  """All reported figures of one student, or of frozen logits.
 
   Args:
-    summary: scores by group, of `swig_scores.summarise`.
+    summary: scores by group, from `swig_scores.summarise`.
     verb_scores: of the images of the reported split.
     verb: the true verb of each image.
     groups: of the verbs.
@@ -84,7 +84,7 @@ def of_selection(
   verb: Int[np.ndarray, "n"],
   held_out: HeldOut,
 ) -> dict[str, Any]:
-  """What a student that never saw the held-out verbs does with them.
+  """Figures of a student that never saw the held-out verbs.
 
   Args:
     verb_scores: of dev images, none of an unseen verb.

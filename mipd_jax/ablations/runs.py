@@ -1,9 +1,9 @@
 """One run of an ablation: train to the last step, score, write the result.
 
-No checkpoints, no dev curves, no pictures: a run is seconds on the small
-world, and one that was killed is done again. The last step is scored, so
-nothing is selected; or, where the plan says so, the best one by the dev split,
-as a run's evaluation does.
+No checkpoints, no dev curves, no pictures: a run takes seconds on the small
+world, and a killed one is repeated. The last step is scored, without
+selection; or, if the plan says so, the best one by the dev split, as in a
+run's evaluation.
 """
 
 import json
@@ -37,12 +37,12 @@ Result = dict[str, Any]
 
 
 def finished(run: Run, hash_: str) -> Result | None:
-  """The result of a run that was done with this hash, if there is one."""
+  """The result of a run with this hash, if there is one."""
   try:
-    found = json.loads(run.path.read_text())
+    result = json.loads(run.path.read_text())
   except (OSError, ValueError):
     return None
-  return found if found.get("hash") == hash_ else None
+  return result if result.get("hash") == hash_ else None
 
 
 def do(
@@ -50,15 +50,15 @@ def do(
 ) -> Result:
   """Trains, scores and writes one run.
 
-  A student whose loss is no number is a result too: without figures, with
-  `diverged` saying where.
+  A student with a non-finite loss is a result too: without figures, with the
+  place in `diverged`.
 
   Args:
-    run: of the grid. Held out: it is scored on what may choose, and on
-      nothing else. Otherwise on the split that is reported.
+    run: of the grid. With verbs held out it is scored only on the dev images
+      for choices, otherwise on the reported split.
     world: of the run, open.
     hash_: of the run, kept with the result.
-    bias: off the scores of trained verbs in the calibrated figures.
+    bias: subtracted from trained verbs' scores in the calibrated figures.
   """
   started = time.monotonic()
   result = {
@@ -84,7 +84,7 @@ def do(
 def zero_shot(world: WorldData, config: Config) -> dict[str, Result]:
   """Figures of the frozen models' logits, by name of the model.
 
-  And what is known of the world without a model.
+  With the bounds of the world, which need no model.
   """
   split, studied = config.eval.split, world.studied(config)
   parts = world.prepared.cache.plan.split(split).parts
@@ -95,10 +95,10 @@ def zero_shot(world: WorldData, config: Config) -> dict[str, Result]:
       step = programs.cached_scores(studied.task, key)
       evaluator = _evaluator(config, world, step, {}, banks)
       data = world.evaluated(split, part)
-      found = _evaluate(studied, evaluator, data, name)
-      result[name] = studied.reported(found, split, None)
+      evaluation = _evaluate(studied, evaluator, data, name)
+      result[name] = studied.reported(evaluation, split, None)
   bounds = studied.bounds().items()
-  return result | {name: {"figures": found} for name, found in bounds}
+  return result | {name: {"figures": figures} for name, figures in bounds}
 
 
 def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
@@ -109,7 +109,7 @@ def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
   banks, model = world.banks(data.rows), studied.model()
   step = programs.student_scores(studied.task, model)
 
-  def found(params: Mapping[str, Any], split: Data) -> Found:
+  def evaluation(params: Mapping[str, Any], split: Data) -> Found:
     evaluator = _evaluator(config, world, step, params, banks)
     return _evaluate(studied, evaluator, split, run.variant)
 
@@ -118,7 +118,7 @@ def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
 
     def selection(params: Mapping[str, Any]) -> float:
       summary = studied.task.summary(
-        world.prepared, "dev", found(params, world.evaluated("dev"))
+        world.prepared, "dev", evaluation(params, world.evaluated("dev"))
       )
       return studied.task.dev_report(summary)[1]
 
@@ -129,19 +129,23 @@ def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
     result["step"] = best.step
   if run.held_out:
     split = world.selection()
-    scored = studied.selected(found(params, split), split.rows, world.held_out)
+    scored = studied.selected(
+      evaluation(params, split), split.rows, world.held_out
+    )
   else:
     name = config.eval.split
-    scored = studied.reported(found(params, world.evaluated(name)), name, bias)
+    scored = studied.reported(
+      evaluation(params, world.evaluated(name)), name, bias
+    )
   return result | scored
 
 
 class _Best:
-  """The best parameters so far, as `Checkpoints.save_best` keeps them.
+  """The best parameters so far, as in `Checkpoints.save_best`.
 
   Attributes:
-    step: after which they were taken.
-    params: on the host: the training step takes its state's memory.
+    step: their step.
+    params: on the host, because the training step reuses its state's memory.
   """
 
   def __init__(self, selection: Callable[[Mapping[str, Any]], float]):
@@ -150,7 +154,7 @@ class _Best:
     self.step, self.params = 0, {}
 
   def look(self, step: int, params: Mapping[str, Any]) -> None:
-    """Keeps the parameters if they are the best; of equals the latest."""
+    """Keeps the parameters if they are the best, the latest among equals."""
     score = self._selection(params)
     if score >= self._score:
       self._score, self.step = score, step
@@ -169,12 +173,12 @@ def _train(
 
   Args:
     config: of the run.
-    model: of it.
-    data: that it is trained on.
+    model: of the run.
+    data: its training data.
     banks: on the devices.
     mesh: of all devices.
-    best: looks every `train.eval_every` steps and at the end, and has the
-      parameters that are returned; without it they are the last step's.
+    best: gets the parameters every `train.eval_every` steps and at the end;
+      its parameters are returned, those of the last step without it.
   """
   train, seed = config.train, np.int32(config.seed)
   steps = loop.total_steps(config, data.source.num_examples)

@@ -1,12 +1,13 @@
-"""Means with intervals, where worlds are the unit.
+"""Means with intervals, with worlds as the unit.
 
 Students of one world share its images, its encoders and its verbs, so they
-are no independent trials of a method: the mean over a world's students is
+are not independent trials of a method: the mean over a world's students is
 one observation. An interval is Student's t over these world means, 95 %,
 two-sided. A difference is taken pair by pair, between students of the same
-world and seed, and then treated alike, so what a world does to all variants
-cancels. With one world the students are the unit, and the interval says
-nothing of other worlds. No correction is made for the number of comparisons.
+world and seed, and then treated likewise, so effects of a world on all
+variants cancel. With one world the students are the unit, and the interval
+says nothing about other worlds. There is no correction for the number of
+comparisons.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ class Estimate:
 
   Attributes:
     mean: over worlds.
-    low, high: ends of the interval; None where units show no spread.
-    unit: "world", or "student" where there is one world.
-    worlds, students: how many there were.
+    low, high: ends of the interval; None if units have no spread.
+    unit: "world", or "student" with a single world.
+    worlds, students: their numbers.
   """
 
   mean: float
@@ -48,7 +49,7 @@ class Estimate:
 
 
 def estimate(values: Values) -> Estimate | None:
-  """Of one figure of one variant; None where there is no value."""
+  """The estimate of one figure of one variant; None without a value."""
   if not values:
     return None
   worlds: dict[str, list[float]] = {}
@@ -71,15 +72,15 @@ def estimate(values: Values) -> Estimate | None:
 
 
 def difference(values: Values, against: Values) -> Estimate | None:
-  """Of what both have: values less against, pair by pair."""
+  """The estimate of values minus against, over the pairs of both."""
   pairs = values.keys() & against.keys()
   return estimate({key: values[key] - against[key] for key in sorted(pairs)})
 
 
 def _half_width(units: np.ndarray) -> float | None:
   count = len(units)
-  # Counted figures of a few images can agree by chance; an interval of no
-  # width would claim too much.
+  # Counts of a few images can agree by chance; an interval of zero width would
+  # claim too much.
   if count < 2 or np.ptp(units) == 0:
     return None
   error = units.std(ddof=1) / np.sqrt(count)

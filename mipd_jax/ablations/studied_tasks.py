@@ -1,7 +1,7 @@
-"""What a study asks of a task: its figures, and what only some tasks have.
+"""What a study needs of a task: its figures, and features of some tasks.
 
-One object a task. Situations have verbs that can be held out of training, a
-bias between trained and untrained verbs that they choose, and an oracle;
+One object per task. Situations have verbs that can be held out of training, a
+bias between trained and untrained verbs that these choose, and an oracle;
 interactions have their scores. A new task gets a class here.
 """
 
@@ -34,7 +34,7 @@ class StudiedTask(Protocol):
   """The task of a run on the data of its world.
 
   Attributes:
-    holds_out: whether `held_out` and `selected` are there, too.
+    holds_out: whether it has `held_out` and `selected` too.
     task: of the run.
   """
 
@@ -44,26 +44,26 @@ class StudiedTask(Protocol):
   def __init__(self, task: Task, prepared: Prepared): ...
 
   def model(self) -> nn.Module:
-    """The model of the run; alike in all worlds where they differ little."""
+    """The model of the run; the same in worlds of nearly the same sizes."""
     ...
 
   def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
-    """Banks that go with `model`.
+    """The banks for `model`.
 
     Args:
-      rows: of the train split, that the run learns from.
+      rows: rows of the train split that the run learns from.
     """
     ...
 
   def reported(
-    self, found: Found, split: str, bias: float | None
+    self, evaluation: Found, split: str, bias: float | None
   ) -> dict[str, Any]:
     """Figures of a whole split.
 
     Args:
-      found: of `Task.evaluate`.
-      split: that was evaluated.
-      bias: that students with verbs held out chose; None where none did.
+      evaluation: from `Task.evaluate`.
+      split: the evaluated split.
+      bias: chosen by students with verbs held out; None if there are none.
 
     Returns:
       "figures", flat, percent or None; and what else results keep.
@@ -71,7 +71,7 @@ class StudiedTask(Protocol):
     ...
 
   def bounds(self) -> dict[str, Figures]:
-    """What is known of the world without a model, by name."""
+    """Bounds of the world that need no model, by name."""
     ...
 
 
@@ -83,14 +83,14 @@ class HoldingOut(StudiedTask, Protocol):
     ...
 
   def selected(
-    self, found: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
+    self, evaluation: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
   ) -> dict[str, Any]:
     """Figures of dev images, of a student without the held-out verbs.
 
     Args:
-      found: of `Task.evaluate`.
-      rows: of the dev split, that were evaluated.
-      held_out: which verbs.
+      evaluation: from `Task.evaluate`.
+      rows: the evaluated rows of the dev split.
+      held_out: the verbs.
 
     Returns:
       "figures", and "curve": accuracy by bias, which chooses one.
@@ -109,10 +109,10 @@ class StudiedSituations:
 
   @property
   def _sizes(self) -> Sizes:
-    """Of the labels, with roles rounded up.
+    """Sizes of the labels, with the number of roles rounded up.
 
-    Small worlds differ in their number of roles and in no other size; so
-    rounded, one program serves them all. No frame names an added role.
+    Small worlds differ only in their number of roles; rounded, one program
+    serves them all. No frame names an added role.
     """
     sizes = self._prepared.sizes
     roles = -(-sizes.num_roles // _ROLES) * _ROLES
@@ -122,18 +122,18 @@ class StudiedSituations:
     return self.task.model(self._prepared).clone(sizes=self._sizes)
 
   def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
-    found = holdout.banks_of(self._prepared.banks, self._verbs("train")[rows])
-    added = self._sizes.num_roles - len(found["role_text"])
-    found["role_text"] = np.pad(found["role_text"], [(0, added), (0, 0)])
-    return found
+    banks = holdout.banks_of(self._prepared.banks, self._verbs("train")[rows])
+    added = self._sizes.num_roles - len(banks["role_text"])
+    banks["role_text"] = np.pad(banks["role_text"], [(0, added), (0, 0)])
+    return banks
 
   def reported(
-    self, found: Found, split: str, bias: float | None
+    self, evaluation: Found, split: str, bias: float | None
   ) -> dict[str, Any]:
     prepared = self._prepared
     return run_scores.of_report(
-      self.task.summary(prepared, split, found),
-      found.verb_scores,
+      self.task.summary(prepared, split, evaluation),
+      evaluation.verb_scores,
       self._verbs(split),
       prepared.groups,
       prepared.train_images > 0,
@@ -141,7 +141,7 @@ class StudiedSituations:
     )
 
   def bounds(self) -> dict[str, Figures]:
-    """Of a small world, an oracle that reads every attribute."""
+    """For a small world, an oracle that reads every attribute."""
     world = self.task.config.dataset.world
     if world is None:
       return {}
@@ -152,10 +152,10 @@ class StudiedSituations:
     return holdout.draw(self._prepared.groups, count)
 
   def selected(
-    self, found: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
+    self, evaluation: Found, rows: Int[np.ndarray, "n"], held_out: HeldOut
   ) -> dict[str, Any]:
     verb = self._verbs("dev")[rows]
-    return run_scores.of_selection(found.verb_scores, verb, held_out)
+    return run_scores.of_selection(evaluation.verb_scores, verb, held_out)
 
   def _verbs(self, split: str) -> Int[np.ndarray, "n"]:
     """The true verb of each image."""
@@ -179,11 +179,11 @@ class StudiedInteractions:
     return dict(self._prepared.banks)
 
   def reported(
-    self, found: Found, split: str, bias: float | None
+    self, evaluation: Found, split: str, bias: float | None
   ) -> dict[str, Any]:
-    """The scores by name, and the detector whose boxes they are of."""
+    """The scores by name, and the detector of their boxes."""
     del bias  # nothing is held out that could choose one
-    summary = self.task.summary(self._prepared, split, found)
+    summary = self.task.summary(self._prepared, split, evaluation)
     return {
       "figures": {name: summary[name] for name in hico_det_scores.NAMES},
       "detector": self._prepared.dataset.detector(split),

@@ -1,4 +1,4 @@
-"""The runs of a plan, world by world; what is done already is not repeated."""
+"""The runs of a plan, world by world; finished runs are not repeated."""
 
 import json
 import time
@@ -26,13 +26,13 @@ def prepare_worlds(plan: Plan) -> None:
 
 
 def run(plan: Plan, *, report: bool, told: Told | None = None) -> None:
-  """Does every run of the plan that has no result yet.
+  """Executes every run of the plan that has no result yet.
 
   Args:
     plan: the study.
-    report: False only trains students with verbs held out: the reported
-      split is not opened.
-    told: gets every run that is reported and its result, once it is there.
+    report: False only trains students with verbs held out and does not open
+      the reported split.
+    told: called with every reported run and its result.
   """
   clock = _Clock(sum(1 for _ in _missing(plan, report=report)))
   for world in plan.worlds:
@@ -46,10 +46,10 @@ def run(plan: Plan, *, report: bool, told: Told | None = None) -> None:
 
 
 def chosen_bias(results: list[Result]) -> float | None:
-  """The bias that students with verbs held out do best with on dev.
+  """The best bias on dev of students with verbs held out.
 
-  One for a variant in a world, from the average over its students' curves;
-  None where there are none, or all of them diverged.
+  One per variant and world, from the average over its students' curves; None
+  if there are none, or all of them diverged.
   """
   curves = [result["curve"] for result in results if "curve" in result]
   if not curves:
@@ -58,7 +58,7 @@ def chosen_bias(results: list[Result]) -> float | None:
 
 
 def _missing(plan: Plan, *, report: bool) -> Iterator[Run]:
-  """Runs that have no result of their hash; a changed bias aside."""
+  """Runs without a result of their hash, whatever its bias."""
   for world in plan.worlds:
     for variant in plan.variants:
       wanted = plan.held_out_runs(variant, world)
@@ -70,7 +70,7 @@ def _missing(plan: Plan, *, report: bool) -> Iterator[Run]:
 
 
 class _Clock:
-  """Says after each run how long the others will take."""
+  """Logs after each run how long the others will take."""
 
   def __init__(self, total: int):
     self._total, self._done, self._start = total, 0, time.monotonic()
@@ -93,7 +93,7 @@ class _Clock:
 
 
 class _WorldStudy:
-  """Runs of one world, which is opened when the first is due."""
+  """The runs of one world, which is opened for the first of them."""
 
   def __init__(
     self, plan: Plan, world: World, clock: _Clock, told: Told | None
@@ -103,16 +103,16 @@ class _WorldStudy:
     self._open: WorldData | None = None
 
   def bias(self, variant: Variant) -> float | None:
-    """Trains what is missing of the runs that choose it."""
+    """Trains the missing runs that choose it."""
     wanted = self._plan.held_out_runs(variant, self._world)
     return chosen_bias([self._result(run_, None) for run_ in wanted])
 
   def reported(self, variant: Variant, bias: float | None) -> None:
-    """Trains what is missing of the runs that are reported."""
+    """Trains the missing runs that are reported."""
     for run_ in self._plan.reported_runs(variant, self._world):
-      found = self._result(run_, bias)
+      result = self._result(run_, bias)
       if self._told is not None:
-        self._told(run_, found)
+        self._told(run_, result)
 
   def zero_shot(self) -> None:
     """Scores the frozen models, once."""
@@ -122,17 +122,19 @@ class _WorldStudy:
     path = self._plan.folder / self._world.name / collect.ZERO_SHOT
     run_ = self._plan.run(self._plan.variants[0], self._world, 0)
     models = runs.zero_shot(self._opened(run_), run_.config)
-    found = {name: result | {"hash": hash_} for name, result in models.items()}
+    results = {
+      name: result | {"hash": hash_} for name, result in models.items()
+    }
     with atomic.replacing(path) as partial:
-      partial.write_text(json.dumps(jsonable(found), indent=1) + "\n")
+      partial.write_text(json.dumps(jsonable(results), indent=1) + "\n")
 
   def _result(self, run_: Run, bias: float | None) -> Result:
     hash_ = run_.hash(self._plan.held_out_verbs)
-    found = runs.finished(run_, hash_)
-    if found is None or found["bias"] != bias:
-      found = runs.do(run_, self._opened(run_), hash_, bias)
-      self._clock.tick(run_, found)
-    return found
+    result = runs.finished(run_, hash_)
+    if result is None or result["bias"] != bias:
+      result = runs.do(run_, self._opened(run_), hash_, bias)
+      self._clock.tick(run_, result)
+    return result
 
   def _opened(self, run_: Run) -> WorldData:
     if self._open is None:

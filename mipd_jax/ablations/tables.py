@@ -24,7 +24,7 @@ SCORES = {
 
 
 def _frames(*, headline: bool) -> dict[str, str]:
-  """Columns of frames of the true verb: all that are studied, or headlines."""
+  """Columns of the true verb's frames: all studied ones, or headlines."""
   return {
     f"{group} {score.label}": f"raw/{group}/{score.name}"
     for score in swig_scores.SCORES
@@ -54,9 +54,9 @@ SELECTION = {
   "rare among trained": "held_out/among_rare/verb_top1",
   "held out among held out": "held_out/among/verb_top1",
 }
-# Of the short table for the README.
+# Columns of the short table for the README.
 _MAIN = ("no_distillation", "reference", "mipd", "kl_trained_names", "no_kl")
-# Those that are compared there: all of MIPD, and without unseen names.
+# Variants compared there: all of MIPD, and without unseen names.
 _COMPARED = ("mipd", "kl_trained_names")
 _KINDS = """\
 Verb top-1 in percent, mean over worlds ± half the interval. HM: harmonic mean
@@ -75,8 +75,8 @@ def markdown(
 
   Args:
     study: the summary.
-    command: that makes the same tables.
-    pictures: file names of plots that lie beside the tables.
+    command: makes the same tables.
+    pictures: file names of plots beside the tables.
   """
   variants = study["variants"]
   reported = {n: v for n, v in variants.items() if v["runs"]}
@@ -90,8 +90,8 @@ def markdown(
       "### Roles, for the true verb's frame",
       _table(reported, ROLES),
     ]
-  found = [d for d in study["differences"] if d["figures"]]
-  reports = [d for d in found if "raw/harmonic_mean" in d["figures"]]
+  differing = [d for d in study["differences"] if d["figures"]]
+  reports = [d for d in differing if "raw/harmonic_mean" in d["figures"]]
   if reports:
     parts += [
       "### Differences",
@@ -105,15 +105,15 @@ def markdown(
     "unseen verb is read, and no unseen name competes. Choose by this table.",
     _table(variants, SELECTION),
   ]
-  if found:
-    parts.append(_difference_table(found, SELECTION))
+  if differing:
+    parts.append(_difference_table(differing, SELECTION))
   parts += [f"![{pathlib.Path(name).stem}]({name})" for name in pictures]
   parts += ["### The variants", _questions(variants)]
   return "\n\n".join(parts) + "\n"
 
 
 def main_table(study: Mapping[str, Any]) -> str:
-  """The README's table: presets, frozen models, and what MIPD adds."""
+  """The README's table: presets, frozen models, and MIPD's gains."""
   variants = study["variants"]
   rows = {
     n: variants[n] for n in _MAIN if n in variants and variants[n]["runs"]
@@ -141,14 +141,14 @@ def main_table(study: Mapping[str, Any]) -> str:
   return "\n\n".join(parts) + "\n"
 
 
-def number(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+def number(estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:
   """A mean with half its interval, or a dash."""
-  if found is None:
+  if estimate is None:
     return DASH
-  mean = f"{found['mean']:+.1f}" if signed else f"{found['mean']:.1f}"
-  if found["low"] is None:
+  mean = f"{estimate['mean']:+.1f}" if signed else f"{estimate['mean']:.1f}"
+  if estimate["low"] is None:
     return mean
-  return f"{mean} ± {(found['high'] - found['low']) / 2:.1f}"
+  return f"{mean} ± {(estimate['high'] - estimate['low']) / 2:.1f}"
 
 
 def _head(study: Mapping[str, Any], command: str) -> str:
@@ -187,9 +187,11 @@ def _difference_table(
   for row in rows:
     cells = []
     for figure in columns.values():
-      found = row["figures"].get(figure)
-      text = number(found, signed=True)
-      cells.append(f"**{text}**" if found and found["excludes_zero"] else text)
+      estimate = row["figures"].get(figure)
+      text = number(estimate, signed=True)
+      cells.append(
+        f"**{text}**" if estimate and estimate["excludes_zero"] else text
+      )
     if any(cell != DASH for cell in cells):
       lines.append(_row([row["variant"], row["against"], *cells]))
   return "\n".join(lines)
@@ -205,13 +207,13 @@ def _questions(variants: Mapping[str, Any]) -> str:
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> list[str]:
-  found = []
+  lines = []
   for name, value in values.items():
     if isinstance(value, Mapping):
-      found += _flat(value, f"{path}{name}.")
+      lines += _flat(value, f"{path}{name}.")
     else:
-      found.append(f"`{path}{name}={value}`")
-  return found
+      lines.append(f"`{path}{name}={value}`")
+  return lines
 
 
 def _header(names: Sequence[str], *, numbers: bool = True) -> list[str]:

@@ -1,7 +1,7 @@
 """The data of one world: its cache, and its features in memory, read once.
 
 All runs of a world share them. Training features are loaded with every part
-that some run of the study reads; a run is handed views of those it uses.
+that some run of the study reads; a run gets views of those that it uses.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ _KEPT = 3
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What a run reads of one split.
+  """The data that a run reads of one split.
 
   Attributes:
-    source: of examples; tells the shapes.
-    feed: of batches of them.
-    rows: of the split, int [n], that the examples are.
+    source: of examples; gives the shapes.
+    feed: of their batches.
+    rows: int [n], the examples' rows in the split.
   """
 
   source: Source
@@ -45,12 +45,12 @@ class Data:
 
 
 class WorldData:
-  """What all runs of one world read; opened once.
+  """The data of all runs of one world; opened once.
 
   Args:
-    config: of any of the runs: mesh, batch sizes and residence count.
-    prepared: its dataset and cache.
-    parts: of the cache, that some run trains on.
+    config: of any of the runs: its mesh, batch sizes and residence are used.
+    prepared: the world's dataset and cache.
+    parts: parts of the cache that some run trains on.
     held_out_verbs: how many; see `holdout.draw`.
 
   Attributes:
@@ -71,14 +71,14 @@ class WorldData:
     self.mesh = train_stage.make_mesh(config)
     self._held_out_verbs = held_out_verbs
     self._training = functools.lru_cache(maxsize=_KEPT)(self._load_training)
-    # Views are cheap, but each has a program that gathers.
+    # Views are cheap, but each has its own gather program.
     self.training = functools.lru_cache(maxsize=8)(self._view_training)
     self.selection = functools.cache(self._load_selection)
     self.evaluated = functools.cache(self._load_evaluated)
 
   @functools.cached_property
   def held_out(self) -> holdout.HeldOut:
-    """Which verbs some runs are trained without."""
+    """The verbs that some runs are trained without."""
     return self.studied(self._config).held_out(self._held_out_verbs)
 
   def studied(self, config: Config) -> StudiedTask:
@@ -87,8 +87,8 @@ class WorldData:
 
   def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:
     """Banks of a run that trains on these images, on the devices."""
-    found = self.studied(self._config).banks(rows)
-    return jax.device_put(found, sharding.replicated(self.mesh))
+    banks = self.studied(self._config).banks(rows)
+    return jax.device_put(banks, sharding.replicated(self.mesh))
 
   def all_rows(self, split: str) -> Int[np.ndarray, "n"]:
     """Every row of a split."""
@@ -101,7 +101,7 @@ class WorldData:
 
     Args:
       parts: of the cache.
-      kind: of features that are shuffled (feeding/shuffled.py).
+      kind: of the shuffled features (feeding/shuffled.py).
       held_out: whether verbs are held out.
     """
     source, rows = self._train_source(parts, kind, held_out)
@@ -115,14 +115,14 @@ class WorldData:
     return Data(source, feed, rows)
 
   def _load_selection(self) -> Data:
-    """Dev images of seen and rare verbs: all that may choose."""
+    """Dev images of seen and rare verbs, the images for choices."""
     rows = self.held_out.selection_rows(self._annotations("dev"))
     parts = train_stage.student_parts(self._config)
     source = holdout.Subset(self._stored("dev", *parts), rows)
     return self._open(source, rows, "dev")
 
   def _load_evaluated(self, split: str, part: str = "") -> Data:
-    """All of a split, with one part of the cache.
+    """A whole split, with one part of the cache.
 
     Args:
       split: its name.
@@ -146,7 +146,7 @@ class WorldData:
     return self._load(source, self._config.train.batch_size, "train")
 
   def _load(self, source: Source, size: int, what: str) -> Resident | None:
-    """All of a source in device memory, or None where it does not fit."""
+    """A whole source in device memory, or None if it does not fit."""
     layout = resident.layout(source, size, self.mesh)
     train = self._config.train
     if not feeds.decide(train.resident, train.resident_gib, layout, what):
@@ -157,7 +157,7 @@ class WorldData:
   def _train_source(
     self, parts: tuple[str, ...], kind: str, held_out: bool
   ) -> tuple[Source, Int[np.ndarray, "n"]]:
-    """Training images, and which rows of the split they are."""
+    """Training images, and their rows in the split."""
     source = shuffled.control(self._stored("train", *parts), kind)
     if not held_out:
       return source, np.arange(source.num_examples)
@@ -178,7 +178,7 @@ def first_batch(source: Source) -> dict[str, np.ndarray]:
 
 
 def _view(loaded: Resident, source: Source) -> Resident:
-  """Those of the loaded features that a source has."""
+  """The loaded features that a source has."""
   keys = resident.read_fields(source, np.zeros(1, np.int64))
   layout = loaded.layout
   example = {key: x for key, x in layout.example.items() if key in keys}

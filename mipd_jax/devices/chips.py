@@ -1,10 +1,10 @@
-"""Peak rates of the chips that we run on: what a measured rate is held to.
+"""Peak rates of the chips that we use, to compare measured rates with.
 
-Dense bfloat16 (on CPUs unknown), memory, its bandwidth and that to other
-chips, of one device as JAX counts them. Sources: Google Cloud's TPU system
-architecture pages (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; v6e's
-interconnect stands there as 3,200 and as 3,584 Gbps, the lower is taken) and
-NVIDIA's data sheets (A100 80 GB SXM, H100 SXM, H200; without sparsity; NVLink).
+Dense bfloat16 (unknown for CPUs), memory, its bandwidth and that to other
+chips, per device as JAX counts them. Sources: Google Cloud's TPU system
+architecture pages (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; for v6e's
+interconnect they give 3,200 and 3,584 Gbps, the lower is taken) and NVIDIA's
+data sheets (A100 80 GB SXM, H100 SXM, H200; without sparsity; NVLink).
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ class Chip:
     flops: FLOP/s in bfloat16.
     memory: bytes.
     bandwidth: of the memory, bytes/s.
-    interconnect: what it can send to other chips, all links together, bytes/s:
-      half of what is published where that counts both ways.
+    interconnect: rate to other chips over all links, bytes/s: half of the
+      published rate if that counts both directions.
   """
 
   flops: float
@@ -28,7 +28,7 @@ class Chip:
   interconnect: float
 
 
-# By what `jax.Device.device_kind` begins with, the longest match first.
+# By prefixes of `jax.Device.device_kind`, the longest match first.
 CHIPS: dict[str, Chip] = {
   "TPU v6 lite": Chip(918e12, 32e9, 1640e9, 400e9),
   "TPU v5 lite": Chip(197e12, 16e9, 819e9, 200e9),

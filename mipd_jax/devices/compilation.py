@@ -1,9 +1,8 @@
-"""The dtype of compute; parameters, softmax and losses are float32 always.
+"""The dtype of compute, and how XLA compiles.
 
-How XLA compiles: kept programs, and less effort where that pays.
-
-For the command line alone, and before jax starts its backend: XLA reads its
-flags once.
+Parameters, softmax and losses are always float32. `set_up` keeps compiled
+programs and may compile with less effort; only the command line calls it,
+before jax starts its backend: XLA reads its flags once.
 """
 
 import os
@@ -23,13 +22,13 @@ def compute_dtype(name: str) -> jnp.dtype:
   return jnp.dtype(name)
 
 
-# Level 0 halves the time that a CPU takes to compile a training step and
-# makes its arithmetic a little slower.
+# Level 0 halves a CPU's time to compile a training step and makes its
+# arithmetic a little slower.
 _QUICK = "--xla_backend_optimization_level=0"
 
 
 def set_up(folder: str | os.PathLike, *, quick: bool) -> None:
-  """Sets what jax and XLA read from the environment, unless it is set.
+  """Sets variables that jax and XLA read, unless they are set.
 
   Args:
     folder: where compiled programs are kept between runs.
@@ -45,5 +44,5 @@ def set_up(folder: str | os.PathLike, *, quick: bool) -> None:
     ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.3),
   ):
     if name not in os.environ:
-      os.environ[name] = str(value)  # for processes that this one starts
+      os.environ[name] = str(value)  # for child processes
       jax.config.update(name.lower(), value)

@@ -1,9 +1,9 @@
-"""Several processes as one run: joining, and agreeing on what to do next.
+"""Several processes as one run: joining, and agreeing on the next action.
 
-A process that raises alone leaves the others waiting in their next
-collective for good; so what may fail on one of them goes through `agreed`,
-and what may differ between them through `all_of`, `any_of` or `check_equal`.
-With one process all of these cost nothing.
+A process that raises alone leaves the others waiting forever in their next
+collective call; so work that may fail on one of them goes through `agreed`, and
+values that may differ between them go through `all_of`, `any_of` or
+`check_equal`. With one process all of these cost nothing.
 """
 
 import contextlib
@@ -24,11 +24,12 @@ from jax.experimental import multihost_utils
 from input_pipeline.io.errors import InputError
 
 T = TypeVar("T")
-# As --coordinator: the machines' own directory says who belongs to the run.
+# Value of --coordinator: the cluster's environment knows the processes.
 AUTO = "auto"
 _MESSAGE_BYTES = 2048
-# Seconds until all processes have to be there: started by hand, and by the
-# machines, which may install packages first. Between words about who is not.
+# Seconds until all processes have to be there: if started by hand, and by a
+# cluster, which may install packages first; seconds between messages about
+# missing processes.
 PATIENCE, PATIENCE_AUTO = 120, 300
 _LOOK_EVERY = 10
 _START_ALL = (
@@ -43,21 +44,21 @@ def initialize(
   process_id: int = -1,
   environment: Mapping[str, str] = os.environ,
 ) -> None:
-  """Joins the processes of a run; comes before anything that uses devices.
+  """Joins the processes of a run; call it before anything uses devices.
 
   Args:
     coordinator: "auto" (TPU pods, Slurm, ...), or HOST:PORT of process 0; ""
-      takes JAX_COORDINATOR_ADDRESS, and is one process alone if that is not
-      set either.
+      takes JAX_COORDINATOR_ADDRESS, or a single process if that is not set
+      either.
     num_processes, process_id: beside HOST:PORT; 0 and -1 take
       JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-    environment: where those are looked up.
+    environment: has these variables.
 
   Raises:
     InputError: a part of the three is missing or wrong.
 
-  Where the others don't come, the process says every few seconds for whom it
-  waits, and after `PATIENCE` seconds ends with one message and exit code 2.
+  While others are missing, the process says every few seconds for whom it
+  waits; after `PATIENCE` seconds it ends with one message and exit code 2.
   """
   coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
   if not coordinator:
@@ -67,7 +68,7 @@ def initialize(
         "give --coordinator=HOST:PORT, where process 0 runs, or auto",
       )
     return
-  # Signals are ours (training/loop.py); JAX's service would take them.
+  # We handle signals (training/loop.py); JAX's service would take them.
   jax.config.update("jax_enable_preemption_service", False)
   arguments = {}
   if coordinator != AUTO:
@@ -81,12 +82,12 @@ def initialize(
     }
   if os.environ.get("JAX_PLATFORMS", jax.config.jax_platforms) == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # Steps in flight at once may take each other's threads and never end.
+    # Concurrent steps may take each other's threads and never end.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
   try:
     patience = PATIENCE_AUTO if coordinator == AUTO else PATIENCE
     with _waiting(coordinator, arguments, patience):
-      # JAX's own end would be an abort of the process: ours comes first.
+      # JAX would abort the process; our timeout comes first.
       jax.distributed.initialize(
         **arguments, initialization_timeout=2 * patience
       )
@@ -101,7 +102,7 @@ def initialize(
 def _waiting(
   coordinator: str, arguments: Mapping, patience: int
 ) -> Iterator[None]:
-  """Tells whom the block waits for; ends the process when it takes too long."""
+  """Says for whom the block waits; ends the process after too long."""
   count, index = (arguments.get(k) for k in ("num_processes", "process_id"))
   met = threading.Event()
 
@@ -121,7 +122,7 @@ def _waiting(
       f"--process_id={'auto' if index is None else index})"
     )
 
-  # The caller is deep in C++ meanwhile, where no exception reaches it.
+  # The caller is in C++, where no exception reaches it.
   thread = threading.Thread(target=tell, daemon=True)
   if count != 1:
     thread.start()
@@ -132,13 +133,13 @@ def _waiting(
 
 
 def _missing(coordinator: str, count: int | None, index: int | None) -> str:
-  """Who is not there, as far as this process can know."""
+  """The missing processes, as far as this process can know."""
   if count is None:
     return "the other processes of the run"
   others = [i for i in range(count) if i != index]
   if index and not _answers(coordinator):
     return f"process 0, which should answer at {coordinator} and does not yet"
-  if index:  # it is process 0 that knows who is there
+  if index:  # only process 0 knows which processes are there
     others.remove(0)
   if not others:
     return f"process 0 at {coordinator}, which answers"
@@ -149,7 +150,7 @@ def _missing(coordinator: str, count: int | None, index: int | None) -> str:
 
 
 def _answers(coordinator: str) -> bool:
-  """Whether somebody listens at HOST:PORT."""
+  """Whether a server listens at HOST:PORT."""
   host, _, port = coordinator.rpartition(":")
   try:
     with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
@@ -159,7 +160,7 @@ def _answers(coordinator: str) -> bool:
 
 
 def _give_up(problem: str) -> NoReturn:
-  """Ends the process as a command ends on bad input, from any thread."""
+  """Ends the process, from any thread, as a command ends on bad input."""
   logging.error("%s", InputError(problem, _START_ALL))
   logging.flush()
   sys.stderr.flush()
@@ -178,25 +179,25 @@ def _number(environment: Mapping[str, str], name: str, flag: str) -> int:
 
 
 def is_first() -> bool:
-  """Whether this process writes what there is once: metrics, results."""
+  """Whether this process writes the files of the run: metrics, results."""
   return jax.process_index() == 0
 
 
 def all_of(flag: bool) -> bool:
-  """Whether a flag is set on all processes; a collective."""
+  """Whether a flag is set on all processes; a collective call."""
   return bool(np.all(_gather(np.array([flag]))))
 
 
 def any_of(flag: bool) -> bool:
-  """Whether a flag is set on any process; a collective."""
+  """Whether a flag is set on any process; a collective call."""
   return bool(np.any(_gather(np.array([flag]))))
 
 
 def check_equal(what: str, text: str) -> None:
   """Raises InputError on all processes unless all have the same text."""
   digest = hashlib.sha256(text.encode()).digest()
-  found = _gather(np.frombuffer(digest, np.uint8)[None])
-  other = np.flatnonzero((found != found[0]).any(axis=-1))
+  digests = _gather(np.frombuffer(digest, np.uint8)[None])
+  other = np.flatnonzero((digests != digests[0]).any(axis=-1))
   if len(other):
     raise InputError(
       f"process {other[0]} has another {what} than process 0",
@@ -205,7 +206,7 @@ def check_equal(what: str, text: str) -> None:
 
 
 def agreed(work: Callable[[], T]) -> T:
-  """Does a piece of work on every process, on process 0 first.
+  """Calls `work` on every process, on process 0 first.
 
   Raises:
     InputError: on all processes if `work` raised it on one of them.
@@ -225,10 +226,10 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 def raise_together(problem: InputError | None) -> None:
-  """Raises on all processes what one of them has; a collective.
+  """Raises one process's problem on all processes; a collective call.
 
-  The process that has a problem raises it as it is, the others say whose it
-  is.
+  The process with the problem raises it unchanged, the others name that
+  process.
   """
   if jax.process_count() == 1:
     if problem:
@@ -236,10 +237,10 @@ def raise_together(problem: InputError | None) -> None:
     return
   text = str(problem).encode()[:_MESSAGE_BYTES] if problem else b""
   padded = text.ljust(_MESSAGE_BYTES, b"\0")
-  found = _gather(np.frombuffer(padded, np.uint8)[None])
+  messages = _gather(np.frombuffer(padded, np.uint8)[None])
   if problem:
     raise problem
-  for process, message in enumerate(found):
+  for process, message in enumerate(messages):
     said = message.tobytes().rstrip(b"\0").decode(errors="replace")
     if said:
       raise InputError(
@@ -254,7 +255,7 @@ def barrier(name: str) -> None:
 
 
 def _gather(rows: np.ndarray) -> np.ndarray:
-  """The rows of all processes, one below the other."""
+  """The rows of all processes, stacked."""
   if jax.process_count() == 1:
     return rows
   return np.asarray(multihost_utils.process_allgather(rows, tiled=True))

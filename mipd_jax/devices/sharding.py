@@ -1,10 +1,10 @@
-"""Which axis of an array lies on which axis of the machine: the policy.
+"""The sharding policy: which axis of an array lies on which mesh axis.
 
 The mesh has two axes. `data` splits the batch, the resident features and,
 with FSDP, parameters and optimizer state; `model` splits the wide axes of
-the network. Everything else asks this file by logical name, so that a change
-of layout is a change of `RULES` or `PARAMETERS`. The frozen models bring
-their own tables of the same kind (`teachers/blip2/sharding_rules.py`,
+the network. All other code uses logical names, so that a change of layout is a
+change of `RULES` or `PARAMETERS`. The frozen models have their own tables of
+the same kind (`teachers/blip2/sharding_rules.py`,
 `teachers/language/language_model.place`).
 """
 
@@ -31,8 +31,8 @@ RULES: Mapping[str, str | None] = {
   "vocabulary": MODEL,
 }
 # Path of a parameter -> its axes; the first match counts, others are whole.
-# Where two axes ask for `model` the later one gets it: logits over the
-# vocabulary are then made, and summed up, in parts.
+# If two axes ask for `model` the later one gets it: logits over the vocabulary
+# are then computed, and summed, in parts.
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"noun_classifier/layer_1/dense/kernel$", ("mlp", "vocabulary")),
   (r"noun_classifier/layer_1/dense/bias$", ("vocabulary",)),
@@ -49,8 +49,8 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r"/(query|key|value)/bias$", ("heads", None)),
   (r"/out/kernel$", ("heads", None, "embed")),
 )
-# FSDP leaves vectors and smaller arrays whole: to gather them costs more than
-# to keep them.
+# FSDP leaves vectors and smaller arrays whole: gathering them costs more than
+# keeping them.
 _FSDP_MIN_SIZE = 1024
 
 
@@ -62,7 +62,7 @@ def make_mesh(
   Args:
     data: devices along the batch; -1 takes all that `model` leaves.
     model: devices along the network's wide axes.
-    devices: those to use, all of all processes if None.
+    devices: the devices to use; all of all processes if None.
 
   Raises:
     InputError: data * model is not the number of devices.
@@ -107,13 +107,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def parameter_spec(
   path: str, shape: Sequence[int], mesh: Mesh, *, fsdp: bool = False
 ) -> PartitionSpec:
-  """Where a parameter, or its moments in the optimizer state, lies.
+  """The spec of a parameter, or of its moments in the optimizer state.
 
   Args:
     path: its names, joined by "/".
     shape: an axis that the mesh axis does not divide stays whole.
-    mesh: whose axes are asked for.
-    fsdp: also split the largest axis that is left over `data`.
+    mesh: the mesh.
+    fsdp: also split the largest remaining axis over `data`.
   """
   wanted = _parameter_axes(path, len(shape))
   spec: list[str | None] = [None] * len(shape)
@@ -197,8 +197,8 @@ def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
   """The rows of a global batch that lie on this process's devices.
 
   Returns:
-    int64 [n], ascending. Where the `model` axis goes across processes,
-    several of them have the same rows.
+    int64 [n], ascending. If the `model` axis spans processes, several of them
+    have the same rows.
 
   Raises:
     InputError: the devices do not divide the batch.

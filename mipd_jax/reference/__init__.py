@@ -1,7 +1,7 @@
 """The authors' code (`caicch/Ov-GSR`, commit 4c6547d), number for number.
 
-Thin adapters over the modules, losses and scores that training uses: they
-translate the reference's names and layouts, and compute nothing of their own.
+Thin adapters over the modules, losses and scores of training: they translate
+the reference's names and layouts and compute nothing themselves.
 `docs/parity.md` lists how close each quantity is.
 """
 

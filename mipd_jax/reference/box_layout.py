@@ -1,8 +1,8 @@
 """The reference's image geometry: 246 to 336 pixels on a 336 canvas.
 
-The shorter side becomes 246 pixels, unless the longer one would pass 336;
-then that becomes 336. The image is centred on a square of 336. Only boxes
-live here: its CLIP and BLIP features have geometries of their own (fault
+The shorter side becomes 246 pixels, unless the longer one would exceed 336;
+then that becomes 336. The image is centred on a square of 336. It is used for
+boxes only: the CLIP and BLIP features have geometries of their own (fault
 table, row 4). Ours is `input_pipeline.geometry`.
 """
 

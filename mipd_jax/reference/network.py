@@ -16,7 +16,7 @@ from mipd_jax.models import outputs as out
 from mipd_jax.models.config import Sizes
 from mipd_jax.models.mipd import Mipd
 
-CANVAS = 336  # side of the square its boxes live on, pixels
+CANVAS = 336  # side of the canvas of its boxes, pixels
 MODES = ("eval", "train")
 
 # The reference's output names and ours.
@@ -46,13 +46,13 @@ def forward(
   """All outputs of the reference, by its names.
 
   Args:
-    params: of `params_from_state_dict`.
+    params: from `params_from_state_dict`.
     batch: verb [B], roles [B, 6] with -1 for none, num_roles [B],
       boxes_xyxy_px [B, 6, 4] on the 336 canvas, q_feat [B, 577, s], q_form
       [B, 257, t], captions [B, 4, 77, x]; other keys are ignored.
     label_emb: text embedding of each verb.
     class_emb: text embedding of each noun class.
-    mode: "eval" or "train". They differ in dropout alone, and it needs
+    mode: "eval" or "train". They differ only in dropout, which needs
       `dropout_key`: without one both are the same.
     dropout_key: random key of the dropout in mode "train".
 
@@ -69,14 +69,14 @@ def forward(
     raise ValueError(f"mode={mode!r} is not one of {MODES}")
   dropout = mode == "train" and dropout_key is not None
   params = jax.tree.map(jnp.asarray, params)
-  found = model_of(params).apply(
+  outputs = model_of(params).apply(
     {"params": params},
     _contract(batch),
     _banks(label_emb, class_emb, params),
     train=dropout,
     rngs={"dropout": dropout_key} if dropout else None,
   )
-  result = {theirs: found[ours] for theirs, ours in OUTPUTS.items()}
+  result = {theirs: outputs[ours] for theirs, ours in OUTPUTS.items()}
   result["pred_bbox_conf"] = result["pred_bbox_conf"][..., None]
   return result
 
@@ -102,7 +102,7 @@ def model_of(params: Mapping[str, Any]) -> Mipd:
 
 
 def _contract(batch: Mapping[str, Array]) -> dict[str, Array]:
-  """What the modules read, from the reference's batch."""
+  """The inputs of the modules, from the reference's batch."""
   roles = jnp.asarray(batch["roles"])
   role_mask = (
     jnp.arange(roles.shape[1]) < jnp.asarray(batch["num_roles"])[:, None]

@@ -47,7 +47,7 @@ def criterion(
   """Losses, their total and the metrics: means over the batch.
 
   Args:
-    outputs: of `forward`; differentiable in all of them.
+    outputs: from `forward`; differentiable in all of them.
     targets: verb [B], roles [B, 6], num_roles [B], labels [B, 6, 3],
       boxes_cxcywh [B, 6, 4] (shares of the canvas, -1 where absent); width,
       height of the resized image, shift_0 (down), shift_1 (right), max_width,
@@ -57,16 +57,18 @@ def criterion(
       canvas either way.
 
   Returns:
-    LOSSES (unweighted but for `total`) and, in percent, the values of
+    LOSSES (unweighted except for `total`) and, in percent, the values of
     METRICS and mean_acc. Scalars.
   """
-  found = {ours: jnp.asarray(outputs[name]) for name, ours in OUTPUTS.items()}
-  found[out.BOX_CONFIDENCE] = found[out.BOX_CONFIDENCE][..., 0]
-  found[out.NOUN_SCORES] = found[out.NOUN_CLOSED]
+  by_our_name = {
+    ours: jnp.asarray(outputs[name]) for name, ours in OUTPUTS.items()
+  }
+  by_our_name[out.BOX_CONFIDENCE] = by_our_name[out.BOX_CONFIDENCE][..., 0]
+  by_our_name[out.NOUN_SCORES] = by_our_name[out.NOUN_CLOSED]
   batch = _contract(targets)
   _, config = presets.preset_defaults("reference")
-  # The reference has no verb prior, so its banks are not looked at.
-  total, terms = Objective(situations.TERMS, config)(found, batch, {})
+  # The reference has no verb prior, so the banks are not read.
+  total, terms = Objective(situations.TERMS, config)(by_our_name, batch, {})
   losses = {
     "loss_vce": terms["verb"]
     + config.scene_distill * terms["scene_distill"]
@@ -79,7 +81,7 @@ def criterion(
     "loss_bbox_conf": terms["confidence"],
     "total": total,
   }
-  return losses | _metrics(found, batch, targets, eval)
+  return losses | _metrics(by_our_name, batch, targets, eval)
 
 
 def predicted_pixels(
@@ -104,13 +106,13 @@ def to_original(
 
 
 def _per_axis(targets, x_name, y_name) -> Float[Array, "b 1 4"]:
-  """Two values an image as x, y, x, y."""
+  """Two values per image, as x, y, x, y."""
   pair = [targets[x_name], targets[y_name]] * 2
   return jnp.stack([jnp.asarray(x) for x in pair], axis=-1)[:, None]
 
 
 def _contract(targets: Mapping[str, Array]) -> dict[str, Array]:
-  """What losses and scores read, from the reference's targets."""
+  """The inputs of losses and scores, from the reference's targets."""
   roles = jnp.asarray(targets["roles"])
   role_mask = _exists(roles, targets["num_roles"])
   boxes = jnp.asarray(targets["boxes_cxcywh"], jnp.float32)
@@ -133,7 +135,7 @@ def _exists(roles: Array, num_roles: Array) -> Bool[Array, "b r"]:
 def _metrics(outputs, batch, targets, original) -> dict[str, Array]:
   """Percent over the batch; boxes in pixels, of the canvas or the original.
 
-  IoU does not change with the unit, so both go through `scores` alike.
+  IoU does not depend on the unit, so both go through `scores` in the same way.
   """
   guess = predicted_pixels(outputs[out.BOX], targets)
   if original:

@@ -2,7 +2,7 @@
 
 Three layouts differ: a linear `weight` is [out, in], the three input
 projections of an attention are one stacked [3d, d], and an edge prompt is
-[1, t]. Sizes are read off the shapes, by the letters of `_SHAPES`:
+[1, t]. Sizes follow from the shapes, by the letters of `_SHAPES`:
 
   d  hidden      f  feed-forward      s, t, x  student, teacher, text widths
   v, r, c  verbs, roles, nouns        m  side of the instance map
@@ -20,7 +20,7 @@ HEADS = 8  # of the decoder; the text attention of the teacher has one
 _DECODER = "transformer.tr_dec.layers.0"
 _PREFIX = "module."  # of a checkpoint saved from DistributedDataParallel
 
-# Where each parameter lives in our tree.
+# The place of each parameter in our tree.
 _ARRAYS = {
   "proj": "student/verb_proj",
   "proj_cls": "student/noun_proj",
@@ -125,8 +125,8 @@ def _layer(name: str, norms: int) -> tuple[str, ...]:
   )
 
 
-# Parameters of the reference that no output depends on: measured, none of
-# them ever receives a gradient. A checkpoint may hold them; they are dropped.
+# Parameters of the reference without effect on any output: measured, none of
+# them ever gets a gradient. A checkpoint may hold them; they are dropped.
 UNUSED: tuple[str, ...] = (
   "hoi_prefix",
   "text_projection",
@@ -250,10 +250,10 @@ def _check(state: Mapping[str, np.ndarray]) -> None:
   problems = [f"missing: {name}" for name in _SHAPES if name not in state]
   problems += [f"unexpected: {name}" for name in state if name not in _SHAPES]
   for name, axes in _SHAPES.items():
-    found = state[name].shape if name in state else None
+    shape = state[name].shape if name in state else None
     wanted = tuple(_length(axis, sizes) for axis in axes.split())
-    if found is not None and found != wanted:
-      problems.append(f"misshapen: {name} is {found}, expected {wanted}")
+    if shape is not None and shape != wanted:
+      problems.append(f"misshapen: {name} is {shape}, expected {wanted}")
   if not problems and sizes["d"] % HEADS:
     problems.append(f"hidden size {sizes['d']} is no multiple of {HEADS} heads")
   if problems:
@@ -266,8 +266,10 @@ def _check(state: Mapping[str, np.ndarray]) -> None:
 
 
 def _sizes(state: Mapping[str, np.ndarray]) -> dict[str, int]:
-  """Size of each letter: what most parameters say, so that a misshapen one
-  is itself named and not all the others."""
+  """Size of each letter, by majority.
+
+  So a misshapen parameter is named itself, and not all the others.
+  """
   votes: dict[str, collections.Counter] = collections.defaultdict(
     collections.Counter
   )

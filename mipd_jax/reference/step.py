@@ -18,7 +18,7 @@ _NOT_OPTIMIZED = "instance_map"
 
 
 def _optimizer() -> optax.GradientTransformation:
-  """`TrainConfig`'s defaults are the reference's, and its schedule is none."""
+  """AdamW of `TrainConfig`'s defaults, the reference's; no schedule."""
 
   def optimized(params):
     def here(path, _):
@@ -45,8 +45,8 @@ def train_step(
   """Gradient of the total loss, clipped to 0.1, then AdamW 1e-4 / 1e-4.
 
   Args:
-    params: of `params_from_state_dict`.
-    opt_state: of `init_optimizer`, or of the step before.
+    params: from `params_from_state_dict`.
+    opt_state: from `init_optimizer`, or from the step before.
     batch: the inputs of `forward` and the targets of `criterion`.
     label_emb: text embedding of each verb.
     class_emb: text embedding of each noun class.
@@ -60,8 +60,8 @@ def train_step(
     outputs = forward(
       params, batch, label_emb=label_emb, class_emb=class_emb, mode="train"
     )
-    found = criterion(outputs, batch)
-    return found["total"], {name: found[name] for name in LOSSES}
+    losses = criterion(outputs, batch)
+    return losses["total"], {name: losses[name] for name in LOSSES}
 
   (_, losses), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
   updates, opt_state = _optimizer().update(grads, opt_state, params)
