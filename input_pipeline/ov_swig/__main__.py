@@ -17,7 +17,7 @@ _ONLY = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Runs one task; the exit code, 1 for a folder with a problem."""
+  """Runs one task; returns the exit code, 1 for a folder with a problem."""
   parser = _parser()
   given = parser.parse_args(arguments)
   _refuse_idle(parser, given)
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
       )
     beside = pathlib.Path(given.build).resolve().parent / "tfds"
     data_dir = given.data_dir or beside
-    _tell(prepare(given.build, data_dir, skip_broken=given.skip_broken))
+    dataset = prepare(given.build, data_dir, skip_broken=given.skip_broken)
+    _print_summary(dataset)
     return 0
   except InputError as error:
     with contextlib.suppress(BrokenPipeError):
@@ -41,12 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _refuse_idle(
   parser: argparse.ArgumentParser, given: argparse.Namespace
 ) -> None:
-  """Refuses arguments of the other task, which would do nothing."""
+  """Refuses arguments of the other task, which would have no effect."""
   task, other = ("check", "build") if given.check else ("build", "check")
   for name in _ONLY[other]:
     if getattr(given, name):
       flag = "--" + name.replace("_", "-")
-      parser.error(f"{flag} is of --{other}, and does nothing for --{task}")
+      parser.error(f"{flag} belongs to --{other}, it does nothing for --{task}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,35 +55,35 @@ def _parser() -> argparse.ArgumentParser:
     prog="python -m input_pipeline.ov_swig", description=__doc__
   )
   task = parser.add_mutually_exclusive_group(required=True)
-  task.add_argument("--check", metavar="DIR", help="tell all that is wrong")
+  task.add_argument("--check", metavar="DIR", help="report all faults")
   task.add_argument("--build", metavar="DIR", help="build the dataset")
   parser.add_argument(
-    "--records-only", action="store_true", help="check: leave images unread"
+    "--records-only", action="store_true", help="check: read no images"
   )
   parser.add_argument(
-    "--report", metavar="FILE", help="check: write everything found as JSON"
+    "--report", metavar="FILE", help="check: write the whole report as JSON"
   )
   parser.add_argument(
-    "--data-dir", metavar="DIR", help="build: where to; DIR/../tfds if absent"
+    "--data-dir", metavar="DIR", help="build: target; default DIR/../tfds"
   )
   parser.add_argument(
     "--skip-broken",
     action="store_true",
-    help="build: leave out images that are missing or cannot be decoded, cut "
+    help="build: leave out images that are missing or cannot be decoded, clip "
     "boxes that leave their image, drop empty ones; all are named and counted",
   )
   return parser
 
 
-def _tell(dataset: SwigDataset) -> None:
+def _print_summary(dataset: SwigDataset) -> None:
   """Prints what a dataset holds and what was left out of it."""
   info = dataset.builder.info
   about = info.metadata
   print(f"{dataset.builder.data_path}: {info.dataset_size}")
-  for split, found in about["statistics"].items():
+  for split, numbers in about["statistics"].items():
     print(
-      f"{split:<6} {found['images']} images, {found['by_group']}, "
-      f"{found['out_of_vocabulary'] or 0:.1%} of nouns out of the vocabulary"
+      f"{split:<6} {numbers['images']} images, {numbers['by_group']}, "
+      f"{numbers['out_of_vocabulary'] or 0:.1%} of nouns out of the vocabulary"
     )
   print(
     f"verbs  {dataset.groups.counts}, sha256 {dataset.groups.sha256[:12]}; "

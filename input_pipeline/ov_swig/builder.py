@@ -1,12 +1,12 @@
 """TFDS builder `ov_swig`: any SWiG-layout folder as a prepared dataset.
 
-  python -m input_pipeline.ov_swig --check DIR     tells all that is wrong
+  python -m input_pipeline.ov_swig --check DIR     reports all faults
   python -m input_pipeline.ov_swig --build DIR     checks and builds
   tfds build input_pipeline/ov_swig/builder.py --manual_dir=DIR    TFDS's own
 
-`prepare` builds the dataset where it does not exist yet. A changed folder is
-another dataset, since the configuration's name holds its fingerprint; of the
-configuration `manual`, which plain TFDS uses, there is one in a data_dir.
+`prepare` builds the dataset unless it exists. A changed folder is another
+dataset, since the configuration's name holds its fingerprint. A data_dir has
+only one dataset of the configuration `manual`, which plain TFDS uses.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class OvSwigConfig(tfds.core.BuilderConfig):
     withhold: whether training images lose rationales that name an unseen
       verb, see `folder.read_folder`.
     skip_broken: whether images that are missing or cannot be decoded are left
-      out, and wrong boxes cut or dropped, rather than refused.
+      out, and wrong boxes clipped or dropped, rather than refused.
   """
 
   folder: str | None = None
@@ -101,9 +101,9 @@ class OvSwig(tfds.core.ShardBasedBuilder):
     "the authors' Ov-SWiG files, which take their place. Check them by "
     "`python -m input_pipeline.ov_swig --check DIR`."
   )
-  # The folder as `prepare` has read it, so that it is not read twice.
+  # The folder that `prepare` has read, so that it is not read twice.
   content: folder_lib.SwigFolder | None = None
-  # Of a build in this process; Beam's workers have nobody to tell.
+  # Only set for a build in this process; Beam's workers cannot report to it.
   _watch: Watch | None = None
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -114,7 +114,7 @@ class OvSwig(tfds.core.ShardBasedBuilder):
       homepage="https://prior.allenai.org/projects/gsr",
       citation=_CITATION,
       metadata=tfds.core.MetadataDict(),
-      # Shards hold the order of the JSON.
+      # Shards keep the order of the JSON.
       disable_shuffling=True,
       features=tfds.features.FeaturesDict(
         {
@@ -139,7 +139,7 @@ class OvSwig(tfds.core.ShardBasedBuilder):
     dl_manager: tfds.download.DownloadManager,
     download_config: tfds.download.DownloadConfig | None = None,
   ) -> None:
-    """Builds in this process, or with Beam where a runner or options say so."""
+    """Builds in this process, or with Beam if a runner or options are given."""
     config = _with_runner(download_config or tfds.download.DownloadConfig())
     if self.content is None:
       self.content = folder_lib.read_folder(
@@ -174,10 +174,10 @@ class OvSwig(tfds.core.ShardBasedBuilder):
 def _with_runner(
   config: tfds.download.DownloadConfig,
 ) -> tfds.download.DownloadConfig:
-  """Takes Beam's runner from its options, as `tfds build` gives them."""
+  """Takes Beam's runner from the options that `tfds build` gives."""
   if config.beam_options is None or config.beam_runner is not None:
     return config
-  # Beam is there where somebody made options for it, and needed nowhere else.
+  # Whoever made options for Beam has it installed; nothing else needs it.
   from apache_beam.options import pipeline_options
 
   standard = config.beam_options.view_as(pipeline_options.StandardOptions)
@@ -185,7 +185,7 @@ def _with_runner(
 
 
 def _mend_lengths(builder: OvSwig) -> None:
-  """Puts the shards' lengths of a Beam build in order.
+  """Corrects the order of the shards' lengths after a Beam build.
 
   TFDS 4.9.10 (split_builder's `submit_shard_based_generation`) sorts them by
   the number of the shard as text, so "10" comes before "2".
@@ -205,10 +205,10 @@ class SwigDataset:
   """A `dataset.Dataset` of situations: SWiG, or a folder in its layout.
 
   Attributes:
-    builder: of the records.
-    vocabulary, groups: of the folder.
-    fingerprint: of all that can be read here.
-    mirrored: whether `train` has every image a second time, mirrored.
+    builder: the builder of the records.
+    vocabulary, groups: those of the folder.
+    fingerprint: sha256 over all of the dataset's content.
+    mirrored: whether `train` also has the mirror image of every image.
   """
 
   builder: OvSwig
@@ -225,11 +225,11 @@ class SwigDataset:
   @property
   def broken(self) -> tuple[str, ...]:
     """Names of the images that were left out as broken."""
-    found = self.builder.info.metadata["broken"]
-    return tuple(row["image"] for row in found)
+    rows = self.builder.info.metadata["broken"]
+    return tuple(row["image"] for row in rows)
 
   def with_mirrored_views(self) -> "SwigDataset":
-    """The same with every training image a second time, mirrored."""
+    """This dataset with the mirror image of every training image added."""
     print_ = f"{self.fingerprint} and mirrored"
     return dataclasses.replace(self, fingerprint=print_, mirrored=True)
 
@@ -261,22 +261,22 @@ def prepare(
   withhold: bool = True,
   skip_broken: bool = False,
 ) -> SwigDataset:
-  """Builds the dataset of a folder, or finds it built.
+  """Builds the dataset of a folder, or opens it if it is built.
 
   Args:
     folder: DIR with images_512 and SWiG_jsons.
-    data_dir: where prepared datasets live.
-    num_rare, num_unseen, seed: of the draw where DIR has no ov_splits.json,
-      see `groups.load_groups`.
+    data_dir: folder of prepared datasets.
+    num_rare, num_unseen, seed: settings of the draw if DIR has no
+      ov_splits.json, see `groups.load_groups`.
     withhold: whether training images lose rationales that name an unseen
       verb, see `folder.read_folder`.
     skip_broken: whether images that are missing or cannot be decoded are
-      left out, named and counted (`SwigDataset.broken`), and wrong boxes cut
-      or dropped (the same, in `info.metadata`); False refuses both.
+      left out (`SwigDataset.broken` names them), and wrong boxes clipped or
+      dropped (`info.metadata` names them); False refuses both.
 
   Raises:
-    InputError: anything wrong with the folder, a broken image, a full disk.
-      Nothing unfinished is left behind as if it were whole.
+    InputError: a fault of the folder, a broken image, a full disk. An
+      unfinished dataset is never taken for a finished one.
   """
   folder_lib.check_layout(folder)
   options = {"withhold": withhold, "skip_broken": skip_broken}
@@ -300,9 +300,9 @@ def prepare(
     builder = _builder(config, data_dir)
   words = vocabulary.load(folder)
   groups = groups_lib.load_groups(folder, words, ())
-  found = SwigDataset(builder, words, groups, folder_lib.fingerprint(folder))
-  builds.check(builder, found.fingerprint)
-  return found
+  dataset = SwigDataset(builder, words, groups, folder_lib.fingerprint(folder))
+  builds.check(builder, dataset.fingerprint)
+  return dataset
 
 
 def _builder(config: OvSwigConfig, data_dir: pathlib.Path) -> OvSwig:
@@ -316,7 +316,7 @@ def _build(
   builder: OvSwig, content: folder_lib.SwigFolder, data_dir: pathlib.Path
 ) -> None:
   if not sys.stderr.isatty():
-    tfds.disable_progress_bar()  # it would fill a log file with bars
+    tfds.disable_progress_bar()  # its bars would fill a log file
   builder.content = content
   records = [r for rows in content.splits.values() for r in rows]
   need = sum(record.path.stat().st_size for record in records)

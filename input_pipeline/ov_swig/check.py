@@ -1,7 +1,8 @@
-"""Checks a folder and tells all that is wrong with it, without building.
+"""Checks a folder and reports all of its faults, without building.
 
-The reader (`folder.read_folder`) stops at the first problem; this goes on, so
-that a folder is mended in one round. Records take seconds, images minutes.
+The reader (`folder.read_folder`) stops at the first fault. The check goes on,
+so that a folder can be mended in one round. Records take seconds, images
+minutes.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from input_pipeline.ov_swig.splits import folder_groups, leaks
 from input_pipeline.ov_swig.splits import groups as groups_lib
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 
-_CHUNK = 64  # images a thread checks at a time
+_CHUNK = 64  # images that a thread checks at a time
 _THREADS = 8  # they wait for the disk most of the time
 
 
@@ -40,10 +41,11 @@ class Checked:
   """An image whose record could be read.
 
   Attributes:
-    split: where it stands.
+    split: its split.
     row: its record.
-    size: (height, width) that the record says; None if it does not.
-    built: whether a build takes it: not a training image of an unseen verb.
+    size: (height, width) in the record, pixels; None if it has none.
+    built: whether a build includes it, as all but training images of unseen
+      verbs.
   """
 
   split: str
@@ -58,12 +60,12 @@ def run(
   read_images: bool = True,
   report_path: str | pathlib.Path | None = None,
 ) -> int:
-  """Prints what a folder holds and what is wrong with it; 0 if it is sound.
+  """Prints what a folder holds and its faults; returns 0 if it has none.
 
   Args:
     folder: DIR with images_512 and SWiG_jsons.
     read_images: whether to read every image as well.
-    report_path: a JSON file to write everything to.
+    report_path: a JSON file for the whole report.
   """
   if report_path is not None:
     path = pathlib.Path(report_path)
@@ -94,14 +96,14 @@ def run(
 def check_records(
   folder: str | pathlib.Path,
 ) -> tuple[Report, list[Checked]]:
-  """Checks all but the content of images.
+  """Checks everything except the content of images.
 
   Returns:
     The report so far, and the images to check.
 
   Raises:
-    InputError: files are missing, or the vocabulary is wrong: without them
-      records mean nothing.
+    InputError: files are missing, or the vocabulary is wrong; records cannot
+      be checked without them.
   """
   report = Report(pathlib.Path(folder))
   files = layout.find(folder)
@@ -109,23 +111,23 @@ def check_records(
   groups = _groups(report, files, words)
   rows, sound = {}, set()
   for split in SPLITS:
-    told = len(report.problems)
+    before = len(report.problems)
     rows[split] = _read(report, files, split, words)
-    if len(report.problems) == told:
+    if len(report.problems) == before:
       sound.add(split)
-  if not rows["train"]:  # From no record, no noun class would follow.
+  if not rows["train"]:  # No record, so no derived noun class.
     words = vocabulary.load(folder, all_nouns=True)
   _check_overlap(report, rows)
   _check_whole(report, files, rows, words, groups)
   _check_images_of(report, files, rows, sound, words, groups)
-  there = files.image_sizes()
-  _check_there(report, rows, there)
+  sizes = files.image_sizes()
+  _check_missing(report, rows, sizes)
   unseen = () if groups is None else leaks.unseen_names(words, groups)
   checked = []
-  for split, found in rows.items():
-    for row in found.values():
+  for split, rows_of_split in rows.items():
+    for row in rows_of_split.values():
       sound = _check_row(report, split, row, words)
-      if sound and row.place.image_path.name in there:
+      if sound and row.place.image_path.name in sizes:
         size = (row.entry.get("height"), row.entry.get("width"))
         size = size if all(type(side) is int for side in size) else None
         built = split != "train" or row.entry["verb"] not in unseen
@@ -135,7 +137,7 @@ def check_records(
 
 
 def check_images(report: Report, checked: list[Checked]) -> None:
-  """Reads every image; adds problems, and a checksum of each split's images."""
+  """Reads every image; adds faults and a digest of each split's images."""
   digests = {split: ImageDigest() for split in SPLITS}
   first: dict[bytes, Checked] = {}
   chunks = [checked[i : i + _CHUNK] for i in range(0, len(checked), _CHUNK)]
@@ -146,11 +148,11 @@ def check_images(report: Report, checked: list[Checked]) -> None:
     for chunk, results in zip(
       chunks, pool.map(_check_chunk, chunks), strict=True
     ):
-      for item, found in zip(chunk, results, strict=True):
-        if isinstance(found, RecordError):
-          report.problems.append(Finding.of(found))
+      for item, result in zip(chunk, results, strict=True):
+        if isinstance(result, RecordError):
+          report.problems.append(Finding.of(result))
           continue
-        found, is_turned = found
+        digest, is_turned = result
         if is_turned:
           report.note(
             "images with an orientation tag, which is ignored",
@@ -159,8 +161,8 @@ def check_images(report: Report, checked: list[Checked]) -> None:
           )
         name = item.row.place.image_path.name
         if item.built:
-          digests[item.split].add(name, found.hex())
-        other = first.setdefault(found, item)
+          digests[item.split].add(name, digest.hex())
+        other = first.setdefault(digest, item)
         if other.split != item.split:
           report.note(
             "the same image in two splits",
@@ -177,7 +179,7 @@ def check_images(report: Report, checked: list[Checked]) -> None:
 def _groups(
   report: Report, files: Layout, words: Vocabulary
 ) -> groups_lib.VerbGroups | None:
-  """The groups as they are or follow from the files; None if to be drawn."""
+  """The groups given by the folder's files; None if a build must draw them."""
   try:
     groups = folder_groups.find(files, words)
     if groups is None and files.source == layout.AUTHORS:
@@ -196,7 +198,10 @@ def _groups(
 
 
 def _vocabulary(folder: str | pathlib.Path) -> Vocabulary:
-  """Without classes from train.json where that cannot be read: told later."""
+  """The vocabulary; with all nouns if train.json cannot be read.
+
+  That fault is reported later.
+  """
   try:
     return vocabulary.load(folder)
   except InputError:
@@ -215,20 +220,23 @@ def _read(report: Report, files: Layout, split: str, words: Vocabulary) -> Rows:
 
 def _check_overlap(report: Report, rows: Mapping[str, Rows]) -> None:
   home: dict[str, str] = {}
-  for split, found in rows.items():
-    for name, row in found.items():
+  for split, rows_of_split in rows.items():
+    for name, row in rows_of_split.items():
       if home.setdefault(name, split) != split:
         report.problems.append(
           Finding(
             "overlap",
-            f"image {name} stands in the splits {home[name]} and {split}",
+            f"image {name} is in the splits {home[name]} and {split}",
             **row.where(),
           )
         )
 
 
 def _try_to_draw(report: Report, files: Layout, words: Vocabulary) -> None:
-  """Whether a first build could draw groups; files are told of elsewhere."""
+  """Reports if a first build could not draw groups.
+
+  Faults of files are reported elsewhere.
+  """
   try:
     groups_lib.default_draw(words, [0] * len(words.verbs))
   except InputError as error:
@@ -242,22 +250,22 @@ def _check_whole(
   words: Vocabulary,
   groups: groups_lib.VerbGroups | None,
 ) -> None:
-  """What whole files and splits tell, see `record_conventions`."""
+  """Checks whole files and splits, see `record_conventions`."""
   unseen = () if groups is None else leaks.unseen_names(words, groups)
   share = report.facts.setdefault("out_of_vocabulary", {})
-  for split, found in rows.items():
-    for path, error in record_conventions.wrong_boxes(found):
+  for split, rows_of_split in rows.items():
+    for path, error in record_conventions.wrong_boxes(rows_of_split):
       report.problems.append(
         Finding("boxes of a file", str(error), file=path.name)
       )
-    for path in record_conventions.corner_files(found):
+    for path in record_conventions.corner_files(rows_of_split):
       text = f"{path.name}: {record_conventions.CORNER}"
       report.note("files whose boxes all lie in one quarter", text)
-    nouns = record_conventions.nouns(found, words, unseen)
+    nouns = record_conventions.nouns(rows_of_split, words, unseen)
     share[split] = {"nouns": nouns.total, "share": nouns.share}
-    if found and not record_conventions.has_nouns(found):
+    if rows_of_split and not record_conventions.has_nouns(rows_of_split):
       report.note("splits in which every noun is blank", split)
-    if found and not record_conventions.has_boxes(found):
+    if rows_of_split and not record_conventions.has_boxes(rows_of_split):
       report.note("splits without a box, nothing is grounded there", split)
     error = record_conventions.wrong_nouns(files, split, nouns, words)
     if error is not None:
@@ -266,7 +274,7 @@ def _check_whole(
       nouns.unlisted, words
     ).items():
       report.note(
-        f"nouns that differ from a class by capitals alone, {split}",
+        f"nouns that differ from a class only in capitals, {split}",
         f"{noun} for {name}",
       )
 
@@ -279,10 +287,10 @@ def _check_images_of(
   words: Vocabulary,
   groups: groups_lib.VerbGroups | None,
 ) -> None:
-  """What splits lack, but for those of which a record could not be read."""
+  """Reports what splits lack, except those with an unreadable record."""
   verbs_of = {
-    split: {name: row.entry["verb"] for name, row in found.items()}
-    for split, found in rows.items()
+    split: {name: row.entry["verb"] for name, row in rows_of_split.items()}
+    for split, rows_of_split in rows.items()
     if split in sound
   }
   for error in record_conventions.missing_images(
@@ -291,36 +299,37 @@ def _check_images_of(
     report.problems.append(Finding.of(error, "split"))
 
 
-def _check_there(
-  report: Report, rows: Mapping[str, Rows], there: Mapping[str, int]
+def _check_missing(
+  report: Report, rows: Mapping[str, Rows], sizes: Mapping[str, int]
 ) -> None:
+  """Reports missing images and notes spare ones; `sizes` has those present."""
   used = set()
-  for split, found in rows.items():
-    used |= found.keys()
-    for name, row in found.items():
-      if name not in there:
-        like = record_files.like_names([name], there).get(name)
+  for split, rows_of_split in rows.items():
+    used |= rows_of_split.keys()
+    for name, row in rows_of_split.items():
+      if name not in sizes:
+        like = record_files.like_names([name], sizes).get(name)
         also = f"; {like!r} is there" if like else ""
         text = f"{split}: image {name} is missing{also}"
         report.problems.append(Finding("missing", text, **row.where()))
-  spare = sorted(there.keys() - used)
+  spare = sorted(sizes.keys() - used)
   for name in spare:
     report.note("images without a record", name)
 
 
 def _check_row(report: Report, split: str, row: Row, words: Vocabulary) -> bool:
-  """Whether its image can be opened, as far as reading the record told."""
-  found = records.problems(
+  """Reports a record's faults; False if one is about the image file."""
+  errors = records.problems(
     row.entry, row.place, words, boxes_required=split == "train"
   )
-  report.problems += [Finding.of(error) for error in found]
-  return all(error.kind != "image" for error in found)
+  report.problems += [Finding.of(error) for error in errors]
+  return all(error.kind != "image" for error in errors)
 
 
 def _check_chunk(
   chunk: list[Checked],
 ) -> list[tuple[bytes, bool] | RecordError]:
-  """sha256 of each image and whether a tag turns it, or what is wrong with it.
+  """For each image its sha256 and whether a tag turns it, or its fault.
 
   Runs on a thread.
   """

@@ -1,11 +1,8 @@
-"""What a check of a folder found, for people and for machines.
+"""The report of a folder's check: faults, notes, counts and facts.
 
-How to tell that a folder is SWiG: hashes of the release's names.
-
-Made from the index files, the frames and the lists of image names of the
-SWiG release (https://github.com/allenai/swig): sha256 over names, one a line.
-
-Counts, notes and facts of a check: what is no error and worth knowing.
+It also says which parts of a folder equal the SWiG release, by the sha256 over
+names, one a line, of the release's index files, frames and lists of images
+(https://github.com/allenai/swig).
 """
 
 import collections
@@ -27,20 +24,21 @@ from input_pipeline.ov_swig.splits.groups import names_digest
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
 
-_SHOWN = 5  # of a kind
+_SHOWN = 5  # examples of each kind
 
 
 @dataclasses.dataclass
 class Report:
-  """What a folder holds and what is wrong with it.
+  """The content of a folder, and its faults.
 
   Attributes:
     folder: its path.
     facts: vocabulary, source, split file, index files, checksums, by name.
-    images: split -> group -> images, training images of unseen verbs left out.
-    per_verb: split -> verb -> images, the same.
-    problems: what keeps the folder from being built, or spoils it.
-    notes: what is allowed and worth knowing: kind -> number and examples.
+    images: split -> group -> number of images, without training images of
+      unseen verbs.
+    per_verb: split -> verb -> number of images, of the same images.
+    problems: faults that prevent a build or spoil its results.
+    notes: what is allowed but worth knowing, by kind.
   """
 
   folder: pathlib.Path
@@ -53,32 +51,32 @@ class Report:
   def note(
     self, kind: str, text: str, row: Row | None = None, role: str | None = None
   ) -> None:
-    """Notes something about a record, or about none.
+    """Adds a note.
 
     Args:
-      kind: what, as a heading.
-      text: which.
-      row: the record.
+      kind: what it is about, as a heading.
+      text: the particular case.
+      row: the record, if it is about one.
       role: the role, if it is about one.
     """
     where = {} if row is None else row.where()
-    found = self.notes.setdefault(kind, [])
-    found.append(Finding(kind, text, **where, role=role))
+    notes = self.notes.setdefault(kind, [])
+    notes.append(Finding(kind, text, **where, role=role))
 
   def as_json(self) -> str:
-    """Everything, for machines."""
+    """The whole report as JSON."""
     content = dataclasses.asdict(self) | {"folder": str(self.folder)}
     return json.dumps(content, indent=1) + "\n"
 
   def show(self, *, limit: int = _SHOWN, out: TextIO | None = None) -> None:
     """Prints the report, `limit` examples of each kind."""
     lines = [*self._head(), *self._counts()]
-    for kind, found in self.notes.items():
-      lines.append(f"note: {len(found)} {kind}: {_few(found, limit)}")
+    for kind, notes in self.notes.items():
+      lines.append(f"note: {len(notes)} {kind}: {_few(notes, limit)}")
     kinds = collections.Counter(problem.kind for problem in self.problems)
     for kind, number in kinds.items():
-      found = [p for p in self.problems if p.kind == kind]
-      lines += [f"problem: {problem.text}" for problem in found[:limit]]
+      problems = [p for p in self.problems if p.kind == kind]
+      lines += [f"problem: {problem.text}" for problem in problems[:limit]]
       if number > limit:
         lines.append(f"problem: ... and {number - limit} more ({kind})")
     print("\n".join(lines), file=out or sys.stdout)
@@ -102,8 +100,8 @@ class Report:
       f"source {source}; {is_swig}",
     ]
     lines += [
-      f"{name}: {_index_file(found)}"
-      for name, found in facts["index_files"].items()
+      f"{name}: {_index_file(comparison)}"
+      for name, comparison in facts["index_files"].items()
     ]
     if facts["groups"] is not None:
       lines.append(
@@ -122,34 +120,35 @@ class Report:
       if share.get("nouns"):
         line += f"; {share['share']:.1%} of nouns out of the vocabulary"
       lines.append(line)
-    for split, found in self.facts.get("image_checksums", {}).items():
+    for split, digest in self.facts.get("image_checksums", {}).items():
       lines.append(
-        f"{split:<6} {found['images']} images read, sha256 of all "
-        f"{found['sha256'][:12]}"
+        f"{split:<6} {digest['images']} images read, sha256 of all "
+        f"{digest['sha256'][:12]}"
       )
     return lines
 
 
-def _index_file(found: dict[str, Any]) -> str:
-  if not found["given"]:
+def _index_file(comparison: dict[str, Any]) -> str:
+  if not comparison["given"]:
     return "absent, derived"
-  if found["same_numbers"]:
+  if comparison["same_numbers"]:
     return "read, as it would be derived"
-  if found["same_names"]:
+  if comparison["same_names"]:
     return "read, the derived names in another order (those are sorted)"
   return (
-    f"read, another list than derived: {found['only_given']} names only in "
-    f"the file ({found['only_given_of_unseen_verbs']} are nouns of training "
-    f"images of unseen verbs alone), {found['only_derived']} only derived"
+    f"read, another list than derived: {comparison['only_given']} names only "
+    f"in the file ({comparison['only_given_of_unseen_verbs']} are nouns of "
+    "training images of unseen verbs alone), "
+    f"{comparison['only_derived']} only derived"
   )
 
 
-def _few(found: list[Finding], limit: int) -> str:
-  """The commonest texts with their numbers and a place of each."""
+def _few(notes: list[Finding], limit: int) -> str:
+  """The commonest texts, with their counts and one place of each."""
   first: dict[str, Finding] = {}
-  for item in found:
+  for item in notes:
     first.setdefault(item.text, item)
-  common = collections.Counter(item.text for item in found).most_common(limit)
+  common = collections.Counter(item.text for item in notes).most_common(limit)
   texts = []
   for text, number in common:
     item = first[text]
@@ -165,7 +164,7 @@ _SPLITS = {  # sorted image names
   "dev": "a666a10f4afad244c7f4711f585c0e3147c5bbb4b8f2edcf78e1c99579f289b2",
   "test": "0e75a893f703011f494e8d81e8570340cbb835a72dca61fba4aa7a47c8c3bac8",
 }
-_VOCABULARY = {  # sorted names; the numbers of index files are told apart
+_VOCABULARY = {  # sorted names; the order of index files is compared elsewhere
   "verbs": "d1d428fc6ddaa633c3fb7ea7ede7f5ed66814d5af5e1913530163835a36ac434",
   "roles": "ecb740ce0e0b1a9dfb847e9bb6da2772ac107486c52a289833b210295ea6da14",
   "nouns": "ca3f5347c1e42b371fa776c7541c51c55c7506609b778dcf5cc13ecbffbb7fff",
@@ -177,21 +176,21 @@ _VOCABULARY = {  # sorted names; the numbers of index files are told apart
 def compare(
   words: Vocabulary, images: Mapping[str, Iterable[str]]
 ) -> dict[str, bool]:
-  """Which parts of a folder are those of the SWiG release.
+  """Which parts of a folder equal the SWiG release.
 
   Args:
-    words: its vocabulary.
-    images: names of all images by split, those of unseen verbs included.
+    words: the folder's vocabulary.
+    images: names of all images by split, including those of unseen verbs.
 
   Returns:
     Whether 'verbs', 'roles', 'nouns', 'frames' (as sets of roles), 'train',
-    'dev' and 'test' are the release's.
+    'dev' and 'test' equal the release's.
   """
   frames = [
     " ".join([verb, *sorted(words.frame_roles(number))])
     for number, verb in enumerate(words.verbs)
   ]
-  found = {
+  names_of = {
     "verbs": words.verbs,
     "roles": words.roles,
     "nouns": words.nouns,
@@ -200,7 +199,8 @@ def compare(
   }
   expected = _VOCABULARY | _SPLITS
   return {
-    part: names_digest(names) == expected[part] for part, names in found.items()
+    part: names_digest(names) == expected[part]
+    for part, names in names_of.items()
   }
 
 
@@ -211,10 +211,10 @@ def add(
   words: Vocabulary,
   groups: groups.VerbGroups | None,
 ) -> None:
-  """Adds all of them to a report.
+  """Adds counts, notes and facts to a report.
 
   Args:
-    report: where to.
+    report: the report.
     files, words: the folder and its vocabulary.
     rows: records by split.
     groups: the verb groups; None if they are still to be drawn.
@@ -233,8 +233,10 @@ def _count(
   words: Vocabulary,
   groups: groups.VerbGroups | None,
 ) -> None:
-  for split, found in rows.items():
-    verbs = collections.Counter(row.entry["verb"] for row in found.values())
+  for split, rows_of_split in rows.items():
+    verbs = collections.Counter(
+      row.entry["verb"] for row in rows_of_split.values()
+    )
     if groups is not None and split == "train":
       for verb in leaks.unseen_names(words, groups):
         verbs.pop(verb, None)
@@ -250,8 +252,8 @@ def _count(
 def _notes_on_nouns(
   report: Report, rows: Mapping[str, Rows], words: Vocabulary
 ) -> None:
-  for split, found in rows.items():
-    for row in found.values():
+  for split, rows_of_split in rows.items():
+    for row in rows_of_split.values():
       for frame in vocabulary.objects(row.entry.get("frames")):
         for role, noun in frame.items():
           if isinstance(noun, str) and record_conventions.is_unlisted(
@@ -269,8 +271,8 @@ def _notes_on_nouns(
 
 
 def _notes_on_boxes(report: Report, rows: Mapping[str, Rows]) -> None:
-  for found in rows.values():
-    for row in found.values():
+  for rows_of_split in rows.values():
+    for row in rows_of_split.values():
       given = row.entry.get("bb")
       for role, box in given.items() if isinstance(given, dict) else ():
         if box and boxes.is_absent(box) and tuple(box) != boxes.ABSENT:
@@ -294,7 +296,7 @@ def _notes_on_leaks(
     texts = [row.entry.get(key) for key in RATIONALE_KEYS]
     if any(texts) and not all(texts):
       lacking = (k for k, t in zip(RATIONALE_KEYS, texts, strict=True) if not t)
-      report.note("rationales of which some are empty", ", ".join(lacking), row)
+      report.note("rationales, some of them empty", ", ".join(lacking), row)
     named = {n for t in texts if isinstance(t, str) for n in finder.find(t)}
     if named:
       report.note(
@@ -335,7 +337,7 @@ def _facts(
 def _index_files(
   files: Layout, words: Vocabulary, train: Rows, unseen: set[str]
 ) -> dict[str, dict[str, Any]]:
-  """Which index files are there, and how they differ from derived ones."""
+  """Which index files exist, and how they differ from derived ones."""
   frames = {v: words.frame_roles(i) for i, v in enumerate(words.verbs)}
   trained, left_out = set(), set()
   for row in train.values():
@@ -347,10 +349,10 @@ def _index_files(
     layout.ROLE_FILE: (words.roles, vocabulary.derived_roles(frames)),
     layout.NOUN_FILE: (words.nouns[1:-2], tuple(sorted(trained))),
   }
-  found = {}
+  comparisons = {}
   for name, (here, derived) in given.items():
     only_given = set(here) - set(derived)
-    found[name] = {
+    comparisons[name] = {
       "given": (files.jsons / name).exists(),
       "same_names": set(here) == set(derived),
       "same_numbers": here == derived,
@@ -358,4 +360,4 @@ def _index_files(
       "only_given_of_unseen_verbs": len(only_given & left_out),
       "only_derived": len(set(derived) - set(here)),
     }
-  return found
+  return comparisons

@@ -1,8 +1,4 @@
-"""Images that cannot be read or decoded, left out where that is allowed.
-
-Reads the records of a folder, split by split; takes out what is broken.
-
-Reads and checks a folder in the layout of SWiG.
+"""Reads and checks a folder in the layout of SWiG.
 
 docs/own_data.md describes the layout. One record of a split's JSON:
 
@@ -10,7 +6,8 @@ docs/own_data.md describes the layout. One record of a split's JSON:
               "frames": [{role: noun id or ""}, x3]}
 
 with boxes in pixels and [-1, -1, -1, -1] where a role is not grounded
-(Pratt et al., Grounded Situation Recognition, ECCV 2020).
+(Pratt et al., Grounded Situation Recognition, ECCV 2020). Broken images can be
+left out, if that is allowed.
 """
 
 import collections
@@ -43,22 +40,22 @@ from input_pipeline.ov_swig.splits.groups import VerbGroups
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
 
-_CHUNK = 64  # images a thread reads at a time
+_CHUNK = 64  # images that a thread reads at a time
 _THREADS = 8  # they wait for the disk most of the time
 
 
 def take_out(rows: Rows, split: str) -> list[RecordError]:
-  """Takes the records of such images out of a split.
+  """Removes records whose image cannot be read or decoded from a split.
 
-  An image of another size than its record says stays: its boxes were drawn
-  on another picture, which is no accident of one file.
+  An image of another size than in its record stays: its boxes were drawn on
+  another image, which is not a fault of one file.
 
   Args:
-    rows: records by image name; those taken out are gone from it.
+    rows: records by image name; the function deletes from it.
     split: its name.
 
   Returns:
-    What is wrong with each image that was taken out, in the order of `rows`.
+    The fault of each image that was removed, in the order of `rows`.
 
   Raises:
     InputError: no image of the split would be left.
@@ -69,24 +66,24 @@ def take_out(rows: Rows, split: str) -> list[RecordError]:
   def check(chunk: list[str]) -> list[RecordError | None]:
     return [_problem(rows[name]) for name in chunk]
 
-  found: dict[str, RecordError] = {}
+  faults: dict[str, RecordError] = {}
   with (
     Progress(f"look for broken images, {split}", len(names), "images") as bar,
     futures.ThreadPoolExecutor(_THREADS) as pool,
   ):
     for chunk, errors in zip(chunks, pool.map(check, chunks), strict=True):
       pairs = zip(chunk, errors, strict=True)
-      found |= {name: error for name, error in pairs if error is not None}
+      faults |= {name: error for name, error in pairs if error is not None}
       bar.advance(len(chunk))
-  if names and len(found) == len(names):
+  if names and len(faults) == len(names):
     raise InputError(
       f"all {len(names)} images of the split {split!r} are broken; the first: "
-      f"{found[names[0]].problem}",
+      f"{faults[names[0]].problem}",
       "copy or download the image folder again",
     )
-  for name in found:
+  for name in faults:
     del rows[name]
-  return list(found.values())
+  return list(faults.values())
 
 
 def _problem(row: Row) -> RecordError | None:
@@ -104,8 +101,8 @@ class SplitRecords:
   Attributes:
     records: by split, in the order of its files.
     verbs_of: split -> image name -> verb name, broken images included.
-    broken: what is wrong with each image that was left out.
-    wrong_boxes: what is wrong with each box that was cut or dropped.
+    broken: the fault of each image that was left out.
+    wrong_boxes: the fault of each box that was clipped or dropped.
   """
 
   records: dict[str, list[Record]]
@@ -135,17 +132,17 @@ def read(
   Args:
     files: the folder.
     words: its vocabulary.
-    groups: of its verbs.
+    groups: the groups of its verbs.
     skip_broken: whether to read every image and leave out those that are
-      missing or cannot be decoded, and to cut or drop wrong boxes.
+      missing or cannot be decoded, and to clip or drop wrong boxes.
 
   Raises:
-    InputError: anything missing, cut off or contradictory; the message names
-      file, image and role. So are files whose boxes or nouns are of another
-      kind, before any image is read.
+    InputError: something is missing, truncated or contradictory; the message
+      names file, image and role. Before any image is read, also files whose
+      boxes or nouns follow another convention.
   """
   unseen = set(leaks.unseen_names(words, groups))
-  if skip_broken:  # Reading images takes long: wrong files come first.
+  if skip_broken:  # Check the files first, since reading images takes long.
     for split in SPLITS:
       rows = record_files.read(files, split, words)
       _check_files(files, split, rows, words, unseen)
@@ -154,7 +151,7 @@ def read(
   broken: list[RecordError] = []
   wrong_boxes: list[RecordError] = []
   report = _collect_boxes(wrong_boxes) if skip_broken else record_files.stop
-  # One JSON at a time: parsed, a split takes a tenth of the memory.
+  # One JSON at a time: a split of records takes a tenth of its JSON's memory.
   for split in SPLITS:
     rows = record_files.read(files, split, words)
     record_files.check_disjoint(rows, files, verbs_of)
@@ -184,7 +181,7 @@ def _check_files(
   words: Vocabulary,
   unseen: Collection[str],
 ) -> None:
-  """Raises `InputError` if boxes or nouns of a split are of another kind."""
+  """Raises InputError if boxes or nouns follow another convention."""
   for _, error in record_conventions.wrong_boxes(rows):
     raise error
   nouns = record_conventions.nouns(rows, words, unseen)
@@ -205,13 +202,13 @@ def _verbs(rows: Mapping[str, record_files.Row]) -> dict[str, str]:
   return {name: row.entry["verb"] for name, row in rows.items()}
 
 
-def _collect_boxes(found: list[RecordError]) -> Callable[[RecordError], None]:
-  """Collects what is wrong with a role's box; raises all else."""
+def _collect_boxes(errors: list[RecordError]) -> Callable[[RecordError], None]:
+  """A function that collects errors of a role's box and raises others."""
 
   def report(error: RecordError) -> None:
     if error.kind != "boxes" or error.role is None:
       raise error
-    found.append(error)
+    errors.append(error)
 
   return report
 
@@ -234,9 +231,10 @@ class SwigFolder:
     dropped: how many training records of unseen verbs were left out.
     withheld: how many training records lost their rationales because those
       name an unseen verb.
-    broken: what is wrong with each image that was left out as broken.
-    wrong_boxes: what is wrong with each box that was cut or dropped.
-    images: which images may do what, see `groups.image_sets`.
+    broken: the fault of each image that was left out as broken.
+    wrong_boxes: the fault of each box that was clipped or dropped.
+    images: the images that may train, select and be reported, see
+      `groups.image_sets`.
     fingerprint: see `fingerprint`.
   """
 
@@ -262,7 +260,7 @@ class SwigFolder:
     return np.bincount(verbs, minlength=len(self.vocabulary.verbs))
 
   def lacks(self) -> Iterator[InputError]:
-    """See `record_conventions.missing_images`: what a build refuses."""
+    """What a build refuses, see `record_conventions.missing_images`."""
     verbs = self.vocabulary.verbs
     verbs_of = {
       split: {record.name: verbs[record.verb] for record in records}
@@ -276,10 +274,10 @@ class SwigFolder:
     """Number of images by split and group."""
     table = {}
     for split, records in self.splits.items():
-      found = collections.Counter(
+      images = collections.Counter(
         int(self.groups.groups[record.verb]) for record in records
       )
-      table[split] = {name: found[i] for i, name in enumerate(GROUPS)}
+      table[split] = {name: images[i] for i, name in enumerate(GROUPS)}
     return table
 
 
@@ -292,24 +290,24 @@ def read_folder(
   withhold: bool = True,
   skip_broken: bool = False,
 ) -> SwigFolder:
-  """Reads a folder; writes its split file where there is none.
+  """Reads a folder; writes its split file if there is none.
 
-  The verb groups of the authors' files follow from those files; else they
-  are drawn.
+  The authors' files fix the verb groups; otherwise they are drawn.
 
   Args:
     folder: DIR with images_512 and SWiG_jsons.
-    num_rare, num_unseen, seed: of the draw, see `groups.load_groups`.
+    num_rare, num_unseen, seed: settings of the draw, see
+      `groups.load_groups`.
     withhold: whether training records lose rationales that name an unseen
-      verb (see `leaks`); False takes all texts as they are.
+      verb (see `leaks`); False keeps all texts.
     skip_broken: whether to read every image and leave out those that are
-      missing or cannot be decoded, and to cut boxes that leave their image
-      and drop empty ones; False refuses a missing image and a wrong box, and
-      leaves images that cannot be decoded to whoever reads them.
+      missing or cannot be decoded, to clip boxes that leave their image and
+      to drop empty ones. False refuses a missing image and a wrong box; an
+      image that cannot be decoded fails when it is read.
 
   Raises:
-    InputError: anything missing, cut off or contradictory; the message names
-      file, image and role.
+    InputError: something is missing, truncated or contradictory; the message
+      names file, image and role.
   """
   files = layout.find(folder)
   words = vocabulary.load(folder)
@@ -320,43 +318,43 @@ def read_folder(
       files, words, num_rare=num_rare, num_unseen=num_unseen, seed=seed
     )
     unseen = leaks.unseen_names(words, groups)
-    # Nouns that only unseen verbs have are no classes, where those are derived.
+    # Derived noun classes exclude nouns that only unseen verbs have.
     words = vocabulary.load(folder, unseen=unseen)
-  found = read(files, words, groups, skip_broken=skip_broken)
+  content = read(files, words, groups, skip_broken=skip_broken)
   lists = groups.lists(words)
-  sets = groups_lib.image_sets(found.verbs_of, lists)
+  sets = groups_lib.image_sets(content.verbs_of, lists)
   if new:
-    folder_groups.write(files, words, groups, found.verbs_of, seed=seed)
+    folder_groups.write(files, words, groups, content.verbs_of, seed=seed)
   elif groups.images and groups.images != sets:
     _log.warning(
-      "%s: the records are others than those the split file was made for; "
-      "its verbs hold, its counts do not",
+      "%s: the split file was made for other records; its verbs are valid, its "
+      "counts are not",
       files.jsons / layout.SPLITS_FILE,
     )
-  train = found.records["train"]
+  train = content.records["train"]
   trained = [record for record in train if _may_train(record, groups)]
   dropped, withheld = len(train) - len(trained), 0
   if withhold:
     trained, withheld = _withhold(trained, words, groups)
-  _tell(files, dropped, withheld)
-  _tell_broken("left out", found.broken)
-  _tell_broken("cut or dropped", found.wrong_boxes)
+  _log_left_out(files, dropped, withheld)
+  _log_faults("left out", content.broken)
+  _log_faults("cut or dropped", content.wrong_boxes)
   return SwigFolder(
     layout=files,
     vocabulary=words,
     groups=groups,
-    splits=found.records | {"train": trained},
+    splits=content.records | {"train": trained},
     dropped=dropped,
     withheld=withheld,
-    broken=found.broken,
-    wrong_boxes=found.wrong_boxes,
-    images=groups_lib.image_sets(found.whole, lists),
+    broken=content.broken,
+    wrong_boxes=content.wrong_boxes,
+    images=groups_lib.image_sets(content.whole, lists),
     fingerprint=files.fingerprint(),
   )
 
 
 def check_layout(folder: str | pathlib.Path) -> None:
-  """Says in one message which pieces of a folder are missing."""
+  """Raises InputError that names all missing parts of a folder."""
   layout.find(folder)
 
 
@@ -374,7 +372,7 @@ def _withhold(
   words: vocabulary.Vocabulary,
   groups: groups_lib.VerbGroups,
 ) -> tuple[list[Record], int]:
-  """Takes rationales away that name an unseen verb, all four of a record."""
+  """Removes all four rationales of a record if one names an unseen verb."""
   finder = leaks.NameFinder(leaks.unseen_names(words, groups))
   kept, withheld = [], 0
   for record in records:
@@ -385,7 +383,7 @@ def _withhold(
   return kept, withheld
 
 
-def _tell(files: Layout, dropped: int, withheld: int) -> None:
+def _log_left_out(files: Layout, dropped: int, withheld: int) -> None:
   if dropped:
     _log.info(
       "%s: left out %d training images of unseen verbs", files.folder, dropped
@@ -393,13 +391,13 @@ def _tell(files: Layout, dropped: int, withheld: int) -> None:
   if withheld:
     _log.warning(
       "%s: withheld the rationales of %d training images, which name unseen "
-      "verbs; templates take their place",
+      "verbs; templates replace them",
       files.folder,
       withheld,
     )
 
 
-def _tell_broken(what: str, errors: Sequence[RecordError]) -> None:
+def _log_faults(what: str, errors: Sequence[RecordError]) -> None:
   for error in errors[:_SHOWN]:
     _log.warning("%s: %s", what, error.problem)
   if len(errors) > _SHOWN:

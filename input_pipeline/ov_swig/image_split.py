@@ -17,7 +17,7 @@ _CHUNK = 128  # records in memory at a time while the labels are read
 
 
 class Rows(Protocol):
-  """What `ImageSplit` reads from, such as a TFDS data source."""
+  """The source of an `ImageSplit`, such as a TFDS data source."""
 
   def __len__(self) -> int: ...
 
@@ -29,12 +29,12 @@ class Rows(Protocol):
 class ImageSplit:
   """A `dataset.Split`: annotations as columns, images by index.
 
-  It is a source for `stream`, with annotations only; `stream.image_batches`
+  As a source for `stream` it gives annotations only; `stream.image_batches`
   adds pixels. All methods may be called from several threads.
 
   Args:
     name: 'train', 'dev' or 'test'.
-    rows: examples with the features of `builder.OvSwig`, image as bytes.
+    rows: examples with the features of `builder.OvSwig`, the image as bytes.
     pad_noun: noun class of padded roles, C - 1.
     location: where the rows are stored, for messages.
   """
@@ -64,12 +64,12 @@ class ImageSplit:
     return dict(self._labels[1])
 
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Annotations of some examples, all but `example_mask`."""
+    """Annotations of some examples, without `example_mask`."""
     columns = self._labels[1].items()
     return {k: v[indices] for k, v in columns if k != schema.EXAMPLE_MASK}
 
   def image(self, index: int) -> Image.Image:
-    """The original image, RGB; `InputError` names it if it is broken."""
+    """The original image, RGB; InputError names a broken one."""
     return self._decode(self._fetch([index])[0])
 
   def letterboxed(
@@ -81,7 +81,10 @@ class ImageSplit:
   def letterboxed_sizes(
     self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
-    """The same at several sizes, decoding once: uint8 [n, s, s, 3] by s."""
+    """`letterboxed` at several sizes: uint8 [n, s, s, 3] by s.
+
+    Each image is decoded once.
+    """
     canvas = {s: np.empty((len(indices), s, s, 3), np.uint8) for s in sizes}
     for row, example in enumerate(self._fetch(indices)):
       image = self._decode(example)
@@ -97,7 +100,7 @@ class ImageSplit:
   def _labels(
     self,
   ) -> tuple[tuple[str, ...], dict[str, np.ndarray], dict[int, tuple]]:
-    """Names, columns and rationales: one pass over the split, once."""
+    """Names, columns and rationales, from one pass over the split."""
     columns = _empty_columns(len(self))
     names, rationales = [], {}
     for index, example in enumerate(self._examples()):
@@ -112,7 +115,7 @@ class ImageSplit:
     return tuple(names), columns, rationales
 
   def _mask(self, columns: dict[str, np.ndarray]) -> None:
-    """Fills in what follows from the other columns, all rows at once."""
+    """Fills the columns that follow from others, in place."""
     columns[schema.INDEX][:] = np.arange(len(self))
     columns[schema.EXAMPLE_MASK][:] = True
     columns[schema.ROLE_MASK][:] = columns[schema.ROLES] >= 0
@@ -131,7 +134,7 @@ class ImageSplit:
     except Exception as error:  # array_record's errors have no common type.
       raise InputError(
         f"{self._location}: split {self.name!r} cannot be read: {error}",
-        "delete that folder; it is prepared anew from the images",
+        "delete that folder; it is prepared again from the images",
       ) from error
 
   @staticmethod

@@ -1,6 +1,6 @@
-"""Which files of a folder hold what: SWiG's own, the authors', or your own.
+"""The files of a folder: SWiG's own, the authors', or your own.
 
-Two sources have the same layout of folders and differ in the record files:
+Two sources have the same folders and differ in their record files:
 
   SWiG, or your own data   train.json  dev.json  test.json
   the authors' Ov-SWiG     train_L10_with_obj_cap_refined.json
@@ -8,8 +8,8 @@ Two sources have the same layout of folders and differ in the record files:
                            test.json  test_L10_unseen_... test_L20_rare_...
 
 The latter are the files of the MIPD release (its README and datasets/swig.py
-name them). Where any of them is there, they are the dataset and a `train.json`
-beside them is left alone: it holds training images of unseen verbs.
+name them). If any of them exists, they are the dataset, and a `train.json`
+beside them is ignored: it holds training images of unseen verbs.
 """
 
 import dataclasses
@@ -47,8 +47,8 @@ class Layout:
   Attributes:
     folder: DIR.
     source: `SWIG` (also your own data) or `AUTHORS`.
-    records: files of each split; an image may stand in several of one split.
-    listed: group -> files whose verbs are that group's; {} unless `AUTHORS`.
+    records: files of each split; an image may be in several of one split.
+    listed: group -> files that list its verbs; {} unless `AUTHORS`.
   """
 
   folder: pathlib.Path
@@ -71,7 +71,7 @@ class Layout:
 
   @property
   def files(self) -> tuple[pathlib.Path, ...]:
-    """All that the dataset is made of but the images; some may be absent."""
+    """All files of the dataset except the images; some may be absent."""
     names = (SPACE_FILE, *(path.name for path in self.record_files), *OPTIONAL)
     return tuple(self.jsons / name for name in names)
 
@@ -81,7 +81,7 @@ class Layout:
       return {e.name: e.stat().st_size for e in entries if _is_file(e)}
 
   def checksums(self) -> dict[str, str]:
-    """sha256 of each file of `files` that is there, by its name."""
+    """sha256 of each existing file of `files`, by name."""
     return {p.name: _sha256(p) for p in self.files if p.exists()}
 
   def fingerprint(self) -> str:
@@ -101,11 +101,11 @@ def find(folder: str | pathlib.Path, *, images: bool = True) -> Layout:
 
   Args:
     folder: DIR with images_512 and SWiG_jsons.
-    images: whether images_512 has to be there.
+    images: whether images_512 must exist.
 
   Raises:
-    InputError: pieces are missing (all named at once), or a name of the
-      authors' fits two files.
+    InputError: parts are missing (all are named), or one of the authors' file
+      names fits two files.
   """
   folder = pathlib.Path(folder)
   jsons = folder / JSONS_FOLDER
@@ -113,8 +113,8 @@ def find(folder: str | pathlib.Path, *, images: bool = True) -> Layout:
   if images and not (folder / IMAGES_FOLDER).is_dir():
     missing.append(f"{IMAGES_FOLDER}/")
   patterns, listed = _patterns(jsons)
-  found = {pattern: _match(jsons, pattern) for pattern in _all(patterns)}
-  missing += [f"{JSONS_FOLDER}/{p}" for p, path in found.items() if not path]
+  paths = {pattern: _match(jsons, pattern) for pattern in _all(patterns)}
+  missing += [f"{JSONS_FOLDER}/{p}" for p, path in paths.items() if not path]
   if not (jsons / SPACE_FILE).is_file():
     missing.append(f"{JSONS_FOLDER}/{SPACE_FILE}")
   if missing:
@@ -122,20 +122,20 @@ def find(folder: str | pathlib.Path, *, images: bool = True) -> Layout:
   return Layout(
     folder=folder,
     source=AUTHORS if listed else SWIG,
-    records={s: tuple(found[p] for p in ps) for s, ps in patterns.items()},
-    listed={g: tuple(found[p] for p in ps) for g, ps in listed.items()},
+    records={s: tuple(paths[p] for p in ps) for s, ps in patterns.items()},
+    listed={g: tuple(paths[p] for p in ps) for g, ps in listed.items()},
   )
 
 
 def jsons_folder(folder: str | pathlib.Path) -> pathlib.Path:
-  """DIR/SWiG_jsons where there is one, else DIR itself."""
+  """DIR/SWiG_jsons if it exists, else DIR itself."""
   folder = pathlib.Path(folder)
   inner = folder / JSONS_FOLDER
   return inner if inner.is_dir() else folder
 
 
 def training_file(jsons: pathlib.Path) -> pathlib.Path | None:
-  """The file of training records of a folder of JSONs, if there is one."""
+  """The file of training records in a folder of JSONs, if it exists."""
   patterns, _ = _patterns(jsons)
   return _match(jsons, patterns["train"][0])
 
@@ -147,7 +147,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def read_lines(path: pathlib.Path) -> tuple[str, ...]:
-  """Lines of a text file without the empty ones; errors as in `read_json`."""
+  """The non-empty lines of a text file; errors as in `read_json`."""
   _check_there(path)
   lines = (line.strip() for line in json_files.read_text(path).splitlines())
   return tuple(line for line in lines if line)
@@ -171,7 +171,7 @@ def _check_there(path: pathlib.Path) -> None:
 def _patterns(
   jsons: pathlib.Path,
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-  """Names of the record files by split, and by group as far as listed."""
+  """Names of the record files by split, and by group if they list it."""
   groups = {
     group: tuple(
       _AUTHORS_GROUP.format(split=split, group=group) for split in SPLITS[1:]
@@ -197,14 +197,14 @@ def _matches(jsons: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 
 
 def _match(jsons: pathlib.Path, pattern: str) -> pathlib.Path | None:
-  found = _matches(jsons, pattern)
-  if len(found) > 1:
+  matches = _matches(jsons, pattern)
+  if len(matches) > 1:
     raise InputError(
-      f"{jsons} has {len(found)} files for {pattern}: "
-      + ", ".join(path.name for path in found),
-      "leave the one that belongs to this dataset",
+      f"{jsons} has {len(matches)} files for {pattern}: "
+      + ", ".join(path.name for path in matches),
+      "keep the one that belongs to this dataset",
     )
-  return found[0] if found else None
+  return matches[0] if matches else None
 
 
 def _incomplete(
@@ -225,7 +225,7 @@ def _incomplete(
       "https://github.com/allenai/swig"
     )
   return InputError(
-    f"{folder} is no {what}: it lacks {', '.join(missing)}", remedy
+    f"{folder} is not a complete {what}: it lacks {', '.join(missing)}", remedy
   )
 
 

@@ -1,14 +1,12 @@
-"""The second view of an image: left and right exchanged.
+"""The mirrored view of an image, and a split that adds it to every image.
 
-A mirrored view is another image to the encoders: it needs features of its
-own, and all that speaks of places has to be exchanged with the pixels, boxes
-and the words "left" and "right" of rationales among them. (The reference
+A mirrored view is another image to the encoders: it needs its own features,
+and everything that describes places must be mirrored with the pixels,
+including boxes and the words "left" and "right" in rationales. (The reference
 flips boxes and keeps features and texts: docs/method.md.)
 
-Everything is exchanged about the middle of the canvas, on which `Letterbox`
-centres an image, so the geometry of a mirrored view is that of the image.
-
-A split with every image twice: as it is, and mirrored.
+Everything is mirrored about the middle of the canvas, where `Letterbox`
+centres an image, so a mirrored view has the geometry of its image.
 """
 
 import functools
@@ -25,7 +23,7 @@ from input_pipeline.ov_swig.image_split import ImageSplit
 
 _SIDE = r"(?:left|right)"
 _OF_ONE = r"(?:the|its|his|her|their|the (?:image|picture|viewer|camera)'s)"
-# After "on the right" only what cannot be a noun: not "the right tool".
+# After "on the right" only what is not a noun, to exclude "the right tool".
 _NO_NOUN = (
   r"(?=\W*$|[.,;:!?)]|(?:\W+(?:of|and|or|with|while|in|on|at|is|are|was|were|as|"
   r"near|next|behind|beside|who|which|that|has|have|where|to|from)\b))"
@@ -54,14 +52,14 @@ _PLACES = tuple(
 )
 # How our own templates end a sentence: "agent: a dog, furry animal, left."
 _TEMPLATE = re.compile(rf", (?:small |large )?({_SIDE})(?=\.|$)")
-# Words that have nothing to do with places and stay as they are.
+# Phrases that are not places and stay as they are.
 _NO_PLACE = re.compile(
   r"\b(?:right (?:angles?|angled|away|now|after|before)|all right|"
   r"left(?:-| )?overs?|left behind)\b",
   re.IGNORECASE,
 )
 _WORD = re.compile(rf"\b{_SIDE}\b", re.IGNORECASE)
-# A mirror exchanges these as well, whatever stands beside them.
+# A mirror exchanges these in any context.
 _SWAP = {
   "left": "right",
   "leftmost": "rightmost",
@@ -85,8 +83,8 @@ def mirror_image(image: Image.Image) -> Image.Image:
 def mirror_pixels(pixels: np.ndarray) -> np.ndarray:
   """Canvases [..., side, side, channels], mirrored: a new array.
 
-  An image that does not fill an odd number of spare pixels evenly comes to
-  lie one pixel from where letterboxing the mirrored image would put it.
+  If the border has an odd number of pixels, the image is one pixel from where
+  letterboxing the mirrored image would put it.
   """
   return np.ascontiguousarray(pixels[..., ::-1, :])
 
@@ -111,16 +109,16 @@ def mirror_pixel_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
 def mirror_annotations(
   columns: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-  """Columns or a batch of `schema.ANNOTATIONS`, mirrored: the boxes alone."""
+  """Columns or a batch of `schema.ANNOTATIONS` with the boxes mirrored."""
   return dict(columns) | {schema.BOXES: mirror_boxes(columns[schema.BOXES])}
 
 
 def mirror_text(text: str, where: str = "") -> str:
-  """A rationale with its places exchanged.
+  """A rationale with left and right exchanged.
 
   Args:
-    text: what it says.
-    where: the image or file it belongs to, for the message.
+    text: the rationale.
+    where: its image or file, for the message.
 
   Raises:
     InputError: the text has a "left" or "right" that may not be a place ("the
@@ -151,20 +149,20 @@ def mirror_text(text: str, where: str = "") -> str:
 
 
 def mirror_texts(texts: Sequence[str], where: str = "") -> tuple[str, ...]:
-  """`mirror_text` of each, such as the four rationales of an image."""
+  """`mirror_text` of each text, such as the four rationales of an image."""
   return tuple(mirror_text(text, where) for text in texts)
 
 
 def _places(text: str) -> set[int]:
-  """Where a "left" or "right" begins that is a place."""
-  found = {
+  """The positions of every "left" or "right" that is a place."""
+  starts = {
     match.start(1) for place in _PLACES for match in place.finditer(text)
   }
   for match in _TEMPLATE.finditer(text):
     sentence = text[text.rfind(". ", 0, match.start()) + 1 : match.start()]
-    if ": " in sentence:  # "role: noun", as templates begin one
-      found.add(match.start(1))
-  return found
+    if ": " in sentence:  # "role: noun", the beginning in our templates
+      starts.add(match.start(1))
+  return starts
 
 
 def _like(model: str, word: str) -> str:
@@ -180,10 +178,10 @@ MIRRORED = " (mirrored)"  # ends the name of a mirrored view
 class BothViews:
   """n images of a split, then their mirrored views; see `ImageSplit`.
 
-  Boxes are mirrored with the pixels, so what is written from them (templates,
-  facts for a language model) has left and right exchanged; texts of the
-  records have their words exchanged. An image with a text of which that is
-  not safe has no mirrored view; a warning counts them.
+  Boxes are mirrored with the pixels, so texts made from them (templates,
+  facts for a language model) have left and right exchanged; in texts of the
+  records the words are exchanged. An image whose text cannot be exchanged
+  safely has no mirrored view; a warning counts these.
   """
 
   def __init__(self, split: ImageSplit):
@@ -203,11 +201,11 @@ class BothViews:
     return (*names, *(names[i] + MIRRORED for i in self._mirrored))
 
   def annotations(self) -> dict[str, np.ndarray]:
-    """The columns of `schema.ANNOTATIONS`, a row for each view."""
+    """The columns of `schema.ANNOTATIONS`, one row per view."""
     return dict(self._columns)
 
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-    """Annotations of some examples, all but `example_mask`."""
+    """Annotations of some examples, without `example_mask`."""
     columns = self._columns.items()
     return {k: v[indices] for k, v in columns if k != schema.EXAMPLE_MASK}
 
@@ -236,7 +234,7 @@ class BothViews:
   def letterboxed_sizes(
     self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
-    """The same at several sizes: uint8 [n, s, s, 3] by s."""
+    """`letterboxed` at several sizes: uint8 [n, s, s, 3] by s."""
     places, views = zip(*map(self._place, indices), strict=True)
     canvas = self._split.letterboxed_sizes(places, sizes)
     flipped = np.array(views)

@@ -1,9 +1,9 @@
-"""What one record cannot tell and a whole file of them can.
+"""Conventions of boxes and nouns that only a whole file of records reveals.
 
-A box inside the first pixel may be one; a file of such boxes counts in shares
-of the image. A noun that is no class is `oov`; a split of such nouns was
-written for another list. The check of a folder tells of both, and a build
-refuses them before anything long.
+One box may lie inside the first pixel; a file of such boxes uses shares of the
+image. A noun outside the classes is `oov`; a split of such nouns was written
+for another list. The check of a folder reports both, and a build refuses them
+before any long work.
 """
 
 import collections
@@ -25,9 +25,9 @@ from input_pipeline.ov_swig.splits.groups import SELECTING
 from input_pipeline.ov_swig.vocabulary import BLANK, PAD, Vocabulary, folded
 from input_pipeline.schema import GROUPS
 
-_SLACK = 0.01  # of boxes in shares, which rounding may push out of 0..1
-_FEW = 20  # boxes from which their places say something
-_SEVERAL = 3  # boxes that leave, from which the sides may be exchanged
+_SLACK = 0.01  # rounding may push boxes in shares out of 0..1 by this
+_FEW = 20  # fewest boxes whose places are evidence
+_SEVERAL = 3  # fewest boxes outside that are evidence of exchanged sides
 _SHOWN = 3
 CORNER = (
   "every box has its centre in the upper left quarter of its image, as x y "
@@ -36,15 +36,15 @@ CORNER = (
 
 
 def wrong_boxes(rows: Rows) -> Iterator[tuple[pathlib.Path, InputError]]:
-  """Files whose boxes are of another kind than x1 y1 x2 y2 in pixels.
+  """Files whose boxes are not x1 y1 x2 y2 in pixels.
 
   Args:
     rows: the records of a split, each with its file.
 
   Yields:
-    (file, what its boxes are): most are no four numbers, are empty, lie
-    within 0..1 or leave their image, or more than a tenth has its corners the
-    wrong way round or would be inside with x and y exchanged.
+    (file, what its boxes are): most are not four numbers, are empty, lie
+    within 0..1 or leave their image; or more than a tenth are flipped; or
+    more than a tenth leave their image, and none would with x and y exchanged.
   """
   for path, kinds in _boxes(rows).items():
     if error := kinds.problem(path):
@@ -52,9 +52,9 @@ def wrong_boxes(rows: Rows) -> Iterator[tuple[pathlib.Path, InputError]]:
 
 
 def corner_files(rows: Rows) -> list[pathlib.Path]:
-  """Files whose boxes all have their centre in the upper left quarter.
+  """Files whose boxes (20 or more) all look like x y width height.
 
-  Twenty boxes or more; see `CORNER`.
+  See `CORNER`.
   """
   return [
     path
@@ -72,7 +72,7 @@ def has_boxes(rows: Rows) -> bool:
 
 @dataclasses.dataclass
 class _Kinds:
-  """How many boxes of a file are what; `sized` have an image of known size.
+  """Counts of boxes of a file by kind; `sized` have an image of known size.
 
   `first` has an example of each kind, for messages.
   """
@@ -91,7 +91,7 @@ class _Kinds:
   first: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def add_unreadable(self, box: Any, where: str) -> None:
-    """Counts what is no four numbers."""
+    """Counts a box that is not four numbers."""
     self.unreadable += 1
     self.first.setdefault("unreadable", f"{box} of {where}")
 
@@ -111,7 +111,7 @@ class _Kinds:
       kinds["outside"] = leaves(box, height, width)
       sums = (box[0] + box[2], box[1] + box[3])
       self.as_width += sums[0] <= width and sums[1] <= height
-      # A box of the whole image has its centre in none of the quarters.
+      # The centre of a box of the whole image is in no quarter.
       self.upper_left += sums[0] < width and sums[1] < height
       self.exchanged += not leaves([*box[1::-1], *box[:1:-1]], height, width)
     for kind in (kind for kind, yes in kinds.items() if yes):
@@ -122,7 +122,7 @@ class _Kinds:
     if self.unreadable > self.total:
       return InputError(
         f"{path}: {self.unreadable} of {self.unreadable + self.total} boxes "
-        f"are no four numbers, such as {self.first['unreadable']}",
+        f"are not four numbers, such as {self.first['unreadable']}",
         "give a list of numbers, x1 y1 x2 y2 in pixels",
       )
     if 2 * self.empty > self.total:
@@ -166,33 +166,33 @@ class _Kinds:
     return None
 
 
-_TINY = ((1, 1), (1, 2), (2, 1), (2, 2))  # where 0..1 is a good part
+_TINY = ((1, 1), (1, 2), (2, 1), (2, 2))  # sizes in which 0..1 is a large part
 
 
 def _boxes(rows: Rows) -> Mapping[pathlib.Path, _Kinds]:
-  found: dict[pathlib.Path, _Kinds] = collections.defaultdict(_Kinds)
+  kinds: dict[pathlib.Path, _Kinds] = collections.defaultdict(_Kinds)
   for row in rows.values():
     given = row.entry.get("bb")
     given = given if isinstance(given, dict) else {}
     for role, box in given.items():
       if _means_box(box) and not boxes.is_box(box):
         where = f"image {row.place.image_path.name}, role {role!r}"
-        found[row.place.json_path].add_unreadable(box, where)
+        kinds[row.place.json_path].add_unreadable(box, where)
     given = {
       role: box
       for role, box in given.items()
-      # All zeros mean none, and are told by record.
+      # All zeros mean no box; they are reported by record.
       if boxes.is_box(box) and not boxes.is_absent(box) and any(box)
     }
     size = _size(row) if given else None
     for role, box in given.items():
       where = f"image {row.place.image_path.name}, role {role!r}"
-      found[row.place.json_path].add(box, where, size)
-  return found
+      kinds[row.place.json_path].add(box, where, size)
+  return kinds
 
 
 def _means_box(value: Any) -> bool:
-  """Whether a value is a list or an object with more in it than none."""
+  """Whether a value is a list or an object that does not mean absence."""
   parts = value.values() if isinstance(value, dict) else value
   if not isinstance(value, (list, dict)):
     return False
@@ -200,7 +200,7 @@ def _means_box(value: Any) -> bool:
 
 
 def _size(row: Row) -> tuple[int, int] | None:
-  """(height, width) of a record or else its image; None if neither tells."""
+  """(height, width) from a record or else its image; None if unknown."""
   size = (row.entry.get("height"), row.entry.get("width"))
   if all(type(side) is int and side > 0 for side in size):
     return size
@@ -214,11 +214,11 @@ def _size(row: Row) -> tuple[int, int] | None:
 
 @dataclasses.dataclass
 class Nouns:
-  """Annotators' nouns of a split, those of unseen verbs left out.
+  """Annotators' nouns of a split, without those of unseen verbs.
 
   Attributes:
-    total: all but blank ones.
-    unlisted: those that are no class, with their numbers.
+    total: number of nouns that are not blank.
+    unlisted: counts of those that are not a class.
   """
 
   total: int = 0
@@ -228,7 +228,7 @@ class Nouns:
 
   @property
   def share(self) -> float:
-    """How many of all are no class, of 1."""
+    """Share of nouns that are not a class, 0 to 1."""
     return self.unlisted.total() / self.total if self.total else 0.0
 
 
@@ -237,24 +237,25 @@ def nouns(rows: Rows, words: Vocabulary, unseen: Collection[str]) -> Nouns:
 
   Args:
     rows: its records.
-    words: with the noun classes.
-    unseen: names of unseen verbs. Nouns that only they have need be no class.
+    words: the vocabulary with the noun classes.
+    unseen: names of unseen verbs; nouns that only they have need not be
+      classes.
   """
-  found = Nouns()
+  counts = Nouns()
   for row in rows.values():
     if row.entry["verb"] in unseen:
       continue
     for frame in vocabulary.objects(row.entry.get("frames")):
       for noun in frame.values():
         if isinstance(noun, str) and noun not in ("", BLANK):
-          found.total += 1
-          found.unlisted[noun] += is_unlisted(noun, words)
-  found.unlisted = +found.unlisted
-  return found
+          counts.total += 1
+          counts.unlisted[noun] += is_unlisted(noun, words)
+  counts.unlisted = +counts.unlisted
+  return counts
 
 
 def has_nouns(rows: Rows) -> bool:
-  """Whether any role of a split has a noun, a blank one aside."""
+  """Whether any role of a split has a noun that is not blank."""
   return any(
     noun not in ("", BLANK)
     for row in rows.values()
@@ -264,31 +265,30 @@ def has_nouns(rows: Rows) -> bool:
 
 
 def is_unlisted(noun: str, words: Vocabulary) -> bool:
-  """Whether an annotated noun is no class; padding is none to annotators."""
+  """Whether an annotated noun is not a class; `PAD` is not one here."""
   return bool(noun) and (noun == PAD or noun not in words.noun_index)
 
 
 def wrong_nouns(
-  files: Layout, split: str, found: Nouns, words: Vocabulary
+  files: Layout, split: str, nouns: Nouns, words: Vocabulary
 ) -> InputError | None:
-  """What is wrong with a split if most of its nouns are no class."""
-  if found.share <= 0.5:
+  """The error for a split if most of its nouns are not classes."""
+  if nouns.share <= 0.5:
     return None
   names = ", ".join(path.name for path in files.records[split])
   return InputError(
-    f"{files.jsons}: {found.unlisted.total()} of {found.total} nouns "
-    f"({found.share:.0%}) of {names} are no noun class, such as "
-    f"{_few(found.unlisted)}: {reason(files, found.unlisted, words)}",
+    f"{files.jsons}: {nouns.unlisted.total()} of {nouns.total} nouns "
+    f"({nouns.share:.0%}) of {names} are not noun classes, such as "
+    f"{_few(nouns.unlisted)}: {reason(files, nouns.unlisted, words)}",
     f"write nouns as {layout.SPACE_FILE} does, and list them in "
     f"{layout.NOUN_FILE} if it is there",
   )
 
 
 def reason(files: Layout, unlisted: Collection[str], words: Vocabulary) -> str:
-  """Why nouns are no class, as far as their names tell."""
-  known = words.nouns
+  """Why nouns are not classes, judging by their names."""
   space = layout.read_json(files.jsons / layout.SPACE_FILE).get("nouns") or {}
-  by_form = {folded(name): name for name in (*space, *known)}
+  by_form = {folded(name): name for name in (*space, *words.nouns)}
   of_word = {
     folded(word): noun
     for noun, entry in space.items()
@@ -300,7 +300,7 @@ def reason(files: Layout, unlisted: Collection[str], words: Vocabulary) -> str:
   spare = [n for n in unlisted if n in space]
   if other:
     return (
-      f"{len(other)} differ by capitals, spaces or the form of letters alone "
+      f"{len(other)} differ only in capitals, spaces or the form of letters "
       f"from names in {layout.SPACE_FILE} ({other[0]!r} is there as "
       f"{by_form[folded(other[0])]!r})"
     )
@@ -313,23 +313,23 @@ def reason(files: Layout, unlisted: Collection[str], words: Vocabulary) -> str:
     where = layout.NOUN_FILE
     if not (files.jsons / where).exists():
       where = "the training records of seen and rare verbs"
-    return f"{len(spare)} stand in {layout.SPACE_FILE}, but not in {where}"
+    return f"{len(spare)} are in {layout.SPACE_FILE}, but not in {where}"
   return f"{layout.SPACE_FILE} has no such noun"
 
 
 def differing(unlisted: Collection[str], words: Vocabulary) -> dict[str, str]:
-  """Nouns that differ by capitals or the form of letters from a class."""
+  """Nouns that differ from a class only in capitals or the form of letters."""
   by_form = _by_form(words.nouns)
   return {n: by_form[folded(n)] for n in unlisted if folded(n) in by_form}
 
 
-def told_differing(found: Mapping[str, str]) -> str:
-  """`differing` in words."""
-  some = list(found.items())[:_SHOWN]
+def told_differing(classes: Mapping[str, str]) -> str:
+  """The result of `differing` as a message."""
+  some = list(classes.items())[:_SHOWN]
   named = ", ".join(f"{noun!r} (a class is {name!r})" for noun, name in some)
   return (
-    f"{len(found)} nouns differ by capitals or the form of letters alone from "
-    f"a class, and count as oov: {named}"
+    f"{len(classes)} nouns differ from a class only in capitals or the form of "
+    f"letters, and count as oov: {named}"
   )
 
 
@@ -344,8 +344,8 @@ def _glosses(entry: Any) -> list[str]:
   return [word for word in words if isinstance(word, str)]
 
 
-def _few(found: collections.Counter[str]) -> str:
-  return ", ".join(repr(noun) for noun, _ in found.most_common(_SHOWN))
+def _few(nouns: collections.Counter[str]) -> str:
+  return ", ".join(repr(noun) for noun, _ in nouns.most_common(_SHOWN))
 
 
 def missing_images(
@@ -354,13 +354,13 @@ def missing_images(
   words: Vocabulary,
   groups: groups.VerbGroups | None,
 ) -> Iterator[InputError]:
-  """What the splits lack for training, choosing a model, being reported.
+  """What splits lack for training, selecting a model, or reporting.
 
   Args:
     files: the folder.
     verbs_of: split -> image name -> verb name.
     words: the verbs.
-    groups: of the verbs; None if they are still to be drawn.
+    groups: the groups of the verbs; None if they are still to be drawn.
   """
   group_of = {
     verb: None if groups is None else GROUPS[groups.groups[number]]
@@ -368,7 +368,7 @@ def missing_images(
   }
   for split, verbs in verbs_of.items():
     names = " and ".join(path.name for path in files.records[split])
-    found = {group_of[verb] for verb in verbs.values()}
+    present = {group_of[verb] for verb in verbs.values()}
     trained = {v for v in verbs.values() if group_of[v] != GROUPS[-1]}
     if split == "train" and len(trained) < 2:
       yield InputError(
@@ -381,7 +381,7 @@ def missing_images(
         f"{files.jsons}: the split {split!r} has no images",
         f"add records to {names}",
       )
-    elif split == "dev" and found.isdisjoint({*SELECTING, None}):
+    elif split == "dev" and present.isdisjoint({*SELECTING, None}):
       yield InputError(
         f"{files.jsons}: {names} has no image of a seen or rare verb, and "
         "those choose the model",

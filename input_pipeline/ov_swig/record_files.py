@@ -12,19 +12,19 @@ from input_pipeline.ov_swig.records import wrong_verb
 from input_pipeline.ov_swig.vocabulary import Vocabulary, folded
 
 _SHOWN = 5
-# What two files of one image have to agree on, as far as both have it.
+# Keys on which two files must agree about an image, if both have them.
 _SHARED = ("verb", "height", "width", "bb", "frames")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-  """One record as it stands in a file."""
+  """One record as written in a file."""
 
   entry: dict[str, Any]
   place: Place
 
   def where(self) -> dict[str, str]:
-    """Its 'file' and 'image', by name."""
+    """The names of its 'file' and 'image'."""
     place = self.place
     return {"file": place.json_path.name, "image": place.image_path.name}
 
@@ -33,7 +33,7 @@ Rows = dict[str, Row]
 
 
 def stop(error: RecordError) -> None:
-  """Raises the first error; give another function to collect them all."""
+  """Raises the first error; pass another function to collect all."""
   raise error
 
 
@@ -45,19 +45,19 @@ def read(
 ) -> Rows:
   """Records of a split by image name, in the order of its files.
 
-  The authors' files overlap: an image may stand in dev.json and in one of the
-  files of groups. It counts once, as the first of them has it.
+  The authors' files overlap: an image may be in dev.json and in one of the
+  files of groups. It counts once, with the first file's record.
 
   Args:
     files: the folder.
     split: which split.
     words: the verbs that have a frame.
-    report: told of every record whose verb has no frame or whose name is no
-      file name (it is left out), and of every image on which two files
-      disagree.
+    report: called with an error for every record whose verb has no frame or
+      whose name is not a file name (it is left out), and for every image on
+      which two files disagree.
 
   Raises:
-    InputError: a file is no object of records; what `report` raises.
+    InputError: a file is not an object of records; what `report` raises.
   """
   rows: Rows = {}
   for path in files.records[split]:
@@ -74,7 +74,7 @@ def read(
 
 
 def verbs(files: Layout, split: str, words: Vocabulary) -> dict[str, str]:
-  """Verb names by image name; errors as `read`."""
+  """Verb names by image name; errors as in `read`."""
   rows = read(files, split, words)
   return {name: row.entry["verb"] for name, row in rows.items()}
 
@@ -91,10 +91,10 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
 
 
 def listed_verbs(files: Layout, words: Vocabulary) -> dict[str, set[str]]:
-  """Verbs by group as the authors' files list them.
+  """Verbs by group, as the authors' files list them.
 
   Raises:
-    InputError: as `read`.
+    InputError: as in `read`.
   """
   listed: dict[str, set[str]] = {}
   for group, paths in files.listed.items():
@@ -112,7 +112,7 @@ def listed_verbs(files: Layout, words: Vocabulary) -> dict[str, set[str]]:
 def check_disjoint(
   rows: Rows, files: Layout, others: Mapping[str, Collection[str]]
 ) -> None:
-  """Raises `InputError` if an image stands in another split as well.
+  """Raises InputError if an image is also in another split.
 
   Args:
     rows: records of a split.
@@ -124,14 +124,14 @@ def check_disjoint(
       if name in names:
         there = " or ".join(path.name for path in files.records[other])
         raise InputError(
-          f"{row.place.json_path}: image {name} stands in the split {other} "
-          f"as well ({there})",
-          "leave each image in one split",
+          f"{row.place.json_path}: image {name} is also in the split {other} "
+          f"({there})",
+          "keep each image in one split",
         )
 
 
 def check_images(files: Layout, rows: Rows, there: Collection[str]) -> None:
-  """Raises `InputError` if images of a split are not in the image folder."""
+  """Raises InputError if images of a split are not in the image folder."""
   missing = [name for name in rows if name not in there]
   if missing:
     like = like_names(missing[:_SHOWN], there)
@@ -150,26 +150,26 @@ def check_images(files: Layout, rows: Rows, there: Collection[str]) -> None:
 def like_names(
   missing: Collection[str], there: Collection[str]
 ) -> dict[str, str]:
-  """Files that differ from missing ones by capitals, form or ending alone."""
+  """Files that differ from missing ones only in capitals, form or ending."""
   by_form = {folded(pathlib.PurePath(name).stem): name for name in there}
   by_form |= {folded(name): name for name in there}
-  found = {}
+  like = {}
   for name in missing:
     for form in (folded(name), folded(pathlib.PurePath(name).stem)):
       if form in by_form:
-        found.setdefault(name, by_form[form])
-  return found
+        like.setdefault(name, by_form[form])
+  return like
 
 
 def _wrong_name(name: str, place: Place) -> RecordError | None:
-  """An image is a file of the image folder: no path leads elsewhere."""
+  """The error for a name that is not a file directly in the image folder."""
   if name not in ("", ".", "..") and not {*name} & {"/", "\\", "\0"}:
     return None
   return RecordError(
     place,
     "name",
-    f"{name!r} is no name of a file in the image folder",
-    f"put all images into {IMAGES_FOLDER} itself, and name them alone",
+    f"{name!r} is not the name of a file in the image folder",
+    f"put all images into {IMAGES_FOLDER} itself, and name only the file",
   )
 
 
@@ -187,16 +187,16 @@ def _disagreement(
     place,
     "frames",
     f"its {', '.join(differ)} differ from those in {row.place.json_path.name}",
-    "download both files again; one of them is of another version",
+    "download both files again; one of them has another version",
     _differing_role(row.entry, entry),
   )
 
 
 def _differing_role(left: dict[str, Any], right: dict[str, Any]) -> str | None:
-  """The first role with another box or noun; None if it is not about one."""
+  """The first role with another box or noun; None if no role differs."""
   pairs = [(left.get("bb"), right.get("bb"))]
   frames = (left.get("frames"), right.get("frames"))
-  if all(isinstance(found, list) for found in frames):
+  if all(isinstance(frame_list, list) for frame_list in frames):
     pairs += zip(*frames, strict=False)
   for a, b in pairs:
     if isinstance(a, dict) and isinstance(b, dict):

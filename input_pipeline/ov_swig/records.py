@@ -1,7 +1,4 @@
-"""One record of a SWiG JSON, and what can be wrong with it.
-
-Reads one record of a SWiG JSON: checked and numbered.
-"""
+"""One record of a SWiG JSON: reads, checks and numbers it."""
 
 import dataclasses
 import pathlib
@@ -32,7 +29,7 @@ class Record:
   """One annotated image; R is the number of roles of its verb's frame.
 
   Attributes:
-    place: which file it comes from, where its image is.
+    place: its file and its image.
     verb: verb id.
     height, width: of the image, pixels.
     nouns: int32 [R, 3] noun classes of the three annotators.
@@ -65,7 +62,7 @@ class Record:
 
 # Annotated corners may lie this many pixels outside; they are clipped.
 _TOLERANCE = 2.0
-_MOST_PIXELS = 2**31 - 1  # of a side, as int32 holds them
+_MOST_PIXELS = 2**31 - 1  # longest side; int32 holds it
 
 
 def parse(
@@ -80,13 +77,13 @@ def parse(
 
   Args:
     entry: the record.
-    place: where it stands.
+    place: where it is.
     words: verbs, roles and nouns.
     boxes_required: whether a record without 'bb' is an error (training) or
-      one in which no role is grounded.
-    report: told of each problem and raises, or lets pass what it can do
-      without: a box is then cut to the image, or dropped if nothing is left.
-      Raises the first if None.
+      one without grounded roles.
+    report: called with each error; it raises, or accepts errors of boxes: a
+      box is then clipped to the image, or dropped if nothing is left. None
+      raises the first error.
 
   Raises:
     RecordError: an unknown verb, a role outside the frame, a wrong box, a
@@ -113,7 +110,7 @@ def parse(
 def wrong_verb(
   entry: Any, place: Place, words: Vocabulary
 ) -> RecordError | None:
-  """What is wrong with the verb of a record; None where it has a frame."""
+  """The error for a record's verb; None if the verb has a frame."""
   verb = entry.get("verb") if isinstance(entry, dict) else None
   if isinstance(verb, str) and verb in words.verb_index:
     return None
@@ -121,7 +118,7 @@ def wrong_verb(
   if isinstance(verb, str) and (like := words.verb_like(verb)):
     remedy = f"write it {like!r}, as {SPACE_FILE} does"
   if not isinstance(entry, dict):
-    problem = f"its record is {_short(entry)}, no object"
+    problem = f"its record is {_short(entry)}, not an object"
     return RecordError(
       place, "verb", problem, "see docs/own_data.md for the form of a record"
     )
@@ -136,16 +133,16 @@ def wrong_verb(
 def problems(
   entry: Any, place: Place, words: Vocabulary, *, boxes_required: bool
 ) -> list[RecordError]:
-  """All that is wrong with a record; [] where `parse` would take it."""
-  found: list[RecordError] = []
-  reader = _Reader(entry, place, words, found.append)
+  """All faults of a record; [] if `parse` would accept it."""
+  errors: list[RecordError] = []
+  reader = _Reader(entry, place, words, errors.append)
   if reader.verb() is None:
-    return found  # What its roles are is unknown.
+    return errors  # The roles are unknown.
   size = reader.size()
   reader.nouns()
   reader.boxes(size, boxes_required)
   reader.rationales()
-  return found
+  return errors
 
 
 def leaves(box: Sequence[float], height: int, width: int) -> bool:
@@ -159,7 +156,7 @@ def leaves(box: Sequence[float], height: int, width: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-  """Reads one record; `report` raises, or collects and reading goes on."""
+  """Reads one record; `report` raises, or collects so that reading goes on."""
 
   entry: Any
   place: Place
@@ -190,7 +187,7 @@ class _Reader:
     return None
 
   def size(self) -> tuple[int, int]:
-    """(height, width) of the record, or of the image where it has none."""
+    """(height, width) of the record, or of the image if it has none."""
     entry = self.entry
     if "height" not in entry or "width" not in entry:
       try:
@@ -243,31 +240,31 @@ class _Reader:
   def boxes(self, size: tuple[int, int], required: bool) -> np.ndarray:
     """float32 [R, 4], clipped to the image; -1 where a role has no box."""
     roles = self.roles
-    found = self.entry.get("bb")
-    if found is None and not required:
-      found = {}
-    if not isinstance(found, dict):
+    given = self.entry.get("bb")
+    if given is None and not required:
+      given = {}
+    if not isinstance(given, dict):
       self._report(
         "boxes",
         "a training record has no boxes, 'bb'",
         "add 'bb': {role: [x1, y1, x2, y2] or [-1, -1, -1, -1]}",
       )
-      found = {}
-    self._check_roles(found, roles, "bb")
+      given = {}
+    self._check_roles(given, roles, "bb")
     corners = np.full((len(roles), 4), -1.0, np.float32)
     for row, role in enumerate(roles):
-      if not boxes.is_absent(box := found.get(role)):
+      if not boxes.is_absent(box := given.get(role)):
         corners[row] = self._box(box, role, size)
     return corners
 
   def _box(self, box: Any, role: str, size: tuple[int, int]) -> Sequence[float]:
     if not boxes.is_box(box):
       remedy = "give four numbers, x1 y1 x2 y2"
-      problem = f"it has the box {_short(box)}, which is no four numbers"
+      problem = f"it has the box {_short(box)}, which is not four numbers"
       self._report("boxes", problem, remedy, role, lost=True)
       return boxes.ABSENT
     height, width = size
-    if not height:  # Reported already: nothing to compare with.
+    if not height:  # The size is unknown, which is reported already.
       return boxes.ABSENT
     left = boxes.cut(box, [height, width]).astype(np.float32)
     lost = bool(left[0] >= left[2] or left[1] >= left[3])
@@ -301,14 +298,14 @@ class _Reader:
     return texts if any(texts) else None
 
   def _check_roles(
-    self, found: Mapping[str, Any], roles: Sequence[str], field: str
+    self, entry: Mapping[str, Any], roles: Sequence[str], field: str
   ) -> None:
-    for role in found:
+    for role in entry:
       if role not in roles:
         self._report(
           "roles",
           f"{field!r} has a role that the frame of {self.entry['verb']!r}, "
-          f"{list(roles)}, has not",
+          f"{list(roles)}, does not have",
           "rename or remove the role, or add it to the verb's 'order' in "
           "imsitu_space.json",
           role,
@@ -320,6 +317,6 @@ def _text(noun: Any) -> str:
 
 
 def _short(value: Any) -> str:
-  """A value for a message, which a long one would drown."""
+  """A value as text for a message, shortened."""
   text = repr(value)
   return text if len(text) <= 60 else f"{text[:57]}..."

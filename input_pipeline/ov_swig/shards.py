@@ -1,7 +1,4 @@
-"""What a prepared dataset says of itself: names, splits, numbers, hashes.
-
-The examples of a folder, shard by shard, as the TFDS builder writes them.
-"""
+"""The examples and the metadata that the TFDS builder writes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,17 +15,17 @@ from input_pipeline.schema import ANNOTATORS, GROUPS, MAX_ROLES, RATIONALES
 
 
 def metadata(content: SwigFolder) -> dict[str, Any]:
-  """All about a folder that is no record, as plain JSON.
+  """Everything about a folder except its records, as plain JSON.
 
   Returns:
     'vocabulary': every field of `Vocabulary`, such as 'nouns' and their
     'noun_glosses' by class number; 'groups': verbs by group, hash, method;
     'images': which images may train, select, be reported; 'statistics' by
-    split; 'checksums': sha256 of the files it was made from; 'source',
-    'fingerprint'; 'left_out' and 'withheld' training images and rationales;
-    'broken': file, image and problem of each image left out as broken;
-    'wrong_boxes': the same, role, and whether it was dropped ('lost'), of
-    each box that was cut or dropped.
+    split; 'checksums': sha256 of the source files; 'source', 'fingerprint';
+    'left_out' and 'withheld': numbers of training images left out and of
+    rationales withheld; 'broken': file, image and problem of each image left
+    out as broken; 'wrong_boxes': the same with the role and whether the box
+    was dropped ('lost'), of each box that was clipped or dropped.
   """
   words, groups = content.vocabulary, content.groups
   return {
@@ -48,14 +45,14 @@ def metadata(content: SwigFolder) -> dict[str, Any]:
     "checksums": content.layout.checksums(),
     "left_out": content.dropped,
     "withheld": content.withheld,
-    "broken": [_told(error) for error in content.broken],
+    "broken": [_as_row(error) for error in content.broken],
     "wrong_boxes": [
-      _told(error) | {"lost": error.lost} for error in content.wrong_boxes
+      _as_row(error) | {"lost": error.lost} for error in content.wrong_boxes
     ],
   }
 
 
-def _told(error: RecordError) -> dict[str, Any]:
+def _as_row(error: RecordError) -> dict[str, Any]:
   where = {"file": error.file, "image": error.image, "role": error.role}
   return where | {"problem": error.problem}
 
@@ -63,18 +60,18 @@ def _told(error: RecordError) -> dict[str, Any]:
 def statistics(
   records: list[Record], groups: np.ndarray, words: Vocabulary
 ) -> dict[str, Any]:
-  """Numbers of one split.
+  """Statistics of one split.
 
   Args:
     records: its images.
-    groups: [V] group of each verb.
+    groups: int [V], the group of each verb.
     words: the vocabulary.
 
   Returns:
-    images (in all, by group, fewest and most of a verb that has any), verbs
-    that have any, roles, the share of them with a box, the shares of
-    annotators' nouns that are blank and out of the vocabulary, images with
-    rationales; shares are of 1 and None where nothing is counted.
+    Number of images (in all, by group, fewest and most of a verb with any),
+    of verbs with images, of roles; share of roles with a box; shares of
+    annotators' nouns that are blank and out of the vocabulary; number of
+    images with rationales. Shares are 0 to 1, None if nothing is counted.
   """
   verbs = np.array([record.verb for record in records], int)
   of_verb = np.bincount(verbs, minlength=len(words.verbs))
@@ -111,9 +108,9 @@ class Shard:
     split: its name.
     start: position in the split of the first of `records`.
     records: what to write.
-    groups: [V] group of each verb.
+    groups: int [V], the group of each verb.
     words: the vocabulary.
-    watch: told of every image, if not None.
+    watch: informed of every image, if not None.
   """
 
   split: str
@@ -127,8 +124,8 @@ class Shard:
     """Yields (position in the split, features).
 
     Raises:
-      RecordError: an image cannot be read or decoded, or is of another size
-        than its record says.
+      RecordError: an image cannot be read or decoded, or has another size
+        than in its record.
     """
     for index, record in enumerate(self.records, self.start):
       content = record.read_image()
@@ -137,7 +134,7 @@ class Shard:
       yield index, self._example(record, content)
 
   def _example(self, record: Record, content: bytes) -> dict[str, Any]:
-    """Features of one record; roles are padded, the image stays as it is."""
+    """Features of one record; roles are padded, the image is unchanged."""
     used = len(record.nouns)
     nouns = np.full(
       (MAX_ROLES, ANNOTATORS), self.words.noun_index[PAD], np.int32

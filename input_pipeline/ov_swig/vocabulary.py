@@ -1,15 +1,11 @@
-"""Numbers of verbs, roles and nouns: read from index files, or derived.
+"""Verbs, their frames, roles and nouns of a SWiG-layout folder, numbered.
 
-The index files of the SWiG release (`verb_indices.txt`, `role_indices.txt`,
+The source of truth is `imsitu_space.json` (Yatskar et al., CVPR 2016). The
+index files of the SWiG release (`verb_indices.txt`, `role_indices.txt`,
 `train_classes.csv`; Pratt et al., ECCV 2020) fix the numbers, which matter to
-checkpoints that others have trained. A file that is absent is derived: names
-in sorted order; nouns are those of the training records whose verb is not
-unseen. A file that is there is checked against what would be derived.
-
-Verbs, their frames, roles and nouns of a SWiG-layout folder.
-
-The source of truth is `imsitu_space.json` (Yatskar et al., CVPR 2016); the
-index files of the SWiG release fix the numbers.
+checkpoints that others have trained. If an index file is absent, the names are
+derived in sorted order; nouns are those of training records whose verb is not
+unseen. Verbs and roles of an index file must be those of the frames.
 """
 
 import collections
@@ -51,7 +47,7 @@ def verb_list(
     frames: role names by verb.
 
   Raises:
-    InputError: the file lists other verbs than the frames.
+    InputError: the file and the frames have different verbs.
   """
   return _names(jsons / VERB_FILE, derived_verbs(frames))
 
@@ -59,17 +55,17 @@ def verb_list(
 def role_list(
   jsons: pathlib.Path, frames: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
-  """The same for roles and role_indices.txt."""
+  """Role names in the order of role_indices.txt; see `verb_list`."""
   return _names(jsons / ROLE_FILE, derived_roles(frames))
 
 
 def derived_verbs(frames: Collection[str]) -> tuple[str, ...]:
-  """Verb names as numbered where there is no verb_indices.txt: sorted."""
+  """Verb names in the order used without verb_indices.txt: sorted."""
   return tuple(sorted(frames))
 
 
 def derived_roles(frames: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-  """Role names as numbered where there is no role_indices.txt: sorted."""
+  """Role names in the order used without role_indices.txt: sorted."""
   return tuple(sorted({role for frame in frames.values() for role in frame}))
 
 
@@ -80,11 +76,11 @@ def derived_nouns(
   *,
   all_nouns: bool = False,
 ) -> tuple[str, ...]:
-  """Noun classes where there is no train_classes.csv: blank, ..., oov, Pad.
+  """Noun classes without train_classes.csv: blank, ..., oov, Pad.
 
-  Those between are all nouns of `known` in training records, sorted; records
-  of `unseen` verbs (None: those that the split file names) do not count.
-  Without a training file, or with `all_nouns`: all of `known`.
+  Between them are all nouns of `known` in training records, sorted; records
+  of `unseen` verbs (None: those of the split file) do not count. Without a
+  training file, or with `all_nouns`, they are all of `known`.
   """
   known = set(known) - {BLANK, OOV, PAD}
   train = layout.training_file(jsons)
@@ -104,13 +100,13 @@ def derived_nouns(
 
 
 def objects(value: Any) -> list[dict]:
-  """The objects of a list; `records` tells wrong forms."""
+  """The objects of a list; `records` reports wrong forms."""
   rows = value if isinstance(value, list) else ()
   return [row for row in rows if isinstance(row, dict)]
 
 
 def _unseen_verbs(jsons: pathlib.Path) -> set[str]:
-  """As the split file has it; `splits` says what is wrong with the file."""
+  """The split file's unseen verbs; `groups` reports faults of the file."""
   path = jsons / layout.SPLITS_FILE
   content = read_json(path) if path.exists() else {}
   unseen = content.get("unseen") if isinstance(content, dict) else None
@@ -120,7 +116,7 @@ def _unseen_verbs(jsons: pathlib.Path) -> set[str]:
 
 
 def _names(path: pathlib.Path, known: Sequence[str]) -> tuple[str, ...]:
-  """Names of an index file, one a line; `known` where there is no file."""
+  """Names of an index file, one a line; `known` if there is no file."""
   if not path.exists():
     return tuple(known)
   names = layout.read_lines(path)
@@ -130,7 +126,7 @@ def _names(path: pathlib.Path, known: Sequence[str]) -> tuple[str, ...]:
     raise InputError(
       f"{path} disagrees with {SPACE_FILE}: {len(names)} names for "
       f"{len(known)}; not in the space {extra}; not in the file {lacking}",
-      "delete the file to have it derived, or list each name once",
+      "delete the file to derive the names, or list each name once",
     )
   return names
 
@@ -151,8 +147,8 @@ def noun_list(
     all_nouns: whether derived classes are all of `known`.
 
   Raises:
-    InputError: the file is not numbered in order, has no blank, oov and Pad
-      in their places, or has an unknown noun.
+    InputError: the file is not numbered in order, lacks blank, oov or Pad in
+      its place, or has an unknown noun.
   """
   path = jsons / NOUN_FILE
   if not path.exists():
@@ -191,9 +187,9 @@ def _cells(line: str) -> tuple[str, str]:
   return name, number.strip().strip('"')
 
 
-# What the three classes that are no WordNet synset are called in words.
+# Words for the three classes that are not WordNet synsets.
 _SPECIAL_GLOSSES = {BLANK: "nothing", OOV: "something else", PAD: "padding"}
-# What may be there or null, for `json_files.check`.
+# Optional fields, which may be null, for `json_files.check`.
 _Fields = Mapping[str, Any]
 _OF_VERB: _Fields = {
   "order": [str],
@@ -204,7 +200,7 @@ _OF_VERB: _Fields = {
 _OF_ROLE: _Fields = {"def": str, "question": str}
 _OF_NOUN: _Fields = {"gloss": (str, [str]), "def": str}
 _REMEDY = "docs/own_data.md shows the form"
-# "n10287213", "10287213-n", ...: never a word that a text encoder knows.
+# "n10287213", "10287213-n", ...: ids, which text encoders do not understand.
 _WORDNET_ID = re.compile(r"[nvars]?-?\d{8}(-[nvars])?")
 
 
@@ -217,14 +213,14 @@ class Vocabulary:
     roles: role names, shared by all verbs.
     nouns: noun classes: 'blank', WordNet ids ('n02084071'), 'oov', 'Pad'.
     frames: role ids of every verb in the order of its frame, 1 to MAX_ROLES.
-    verb_definitions: one text per verb, '' where the source has none.
+    verb_definitions: one text per verb, '' if the source has none.
     verb_abstracts: one text per verb, e.g. 'an AGENT jumps over ...'.
-    role_definitions: per role, the commonest of its definitions, '' if none.
+    role_definitions: per role, its commonest definition, '' if none.
     frame_definitions: per verb, the definitions of its own roles in the order
-      of its frame ('The entity doing the jump action'), '' where none.
-    frame_questions: the same of the questions ('who is doing the jump
-      action?'). A question is its verb's own; roles share hardly any.
-    noun_glosses: words of each noun class, the commonest first.
+      of its frame ('The entity doing the jump action'), '' if none.
+    frame_questions: per verb, the questions of its roles in the same order
+      ('who is doing the jump action?'). Hardly any verbs share a question.
+    noun_glosses: words for each noun class, the commonest first.
     noun_definitions: one text per noun class, '' for blank, oov and Pad.
   """
 
@@ -249,7 +245,7 @@ class Vocabulary:
     return {folded(name): name for name in self.verbs}
 
   def verb_like(self, name: str) -> str | None:
-    """The verb that differs from a name by capitals or form alone, if any."""
+    """The verb that differs from a name only in capitals or form, if any."""
     return self._verb_of_form.get(folded(name))
 
   @functools.cached_property
@@ -271,14 +267,14 @@ class Vocabulary:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """sha256 over all that a model may depend on, names and texts."""
+    """sha256 over all names and texts."""
     text = json.dumps(dataclasses.asdict(self), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
   def noun_id(self, name: str) -> int:
     """Class of an annotated noun: '' is blank, an unknown one is oov.
 
-    Padding is the class of roles that are not there; no annotator names it.
+    Padding is the class of padded roles; an annotated "Pad" is oov.
     """
     if not name:
       return self.noun_index[BLANK]
@@ -301,13 +297,13 @@ def load(
 
   Args:
     folder: DIR, or DIR/SWiG_jsons.
-    unseen: verbs whose records add no nouns where there is no
+    unseen: verbs whose records add no nouns if there is no
       train_classes.csv; None: those of the split file.
-    all_nouns: whether all nouns are classes where there is no
+    all_nouns: whether all nouns are classes if there is no
       train_classes.csv, so that train.json is not read.
 
   Raises:
-    InputError: a file is missing or cut off, an index file disagrees with
+    InputError: a file is missing or truncated, an index file disagrees with
       imsitu_space.json, a frame has more than MAX_ROLES roles, or a noun has
       no words.
   """
@@ -337,7 +333,7 @@ def load(
 
 
 def folded(name: str) -> str:
-  """A name without what makes two look alike: capitals, spaces, form."""
+  """A name in a form that ignores capitals, spaces and forms of letters."""
   return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
@@ -379,7 +375,7 @@ def _frames(
 
 
 def _check_entries(space: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Raises `InputError` if a field of a verb, role or noun is of no use."""
+  """Raises InputError if a field of a verb, role or noun has a wrong type."""
 
   def check(entry: Mapping[str, Any], fields: _Fields, place: str) -> None:
     given = {key: entry[key] for key in fields.keys() & entry.keys()}
@@ -400,12 +396,12 @@ def _check_names(
   names: Sequence[str],
   form: Callable[[str], str],
 ) -> None:
-  """Raises `InputError` for an empty name and for two that look alike."""
+  """Raises InputError for an empty name and for two that look alike."""
   first: dict[str, str] = {}
   for name in names:
     if not name.strip():
       raise InputError(
-        f"{path}: among {what} is the name {name!r}", "give each a name"
+        f"{path}: one of {what} has the name {name!r}", "give each a name"
       )
     other = first.setdefault(form(name), name)
     if other is not name:
@@ -414,9 +410,9 @@ def _check_names(
         + (
           "are one name"
           if other == name
-          else "differ by capitals, spaces or the form of letters alone"
+          else "differ only in capitals, spaces or the form of letters"
         ),
-        "leave one of them, and use it in all records",
+        "keep one of them, and use it in all records",
       )
 
 
@@ -427,7 +423,7 @@ def _same_letters(name: str) -> str:
 def _role_definitions(
   roles: Sequence[str], entries: Sequence[Mapping[str, Any]]
 ) -> tuple[str, ...]:
-  """The commonest definition of each role; ties go to the first in order."""
+  """The commonest definition of each role; ties: the first alphabetically."""
   texts = {role: collections.Counter() for role in roles}
   for entry in entries:
     for role, value in (entry.get("roles") or {}).items():
@@ -440,7 +436,7 @@ def _role_definitions(
 
 
 def _of_frame(entry: Mapping[str, Any], field: str) -> tuple[str, ...]:
-  """A text of each role of a verb, in the order of its frame."""
+  """One field's text for each role of a verb, in the order of its frame."""
   roles = entry.get("roles")
   roles = roles if isinstance(roles, dict) else {}
   texts = []
@@ -453,15 +449,15 @@ def _of_frame(entry: Mapping[str, Any], field: str) -> tuple[str, ...]:
 def _all_glosses(
   nouns: Sequence[str], known: Mapping[str, Any], path: pathlib.Path
 ) -> tuple[tuple[str, ...], ...]:
-  """Words of every class; text encoders must never be given an id instead."""
-  found = tuple(_glosses(noun, known) for noun in nouns)
-  for noun, words in zip(nouns, found, strict=True):
+  """Words of every class; an id instead of words raises InputError."""
+  glosses = tuple(_glosses(noun, known) for noun in nouns)
+  for noun, words in zip(nouns, glosses, strict=True):
     if not words or any(_is_no_word(word) for word in words):
       raise InputError(
         f"{path}: noun {noun!r} has the words {list(words)}",
         "give its 'gloss' one word or more that people use, not an id",
       )
-  return found
+  return glosses
 
 
 def _is_no_word(word: Any) -> bool:

@@ -170,7 +170,7 @@ def test_notes_are_no_problems(folder, capsys):
   assert "1 roles an annotator left out" in out
   assert "1 rationales that name unseen verbs, withheld: eating" in out
   lacking = ", ".join(RATIONALE_KEYS[1:])
-  assert f"1 rationales of which some are empty: {lacking}" in out
+  assert f"1 rationales, some of them empty: {lacking}" in out
   assert "2 images without a record: pushing_train_0.jpg" in out
   assert "1 seen or rare verbs without a training image: pushing" in out
   assert "2 training images of unseen verbs, left out" in out

@@ -215,7 +215,7 @@ SHAPES = [
   (_set(order={"agent": 1}), ["order is {'agent': 1}"]),
   (_set(order=[]), ["'eating' has 0 roles"]),
   (_set(order=["agent", "agent"]), ["'agent' and 'agent', which are one"]),
-  (_set(order=["agent", "Agent"]), ["'agent' and 'Agent'", "by capitals"]),
+  (_set(order=["agent", "Agent"]), ["'agent' and 'Agent'", "in capitals"]),
   (_set(order=["agent", " "]), ["the name ' '", "give each a name"]),
   (_set(**{"def": ["eat"]}), ["def is ['eat']"]),
   (_set(abstract=1), ["abstract is 1"]),
@@ -228,7 +228,7 @@ SHAPES = [
   (_set_noun(**{"def": float("nan")}), ["def is nan"]),
   (_rename("verbs", "eating", "Eating"), ["'eating' and 'Eating'"]),
   (_rename("verbs", "eating", "ｅating"), ["'eating' and 'ｅating'"]),
-  (_rename("verbs", "eating", ""), ["among the verbs is the name ''"]),
+  (_rename("verbs", "eating", ""), ["one of the verbs has the name ''"]),
   (lambda d: swig_fixture.dump(d / "imsitu_space.json", 5), ["lacks 'verbs'"]),
   (
     lambda d: (d / "imsitu_space.json").write_text('{"a":' * 10**5),
@@ -270,7 +270,7 @@ def test_nouns_may_differ_by_capitals(jsons):
   vocabulary.load(jsons)
   space["nouns"] |= {"caf\u00e9": {"gloss": "a"}, "cafe\u0301": {"gloss": "b"}}
   swig_fixture.dump(path, space)
-  with pytest.raises(InputError, match="the form of letters alone"):
+  with pytest.raises(InputError, match="only in capitals, spaces or the form of letters"):
     vocabulary.load(jsons)
 
 

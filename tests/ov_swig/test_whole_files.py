@@ -125,17 +125,17 @@ SPOILT = {
   "texts": (
     _boxes(lambda box, *_: [str(x) for x in box], "dev"),
     "dev.json",
-    "28 of 28 boxes are no four numbers",
+    "28 of 28 boxes are not four numbers",
   ),
   "one for each annotator": (
     _boxes(lambda box, *_: [box] * 3),
     "train.json",
-    "28 of 28 boxes are no four numbers",
+    "28 of 28 boxes are not four numbers",
   ),
   "keys": (
     _boxes(lambda box, *_: dict(zip("xywh", box, strict=True))),
     "train.json",
-    "28 of 28 boxes are no four numbers",
+    "28 of 28 boxes are not four numbers",
   ),
   "points": (
     _boxes(lambda box, *_: [*box[:2], *box[:2]], "test"),
@@ -147,11 +147,11 @@ SPOILT = {
     "train.json",
     "with x and y exchanged",
   ),
-  "capitals of nouns": (_nouns(str.upper), "train.json", "by capitals"),
+  "capitals of nouns": (_nouns(str.upper), "train.json", "in capitals"),
   "capitals of nouns of test": (
     _nouns(str.upper, "test"),
     "test.json",
-    "by capitals",
+    "in capitals",
   ),
   "words for nouns": (
     _nouns(_word, "dev"),
@@ -422,7 +422,7 @@ def _key_twice(path):
 UNREADABLE = {
   "cut off": (_cut_off, "is cut off", 1),
   "capitals": (_capitals, "write it 'jumping'", 12),
-  "null": (_no_records, "its record is None, no object", 12),
+  "null": (_no_records, "its record is None, not an object", 12),
   "a list": (lambda p: p.write_text("[]"), "not an object by image name", 1),
   "key twice": (_key_twice, "twice in one object", 1),
   "UTF-16": (lambda p: p.write_text("{}", "utf-16"), "save it as UTF-8", 1),
@@ -485,7 +485,7 @@ def test_image_names_are_names_of_files(folder, tmp_path, capsys, name):
   (folder / "images_512" / "sub" / "jumping.jpg").write_bytes(whole)
   _write(folder, records | {name: records[IMAGE]})
   for skip_broken in (False, True):
-    with pytest.raises(InputError, match="is no name of a file") as error:
+    with pytest.raises(InputError, match="is not the name of a file") as error:
       folder_lib.read_folder(folder, skip_broken=skip_broken)
     assert repr(name) in error.value.problem
   assert command.main(["--check", str(folder), "--records-only"]) == 1

@@ -497,8 +497,8 @@ _IDS = {"n01": "man", "n02": "dog", "n03": "cup", "": ""}
 _OTHER_NOUNS = {
   "words": (_IDS.get, "no WordNet ids, such as"),
   "offsets": (lambda noun: noun[1:], "no WordNet ids, such as"),
-  "capitals": (str.upper, "differ by capitals, spaces"),
-  "spaces": (lambda noun: f" {noun}", "differ by capitals, spaces"),
+  "capitals": (str.upper, "differ only in capitals, spaces"),
+  "spaces": (lambda noun: f" {noun}", "differ only in capitals, spaces"),
   "none": (lambda noun: noun or "None", "are 'None', which is wrong"),
   "padding": (lambda noun: noun or "Pad", "are 'Pad', which is wrong"),
   "blank": (lambda noun: noun or "Blank", "'Blank' is 'blank' there"),

@@ -122,12 +122,12 @@ def test_image_sets_say_what_each_image_may_do(folder, jsons):
 def test_changed_records_are_noticed(folder, jsons, caplog):
   split_maker.make(folder, unseen=1, rare=2)
   folder_lib.read_folder(folder)
-  assert "records are others" not in caplog.text
+  assert "made for other records" not in caplog.text
   dev = swig_fixture.load(jsons / "dev.json")
   dev.pop(next(iter(dev)))
   swig_fixture.dump(jsons / "dev.json", dev)
   folder_lib.read_folder(folder)
-  assert "records are others" in caplog.text
+  assert "made for other records" in caplog.text
 
 
 def test_a_split_is_not_overwritten(folder, jsons, capsys):
@@ -159,18 +159,18 @@ def test_the_authors_groups_are_not_to_be_chosen(tmp_path, capsys):
 @pytest.mark.parametrize(
   ("options", "says"),
   [
-    ({"method": "list", "unseen": "flying"}, ["flying", "no verbs"]),
+    ({"method": "list", "unseen": "flying"}, ["flying", "not verbs"]),
     ({"method": "list", "unseen": "eating", "rare": "eating"}, ["both lists"]),
     ({"method": "list", "unseen": "\n"}, ["no verb", "leave --unseen out"]),
     (
       {"method": "list", "unseen": "eating", "rare": ""},
       ["no verb", "leave --rare out"],
     ),
-    ({"unseen": "many"}, ["--unseen=many", "no number"]),
+    ({"unseen": "many"}, ["--unseen=many", "not a number"]),
     ({"unseen": 3, "rare": 3}, ["cannot draw 3 rare and 3 unseen"]),
     ({"unseen": -2}, ["cannot draw 1 rare and -2 unseen"]),
-    ({"seed": -1}, ["no draw of seed -1"]),
-    ({"seed": 2**128}, ["no draw of seed"]),
+    ({"seed": -1}, ["no draw with seed -1"]),
+    ({"seed": 2**128}, ["no draw with seed"]),
   ],
 )
 def test_wrong_choices_are_named(folder, jsons, tmp_path, options, says):

@@ -80,7 +80,7 @@ def test_draw_depends_on_the_seed_alone(folder):
     ({"sha256": 5, "rare": ["pushing", 5]}, ["rare[1] is 5", "a text"]),
     ({"unseen": ["eating", ["eating"]]}, ["unseen[1] is ['eating']"]),
     ({"unseen": {"eating": 1}}, ["'unseen': [verbs]"]),
-    ({"unseen": ["Eating"]}, ["'Eating'", "no verb"]),
+    ({"unseen": ["Eating"]}, ["'Eating'", "not a verb"]),
     ({"version": float("nan")}, ["'version': 1"]),
   ],
 )

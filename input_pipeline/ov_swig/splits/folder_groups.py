@@ -1,6 +1,6 @@
-"""The verb groups of a folder: read, taken from the authors' files, or made.
+"""The verb groups of a folder, and a page in Markdown that describes them.
 
-One page in Markdown about a split: what is in it, is it balanced.
+They are read from the split file, taken from the authors' files, or drawn.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from input_pipeline.schema import GROUPS, MAX_ROLES
 
 
 def find(files: Layout, words: Vocabulary) -> VerbGroups | None:
-  """The groups of the split file; None where there is no file.
+  """The groups of the split file; None if there is no file.
 
   Raises:
-    InputError: the file is wrong, or has other groups than the authors'
-      files beside it. Their training file fits no others.
+    InputError: the file is wrong, or contradicts the authors' files beside
+      it, whose training file fits only their own groups.
   """
   groups = groups_lib.read(files.folder, words)
   if groups is None or files.source != layout.AUTHORS:
@@ -31,10 +31,10 @@ def find(files: Layout, words: Vocabulary) -> VerbGroups | None:
   if groups_lib.digest(lists) != groups.sha256:
     listed = (path.name for paths in files.listed.values() for path in paths)
     raise InputError(
-      f"{files.jsons / layout.SPLITS_FILE}: its verb lists are not those of "
-      f"the authors' files beside it, {', '.join(listed)}",
-      f"delete {layout.SPLITS_FILE} to have it made from these files, or take "
-      "them away to use train.json with your own groups",
+      f"{files.jsons / layout.SPLITS_FILE}: its verb lists differ from those "
+      f"of the authors' files beside it, {', '.join(listed)}",
+      f"delete {layout.SPLITS_FILE} to have it made from these files, or "
+      "remove them to use train.json with your own groups",
     )
   return groups
 
@@ -50,8 +50,8 @@ def make(
 ) -> VerbGroups:
   """The groups of a folder without a split file; writes nothing.
 
-  Those of the authors' files follow from them; the rest says how to choose
-  others, see `groups.default_draw`.
+  The authors' files fix the groups. Otherwise the other arguments say how to
+  draw them, see `groups.default_draw`.
   """
   if files.source == layout.AUTHORS:
     lists = authors_lists(record_files.listed_verbs(files, words), words)
@@ -70,11 +70,11 @@ def make(
 def authors_lists(
   listed: Mapping[str, set[str]], words: Vocabulary
 ) -> verb_draw.Lists:
-  """Verb names by group as the authors' files list them.
+  """Verb names by group, as the authors' files list them.
 
-  A verb with images in an `..._unseen_...` file is unseen, whatever else is
-  said of it: what may not be trained on is decided on the safe side. One with
-  images in a `..._rare_...` file is rare, all others are seen.
+  To be safe, a verb with images in an `..._unseen_...` file is unseen, even
+  if another file lists it. A verb with images in a `..._rare_...` file is
+  rare; all others are seen.
   """
   unseen = listed["unseen"]
   return verb_draw.from_lists(words, listed["rare"] - unseen, unseen)
@@ -101,7 +101,7 @@ def write(
     words: its vocabulary.
     groups: what to write.
     verbs_of: split -> image name -> verb name.
-    seed: of a draw.
+    seed: seed of a draw.
   """
   lists = groups.lists(words)
   seed = seed if groups.method == verb_draw.RANDOM else None
@@ -134,14 +134,14 @@ def summary_page(
   *,
   seed: int | None = None,
 ) -> str:
-  """The page.
+  """The page that describes a split.
 
   Args:
     words: the vocabulary.
-    groups: the split.
-    verbs_of: split -> image name -> verb name, training images of unseen
-      verbs included.
-    seed: of a draw.
+    groups: the groups.
+    verbs_of: split -> image name -> verb name, including training images of
+      unseen verbs.
+    seed: seed of a draw.
   """
   lists = groups.lists(words)
   how = _METHODS.get(groups.method, groups.method or "not said")
@@ -195,8 +195,9 @@ def _sets_table(
     "dev": "are reported for dev",
     "test": "are reported for test",
   }
-  for name, found in groups_lib.image_sets(verbs_of, lists).items():
-    rows.append(f"| {meaning[name]} | {found['images']} | {found['sha256']} |")
+  for name, images in groups_lib.image_sets(verbs_of, lists).items():
+    cells = (meaning[name], str(images["images"]), images["sha256"])
+    rows.append(f"| {' | '.join(cells)} |")
   return "\n".join(rows)
 
 
@@ -209,9 +210,9 @@ def _frames_table(words: Vocabulary, lists: Mapping[str, list[str]]) -> str:
     "|---" * (len(sizes) + 1) + "|",
   ]
   for group in GROUPS:
-    found = verb_draw.frame_sizes(words, lists[group])
-    total = max(1, found.total())
-    cells = (f"{100 * found[size] / total:.0f} %" for size in sizes)
+    counts = verb_draw.frame_sizes(words, lists[group])
+    total = max(1, counts.total())
+    cells = (f"{100 * counts[size] / total:.0f} %" for size in sizes)
     rows.append(f"| {group} | " + " | ".join(cells) + " |")
   return "\n".join(rows)
 

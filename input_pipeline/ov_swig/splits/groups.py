@@ -1,10 +1,8 @@
-"""Writes the split file and says which images follow from it.
+"""The split file `ov_splits.json`: which verbs are seen, rare and unseen.
 
-Which verbs are seen, rare and unseen: `ov_splits.json`.
-
-The file is data, not a by-product: it says which verbs training may see and
-which dev images may choose a model, so it is read where it exists and made,
-hashed and written once where not.
+It decides which verbs training may see and which dev images may select a
+model. So an existing file is read, and a missing one is drawn, hashed and
+written once.
 """
 
 import dataclasses
@@ -28,7 +26,7 @@ from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
 
 VERSION = 1
-# Groups whose dev images choose checkpoints and settings; unseen ones never.
+# Groups whose dev images select checkpoints and settings; never unseen ones.
 SELECTING = ("seen", "rare")
 
 
@@ -47,9 +45,9 @@ def write(
     folder: DIR, or DIR/SWiG_jsons.
     lists: verb names by group.
     method: how they were chosen.
-    seed: of a draw.
-    images: counts and hashes of the images that follow, see `image_sets`.
-    files: sha256 of the files it was made from, by name.
+    seed: seed of a draw.
+    images: counts and hashes of the resulting sets, see `image_sets`.
+    files: sha256 of the source files, by name.
 
   Raises:
     InputError: the file cannot be written.
@@ -73,7 +71,7 @@ def write(
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes whole or not at all; `InputError` where it cannot."""
+  """Writes a file whole or not at all; raises InputError if it cannot."""
   try:
     with atomic.replacing(path) as temporary:
       temporary.write_text(text, "utf-8")
@@ -87,15 +85,15 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def image_sets(
   verbs_of: Mapping[str, Mapping[str, str]], lists: Mapping[str, list[str]]
 ) -> dict[str, dict[str, Any]]:
-  """Which images may do what: number and hash of the names of each set.
+  """The images that may train, select and be reported: number and hash.
 
   Args:
-    verbs_of: split -> image name -> verb name, as the records have it.
+    verbs_of: split -> image name -> verb name, from the records.
     lists: verb names by group.
 
   Returns:
-    'train' (what training sees), 'dev_selection' (dev images that may choose
-    a model), 'dev' and 'test' (all that are reported), each with 'images',
+    'train' (what training sees), 'dev_selection' (dev images that may select
+    a model), 'dev' and 'test' (all reported images), each with 'images',
     their number, and 'sha256' over their sorted names, one a line.
   """
   unseen = set(lists["unseen"])
@@ -110,7 +108,7 @@ def image_sets(
 
 
 def digest(lists: Mapping[str, list[str]]) -> str:
-  """sha256 of three lists of verb names, whatever their order."""
+  """sha256 of three lists of verb names, independent of their order."""
   text = json.dumps([sorted(lists[group]) for group in GROUPS])
   return hashlib.sha256(text.encode()).hexdigest()
 
@@ -127,7 +125,7 @@ def _set(names: Iterable[str]) -> dict[str, Any]:
 
 
 _FORM = {group: [str] for group in GROUPS}
-_REMEDY = f"correct the file, or delete it to have {SPLITS_FILE} drawn anew"
+_REMEDY = f"correct the file, or delete it to have {SPLITS_FILE} drawn again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +136,8 @@ class VerbGroups:
     groups: int32 [V], an index into `schema.GROUPS`.
     sha256: hash of the three lists of verb names, in hexadecimal.
     method: how the verbs were chosen; '' if the file does not say.
-    images: what the file says of the images that follow, see
-      `image_sets`; {} if nothing.
+    images: the file's counts and hashes of images, see `image_sets`; {} if
+      it has none.
   """
 
   groups: np.ndarray
@@ -164,11 +162,11 @@ class VerbGroups:
     }
 
   def may_train(self, verbs: np.ndarray) -> np.ndarray:
-    """Which images, by verb id [n], may stand in training: bool [n]."""
+    """Which images, by verb id [n], may be used in training: bool [n]."""
     return self.groups[verbs] != GROUPS.index("unseen")
 
   def may_select(self, verbs: np.ndarray) -> np.ndarray:
-    """Which dev images, by verb id [n], may choose a model: bool [n]."""
+    """Which dev images, by verb id [n], may select a model: bool [n]."""
     selecting = [GROUPS.index(group) for group in SELECTING]
     return np.isin(self.groups[verbs], selecting)
 
@@ -182,7 +180,7 @@ def load_groups(
   num_unseen: int | None = None,
   seed: int = 0,
 ) -> VerbGroups:
-  """Reads the verb groups, or draws and writes them where there are none.
+  """Reads the verb groups, or draws and writes them if there are none.
 
   Args:
     folder: DIR, or DIR/SWiG_jsons.
@@ -190,15 +188,15 @@ def load_groups(
     train_counts: [V] training images of each verb.
     num_rare: how many rare verbs to draw; None: a sixth of the verbs.
     num_unseen: how many unseen verbs to draw; None: a sixth of the verbs.
-    seed: of the draw. The last three count only where no file exists.
+    seed: seed of the draw. The last three matter only if no file exists.
 
   Raises:
     InputError: a verb in two lists, in none, or unknown; a hash that does
       not fit the lists; a file that cannot be written.
   """
-  found = read(folder, vocabulary)
-  if found is not None:
-    return found
+  groups = read(folder, vocabulary)
+  if groups is not None:
+    return groups
   lists = default_draw(
     vocabulary,
     train_counts,
@@ -219,7 +217,7 @@ def default_draw(
   seed: int = 0,
   method: str = verb_draw.RANDOM,
 ) -> Lists:
-  """`draw` with a sixth of the verbs in a group whose number is None."""
+  """`draw`; a group whose number is None gets a sixth of the verbs."""
   sixth = max(1, len(vocabulary.verbs) // 6)
   return draw(
     vocabulary,
@@ -234,10 +232,10 @@ def default_draw(
 def read(
   folder: str | pathlib.Path, vocabulary: Vocabulary
 ) -> VerbGroups | None:
-  """The groups of a folder's split file; None where there is no file.
+  """The groups of a folder's split file; None if there is no file.
 
   Raises:
-    InputError: as `load_groups`.
+    InputError: as in `load_groups`.
   """
   path = jsons_folder(folder) / SPLITS_FILE
   if not path.exists():
@@ -269,7 +267,7 @@ def of_lists(
   method: str = "",
   images: Mapping[str, Any] | None = None,
 ) -> VerbGroups:
-  """The groups that three lists of all verbs make."""
+  """The groups given by three lists that together have all verbs."""
   groups = np.zeros(len(vocabulary.verbs), np.int32)
   for number, group in enumerate(GROUPS):
     for verb in lists[group]:
@@ -295,25 +293,24 @@ def _check_form(path: pathlib.Path, content: Any) -> None:
 def _check_lists(
   path: pathlib.Path, lists: Mapping[str, list[str]], vocabulary: Vocabulary
 ) -> None:
-  """Every verb of the vocabulary exactly once over the three lists."""
+  """Raises InputError unless each verb is once in the three lists."""
   home: dict[str, str] = {}
   for group in GROUPS:
     for verb in lists[group]:
       if not isinstance(verb, str) or verb not in vocabulary.verb_index:
         raise InputError(
-          f"{path}: {verb!r} of the list {group!r} is no verb of the frames",
+          f"{path}: {verb!r} in the list {group!r} is not a verb of the frames",
           _REMEDY,
         )
       if verb in home:
         raise InputError(
-          f"{path}: verb {verb!r} stands in the lists {home[verb]!r} and "
-          f"{group!r}",
-          "leave each verb in one list, once",
+          f"{path}: verb {verb!r} is in the lists {home[verb]!r} and {group!r}",
+          "keep each verb in one list, once",
         )
       home[verb] = group
   homeless = [verb for verb in vocabulary.verbs if verb not in home]
   if homeless:
     raise InputError(
-      f"{path}: {len(homeless)} verbs stand in no list: {homeless[:5]}",
+      f"{path}: {len(homeless)} verbs are in no list: {homeless[:5]}",
       "put each verb in 'seen', 'rare' or 'unseen'",
     )

@@ -1,8 +1,8 @@
-"""Names of unseen verbs in texts that training reads.
+"""Finds names of unseen verbs in texts that training reads.
 
-What training may know of an unseen verb is its row of the label bank: name
-and definition, as any word that a user brings at inference. Its images, their
-annotations, and rationales that call it by its name belong to evaluation.
+Training may know only the row of an unseen verb in the label bank: its name
+and definition, as for any word that a user gives at inference. Its images,
+their annotations, and rationales that name it are for evaluation only.
 """
 
 import functools
@@ -14,8 +14,8 @@ from input_pipeline.ov_swig.splits.groups import VerbGroups
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
 
-# Scripts that put no spaces between words, by Unicode's blocks; Hangul is one
-# of them because particles follow a word without a space.
+# Scripts without spaces between words, by Unicode block. Hangul is included
+# because particles follow a word without a space.
 _NO_SPACES = (
   (0x0E01, 0x0FDA),  # Thai, Lao, Tibetan
   (0x1000, 0x109F),  # Myanmar
@@ -38,9 +38,9 @@ _NO_SPACES = (
   (0x16FE0, 0x1B2FF),  # Tangut, Kana, Nushu
   (0x20000, 0x3FFFF),  # Han
 )
-# What changes no word: soft hyphens, joiners, signs of direction, tatweel,
-# variation selectors, and the vowel points that Arabic and Hebrew may leave
-# out.
+# Characters that do not change a word: soft hyphens, joiners, direction marks,
+# tatweel, variation selectors, and the optional vowel points of Arabic and
+# Hebrew.
 _IGNORED = re.compile(
   "[\u00ad\u034f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a"
   "\u061c\u0640\u064b-\u0652\u0670\u180b-\u180f\u200c-\u200f\u202a-\u202e"
@@ -48,22 +48,22 @@ _IGNORED = re.compile(
 )
 
 
-# Small letters of Cyrillic and Greek, and the Latin ones that they look like.
+# Small letters of Cyrillic and Greek, and the Latin letters they look like.
 _ALIKE = str.maketrans(
   "авекмнорстухіјѕһԁԛԝαβεικνορτυχ", "abekmhopctyxijshdqwabeikvoptux"
 )
 _MIXED = re.compile(r"[a-z].*[α-ωа-ԯ]|[α-ωа-ԯ].*[a-z]", re.DOTALL)
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)
-_MARKS = range(0x300, 0x1F000)  # the code points that have them
+_MARKS = range(0x300, 0x1F000)  # code points among which all marks are
 
 
 @functools.cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-  """Of words, of letters without spaces, and of the parts of such words.
+  """Patterns for words, for letters of scripts without spaces, for word parts.
 
-  A word is a run of letters, digits and marks, such as accents and vowel
-  signs, which to Python's `\\w` are no part of a word. Each letter of a
-  script without spaces is a word of its own.
+  A word is a run of letters, digits and marks such as accents and vowel
+  signs, which Python's `\\w` excludes. Each letter of a script without spaces
+  is a word of its own.
   """
   marks = "".join(
     chr(point)
@@ -79,18 +79,17 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 class NameFinder:
-  """Finds whole names in texts, whatever their case and way of writing.
+  """Finds whole names in texts, regardless of case and spelling variants.
 
-  "eating" is found in "A man, eating." and not in "beating" or "eats": other
-  forms of a verb are ordinary words of many nouns ("read", "light", "work").
-  A name of several words is found across any spaces. In scripts that put no
-  spaces between words (Chinese, Japanese, Thai, ...) and in Korean, whose
-  particles follow without one, a name is found anywhere.
+  "eating" is found in "A man, eating." but not in "beating" or "eats": other
+  forms of a verb are ordinary words ("read", "light", "work"). A name of
+  several words is found across any spaces. In scripts without spaces between
+  words (Chinese, Japanese, Thai, ...) and in Korean, where particles follow
+  without a space, a name is found anywhere.
 
-  Letters count as the same whether accents are part of them or follow them,
-  whether they are wide or narrow, capital or small (also the Turkish ones).
-  In a word of two alphabets (a Cyrillic "а" in "eаting") so do those that look
-  the same.
+  Letters match whether accents are part of them or follow them, wide or
+  narrow, capital or small (also the Turkish ones). In a word of two alphabets
+  (a Cyrillic "а" in "eаting") letters that look the same match too.
   """
 
   def __init__(self, names: Iterable[str]):
@@ -107,22 +106,22 @@ class NameFinder:
     }
 
   def find(self, text: str) -> list[str]:
-    """The names that a text has, in the order of their first place in it."""
+    """The names in a text, in the order of their first occurrence."""
     words = _words(text)
     if not text.isascii():
       words = [self._own(word) for word in words]
-    found: dict[str, None] = {}
+    hits: dict[str, None] = {}
     for start in range(len(words)):
       for length in self._lengths:
         names = self._names.get(tuple(words[start : start + length]), ())
-        found |= dict.fromkeys(names)
+        hits |= dict.fromkeys(names)
     if self._signs:
       folded = _folded(text)
-      found |= {n: None for signs, n in self._signs.items() if signs in folded}
-    return list(found)
+      hits |= {n: None for signs, n in self._signs.items() if signs in folded}
+    return list(hits)
 
   def _own(self, word: str) -> str:
-    """For a word of two alphabets the word of a name that looks like it."""
+    """Replaces a word of two alphabets by a name's word that looks like it."""
     if _MIXED.search(word) is None:
       return word
     return self._looks.get(word.translate(_ALIKE), word)
@@ -138,18 +137,18 @@ def _words(text: str) -> list[str]:
     return _ASCII_WORD.findall(text.lower())
   word, unspaced, parts = _patterns()
   text = _folded(text).replace("_", " ")
-  found = word.findall(text)
+  words = word.findall(text)
   if unspaced.search(text) is None:
-    return found
-  return [part for one in found for part in parts.findall(one)]
+    return words
+  return [part for one in words for part in parts.findall(one)]
 
 
 def _folded(text: str) -> str:
-  """A text in the one form in which letters are compared.
+  """A text in the form in which letters are compared.
 
-  NFKC makes one letter of a letter and its accent, and plain ones of wide or
-  narrow ones. The two i of Turkish, dotted and not, count as one: which
-  capital is whose depends on the language.
+  NFKC composes a letter and its accent, and replaces wide and narrow letters
+  by plain ones. The two i of Turkish, dotted and dotless, count as one,
+  because their capitals depend on the language.
   """
   text = unicodedata.normalize("NFKC", text).casefold()
   text = text.replace("i\u0307", "i").replace("ı", "i")

@@ -1,9 +1,9 @@
-"""Which verbs to call rare and unseen: by list, by frequency, by a draw.
+"""Chooses rare and unseen verbs: by list, by frequency, or by a draw.
 
-Unseen verbs are balanced over frames: each frame size (1 to 6 roles) gives as
-many as its share of the verbs, and a verb whose role no other verb would be
-left to train is passed over while there are others. Rare verbs are, of the
-rest, those with the fewest training images: rarity is a fact, not a choice.
+Unseen verbs are balanced over frames: each frame size (1 to 6 roles) gives a
+number in proportion to its share of the verbs. A verb with a role that no
+other verb could train is chosen only if no others are left. Rare verbs are
+those of the rest with the fewest training images.
 """
 
 import collections
@@ -35,13 +35,13 @@ def draw(
   Args:
     vocabulary: the verbs and their frames.
     train_counts: [V] training images of each verb.
-    num_rare, num_unseen: how many.
-    seed: of `RANDOM`.
+    num_rare, num_unseen: how many verbs.
+    seed: seed of `RANDOM`.
     method: `RANDOM` draws the unseen verbs; `FREQUENCY` takes those with the
       fewest training images (ties by name).
 
   Raises:
-    InputError: no verb would be left to be seen.
+    InputError: no seen verb would be left.
   """
   total = len(vocabulary.verbs)
   if num_rare < 0 or num_unseen < 0 or num_rare + num_unseen >= total:
@@ -64,29 +64,29 @@ def draw(
 def from_lists(
   vocabulary: Vocabulary, rare: Collection[str], unseen: Collection[str]
 ) -> Lists:
-  """Groups from lists of verbs; all that are in neither are seen.
+  """Groups from lists of verbs; verbs in neither list are seen.
 
   Raises:
-    InputError: a name that is no verb, or stands in both lists.
+    InputError: a name is not a verb, or is in both lists.
   """
   for group, names in (("rare", rare), ("unseen", unseen)):
     unknown = sorted(set(names) - set(vocabulary.verbs))
     if unknown:
       raise InputError(
-        f"the list of {group} verbs has {len(unknown)} names that are no "
+        f"the list of {group} verbs has {len(unknown)} names that are not "
         f"verbs of the frames: {unknown[:5]}",
         "write them as in imsitu_space.json, one a line",
       )
   both = sorted(set(rare) & set(unseen))
   if both:
     raise InputError(
-      f"{len(both)} verbs stand in both lists: {both[:5]}",
-      "leave each in one",
+      f"{len(both)} verbs are in both lists: {both[:5]}",
+      "keep each in one",
     )
   chosen = set(rare) | set(unseen)
   seen = [verb for verb in vocabulary.verbs if verb not in chosen]
   if not seen:
-    raise InputError("the lists take all verbs", "leave one verb to be seen")
+    raise InputError("the lists have all verbs", "leave one verb as seen")
   return {
     "seen": sorted(seen),
     "rare": sorted(set(rare)),
@@ -114,7 +114,7 @@ def untrained_roles(vocabulary: Vocabulary, lists: Lists) -> dict[str, str]:
 def frame_sizes(
   vocabulary: Vocabulary, verbs: Collection[str]
 ) -> collections.Counter:
-  """How many of some verbs have a frame of 1, 2, ... roles."""
+  """Number of verbs by the number of roles in their frame."""
   return collections.Counter(len(_roles(vocabulary, verb)) for verb in verbs)
 
 
@@ -123,9 +123,11 @@ def _roles(vocabulary: Vocabulary, verb: str) -> tuple[str, ...]:
 
 
 def _shuffled(vocabulary: Vocabulary, seed: int) -> list[str]:
-  """Sorted first, so that the draw does not depend on the numbering."""
+  """Verbs in random order; sorted first, so their numbering is irrelevant."""
   if not 0 <= seed < 2**128:
-    raise InputError(f"no draw of seed {seed}", "give a seed from 0 on")
+    raise InputError(
+      f"no draw with seed {seed}", "give a seed from 0 to 2**128 - 1"
+    )
   names = np.array(sorted(vocabulary.verbs))
   keys = np.random.Philox(key=seed).random_raw(len(names))
   return names[np.argsort(keys, kind="stable")].tolist()
@@ -154,7 +156,7 @@ def _balanced(
       quota[len(roles)] -= 1
       homes.subtract(roles)
 
-  # Trained roles matter more than even sizes, and the number most of all.
+  # The number matters most, then trained roles, then balanced sizes.
   take(keep_roles=True, keep_quotas=True)
   take(keep_roles=True, keep_quotas=False)
   take(keep_roles=False, keep_quotas=False)
