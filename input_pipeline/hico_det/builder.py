@@ -1,12 +1,12 @@
 """TFDS builder `hico_det`: a folder of HICO-DET as a prepared dataset.
 
-  python -m input_pipeline.hico_det.check DIR     tells all that is wrong
+  python -m input_pipeline.hico_det.check DIR     reports all faults
   python -m input_pipeline.hico_det.builder DIR   builds
   tfds build input_pipeline/hico_det/builder.py --manual_dir=DIR   by TFDS
 
-All labels are built, seen or not: zero-shot splits are cut when a split is
-read, so that one dataset serves them all. A changed folder is another
-dataset, since the configuration's name holds its fingerprint.
+The dataset has all labels, seen and unseen: zero-shot splits are applied when
+a split is read, so that one dataset serves them all. A changed folder is
+another dataset, since the configuration's name holds its fingerprint.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class HicoDetConfig(tfds.core.BuilderConfig):
 
   Attributes:
     folder: DIR; None: TFDS's manual_dir.
-    form: which annotations, one of `FORMS`; None: those that are there.
+    form: which annotations, one of `FORMS`; None: those that exist.
     skip_broken: whether images and entries that cannot be used are left out,
       named and counted, rather than refused.
   """
@@ -82,7 +82,7 @@ class _Shard:
 class HicoDet(tfds.core.ShardBasedBuilder):
   """Human-object interactions: people, objects, and what they do.
 
-  Numbers are those of `info.metadata`: its 'classes' has verbs, objects and
+  `info.metadata` explains the numbers: its 'classes' has verbs, objects and
   interactions. Boxes are x1 y1 x2 y2 in pixels from 0, corners inside.
   """
 
@@ -111,7 +111,7 @@ class HicoDet(tfds.core.ShardBasedBuilder):
       homepage="https://umich-ywchao-hico.github.io",
       citation=_CITATION,
       metadata=tfds.core.MetadataDict(),
-      # Shards hold the order of the annotations.
+      # Shards keep the order of the annotations.
       disable_shuffling=True,
       features=tfds.features.FeaturesDict(
         {
@@ -216,10 +216,10 @@ class HicoImages:
   """HICO-DET on disk, as published: without a zero-shot split.
 
   Attributes:
-    builder: of the records.
+    builder: the builder of the records.
     words: verbs, objects and interactions.
     folder: DIR, for its zero-shot splits.
-    fingerprint: of all that can be read here.
+    fingerprint: sha256 over all of the dataset's content.
   """
 
   builder: HicoDet
@@ -263,18 +263,18 @@ def prepare(
   form: str | None = None,
   skip_broken: bool = False,
 ) -> HicoImages:
-  """Builds the dataset of a folder, or finds it built.
+  """Builds the dataset of a folder, or opens it if it is built.
 
   Args:
     directory: DIR, see `folder`.
-    data_dir: where prepared datasets live.
+    data_dir: folder of prepared datasets.
     form: which annotations, see `folder.find`.
     skip_broken: whether images and entries that cannot be used are left out,
       named and counted (`HicoImages.broken`); False refuses them.
 
   Raises:
-    InputError: anything wrong with the folder, a broken image, a full disk.
-      Nothing unfinished is left behind as if it were whole.
+    InputError: a fault of the folder, a broken image, a full disk. An
+      unfinished dataset is never taken for a finished one.
   """
   layout = folder.find(directory, form)
   data_dir = pathlib.Path(data_dir)
@@ -289,9 +289,9 @@ def prepare(
   with builds.opening(where):
     builder = _builder(config, data_dir)
   words = vocabulary.load(layout.folder)
-  found = HicoImages(builder, words, layout.folder, layout.fingerprint())
-  builds.check(builder, found.fingerprint)
-  return found
+  dataset = HicoImages(builder, words, layout.folder, layout.fingerprint())
+  builds.check(builder, dataset.fingerprint)
+  return dataset
 
 
 def _builder(config: HicoDetConfig, data_dir: pathlib.Path) -> HicoDet:
@@ -303,7 +303,7 @@ def _builder(config: HicoDetConfig, data_dir: pathlib.Path) -> HicoDet:
 
 def _build(builder: HicoDet, layout: Layout, data_dir: pathlib.Path) -> None:
   if not sys.stderr.isatty():
-    tfds.disable_progress_bar()  # it would fill a log file with bars
+    tfds.disable_progress_bar()  # its bars would fill a log file
   need = sum(sum(layout.image_sizes(split).values()) for split in SPLITS)
   with builds.room_for(need, data_dir), builds.quiet():
     builder.download_and_prepare()
@@ -318,7 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
   )
   parser.add_argument("folder", metavar="DIR")
   parser.add_argument("--form", choices=FORMS, help="which annotations")
-  parser.add_argument("--data-dir", help="where to; DIR/../tfds if absent")
+  parser.add_argument("--data-dir", help="target; default DIR/../tfds")
   parser.add_argument(
     "--skip-broken",
     action="store_true",
@@ -330,21 +330,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> int:
   beside = pathlib.Path(given.folder).resolve().parent / "tfds"
-  found = prepare(
+  dataset = prepare(
     given.folder,
     given.data_dir or beside,
     form=given.form,
     skip_broken=given.skip_broken,
   )
-  info = found.builder.info
-  print(f"{found.builder.data_path}: {info.dataset_size}")
+  info = dataset.builder.info
+  print(f"{dataset.builder.data_path}: {info.dataset_size}")
   for split, counts in info.metadata["statistics"].items():
-    told = ", ".join(f"{n} {key}" for key, n in counts.items())
-    print(f"{split:<6} {told}".replace("_", " "))
+    text = ", ".join(f"{n} {key}" for key, n in counts.items())
+    print(f"{split:<6} {text}".replace("_", " "))
   for row in info.metadata["broken"]:
     print(f"left out: {row['problem']}")
-  if found.broken:
-    print(f"{len(found.broken)} images left out, see above")
+  if dataset.broken:
+    print(f"{len(dataset.broken)} images left out, see above")
   return 0
 
 

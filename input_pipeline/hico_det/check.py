@@ -1,11 +1,9 @@
-"""What a check of a HICO-DET folder found, for people and for machines.
-
-Checks a folder of HICO-DET and tells all that is wrong with it.
+"""Checks a folder of HICO-DET and reports all of its faults.
 
   python -m input_pipeline.hico_det.check DIR
 
-The reader stops at the first problem; this goes on, so that a folder is
-mended in one round. Nothing is written but the report that is asked for.
+The reader stops at the first fault. The check goes on, so that a folder can be
+mended in one round. It writes nothing except the report, if asked for.
 """
 
 import argparse
@@ -33,22 +31,22 @@ from input_pipeline.io.findings import Finding, Place, RecordError
 from input_pipeline.io.progress import Progress
 from input_pipeline.ov_swig.splits import groups
 
-_SHOWN = 5  # of a kind
-# What HICO-DET has, to tell it from a part of it: images, images with a pair.
+_SHOWN = 5  # examples of each kind
+# Numbers of images, and of images with a pair, in the whole of HICO-DET.
 _PUBLISHED = {"train": (38118, 37633), "test": (9658, 9546)}
 
 
 @dataclasses.dataclass
 class Report:
-  """What a folder holds and what is wrong with it.
+  """The content of a folder, and its faults.
 
   Attributes:
-    layout, words: of the folder.
+    layout, words: the folder's files and vocabulary.
     counts: split -> numbers of images, labels, interactions, ...
     splits: zero-shot split -> numbers of interactions and training labels.
     images: split -> number and sha256 of the images that were read.
-    problems: what keeps the folder from being built, or spoils it.
-    notes: what is allowed and worth knowing, by kind.
+    problems: faults that prevent a build or spoil its results.
+    notes: what is allowed but worth knowing, by kind.
   """
 
   layout: Layout
@@ -66,29 +64,29 @@ class Report:
     place: Place | None = None,
     image: str | None = None,
   ) -> None:
-    """Notes something about an image, or about none."""
+    """Adds a note, about an image if one is given."""
     file = place.json_path.name if place is not None else None
     self.notes.setdefault(kind, []).append(Finding(kind, text, file, image))
 
   def count(
-    self, split: str, found: list[ImageLabels], words: Vocabulary
+    self, split: str, items: list[ImageLabels], words: Vocabulary
   ) -> None:
-    """Counts a split."""
+    """Counts the images and labels of a split."""
     labels = np.zeros(len(words), np.int64)
-    for item in found:
+    for item in items:
       labels += np.bincount(item.interactions, minlength=len(words))
     self.counts[split] = {
-      "images": len(found),
-      "images_with_labels": sum(bool(len(x.interactions)) for x in found),
+      "images": len(items),
+      "images_with_labels": sum(bool(len(x.interactions)) for x in items),
       "labels": int(labels.sum()),
-      "invisible_labels": sum(int((~x.visible).sum()) for x in found),
+      "invisible_labels": sum(int((~x.visible).sum()) for x in items),
       "interactions": int((labels > 0).sum()),
       "interactions_below_10": int((labels < 10).sum()),
       "labels_by_interaction": labels.tolist(),
     }
 
   def as_json(self) -> str:
-    """Everything, for machines."""
+    """The whole report as JSON."""
     content = {
       "folder": str(self.layout.folder),
       "form": self.layout.form,
@@ -97,10 +95,10 @@ class Report:
       "counts": self.counts,
       "splits": self.splits,
       "images": self.images,
-      "problems": [dataclasses.asdict(found) for found in self.problems],
+      "problems": [dataclasses.asdict(problem) for problem in self.problems],
       "notes": {
-        kind: [dataclasses.asdict(item) for item in found]
-        for kind, found in self.notes.items()
+        kind: [dataclasses.asdict(note) for note in notes]
+        for kind, notes in self.notes.items()
       },
     }
     return json.dumps(content, indent=1) + "\n"
@@ -124,22 +122,22 @@ class Report:
       f"{split:<6} {x['images']} images read, sha256 of all {x['sha256'][:12]}"
       for split, x in self.images.items()
     ]
-    for kind, found in self.notes.items():
-      texts = shown((item.text for item in found), _SHOWN)
-      lines.append(f"note: {len(found)} {kind}: {texts}")
+    for kind, notes in self.notes.items():
+      texts = shown((note.text for note in notes), _SHOWN)
+      lines.append(f"note: {len(notes)} {kind}: {texts}")
     for kind, number in collections.Counter(
       problem.kind for problem in self.problems
     ).items():
-      found = [p for p in self.problems if p.kind == kind]
-      lines += [f"problem: {problem.text}" for problem in found[:_SHOWN]]
+      problems = [p for p in self.problems if p.kind == kind]
+      lines += [f"problem: {problem.text}" for problem in problems[:_SHOWN]]
       if number > _SHOWN:
         lines.append(f"problem: ... and {number - _SHOWN} more ({kind})")
     print("\n".join(lines), file=out)
 
   def _split_line(self, split: str) -> str:
     x = self.counts[split]
-    found = (x["images"], x["images_with_labels"])
-    whole = "as published" if found == _PUBLISHED[split] else "not all of them"
+    counts = (x["images"], x["images_with_labels"])
+    whole = "as published" if counts == _PUBLISHED[split] else "not all of them"
     published = f"; HICO-DET has {_PUBLISHED[split][0]}: {whole}"
     line = (
       f"{split:<6} {x['images']} images, {x['images_with_labels']} with "
@@ -148,11 +146,11 @@ class Report:
     return line + (published if len(self.words) == 600 else "")
 
 
-_CHUNK = 64  # images a thread checks at a time
+_CHUNK = 64  # images that a thread checks at a time
 _THREADS = 8  # they wait for the disk most of the time
-# So many boxes without a corner at 0 are a sign that they count from 1.
+# If so many boxes have no corner at 0, the file may count pixels from 1.
 _MANY_BOXES = 1000
-# Of so many boxes some reach so far into their images (shares of the sides).
+# Among so many boxes, some should reach this share of an image's side.
 _SOME_BOXES, _REACHED = 100, 0.75
 
 
@@ -164,18 +162,18 @@ def run(
   read_images: bool = True,
   report_path: str | pathlib.Path | None = None,
 ) -> int:
-  """Prints what a folder holds and what is wrong with it; 0 if it is sound.
+  """Prints what a folder holds and its faults; returns 0 if it has none.
 
   Args:
     directory: DIR, see `folder`.
     form: which annotations, see `folder.find`.
     base: number of the first pixel, see `annotations.read`.
     read_images: whether to read every image as well.
-    report_path: a JSON file to write everything to.
+    report_path: a JSON file for the whole report.
 
   Raises:
-    InputError: files are missing, or classes or splits are wrong: without
-      them annotations mean nothing.
+    InputError: files are missing, or classes or splits are wrong;
+      annotations cannot be checked without them.
   """
   start = time.monotonic()
   if report_path is not None:
@@ -183,17 +181,17 @@ def run(
   layout = folder.find(directory, form)
   words = vocabulary.load(directory)
   report = Report(layout, words)
-  found = {
+  labels = {
     split: _check_split(report, layout, split, words, base) for split in SPLITS
   }
-  _check_overlap(report, found)
-  _add_zero_shot(report, found["train"], words)
+  _check_overlap(report, labels)
+  _add_zero_shot(report, labels["train"], words)
   for split in SPLITS:
-    _note_reach(report, split, found[split], read_images)
+    _note_reach(report, split, labels[split], read_images)
   records_seconds = time.monotonic() - start
   if read_images:
     for split in SPLITS:
-      _check_images(report, layout, split, found[split])
+      _check_images(report, layout, split, labels[split])
   images_seconds = time.monotonic() - start - records_seconds
   report.show(sys.stdout)
   print(
@@ -216,7 +214,7 @@ def _check_split(
   words: Vocabulary,
   base: int | None,
 ) -> list[ImageLabels]:
-  """Reads a split, and counts what it holds."""
+  """Reads a split and reports its counts, faults and notes."""
   wrong: list[RecordError] = []
   try:
     found = folder.read_labels(
@@ -252,17 +250,20 @@ def _check_split(
 def _note_reach(
   report: Report, split: str, found: list[ImageLabels], read_images: bool
 ) -> None:
-  """Boxes of a smaller image, or in hundredths, leave the far sides bare."""
+  """Notes if no box comes near the far sides of its image.
+
+  So do boxes of a smaller image, or in hundredths.
+  """
   reached, number = np.zeros(2), 0
   for item in found:
     boxes = annotations.corners([item])
     size = item.size
-    # The images that come first will do, where the file does not say.
+    # If the file has no sizes, the first images are enough.
     if size is None and read_images and number < _SOME_BOXES and len(boxes):
       try:
         size = images.read_size(item.place.image_path)
       except (InputError, OSError):
-        continue  # told elsewhere
+        continue  # reported elsewhere
     if size is not None and len(boxes):
       number += len(boxes)
       ends = (boxes[:, 2:].max(axis=0) + 1) / size[::-1]
@@ -286,13 +287,15 @@ def _note_labels(report: Report, item: ImageLabels) -> None:
     )
 
 
-def _check_overlap(report: Report, found: dict[str, list[ImageLabels]]) -> None:
-  names = [{item.name for item in found[split]} for split in SPLITS]
+def _check_overlap(
+  report: Report, labels: dict[str, list[ImageLabels]]
+) -> None:
+  names = [{item.name for item in labels[split]} for split in SPLITS]
   for name in sorted(set.intersection(*names)):
     report.problems.append(
       Finding(
         "overlap",
-        f"image {name} stands in the splits {' and '.join(SPLITS)}",
+        f"image {name} is in the splits {' and '.join(SPLITS)}",
         image=name,
       )
     )
@@ -301,7 +304,7 @@ def _check_overlap(report: Report, found: dict[str, list[ImageLabels]]) -> None:
 def _add_zero_shot(
   report: Report, train: list[ImageLabels], words: Vocabulary
 ) -> None:
-  """Training labels of unseen interactions, by split."""
+  """Adds the numbers of seen and unseen training labels of each split."""
   counts = np.zeros(len(words), np.int64)
   for item in train:
     counts += np.bincount(item.interactions[item.visible], minlength=len(words))
@@ -327,7 +330,7 @@ def _add_zero_shot(
 def _check_images(
   report: Report, layout: Layout, split: str, found: list[ImageLabels]
 ) -> None:
-  """Reads every image; adds problems, and a checksum of the split's images."""
+  """Reads every image; adds faults and a digest of the split's images."""
   there = layout.image_sizes(split)
   found = [item for item in found if item.name in there]
   chunks = [found[i : i + _CHUNK] for i in range(0, len(found), _CHUNK)]
@@ -349,7 +352,7 @@ def _check_images(
 
 
 def _check_chunk(chunk: list[ImageLabels]) -> list[str | RecordError]:
-  """sha256 of each image, or what is wrong with it; runs on a thread."""
+  """sha256 of each image, or its fault; runs on a thread."""
   return [_check_image(item) for item in chunk]
 
 
@@ -357,7 +360,7 @@ def _check_image(item: ImageLabels) -> str | RecordError:
   try:
     content = item.place.read_image(item.size)
     if item.size is None:
-      # The file does not say how large the image is, so ask the image.
+      # The file has no size of the image, so take the image's own.
       height, width = images.read_size(item.place.image_path)
       annotations.check_inside(item, (height, width))
     return hashlib.sha256(content).hexdigest()
@@ -376,10 +379,10 @@ def main(arguments: list[str] | None = None) -> int:
     "--box-base", type=int, choices=(0, 1), help="number of the first pixel"
   )
   parser.add_argument(
-    "--records-only", action="store_true", help="leave images unread"
+    "--records-only", action="store_true", help="read no images"
   )
   parser.add_argument(
-    "--report", metavar="FILE", help="write everything found as JSON"
+    "--report", metavar="FILE", help="write the whole report as JSON"
   )
   given = parser.parse_args(arguments)
   return commands.guarded(

@@ -1,17 +1,17 @@
-"""Detections of other tools in our form.
+"""Converts detections of other tools to our form.
 
   python -m input_pipeline.hico_det.detection_import --folder=DIR \\
     --upt=FOLDER --labels=alphabetical --detector="DETR-R50 of UPT" --out=FILE
   python -m input_pipeline.hico_det.detection_import --folder=DIR \\
     --oracle --split=test --out=FILE
 
-Their boxes have edges, from 0 to the image's width; ours have pixels, from
-0 to the width less one. So one is taken off the right and lower edge, as UPT
-does before its own evaluation.
+Their boxes give edges, from 0 to the image's width; ours give pixels, from 0
+to width - 1. So 1 is subtracted from the right and lower edge, as UPT does
+before its own evaluation.
 
-The files do not tell how they number the objects: `alphabetical` (a person is
+The files do not say how they number the objects: `alphabetical` (a person is
 49), `coco80` (0), `coco91` (COCO's ids: 1), or the first two counted from 1.
-The annotated boxes tell a wrong choice; `auto` takes what they tell.
+The annotated boxes reveal a wrong choice; `auto` chooses by them.
 """
 
 import argparse
@@ -38,18 +38,18 @@ from input_pipeline.io import atomic, commands, json_files
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.progress import Progress
 
-AUTO = "auto"  # the numbering that the annotated boxes tell
+AUTO = "auto"  # the numbering that fits the annotated boxes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class _Raw:
-  """A file as it is: boxes with edges, labels of a numbering not yet known."""
+  """A file as given: boxes of edges, labels in a numbering not yet known."""
 
   where: parsing.Place
   boxes: np.ndarray
   labels: Sequence[int]
   scores: np.ndarray
-  named: bool  # the labels were names, and are objects of the vocabulary
+  named: bool  # the labels were names; now they are the vocabulary's numbers
 
 
 def from_upt(
@@ -61,25 +61,26 @@ def from_upt(
   detector: str,
   records: Sequence[Record] = (),
 ) -> Detections:
-  """A folder with one {"boxes", "labels", "scores"} file per image.
+  """Detections from a folder with one JSON file per image.
 
-  Files of boxes with edges, as fredzzhang/hicodet writes them by a detector
-  (its ground-truth files hold pixels from 1 instead: take `oracle`), or as
-  Hugging Face's `post_process_object_detection` returns them.
+  Each file has "boxes", "labels" and "scores". Boxes give edges, as in
+  fredzzhang/hicodet's files of a detector (its ground-truth files hold pixels
+  from 1 instead: use `oracle`), or as Hugging Face's
+  `post_process_object_detection` returns them.
 
   Args:
-    directory: with HICO_test2015_00000001.json and so on.
+    directory: folder of HICO_test2015_00000001.json and so on.
     images: (height, width) of each image of the dataset; each needs its file.
     words: the objects.
-    labels: how the files number objects, one of `ORDERS`, or `AUTO`. Labels
-      that are names need none.
+    labels: how the files number objects, one of `ORDERS`, or `AUTO`. Ignored
+      if the labels are names.
     detector: its name, for the results.
-    records: annotated boxes, which tell a wrong numbering and boxes that are
-      no pixels.
+    records: annotated boxes, which reveal a wrong numbering and boxes that
+      are not pixels.
 
   Raises:
-    InputError: files are missing or of another form, a number is no object,
-      boxes or numbers do not fit the annotated ones.
+    InputError: files are missing or of another form, a number is not an
+      object, boxes or numbers do not fit the annotated ones.
   """
   directory = pathlib.Path(directory)
   if labels != AUTO:
@@ -105,9 +106,9 @@ def from_upt(
     numbers = label_numbers.order(labels, words)
     _check_labels(raw, numbers, agreement)
     notes.append(agreement.check(labels, str(directory)))
-  found, outside, total = {}, 0, 0
+  converted, outside, total = {}, 0, 0
   for name, item in raw.items():
-    found[name], _, out = detector_boxes.convert(
+    converted[name], _, out = detector_boxes.convert(
       item.where,
       item.boxes.tolist(),
       [numbers[x] for x in item.labels],
@@ -117,7 +118,7 @@ def from_upt(
     outside, total = outside + out, total + len(item.boxes)
   detector_boxes.check_cut(str(directory), outside, total)
   return Detections(
-    detector, found, outside=outside, notes=tuple(filter(None, notes))
+    detector, converted, outside=outside, notes=tuple(filter(None, notes))
   )
 
 
@@ -144,17 +145,17 @@ def _read_all(
       f"{vocabulary.shown(extra)}",
       "give the folder of this split, or take them away",
     )
-  found = {}
+  raw = {}
   with Progress("import detections", len(paths), "images") as progress:
     for name, path in paths.items():
-      found[name] = _read_upt(path, name, words)
+      raw[name] = _read_upt(path, name, words)
       progress.advance()
-  if len({item.named for item in found.values() if len(item.labels)}) > 1:
+  if len({item.named for item in raw.values() if len(item.labels)}) > 1:
     raise InputError(
       f"{directory}: some files have names as labels and some numbers",
       "give the files of one detector",
     )
-  return found
+  return raw
 
 
 def _read_upt(path: pathlib.Path, name: str, words: Vocabulary) -> _Raw:
@@ -198,15 +199,15 @@ def _numbering(
   agreement: Agreement,
   directory: pathlib.Path,
 ) -> str:
-  """The numbering that was given, or the one that the annotations tell."""
+  """The given numbering, or for `AUTO` the one that fits the annotations."""
   if labels != AUTO:
     return labels
   fit = agreement.best({x for item in raw.values() for x in item.labels})
   if len(fit) != 1:
-    told = " and ".join(fit) if fit else "none of them"
+    fitting = " and ".join(fit) if fit else "none of them"
     raise InputError(
       f"{directory}: --labels=auto compared {agreement.compared} annotated "
-      f"boxes with the detected ones on them, and {told} fits",
+      f"boxes with the detected ones on them, and {fitting} fits",
       f"say which of {', '.join(ORDERS)} it is",
     )
   print(f"labels: {fit[0]}, by {agreement.compared} annotated boxes")
@@ -220,12 +221,12 @@ def _check_labels(
     for row, label in enumerate(item.labels):
       if label not in numbers:
         fit = agreement.best({x for r in raw.values() for x in r.labels})
-        told = f"; the annotated boxes tell {' or '.join(fit)}" if fit else ""
+        hint = f"; the annotated boxes tell {' or '.join(fit)}" if fit else ""
         raise parsing.RecordError(
           item.where,
           "labels",
           f"labels {row} is {label}, which does not exist in that numbering"
-          f"{told}",
+          f"{hint}",
           f"choose another --labels of {', '.join(ORDERS)}",
         )
 
@@ -242,14 +243,14 @@ def main(arguments: list[str] | None = None) -> int:
   add(
     "--labels",
     choices=(*ORDERS, AUTO),
-    help="how those number the objects; auto where they are names",
+    help="how those number the objects; auto if they are names",
   )
   add("--detector", help="its name, printed with every result")
   add("--oracle", action="store_true", help="annotated boxes instead")
   add("--folder", metavar="DIR", required=True, help="of the dataset")
   add("--form", choices=FORMS, help="which annotations")
   add("--split", choices=SPLITS, default="test", help="default: %(default)s")
-  add("--skip-broken", action="store_true", help="leave out what is of no use")
+  add("--skip-broken", action="store_true", help="leave out unusable images")
   add("--out", metavar="FILE", required=True)
   given = parser.parse_args(arguments)
   if given.oracle == bool(given.upt):
@@ -271,9 +272,9 @@ def _run(given: argparse.Namespace) -> int:
   else:
     records = folder.read_records(layout, given.split, words)
   if given.oracle:
-    found = detections.oracle(records)
+    imported = detections.oracle(records)
   else:
-    found = from_upt(
+    imported = from_upt(
       given.upt,
       {r.name: (r.height, r.width) for r in records},
       words,
@@ -281,13 +282,14 @@ def _run(given: argparse.Namespace) -> int:
       detector=given.detector,
       records=records,
     )
-  detections.write(given.out, found, words)
-  for note in found.notes:
+  detections.write(given.out, imported, words)
+  for note in imported.notes:
     print(f"note: {note}")
-  if found.outside:
-    print(f"note: {found.outside} boxes lay outside their image; left out")
-  number = sum(len(item.scores) for item in found.images.values())
-  print(f"{given.out}: {found.detector}, {number} boxes in {len(found.images)}")
+  if imported.outside:
+    print(f"note: {imported.outside} boxes lay outside their image; left out")
+  images = imported.images
+  number = sum(len(item.scores) for item in images.values())
+  print(f"{given.out}: {imported.detector}, {number} boxes in {len(images)}")
   return 0
 
 

@@ -1,17 +1,15 @@
-"""A folder of HICO-DET: which files hold what, and its records.
+"""A folder of HICO-DET: its files and its records.
 
   DIR/images/train2015/*.jpg, test2015/*.jpg     or under hico_20160224_det/
   DIR/annotations/trainval_hico.json, test_hico.json               or in DIR
   DIR/annotations/instances_train2015.json, instances_test2015.json  or in DIR
   DIR/classes.json, splits.json                  yours; HICO-DET's if absent
 
-Both pairs of annotation files may be there; which is read is said then.
+If both pairs of annotation files exist, --form says which to read.
 
-Images and entries that cannot be used, left out where that is allowed.
-
-Labels of `trainval_hico.json` may point to boxes that are not there: readers
-of QPIC and GEN-VLKT pass over such images without a word. Here they are named
-and counted.
+Images and entries that cannot be used can be left out, if that is allowed.
+Labels of `trainval_hico.json` may refer to missing boxes: readers of QPIC and
+GEN-VLKT skip such images silently. Here they are named and counted.
 """
 
 import collections
@@ -55,7 +53,7 @@ class Layout:
 
   Attributes:
     folder: DIR.
-    form: of its annotations, one of `FORMS`.
+    form: the form of its annotations, one of `FORMS`.
     annotations: split -> file.
     images: split -> folder.
   """
@@ -67,7 +65,7 @@ class Layout:
 
   @property
   def files(self) -> tuple[pathlib.Path, ...]:
-    """All that the dataset is made of but the images; some may be absent."""
+    """All files of the dataset except the images; some may be absent."""
     own = (vocabulary.CLASSES_FILE, splits.SPLITS_FILE)
     return (
       *(self.annotations[split] for split in SPLITS),
@@ -80,9 +78,9 @@ class Layout:
       return {e.name: e.stat().st_size for e in entries if e.is_file()}
 
   def checksums(self) -> dict[str, str]:
-    """sha256 of each file of `files` that is there, by its name."""
-    found = [path for path in self.files if path.exists()]
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+    """sha256 of each existing file of `files`, by name."""
+    paths = [path for path in self.files if path.exists()]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
   def fingerprint(self) -> str:
     """sha256 over all `files` and the images' names and sizes."""
@@ -96,27 +94,26 @@ def find(folder: str | pathlib.Path, form: str | None = None) -> Layout:
 
   Args:
     folder: DIR.
-    form: which annotations to read, one of `FORMS`; None: those that are
-      there.
+    form: which annotations to read, one of `FORMS`; None: those that exist.
 
   Raises:
-    InputError: pieces are missing (all named at once), or both forms are
-      there and neither is chosen.
+    InputError: parts are missing (all are named), or both forms exist and
+      none is chosen.
   """
   folder = pathlib.Path(folder)
   if form is not None and form not in FORMS:
     raise InputError(
       f"there is no annotation form {form!r}", f"choose one of {list(FORMS)}"
     )
-  found = {
+  paths = {
     name: [_first(folder, file) for file in files]
     for name, files in _FILES.items()
   }
-  form = form or _form(folder, found)
+  form = form or _form(folder, paths)
   pictures = {split: _pictures(folder, _IMAGES[split]) for split in SPLITS}
   missing = [
     name
-    for name, path in zip(_FILES[form], found[form], strict=True)
+    for name, path in zip(_FILES[form], paths[form], strict=True)
     if path is None
   ]
   missing += [
@@ -127,7 +124,7 @@ def find(folder: str | pathlib.Path, form: str | None = None) -> Layout:
       f"{folder} is no HICO-DET folder: it lacks {', '.join(missing)}", _REMEDY
     )
   return Layout(
-    folder, form, dict(zip(SPLITS, found[form], strict=True)), pictures
+    folder, form, dict(zip(SPLITS, paths[form], strict=True)), pictures
   )
 
 
@@ -139,7 +136,7 @@ def read_labels(
   base: int | None = None,
   report: Callable[[RecordError], None] = annotations.stop,
 ) -> list[ImageLabels]:
-  """What the annotations of a split say; see `annotations.read`."""
+  """The labels in the annotations of a split; see `annotations.read`."""
   return annotations.read(
     layout.annotations[split],
     words,
@@ -154,44 +151,44 @@ def read_records(
 ) -> list[Record]:
   """Records of a split in the order of its file.
 
-  Images without labels are among them: they are part of the test, and
+  They include images without labels, which are part of the test;
   `splits.without_unseen` leaves them out of training.
 
   Raises:
-    InputError: anything wrong with the annotations, or an image is missing.
+    InputError: a fault of the annotations, or an image is missing.
   """
-  found = read_labels(layout, split, words, base=base)
+  labels = read_labels(layout, split, words, base=base)
   there = layout.image_sizes(split)
-  missing = [item.name for item in found if item.name not in there]
+  missing = [item.name for item in labels if item.name not in there]
   if missing:
     raise InputError(
-      f"{layout.images[split]} lacks {len(missing)} of {len(found)} images of "
+      f"{layout.images[split]} lacks {len(missing)} of {len(labels)} images of "
       f"{layout.annotations[split].name}: {shown(missing)}",
       "put them there, or take their entries out of the file",
     )
-  return [to_record(item, words) for item in found]
+  return [to_record(item, words) for item in labels]
 
 
-def to_record(found: ImageLabels, words: Vocabulary) -> Record:
-  """Labels as a record; the image's size is read where the file has none.
+def to_record(labels: ImageLabels, words: Vocabulary) -> Record:
+  """Labels as a record; if the file has no size, the image is asked.
 
   Raises:
     InputError: the image cannot be read, or a box leaves it.
   """
-  size = found.size
+  size = labels.size
   if size is None:
     try:
-      size = images.read_size(found.place.image_path)
+      size = images.read_size(labels.place.image_path)
     except InputError as error:
-      raise found.place.image_error(error) from None
-    annotations.check_inside(found, size)
-  return records.merge(found, size, words.object_of, words.person)
+      raise labels.place.image_error(error) from None
+    annotations.check_inside(labels, size)
+  return records.merge(labels, size, words.object_of, words.person)
 
 
-def statistics(found: list[Record]) -> dict[str, int]:
+def statistics(rows: list[Record]) -> dict[str, int]:
   """Numbers of images, boxes, pairs and labels."""
-  counts: collections.Counter[str] = collections.Counter(images=len(found))
-  for record in found:
+  counts: collections.Counter[str] = collections.Counter(images=len(rows))
+  for record in rows:
     counts["images_with_labels"] += bool(len(record.labels))
     counts["boxes"] += len(record.boxes)
     counts["pairs"] += len(record.pairs)
@@ -210,20 +207,20 @@ def _pictures(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 def _form(
-  folder: pathlib.Path, found: Mapping[str, list[pathlib.Path | None]]
+  folder: pathlib.Path, paths_of: Mapping[str, list[pathlib.Path | None]]
 ) -> str:
-  whole = [form for form, paths in found.items() if all(paths)]
+  whole = [form for form, paths in paths_of.items() if all(paths)]
   if len(whole) > 1:
     raise InputError(
       f"{folder} has annotations of two forms, {' and '.join(whole)}; their "
       "pairs differ",
       f"say which by --form={whole[0]} or --form={whole[1]}",
     )
-  part = [form for form, paths in found.items() if any(paths)]
+  part = [form for form, paths in paths_of.items() if any(paths)]
   return (whole or part or [annotations.QPIC])[0]
 
 
-_CHUNK = 64  # images a thread reads at a time
+_CHUNK = 64  # images that a thread reads at a time
 _THREADS = 8  # they wait for the disk most of the time
 _GET = "put it there, or take its entry out of the file"
 
@@ -236,18 +233,18 @@ def read_usable_records(
   read_images: bool,
   base: int | None = None,
 ) -> tuple[list[Record], list[RecordError]]:
-  """Records of a split that can be used, and what is wrong with the others.
+  """The usable records of a split, and the faults of the others.
 
   Args:
-    layout, split, words, base: see `folder.read_records`.
-    read_images: whether images are decoded, so that broken ones go too.
+    layout, split, words, base: see `read_records`.
+    read_images: whether to decode images, to leave out broken ones too.
 
   Raises:
     InputError: the file as a whole cannot be used, or nothing is left.
   """
   errors: list[RecordError] = []
-  found = read_labels(layout, split, words, base=base, report=errors.append)
-  total = len(found) + len(errors)
+  labels = read_labels(layout, split, words, base=base, report=errors.append)
+  total = len(labels) + len(errors)
   there = layout.image_sizes(split)
 
   def usable(item: ImageLabels) -> Record | RecordError:
@@ -262,7 +259,7 @@ def read_usable_records(
       return error
 
   records = []
-  for item in _each(found, usable, f"look for broken images, {split}"):
+  for item in _each(labels, usable, f"look for broken images, {split}"):
     (errors if isinstance(item, RecordError) else records).append(item)
   if not records:
     raise InputError(
@@ -274,18 +271,18 @@ def read_usable_records(
 
 
 def _each(
-  found: list[ImageLabels],
+  labels: list[ImageLabels],
   function: Callable[[ImageLabels], Record | RecordError],
   what: str,
 ) -> Iterable[Record | RecordError]:
-  """The function of each in order, on threads."""
-  chunks = [found[i : i + _CHUNK] for i in range(0, len(found), _CHUNK)]
+  """Applies the function to each on threads; results come in order."""
+  chunks = [labels[i : i + _CHUNK] for i in range(0, len(labels), _CHUNK)]
 
   def run(chunk: list[ImageLabels]) -> list[Record | RecordError]:
     return [function(item) for item in chunk]
 
   with (
-    Progress(what, len(found), "images") as progress,
+    Progress(what, len(labels), "images") as progress,
     futures.ThreadPoolExecutor(_THREADS) as pool,
   ):
     for results in pool.map(run, chunks):

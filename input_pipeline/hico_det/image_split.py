@@ -26,7 +26,7 @@ class HicoSplit:
 
   Attributes:
     name: 'train' or 'test'.
-    records: annotations in index order; their paths are names alone.
+    records: annotations in index order; their paths are only names.
     rows: examples with the features of `builder.HicoDet`, image as bytes.
     places: int64, the row of each record.
     location: where the rows are stored, for messages.
@@ -40,22 +40,22 @@ class HicoSplit:
 
   @classmethod
   def read(cls, name: str, rows: Rows, location: pathlib.Path) -> "HicoSplit":
-    """Reads the records: one pass over the split.
+    """Reads the records in one pass over the split.
 
     Raises:
       InputError: the split has no image or cannot be read.
     """
     if not len(rows):
       raise InputError(
-        f"{location}: split {name!r} has no image", "build the folder anew"
+        f"{location}: split {name!r} has no image", "build the folder again"
       )
-    found: list[Record] = []
+    records: list[Record] = []
     for start in range(0, len(rows), _CHUNK):
       chunk = range(start, min(start + _CHUNK, len(rows)))
-      found += [
+      records += [
         _record(row, location) for row in _fetch(rows, chunk, name, location)
       ]
-    return cls(name, tuple(found), rows, np.arange(len(rows)), location)
+    return cls(name, tuple(records), rows, np.arange(len(rows)), location)
 
   def __len__(self) -> int:
     return len(self.records)
@@ -66,17 +66,18 @@ class HicoSplit:
     return tuple(record.name for record in self.records)
 
   def seen_only(self, split: ZeroShot, dropping: str) -> "HicoSplit":
-    """The split as zero-shot training may see it, for 'train' alone.
+    """The part of 'train' that zero-shot training may see.
 
     Args:
       split: which interactions are unseen.
-      dropping: see `splits.without_unseen`; images without labels are out.
+      dropping: see `splits.without_unseen`; images without labels are left
+        out.
 
     Raises:
       InputError: nothing is left, or an unknown way of dropping.
     """
-    found = [splits.without_unseen(r, split, dropping) for r in self.records]
-    kept = [index for index, record in enumerate(found) if record is not None]
+    records = [splits.without_unseen(r, split, dropping) for r in self.records]
+    kept = [index for index, record in enumerate(records) if record is not None]
     if not kept:
       raise InputError(
         f"no image of {self.name!r} has a label that {split.name!r} leaves "
@@ -85,18 +86,18 @@ class HicoSplit:
       )
     return dataclasses.replace(
       self,
-      records=tuple(found[index] for index in kept),
+      records=tuple(records[index] for index in kept),
       places=self.places[kept],
     )
 
   def image(self, index: int) -> Image.Image:
-    """The original image, RGB; `InputError` names it if it is broken."""
+    """The original image, RGB; InputError names a broken one."""
     return self._images([index])[0]
 
   def letterboxed_sizes(
     self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
-    """On square canvases, decoding once: uint8 [n, s, s, 3] by s."""
+    """Images on square canvases, each decoded once: uint8 [n, s, s, 3] by s."""
     canvas = {s: np.empty((len(indices), s, s, 3), np.uint8) for s in sizes}
     for row, image in enumerate(self._images(indices)):
       for size, pixels in canvas.items():
@@ -119,7 +120,7 @@ def _fetch(
   except Exception as error:  # array_record's errors have no common type.
     raise InputError(
       f"{location}: split {name!r} cannot be read: {error}",
-      "delete that folder; it is prepared anew from the images",
+      "delete that folder; it is prepared again from the images",
     ) from error
 
 

@@ -1,11 +1,11 @@
 """Pairs of an image as rows of the batch contract: schema.PAIR_ANNOTATIONS.
 
-Every detected person goes with every other detected box. In training a pair
-has the labels of all annotated pairs that it overlaps by half (the smaller of
-the two boxes' IoU, as the metric counts) and whose object it has; of an image
-with more pairs than there are slots, labelled ones stay first, annotated
-before detected, and the others are drawn by a hash of the image's name, so
-that a cache is the same whoever makes it.
+Every detected person is paired with every other detected box. In training a
+pair gets the labels of all annotated pairs with its object that it overlaps by
+half (the smaller of the two boxes' IoU, as in the metric). If an image has more
+pairs than slots, labelled pairs come first, annotated before detected ones, and
+the others are drawn by a hash of the image's name, so that every machine makes
+the same cache.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class Pairs:
 
   Attributes:
     boxes: float64 [P, 8] corners of person and object, pixels from 0.
-    objects: int32 [P].
-    scores: float32 [P, 2].
+    objects: int32 [P] numbers of the objects.
+    scores: float32 [P, 2] of the person and the object.
   """
 
   boxes: np.ndarray
@@ -104,7 +104,7 @@ def training_pairs(
   rng = np.random.default_rng(zlib.crc32(record.name.encode()))
   drawn = rng.permutation(len(labels))
   known = np.array([bool(x) for x in labels], bool)
-  # Of labelled ones the first, of the others those that are drawn first.
+  # Labelled pairs in their order, then the others in the order drawn.
   order = np.lexsort((np.where(known, np.arange(len(labels)), drawn), ~known))
   order = order[:slots]
   return pairs.rows(order), [labels[i] for i in order]
@@ -143,7 +143,7 @@ def columns(
   return found
 
 
-# A box of pixels ends a pixel after its last one.
+# A box's edge is one pixel after its last pixel.
 _EDGE = np.array([0, 0, 1, 1])
 
 
@@ -162,7 +162,7 @@ def to_pixels(image_size: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Of boxes [..., 4], pixels with both corners inside."""
+  """IoU of boxes [..., 4], pixels with both corners inside: [...]."""
   low = np.maximum(a[..., :2], b[..., :2])
   meet = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - low + 1, 0)
   shared = meet[..., 0] * meet[..., 1]
@@ -175,6 +175,6 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def labelled(columns: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-  """int [count]: pairs that have each interaction as a label."""
+  """Number of pairs with each interaction as a label: int [count]."""
   numbers = columns[schema.PAIR_LABELS]
   return np.bincount(numbers[numbers >= 0], minlength=count)

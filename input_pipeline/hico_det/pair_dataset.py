@@ -1,7 +1,8 @@
-"""HICO-DET as a cache and a student see it: splits with pairs.
+"""HICO-DET for caches and students: splits with pairs.
 
-`train` and `dev` are the training images as zero-shot training may see them;
-`dev` is a share of them by a hash of their names. `test` is the test images.
+`train` and `dev` are the training images, without what zero-shot training may
+not see; a hash of their names chooses the share of `dev`. `test` has the test
+images.
 """
 
 import dataclasses
@@ -38,10 +39,11 @@ class Settings:
 
   Attributes:
     dropping: see `splits.without_unseen`.
-    dev_share: of the training images.
-    slots: pairs of a training image, at most; evaluation has a multiple.
+    dev_share: share of the training images that is `dev`.
+    slots: largest number of pairs of a training image; evaluation has a
+      multiple of it.
     selection: which detections make pairs.
-    train_detections, test_detections: files; "" is the annotated boxes.
+    train_detections, test_detections: files; "" means the annotated boxes.
   """
 
   dropping: str
@@ -88,11 +90,11 @@ class PairSplit:
 
   @property
   def records(self) -> tuple[Record, ...]:
-    """The annotations in pixels; of `train` and `dev` the seen ones."""
+    """The annotations in pixels; for `train` and `dev` only the seen ones."""
     return self._split.records
 
   def annotations(self) -> dict[str, np.ndarray]:
-    """The columns, a row per image."""
+    """The columns of `schema.PAIR_ANNOTATIONS`, one row per image."""
     return dict(self._columns)
 
   def image(self, index: int) -> Image.Image:
@@ -101,23 +103,23 @@ class PairSplit:
   def letterboxed_sizes(
     self, indices: Sequence[int] | np.ndarray, sizes: Sequence[int]
   ) -> dict[int, np.ndarray]:
-    """On square canvases: uint8 [n, s, s, 3] by s."""
+    """Images on square canvases: uint8 [n, s, s, 3] by s."""
     return self._split.letterboxed_sizes(indices, sizes)
 
   def rationales(self, index: int) -> None:
-    """No record has texts of its own."""
+    """None: records have no texts of their own."""
     del index
 
 
 class PairDataset:
   """A dataset on disk with its zero-shot split and detections.
 
-  A `dataset.Dataset`, whose classes are the interactions.
+  A `dataset.Dataset` whose classes are the interactions.
 
   Args:
-    hico: the dataset.
+    hico: the images and annotations.
     zero_shot: which interactions are unseen.
-    settings: what else the splits depend on.
+    settings: the other settings of the splits.
   """
 
   def __init__(self, hico: HicoImages, zero_shot: ZeroShot, settings: Settings):
@@ -147,7 +149,7 @@ class PairDataset:
 
   @functools.cached_property
   def groups(self) -> Groups:
-    """Unseen of the split, rare of the others, seen."""
+    """Unseen interactions of the split; the others are rare or seen."""
     rare = np.where(self.words.rare, schema.GROUPS.index("rare"), 0)
     groups = np.where(
       self.zero_shot.unseen, schema.GROUPS.index("unseen"), rare
@@ -156,7 +158,7 @@ class PairDataset:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """sha256 of all that can be read here."""
+    """sha256 over all of the dataset's content."""
     settings = dataclasses.asdict(self.settings)
     for key in ("train_detections", "test_detections"):
       settings[key] = _digest(settings[key])
@@ -169,7 +171,7 @@ class PairDataset:
     ).hexdigest()
 
   def detector(self, split: str) -> str:
-    """Name of what found the boxes of a split; to be told with results."""
+    """Name of the detector of a split's boxes, shown with results."""
     path = self._detections_file(split)
     return self.detections(split).detector if path else detections.ORACLE
 
@@ -181,27 +183,27 @@ class PairDataset:
   def _read_detections(self, split: str) -> Detections:
     path = self._detections_file(split)
     images = self._hico_split("test" if split == "test" else "train")
-    found = detections.read(path, self.words, images.names)
-    for note in detections.compare(found, images.records, self.words, path):
+    detected = detections.read(path, self.words, images.names)
+    for note in detections.compare(detected, images.records, self.words, path):
       _log.warning("%s", note)
-    return found
+    return detected
 
   def _read_split(self, name: str) -> PairSplit:
     if name not in SPLITS:
       raise InputError(
         f"there is no split {name!r}", f"choose one of {list(SPLITS)}"
       )
-    found = self._images(name)
+    images = self._images(name)
     pairs, labels = [], []
     person, slots = self.words.person, self.settings.slots
-    # Dev and train have one file of detections: read it once.
+    # Dev and train share a file of detections: read it once.
     source = "test" if name == "test" else "train"
     is_detected = bool(self._detections_file(name))
     detected = self.detections(source) if is_detected else None
-    oracle = detections.oracle(found.records)
-    # Of a training image as many pairs are kept as there are slots anyway.
+    oracle = detections.oracle(images.records)
+    # In training the slots limit the pairs of an image anyway.
     chosen = _EVERYTHING if name == "train" else self.settings.selection
-    for record in found.records:
+    for record in images.records:
       annotated = pair_columns.pair_up(
         oracle.images[record.name], person, chosen
       )
@@ -219,8 +221,8 @@ class PairDataset:
         label = pair_columns.labels_of(pair, record)
       pairs.append(pair)
       labels.append(label)
-    columns = pair_columns.columns(found.records, pairs, labels, slots)
-    return PairSplit(name, found, columns)
+    columns = pair_columns.columns(images.records, pairs, labels, slots)
+    return PairSplit(name, images, columns)
 
   def _images(self, name: str) -> HicoSplit:
     if name == "test":
@@ -235,7 +237,7 @@ class PairDataset:
       raise InputError(
         f"no image is left for {name!r}: interactions.dev_share={share} of "
         f"{len(seen)} training images",
-        "choose another share; dev chooses the checkpoint and needs images",
+        "choose another share; dev selects the checkpoint and needs images",
       )
     return dataclasses.replace(
       seen,
@@ -245,13 +247,13 @@ class PairDataset:
 
 
 def _place(name: str) -> float:
-  """Where an image's name falls between 0 and 1."""
+  """A hash of an image's name, between 0 and 1."""
   digest = hashlib.sha256(name.encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _digest(path: str) -> str:
-  """sha256 of a file; "" where there is none."""
+  """sha256 of a file; "" if there is none."""
   if not path:
     return ""
   try:

@@ -1,4 +1,4 @@
-"""One annotated image of people and objects, whatever file it came from.
+"""One annotated image of people and objects, from any form of file.
 
 Boxes are x1 y1 x2 y2 in pixels, zero-based, both corners inside the box: a
 box of one pixel has x1 == x2, and its width is x2 - x1 + 1.
@@ -14,16 +14,16 @@ from input_pipeline.io.findings import Place
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class ImageLabels:
-  """What a file says of an image: L labels, each with its own two boxes.
+  """A file's labels of an image: L labels, each with its own two boxes.
 
   Attributes:
-    place: which file it comes from, where its image is.
-    size: (height, width) in pixels; None where the file does not say.
+    place: its file and its image.
+    size: (height, width) in pixels; None if the file does not say.
     human_boxes, object_boxes: float64 [L, 4].
     interactions: int32 [L].
-    visible: bool [L], False for what no metric asks for.
-    image_interactions: int32, those that the image as a whole is labelled
-      with; None where the file does not say.
+    visible: bool [L], False for labels that metrics leave out.
+    image_interactions: int32, the labels of the image as a whole; None if the
+      file does not say.
   """
 
   place: Place
@@ -45,11 +45,11 @@ class Record:
   """One image: N boxes, P pairs of them, L labels of pairs.
 
   Attributes:
-    place: which file it comes from, where its image is.
+    place: its file and its image.
     height, width: of the image, pixels.
-    boxes: float32 [N, 4], each once.
-    objects: int32 [N], what is in the box.
-    pairs: int32 [P, 2], the box of a person and that of an object, each once.
+    boxes: float32 [N, 4], all different.
+    objects: int32 [N], the object in each box.
+    pairs: int32 [P, 2], a person's box and an object's box, all different.
     labels: int32 [L, 2], a pair and one of its interactions.
   """
 
@@ -79,7 +79,7 @@ class Record:
     """The record with some labels, and the pairs and boxes they need.
 
     Args:
-      labels: bool [L].
+      labels: bool [L], the labels to keep.
     """
     kept = self.labels[labels]
     used_pairs, pair_of = np.unique(kept[:, 0], return_inverse=True)
@@ -94,7 +94,7 @@ class Record:
     )
 
   def as_labels(self) -> ImageLabels:
-    """The labels, each with its own two boxes again; all are visible."""
+    """The inverse of `merge`: labels with their two boxes, all visible."""
     pairs = self.pairs[self.labels[:, 0]]
     return ImageLabels(
       place=self.place,
@@ -108,38 +108,38 @@ class Record:
 
 
 def merge(
-  found: ImageLabels,
+  image: ImageLabels,
   size: tuple[int, int],
   object_of: np.ndarray,
   person: int,
 ) -> Record:
-  """Puts equal boxes and pairs of an image together.
+  """Merges equal boxes and equal pairs of an image.
 
-  Boxes are equal where all four corners and the object are; two annotators'
-  boxes of one person stay two. Labels stay as they are, in their order;
-  boxes and pairs are in the order of their first label.
+  Boxes are equal if all coordinates and the object are equal; two annotators'
+  boxes of one person stay two. Labels keep their order; boxes and pairs are in
+  the order of their first label.
 
   Args:
-    found: the labels; invisible ones are left out.
-    size: (height, width) in pixels; boxes are cut to it.
+    image: its labels; invisible ones are left out.
+    size: (height, width) in pixels; boxes are clipped to it.
     object_of: int32 [I], the object of each interaction.
     person: the object that acts.
   """
-  seen = found.visible
-  interactions = found.interactions[seen]
+  seen = image.visible
+  interactions = image.interactions[seen]
   limit = np.array([size[1], size[0]] * 2) - 1
-  corners = np.concatenate([found.human_boxes[seen], found.object_boxes[seen]])
+  corners = np.concatenate([image.human_boxes[seen], image.object_boxes[seen]])
   corners = np.clip(corners, 0, limit)
   kinds = np.concatenate(
     [np.full(len(interactions), person), object_of[interactions]]
   )
-  # Person and object of a label side by side, so that order is by label.
+  # Person and object of a label are adjacent rows, so order is by label.
   rows = np.concatenate([corners, kinds[:, None]], axis=1)
   rows = rows.reshape(2, -1, 5).transpose(1, 0, 2).reshape(-1, 5)
   boxes, box_of = _once(rows)
   pairs, pair_of = _once(box_of.reshape(-1, 2))
   return Record(
-    place=found.place,
+    place=image.place,
     height=size[0],
     width=size[1],
     boxes=boxes[:, :4].astype(np.float32),
@@ -150,11 +150,11 @@ def merge(
 
 
 def _once(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Different rows in the order of their first, and which each row is."""
-  found, first, which = np.unique(
+  """Unique rows in order of first occurrence, and the index of each row."""
+  unique, first, which = np.unique(
     rows, axis=0, return_index=True, return_inverse=True
   )
   order = np.argsort(first)
   place = np.empty_like(order)
   place[order] = np.arange(len(order))
-  return found[order], place[which.ravel()]
+  return unique[order], place[which.ravel()]

@@ -1,11 +1,11 @@
-"""What a zero-shot split leaves of a folder's training, as a file.
+"""Writes a file that describes the training data of a zero-shot split.
 
   python -m input_pipeline.hico_det.split_files DIR --split=UV \\
     --dropping=pair --out=uv_pair.json
 
 The file says which interactions are unseen, how their labels are dropped, and
 how many images, pairs and labels are left, with a hash of the image names and
-one of all labels: two people who train on the same have the same two.
+one of all labels, so that two people can check that they train on the same.
 """
 
 import argparse
@@ -31,13 +31,13 @@ VERSION = 1
 def training(
   records: list[Record], split: ZeroShot, dropping: str
 ) -> list[Record]:
-  """Training records without unseen labels; those left empty are out.
+  """Training records without unseen labels; empty ones are left out.
 
   Raises:
     InputError: an unknown way of dropping, or nothing is left.
   """
-  found = [splits.without_unseen(r, split, dropping) for r in records]
-  kept = [record for record in found if record is not None]
+  seen = [splits.without_unseen(r, split, dropping) for r in records]
+  kept = [record for record in seen if record is not None]
   if not kept:
     raise InputError(
       f"no training image has a label that split {split.name!r} leaves seen",
@@ -83,7 +83,7 @@ def describe(
 
 
 def labels_digest(records: list[Record]) -> str:
-  """sha256 of all images' boxes, pairs and labels, whatever their order."""
+  """sha256 of all boxes, pairs and labels, independent of their order."""
   digest = hashlib.sha256()
   for record in sorted(records, key=lambda record: record.name):
     digest.update(f"{record.name} {len(record.labels)}\n".encode())
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
   add("--split", required=True, help="RF-UC, NF-UC, UO, UV, ...")
   add("--dropping", choices=DROPPING, default=splits.BY_PAIR)
   add("--form", choices=FORMS, help="which annotations")
-  add("--skip-broken", action="store_true", help="leave out what is of no use")
+  add("--skip-broken", action="store_true", help="leave out unusable images")
   add("--out", metavar="FILE", required=True)
   given = parser.parse_args(arguments)
   return commands.guarded(lambda: _run(given))

@@ -1,16 +1,17 @@
 """Which interactions are unseen, and training without them.
 
-`splits.json` beside this module has the public lists; a folder may bring its
+`splits.json` beside this module has the public lists; a folder may have its
 own, {"source": TEXT, "splits": {NAME: {"unseen": [interaction, ...],
 "sha256": of that list, may be absent}}}.
 
-Two ways of dropping unseen labels from training are in use, and they differ:
+Two ways of dropping unseen labels from training are in use:
 
-  pair   a pair with an unseen label goes with all its labels (GEN-VLKT's
-         --del_unseen, HOICLIP)
-  label  unseen labels go, the pair stays with its seen ones (ADA-CM, EoID)
+  pair   a pair with an unseen label is dropped with all its labels
+         (GEN-VLKT's --del_unseen, HOICLIP)
+  label  only unseen labels are dropped, the pair keeps its seen ones
+         (ADA-CM, EoID)
 
-Either way a pair without labels, and an image without pairs, is left out.
+Both leave out pairs without labels and images without pairs.
 """
 
 import dataclasses
@@ -57,7 +58,7 @@ class ZeroShot:
 
   @functools.cached_property
   def sha256(self) -> str:
-    """Of the sorted numbers of unseen interactions."""
+    """Digest of the sorted numbers of unseen interactions."""
     return digest(np.flatnonzero(self.unseen).tolist())
 
 
@@ -75,11 +76,11 @@ def load(
     name: one of `names`, such as 'RF-UC', 'NF-UC', 'UO', 'UV', or `FULL`.
     words: the interactions that it divides.
     path: a file of splits, or a folder that may have one; None: the public
-      lists, which are of HICO-DET's 600 interactions.
+      lists, which are for HICO-DET's 600 interactions.
 
   Raises:
-    InputError: there is no such split, its list does not fit the
-      interactions, or is not the one that its hash is of.
+    InputError: there is no such split, or its list does not fit the
+      interactions or its hash.
   """
   if name == FULL:
     return ZeroShot(FULL, np.zeros(len(words), bool), "nothing is unseen")
@@ -87,8 +88,8 @@ def load(
   content = _read(path)
   if path == PACKAGED and words.names != vocabulary.load().names:
     raise InputError(
-      f"the public split {name!r} is of HICO-DET's interactions, and these are "
-      "others",
+      f"the public split {name!r} is for HICO-DET's interactions, and these "
+      "are others",
       f"write a {SPLITS_FILE} for them (docs/hico_det.md), or use {FULL!r}",
     )
   if name not in content["splits"]:
@@ -102,8 +103,7 @@ def load(
   _check_list(where, listed, len(words))
   if entry.get("sha256", digest(listed)) != digest(listed):
     raise InputError(
-      f"{where}: its list of unseen interactions is not the one that its "
-      "sha256 is of",
+      f"{where}: its list of unseen interactions does not fit its sha256",
       "copy the file again, or take 'sha256' out if you changed the list",
     )
   unseen = np.zeros(len(words), bool)
@@ -112,7 +112,7 @@ def load(
 
 
 def digest(numbers: Iterable[int]) -> str:
-  """sha256 of a list of interactions, whatever its order."""
+  """sha256 of a list of interactions, independent of its order."""
   return hashlib.sha256(json.dumps(sorted(numbers)).encode()).hexdigest()
 
 
@@ -121,8 +121,8 @@ def without_unseen(
 ) -> Record | None:
   """A training record without its unseen labels; None if none is left.
 
-  Boxes that no remaining pair uses go as well: ground-truth boxes stand in
-  for a detector's, and one of an unseen object would show it in training.
+  Boxes that no remaining pair uses are dropped too: annotated boxes replace a
+  detector's, and a box of an unseen object would show it in training.
 
   Raises:
     InputError: an unknown way of dropping.

@@ -1,7 +1,7 @@
 """Verbs, objects and interactions of HICO-DET, or of another list of them.
 
 An interaction is a (verb, object) pair. `classes.json` beside this module has
-HICO-DET's 600 of 117 verbs and 80 objects; a folder may bring its own:
+HICO-DET's 600 of 117 verbs and 80 objects; a folder may have its own:
 
   {"source": TEXT,
    "verbs": [[NAME, PHRASE], ...],              ["sit_on", "sitting on"]
@@ -9,15 +9,13 @@ HICO-DET's 600 of 117 verbs and 80 objects; a folder may bring its own:
    "interactions": [[verb, object], ...],       numbers, from 0
    "rare": [interaction, ...]}
 
-The phrase makes the prompt "a photo of a person sitting on a bench"; that of
-a verb that means no interaction is "and". One object is called "person".
+The phrase makes the prompt "a photo of a person sitting on a bench"; for the
+verb that means no interaction it is "and". One object is called "person".
 
-HICO-DET's interactions as a vocabulary of verbs, roles and nouns.
-
-Label banks, teachers and writers of rationales read the vocabulary of
-situations (`as_vocabulary`). An interaction is a verb there, called "a person
-riding a bicycle", so that its prompt is "a photo of a person riding a bicycle";
-it has two roles, and the objects are the nouns.
+Label banks, teachers and writers of rationales read a vocabulary of situations
+(`as_vocabulary`). There an interaction is a verb named "a person riding a
+bicycle", so that its prompt is "a photo of a person riding a bicycle"; it has
+two roles, and the objects are the nouns.
 """
 
 import dataclasses
@@ -67,13 +65,13 @@ class Vocabulary:
 
   Attributes:
     verbs: names, such as 'sit_on'.
-    phrases: per verb, what stands between 'a person' and the object.
+    phrases: per verb, the words between 'a person' and the object.
     objects: names, such as 'dining_table'.
     articles: per object, 'a' or 'an'.
     category_ids: int32 [O], numbers in COCO's annotations (1 to 90).
-    verb_of, object_of: int32 [I].
+    verb_of, object_of: int32 [I], the verb and object of each interaction.
     rare: bool [I], fewer than 10 training pairs.
-    sha256: of all of it.
+    sha256: digest of the file.
   """
 
   verbs: tuple[str, ...]
@@ -92,15 +90,15 @@ class Vocabulary:
 
   @functools.cached_property
   def person(self) -> int:
-    """The object that acts."""
+    """Number of the object "person"."""
     return self.objects.index(PERSON)
 
   @functools.cached_property
   def table(self) -> np.ndarray:
     """int32 [V, O]: the interaction of a verb and an object, -1 if none."""
-    found = np.full((len(self.verbs), len(self.objects)), -1, np.int32)
-    found[self.verb_of, self.object_of] = np.arange(len(self))
-    return found
+    table = np.full((len(self.verbs), len(self.objects)), -1, np.int32)
+    table[self.verb_of, self.object_of] = np.arange(len(self))
+    return table
 
   @functools.cached_property
   def no_interaction(self) -> np.ndarray:
@@ -129,7 +127,7 @@ class Vocabulary:
     return tuple(f"a photo of {a} {_words(name)}" for a, name in pairs)
 
   def text(self, verb: int, object_: int) -> str:
-    """The prompt of any verb with any object, an interaction here or not."""
+    """The prompt of any verb with any object, also without an interaction."""
     return (
       f"a photo of a person {self.phrases[verb]} {self.articles[object_]} "
       f"{_words(self.objects[object_])}"
@@ -141,7 +139,7 @@ class Vocabulary:
     return self._object_numbers.get(_ALIASES.get(words, words))
 
   def near_object(self, name: str) -> str | None:
-    """The object whose name is spelled most like one that is unknown."""
+    """The object whose name is most similar to an unknown one, if any."""
     near = difflib.get_close_matches(
       _words(name).lower(), map(_words, self.objects), 1, 0.75
     )
@@ -151,23 +149,23 @@ class Vocabulary:
     """int32 numbers of interactions by name, such as 'ride bicycle'.
 
     Raises:
-      InputError: names that do not exist, all told at once.
+      InputError: names that do not exist; the message lists them.
     """
     names = list(names)
-    found = [self._interaction_number(name) for name in names]
-    wrong = [n for n, x in zip(names, found, strict=True) if x is None]
+    numbers = [self._interaction_number(name) for name in names]
+    wrong = [n for n, x in zip(names, numbers, strict=True) if x is None]
     if wrong:
       raise InputError(
         f"{where}: no interaction is called {shown(map(repr, wrong))}",
         "write verb and object as classes.json has them, 'ride bicycle'",
       )
-    return np.array(found, np.int32)
+    return np.array(numbers, np.int32)
 
   def _interaction_number(self, name: str) -> int | None:
-    """By its name as it is or in any spelling; None if unknown."""
-    found = self._interaction_numbers.get(_words(name))
-    if found is not None:
-      return found
+    """Number of an interaction by its name in any spelling, or None."""
+    number = self._interaction_numbers.get(_words(name))
+    if number is not None:
+      return number
     plain = _plain(name)
     for alias, word in _ALIASES.items():
       if plain.endswith(f" {alias}"):
@@ -211,10 +209,10 @@ def _packaged() -> Vocabulary:
   return _load(PACKAGED)
 
 
-def shown(found: Iterable[str], limit: int = _SHOWN) -> str:
+def shown(names: Iterable[str], limit: int = _SHOWN) -> str:
   """The first few of a list, for messages."""
-  found = list(found)
-  return ", ".join(found[:limit]) + (", ..." if len(found) > limit else "")
+  names = list(names)
+  return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def _load(path: pathlib.Path) -> Vocabulary:
@@ -236,7 +234,7 @@ def _load(path: pathlib.Path) -> Vocabulary:
   if len(set(ids)) < len(ids):
     raise _wrong(path, "gives two objects one COCO id")
   if not all(0 <= number < 2**31 for number in ids):
-    raise _wrong(path, f"has COCO ids that are none, such as {max(ids)}")
+    raise _wrong(path, f"has COCO ids that are invalid, such as {max(ids)}")
   rare = np.zeros(len(pairs), bool)
   rare[_numbers(path, content.get("rare"), len(pairs))] = True
   return Vocabulary(
@@ -294,12 +292,12 @@ def _check_pairs(
     raise _wrong(path, "has an interaction twice")
 
 
-def _numbers(path: pathlib.Path, found: Any, size: int) -> list[int]:
-  if not isinstance(found, list) or not all(
-    type(x) is int and 0 <= x < size for x in found
+def _numbers(path: pathlib.Path, rare: Any, size: int) -> list[int]:
+  if not isinstance(rare, list) or not all(
+    type(x) is int and 0 <= x < size for x in rare
   ):
     raise _wrong(path, f"has no list 'rare' of numbers from 0 to {size - 1}")
-  return found
+  return rare
 
 
 def _words(name: str) -> str:
@@ -307,7 +305,7 @@ def _words(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-  """A name without capitals, hyphens and more than one space in a row."""
+  """A name in lower case, with single spaces instead of hyphens."""
   return " ".join(_words(name).replace("-", " ").lower().split())
 
 
@@ -322,7 +320,7 @@ _PHOTO = "a photo of "
 
 
 def as_vocabulary(words: Vocabulary) -> vocabulary.Vocabulary:
-  """The same names in the other form; numbers stay."""
+  """These names as a vocabulary of situations, with the same numbers."""
   count, things = len(words), len(words.objects)
   return vocabulary.Vocabulary(
     verbs=tuple(text.removeprefix(_PHOTO) for text in words.texts),

@@ -361,7 +361,7 @@ def test_check_tells_all_that_is_wrong(tmp_path, capsys):
     "box 0 is [9, 9, 3, 20], of negative size",
     "verb 200, which does not exist",
     "outside the image of 64 x 48 pixels",
-    "stands in the splits train and test",
+    "is in the splits train and test",
     "test: image HICO_train2015_00000004.jpg is missing",
     "HICO_train2015_00000004.jpg: cannot be decoded",
     "note: 1 images without an entry: test: HICO_test2015_00000001.jpg",

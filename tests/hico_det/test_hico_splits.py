@@ -160,7 +160,7 @@ def test_own_splits(tmp_path):
     ({"unseen": [1, 1]}, "twice"),
     ({"unseen": []}, "no list 'unseen'"),
     ({"unseen": list(range(600))}, "no interaction seen"),
-    ({"unseen": [1], "sha256": splits.digest([2])}, "not the one"),
+    ({"unseen": [1], "sha256": splits.digest([2])}, "does not fit its sha256"),
     (None, "no list 'unseen'"),
   ],
 )

@@ -51,7 +51,9 @@ def test_groups_are_written_once_and_checked(folder, jsons):
   written["seen"].append(written["unseen"].pop())
   del written["sha256"]
   swig_fixture.dump(jsons / "ov_splits.json", written)
-  with pytest.raises(InputError, match="differ from those of the authors' files"):
+  with pytest.raises(
+    InputError, match="differ from those of the authors' files"
+  ):
     folder_lib.read_folder(folder)
 
 

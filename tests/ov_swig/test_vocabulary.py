@@ -270,7 +270,9 @@ def test_nouns_may_differ_by_capitals(jsons):
   vocabulary.load(jsons)
   space["nouns"] |= {"caf\u00e9": {"gloss": "a"}, "cafe\u0301": {"gloss": "b"}}
   swig_fixture.dump(path, space)
-  with pytest.raises(InputError, match="only in capitals, spaces or the form of letters"):
+  with pytest.raises(
+    InputError, match="only in capitals, spaces or the form of letters"
+  ):
     vocabulary.load(jsons)
 
 

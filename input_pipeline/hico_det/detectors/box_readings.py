@@ -1,8 +1,8 @@
-"""Boxes that are no pixels of their images, told by the annotated ones.
+"""Detects boxes that are not pixels of their images, by the annotated boxes.
 
-A file does not say what its boxes are. Taken as corners in pixels, shares of
-the image, thousandths, sizes instead of corners or boxes of a resized image
-overlap hardly anything that is annotated; read as what they are, they do.
+A file does not say what its boxes are. Shares of the image, thousandths, sizes
+instead of corners, or boxes of a resized image overlap hardly any annotated box
+if they are read as corners in pixels. Read as what they are, they do.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,23 +11,23 @@ import numpy as np
 
 from input_pipeline.io.errors import InputError
 
-# Boxes as they are need less overlap than boxes read as something else, and
-# of few annotated boxes more have to fit: a poor model is no other kind.
+# Boxes read as another kind need more overlap, and with few annotated boxes a
+# larger share must fit, so that a poor detector is not taken for another kind.
 _OVERLAP, _OTHER_OVERLAP = 0.5, 0.7
 _FEW, _SHARE_OF_FEW, _SHARE_OF_MANY = 20, 0.75, 0.3
-# Annotated boxes are compared in so many images; the first will do.
+# Annotated boxes are compared in at most so many images, the first ones.
 _IMAGES = 200
-# A box of pixels ends a pixel after its last one.
+# A box's edge is one pixel after its last pixel.
 _EDGE = np.array([0, 0, 1, 1])
-_SHORT, _LONG = 800, 1333  # of the images that DETR and others see
-# Sides of images that other models see.
+_SHORT, _LONG = 800, 1333  # sides of resized images of DETR and others
+# Sides of resized images of other models.
 _SQUARES = (224, 256, 320, 336, 384, 416, 448, 512, 640, 768, 800, 1024)
 _SIDES = (224, 320, 336, 384, 448, 480, 512, 600, 640, 672, 1024, 1333)
 # (height, width) of most images of HICO-DET, for files without sizes.
 _USUAL = ((480, 640), (640, 480), (427, 640), (640, 427), (360, 640))
-_LEAST = 5  # annotated boxes that tell a rare kind, or one by usual sizes
-_SUSPECT = 0.05  # of the boxes of a file
-_UNIT = 1.5  # shares of the image are below it, whatever is in them
+_LEAST = 5  # fewest annotated boxes to test rare kinds, or usual sizes
+_SUSPECT = 0.05  # share of a file's boxes that raises a doubt
+_UNIT = 1.5  # numbers up to this may be shares of the image, of any kind
 _REMEDY = (
   "give corners x1 y1 x2 y2 in pixels of the original image, counted from 0"
 )
@@ -72,7 +72,7 @@ def _square(side: int) -> _Reading:
   return lambda boxes, size: boxes * (size / side)
 
 
-# What else four numbers may be; size is width, height, width, height.
+# Other meanings of four numbers; size is width, height, width, height.
 _ANYWHERE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   "corners in pixels counted from 1": lambda boxes: boxes - 1,
   "x y width height in pixels": _from_size,
@@ -89,7 +89,7 @@ _BY_SIZE: dict[str, _Reading] = {
   ),
   f"corners in an image resized to {_SHORT} pixels": _resized,
 }
-# These are looked for in files with more annotated boxes alone.
+# Only tested for files with more annotated boxes.
 _RARE: dict[str, _Reading] = {
   "corners in hundredths of the image": lambda b, size: b * size / 100,
   "corners of a mirrored image": _mirrored,
@@ -107,26 +107,26 @@ _RARE: dict[str, _Reading] = {
     for side in _SIDES
   },
   **{
-    f"corners in an image {told} as large": lambda b, _, by=by: b / by
-    for told, by in (("half", 0.5), ("twice", 2.0), ("a quarter", 0.25))
+    f"corners in an image {words} as large": lambda b, _, by=by: b / by
+    for words, by in (("half", 0.5), ("twice", 2.0), ("a quarter", 0.25))
   },
 }
 
 
 class Readings:
-  """Collects the boxes of a file image by image; `check` says what is odd.
+  """Collects the boxes of a file image by image; `check` judges them.
 
   Args:
     where: the file, for messages.
     remedy: what to do about boxes of another kind.
-    least: with fewer annotated boxes nothing is said.
+    least: with fewer annotated boxes `check` says nothing.
   """
 
   def __init__(self, where: str, remedy: str = _REMEDY, least: int = 0):
     self._where, self._remedy, self._least = where, remedy, least
     self._boxes = self._shares = self._leaving = self._sized = 0
     self._annotated = self._right = 0
-    # (boxes, annotated, size) of the images that are compared.
+    # (boxes, annotated, size) of the compared images.
     self._kept: list[tuple[np.ndarray, np.ndarray, tuple[int, int] | None]] = []
 
   def add(
@@ -135,13 +135,13 @@ class Readings:
     annotated: np.ndarray,
     size: tuple[int, int] | None,
   ) -> None:
-    """Takes an image.
+    """Adds an image.
 
     Args:
-      boxes: [n, 4] as the file has them, taken for x1 y1 x2 y2 in pixels from
-        0, corners inside.
-      annotated: [m, 4] the same of the annotations.
-      size: (height, width); None: not known.
+      boxes: [n, 4] as in the file, read as x1 y1 x2 y2 in pixels from 0,
+        corners inside.
+      annotated: [m, 4], the annotated boxes in pixels from 0.
+      size: (height, width) in pixels; None: unknown.
     """
     if not len(boxes):
       return
@@ -161,14 +161,14 @@ class Readings:
     self._kept.append((boxes, annotated, size))
 
   def check(self) -> str:
-    """What could not be checked or is odd, in words; "" if nothing is.
+    """Doubts, and what could not be checked, as text; "" if there are none.
 
     Raises:
-      InputError: the boxes are of another kind; it is named.
+      InputError: the boxes are of another kind, which the message names.
     """
     if not self._boxes or self._annotated < self._least:
       return ""
-    # No other reading has twice the overlap of one that has half of it all.
+    # A reading that overlaps half of the boxes cannot be beaten by a factor 2.
     best, hits = "", 0
     if 2 * self._right <= self._annotated:
       best, hits = self._other()
@@ -202,15 +202,15 @@ class Readings:
     elif not self._right or (
       self._annotated >= _FEW and self._right < _SUSPECT * self._annotated
     ):
-      told = "none" if not self._right else f"only {self._right}"
+      count = "none" if not self._right else f"only {self._right}"
       yield (
-        f"{told} of {self._annotated} annotated boxes is overlapped by a box "
+        f"{count} of {self._annotated} annotated boxes is overlapped by a box "
         f"of the file ({_OVERLAP:g} or more): are they pixels of these images?"
       )
 
   def _other(self) -> tuple[str, int]:
     """The kind that fits best, and how many annotated boxes it overlaps."""
-    found: dict[str, int] = {}
+    hits_of: dict[str, int] = {}
     many = self._annotated >= _LEAST
     for boxes, annotated, size in self._kept:
       read = {name: [of(boxes)] for name, of in _ANYWHERE.items()}
@@ -221,20 +221,20 @@ class Readings:
         ]
       for name, kinds in read.items():
         hits = [overlapped(x, annotated, _OTHER_OVERLAP) for x in kinds]
-        found[name] = found.get(name, 0) + max(hits, default=0)
-    best = max(found, key=found.__getitem__, default="")
-    return best, found.get(best, 0)
+        hits_of[name] = hits_of.get(name, 0) + max(hits, default=0)
+    best = max(hits_of, key=hits_of.__getitem__, default="")
+    return best, hits_of.get(best, 0)
 
   def _refuse(self, what: str, which: str) -> None:
     number = self._shares if which == "shares" else self._leaving
-    told = "all" if number == self._boxes else f"{number} of"
+    count = "all" if number == self._boxes else f"{number} of"
     raise InputError(
-      f"{self._where}: {told} {self._boxes} boxes {what}", self._remedy
+      f"{self._where}: {count} {self._boxes} boxes {what}", self._remedy
     )
 
 
 def empty_after_cut(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Which boxes with edges [n, 4] have nothing inside the image: bool [n].
+  """Which boxes of edges [n, 4] lie outside the image: bool [n].
 
   Args:
     boxes: x1 y1 x2 y2, from 0 to the width and height.
@@ -247,7 +247,7 @@ def empty_after_cut(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """[n, m] overlap of boxes [n, 4] and [m, 4]; both corners belong to one."""
+  """IoU [n, m] of boxes [n, 4] and [m, 4], pixels with both corners inside."""
   a, b = a[:, None], b[None]
   low = np.maximum(a[..., :2], b[..., :2])
   meet = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - low + 1, 0)
@@ -264,5 +264,5 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 def overlapped(
   boxes: np.ndarray, annotated: np.ndarray, least: float = _OVERLAP
 ) -> int:
-  """How many of [m, 4] are overlapped by any of [n, 4], n > 0."""
+  """How many of `annotated` [m, 4] any of `boxes` [n, 4] overlaps; n > 0."""
   return int((iou(boxes, annotated).max(axis=0) >= least).sum())

@@ -1,4 +1,4 @@
-"""People and objects that a detector found, or the annotated boxes instead.
+"""Detected people and objects, or the annotated boxes instead.
 
   [{"detector": "facebook/detr-resnet-50, threshold 0.05"},
    {"file_name": "HICO_test2015_00000001.jpg",
@@ -7,9 +7,9 @@
     "scores": [0 to 1, ...]}, ...]
 
 Boxes are pixels from 0 with both corners inside, as everywhere here. The
-first entry names the detector; it is printed with every result, since figures
-compare only for one and the same. An image in which nothing was found has
-empty lists; one that is absent is an error.
+first entry names the detector; it is printed with every result, since only
+figures of the same detector are comparable. An image without detections has
+empty lists; a missing image is an error.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ from input_pipeline.io import atomic
 from input_pipeline.io.errors import InputError
 
 ORACLE = "ground-truth boxes (oracle)"
-# A float32 softmax may leave 1 by so much.
+# A float32 softmax may exceed 1 by so much.
 _ROUNDED = 1e-6
 _FORM = "docs/hico_det.md shows the form of detections"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class ImageDetections:
-  """What was found in an image, D boxes, the best first.
+  """The detections of an image: D boxes, the best first.
 
   Attributes:
     boxes: float32 [D, 4] x1 y1 x2 y2 pixels from 0, corners inside.
@@ -51,7 +51,7 @@ class ImageDetections:
   def of(
     cls, boxes: np.ndarray, objects: np.ndarray, scores: np.ndarray
   ) -> "ImageDetections":
-    """Sorts by score; the earlier of equal ones stays first."""
+    """Sorts by score; equal scores keep their order."""
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     return cls(
       np.asarray(boxes, np.float32).reshape(-1, 4)[order],
@@ -62,14 +62,14 @@ class ImageDetections:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
-  """What one detector found.
+  """The detections of one detector.
 
   Attributes:
-    detector: its name, to be printed with every result.
-    images: by file name.
-    left_out: detections of objects that the vocabulary does not have.
-    outside: detections that lay outside their image, left out as well.
-    notes: what is odd about them, or could not be checked.
+    detector: its name, printed with every result.
+    images: detections by file name.
+    left_out: number of detections of objects outside the vocabulary.
+    outside: number of detections outside their image, also left out.
+    notes: doubts, and what could not be checked.
   """
 
   detector: str
@@ -80,9 +80,9 @@ class Detections:
 
 
 def oracle(records: Iterable[Record]) -> Detections:
-  """The annotated boxes as if a perfect detector had found them.
+  """The annotated boxes as detections of a perfect detector.
 
-  Of a training record pass what `splits.without_unseen` leaves.
+  For training, pass records from `splits.without_unseen`.
   """
   return Detections(
     ORACLE,
@@ -101,11 +101,11 @@ def read(
   Args:
     path: the file.
     words: the objects.
-    names: images of the dataset; those of the file have to be the same.
+    names: images of the dataset; the file must have the same.
 
   Raises:
-    InputError: the file is cut off or not of the form, a box, a label or a
-      score is of no use, an image is unknown, absent or there twice.
+    InputError: the file is truncated or of another form, a box, a label or a
+      score is invalid, or an image is unknown, missing or repeated.
   """
   path = pathlib.Path(path)
   expected = set(names)
@@ -118,34 +118,32 @@ def read(
       f"{parsing.looks_like(first)}",
       'make {"detector": NAME} its first entry',
     )
-  found: dict[str, ImageDetections] = {}
+  images: dict[str, ImageDetections] = {}
   for entry in entries:
     where = parsing.place(path, path.parent, entry.get("file_name"))
     name = where.image_path.name
     if name not in expected:
       raise InputError(
         f"{path}: image {name} is not in the dataset",
-        "leave its images alone in the file, or give the dataset's own file",
+        "keep only the dataset's images in the file, or give its own file",
       )
-    if name in found:
-      raise InputError(
-        f"{path}: image {name} is there twice", "put its lists together"
-      )
-    found[name] = parse(entry, where, words)
-  missing = sorted(expected - found.keys())
+    if name in images:
+      raise InputError(f"{path}: image {name} is there twice", "join its lists")
+    images[name] = parse(entry, where, words)
+  missing = sorted(expected - images.keys())
   if missing:
     raise InputError(
       f"{path} lacks {len(missing)} of {len(expected)} images: "
       f"{shown(missing)}",
       "run the detector on them; give empty lists where it finds nothing",
     )
-  return Detections(detector, found)
+  return Detections(detector, images)
 
 
 def parse(
   entry: Mapping[str, Any], where: parsing.Place, words: Vocabulary
 ) -> ImageDetections:
-  """One entry of a file; `RecordError` names what is wrong with it."""
+  """The detections of one entry; RecordError names its fault."""
   boxes = parsing.boxes(where, entry.get("boxes"), "boxes", 0, None)
   scores = parsing.numbers(where, entry.get("scores"), "scores")
   labels = entry.get("labels")
@@ -163,7 +161,7 @@ def parse(
 
 
 def check_scores(where: parsing.Place, scores: np.ndarray) -> None:
-  """`RecordError` names the first score [n] that is no probability."""
+  """Raises RecordError for the first score [n] that is not a probability."""
   outside = (scores < 0) | (scores > 1 + _ROUNDED)
   if outside.any():
     row = int(outside.argmax())
@@ -178,26 +176,26 @@ def check_scores(where: parsing.Place, scores: np.ndarray) -> None:
 def objects(
   labels: list[Any], where: parsing.Place, words: Vocabulary
 ) -> list[int]:
-  """Objects of the vocabulary, by name or number; `RecordError` if unknown."""
+  """Objects of the vocabulary, by name or number; RecordError if unknown."""
   return [_object(x, row, where, words) for row, x in enumerate(labels)]
 
 
 def compare(
-  found: Detections, records: Iterable[Record], words: Vocabulary, where: str
+  detected: Detections, records: Iterable[Record], words: Vocabulary, where: str
 ) -> tuple[str, ...]:
-  """Holds detections against the annotated boxes of their images.
+  """Compares detections with the annotated boxes of their images.
 
   Returns:
-    What is odd, or could not be checked.
+    Doubts, and what could not be checked.
 
   Raises:
-    InputError: the boxes are no pixels of their images, or the objects are
-      numbered as in another list; the kind is named.
+    InputError: the boxes are not pixels of their images, or the objects are
+      numbered as in another list; the message names the kind.
   """
   readings = box_readings.Readings(where)
   agreement = label_numbers.Agreement(words)
   for record in records:
-    item = found.images.get(record.name)
+    item = detected.images.get(record.name)
     if item is not None:
       boxes = item.boxes.astype(np.float64)
       size = (record.height, record.width)
@@ -205,21 +203,21 @@ def compare(
       agreement.add(
         boxes, item.objects, item.scores, record.boxes, record.objects
       )
-  odd = [readings.check(), agreement.check_objects(where)]
-  total = sum(len(item.objects) for item in found.images.values())
+  doubts = [readings.check(), agreement.check_objects(where)]
+  total = sum(len(item.objects) for item in detected.images.values())
   if total and not any(
-    (item.objects == words.person).any() for item in found.images.values()
+    (item.objects == words.person).any() for item in detected.images.values()
   ):
-    odd.append(
+    doubts.append(
       f"{where}: none of {total} boxes is a {words.objects[words.person]!r}, "
       "so no pair can be made of them"
     )
-  return tuple(note for note in odd if note)
+  return tuple(note for note in doubts if note)
 
 
-def write(path: str | pathlib.Path, found: Detections, words: Vocabulary):
-  """Writes the form above, whole or not at all."""
-  rows: list[dict[str, Any]] = [{"detector": found.detector}]
+def write(path: str | pathlib.Path, detected: Detections, words: Vocabulary):
+  """Writes a file of the form above, whole or not at all."""
+  rows: list[dict[str, Any]] = [{"detector": detected.detector}]
   rows += [
     {
       "file_name": name,
@@ -227,7 +225,7 @@ def write(path: str | pathlib.Path, found: Detections, words: Vocabulary):
       "labels": [words.objects[i] for i in item.objects],
       "scores": np.round(item.scores.astype(np.float64), 5).tolist(),
     }
-    for name, item in found.images.items()
+    for name, item in detected.images.items()
   ]
   try:
     with (
@@ -246,12 +244,12 @@ def write(path: str | pathlib.Path, found: Detections, words: Vocabulary):
 def _object(
   label: Any, row: int, where: parsing.Place, words: Vocabulary
 ) -> int:
-  found = None
+  number = None
   if isinstance(label, str):
-    found = words.object_number(label)
+    number = words.object_number(label)
   elif type(label) is int and 0 <= label < len(words.objects):
-    found = label
-  if found is None:
+    number = label
+  if number is None:
     near = words.near_object(label) if isinstance(label, str) else None
     hint = f" (did you mean {near!r}?)" if near else ""
     raise parsing.RecordError(
@@ -261,4 +259,4 @@ def _object(
       f"give a name of classes.json or a number from 0 to "
       f"{len(words.objects) - 1}",
     )
-  return found
+  return number

@@ -24,12 +24,13 @@ def from_hugging_face(
   detector: str,
   id2label: Mapping[int, str] | None = None,
 ) -> Detections:
-  """What a detector of transformers found, post-processed.
+  """Converts post-processed detections of a detector of transformers.
 
   Args:
-    results: of `post_process_object_detection` with `target_sizes` (or of
-      the grounded variants), one per image: 'boxes' with edges in pixels,
-      'scores', and 'labels' or 'text_labels'; tensors, arrays or lists.
+    results: results of `post_process_object_detection` with `target_sizes`
+      (or of the grounded variants), one per image: 'boxes' of edges in
+      pixels, 'scores', and 'labels' or 'text_labels'; tensors, arrays or
+      lists.
     names: file names of the images.
     sizes: (height, width) of the images, the target sizes.
     words: the objects.
@@ -40,8 +41,8 @@ def from_hugging_face(
     Detections of known objects; others are counted in `left_out`.
 
   Raises:
-    InputError: lengths differ, the labels have no person, a box is of
-      negative size or a figure is no number.
+    InputError: lengths differ, the labels have no person, a box has a
+      negative size, or a value is not a number.
   """
   counts = {len(results), len(names), len(sizes)}
   if len(counts) > 1:
@@ -121,9 +122,9 @@ def _objects(
 
 
 def _check_person(
-  found: Iterable[int | None], words: Vocabulary, detector: str
+  objects: Iterable[int | None], words: Vocabulary, detector: str
 ) -> None:
-  if words.person not in set(found):
+  if words.person not in set(objects):
     raise InputError(
       f"{detector} knows no {vocabulary.PERSON!r}",
       "choose a detector of COCO's objects, or rename its labels",

@@ -1,8 +1,8 @@
-"""How a detector numbers its objects, told by the annotated boxes.
+"""Infers how a detector numbers its objects from the annotated boxes.
 
-A number is no name: a person is 0, 1 or 49, by which list the detector was
-trained on. Where a detected box overlaps an annotated one, what is annotated
-says which of the lists it was.
+A person is 0, 1 or 49, depending on the list that the detector was trained on.
+Where a detected box overlaps an annotated one, the annotated object shows
+which list it was.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from input_pipeline.hico_det.detectors import box_readings
 from input_pipeline.hico_det.vocabulary import Vocabulary
 from input_pipeline.io.errors import InputError
 
-# How a folder of detections numbers the objects.
+# Numberings of objects.
 ALPHABETICAL = "alphabetical"  # by name from 0: a person is 49
 ALPHABETICAL_1 = "alphabetical-from-1"  # a person is 50
 COCO_80 = "coco80"  # COCO's order from 0: a person is 0
@@ -21,35 +21,35 @@ COCO_80_1 = "coco80-from-1"  # a person is 1, a dog 17
 COCO_91 = "coco91"  # COCO's category ids: a person is 1, a dog 18
 ORDERS = (ALPHABETICAL, COCO_80, COCO_91, ALPHABETICAL_1, COCO_80_1)
 _OVERLAP = 0.5
-# Of so many compared boxes most have to be right under some numbering.
+# With so many compared boxes, some numbering must fit a tenth of them.
 _ENOUGH = 20
 _SHOWN = 3
 
 
 def order(name: str, words: Vocabulary) -> dict[int, int]:
-  """Objects of the vocabulary by the number that a file gives them.
+  """File's number -> the vocabulary's number of an object.
 
   Raises:
-    InputError: no such numbering.
+    InputError: there is no such numbering.
   """
   count = len(words.objects)
   ranked = sorted(range(count), key=words.objects.__getitem__)
-  found = {
+  orders = {
     ALPHABETICAL: dict(enumerate(ranked)),
     ALPHABETICAL_1: dict(enumerate(ranked, 1)),
     COCO_80: {i: i for i in range(count)},
     COCO_80_1: {i + 1: i for i in range(count)},
     COCO_91: {int(x): i for i, x in enumerate(words.category_ids)},
   }
-  if name not in found:
+  if name not in orders:
     raise InputError(
       f"there is no numbering {name!r}", f"choose one of {', '.join(ORDERS)}"
     )
-  return found[name]
+  return orders[name]
 
 
 class Agreement:
-  """Counts which label lies on which annotated object.
+  """Counts which detected label overlaps which annotated object.
 
   Args:
     words: the objects.
@@ -61,7 +61,7 @@ class Agreement:
 
   @property
   def compared(self) -> int:
-    """Annotated boxes that a detected one overlaps by half."""
+    """Number of annotated boxes that a detected one overlaps by half."""
     return sum(self._counts.values())
 
   def add(
@@ -72,14 +72,14 @@ class Agreement:
     annotated: np.ndarray,
     objects: np.ndarray,
   ) -> None:
-    """Takes an image; each annotated box asks the best-scored box on it.
+    """Adds an image: each annotated box counts its best-scored detection.
 
     Args:
-      boxes: [n, 4], pixels from 0.
-      labels: int [n], of any numbering.
+      boxes: [n, 4] detected boxes, pixels from 0.
+      labels: int [n], in any numbering.
       scores: [n].
-      annotated: [m, 4].
-      objects: int [m], of the vocabulary.
+      annotated: [m, 4] annotated boxes, pixels from 0.
+      objects: int [m], in the vocabulary's numbering.
     """
     if not len(boxes) or not len(annotated):
       return
@@ -93,7 +93,7 @@ class Agreement:
     self, used: Mapping[int, int], others: Mapping[str, Mapping[int, int]]
   ) -> list[str]:
     """Numberings that fit clearly better than the one in use, best first."""
-    found = {}
+    fits = {}
     for name, other in others.items():
       differ = {
         key: n
@@ -103,39 +103,39 @@ class Agreement:
       right = sum(n for (x, true), n in differ.items() if other.get(x) == true)
       kept = sum(n for (x, true), n in differ.items() if used.get(x) == true)
       if right and right > 3 * kept and 2 * right >= sum(differ.values()):
-        found[name] = self.right(other)
-    best = max(found.values(), default=0)
-    return [name for name, n in found.items() if n == best]
+        fits[name] = self.right(other)
+    best = max(fits.values(), default=0)
+    return [name for name, n in fits.items() if n == best]
 
   def right(self, numbers: Mapping[int, int]) -> int:
-    """Compared boxes whose label is the annotated object."""
+    """Number of compared boxes whose label is the annotated object."""
     return sum(n for (x, o), n in self._counts.items() if numbers.get(x) == o)
 
   def best(self, seen: set[int]) -> list[str]:
-    """Numberings that have all labels seen and most agreement."""
+    """Numberings that contain all labels `seen` and agree best."""
     orders = {name: order(name, self._words) for name in ORDERS}
-    found = {
+    right = {
       name: self.right(numbers)
       for name, numbers in orders.items()
       if seen <= numbers.keys()
     }
-    top = max(found.values(), default=0)
-    fit = [n for n, x in found.items() if x == top and 2 * x >= self.compared]
+    top = max(right.values(), default=0)
+    fit = [n for n, x in right.items() if x == top and 2 * x >= self.compared]
     if not top or not fit:
       return []
-    # Where all labels mean the same, either name will do.
+    # If all labels mean the same in two numberings, either will do.
     meant = {tuple(orders[name][x] for x in sorted(seen)): name for name in fit}
     return fit if len(meant) > 1 else fit[:1]
 
   def check(self, used: str, where: str) -> str:
-    """Holds a numbering of the raw labels against the others.
+    """Compares a numbering of the raw labels with the others.
 
     Args:
-      used: its name, of `ORDERS`.
-      where: the file or folder.
+      used: its name, one of `ORDERS`.
+      where: the file or folder, for messages.
 
     Returns:
-      What could not be checked or is odd; "" if nothing is.
+      A doubt, or what could not be checked; "" if there is none.
 
     Raises:
       InputError: another numbering fits, or none does.
@@ -151,7 +151,7 @@ class Agreement:
     return self._doubt(numbers, f"--labels={used}")
 
   def check_objects(self, where: str) -> str:
-    """The same for objects that were read already, by whatever numbering.
+    """`check` for objects that have been numbered already.
 
     Raises:
       InputError: they fit if their numbers are read as another list's.
@@ -169,7 +169,7 @@ class Agreement:
     return self._doubt(same, where)
 
   def _exchanged(self) -> Iterator[tuple[str, Mapping[int, int]]]:
-    """Objects as they should have been, where lists were exchanged."""
+    """For each pair of exchanged lists, given object -> intended object."""
     orders = {name: order(name, self._words) for name in ORDERS}
     for wrong, numbers in orders.items():
       for right, others in orders.items():
@@ -201,8 +201,8 @@ class Agreement:
       return ""
     label, true = max(wrong, key=wrong.__getitem__)
     names, given = self._words.objects, numbers.get(label)
-    told = f"number {label}" if given is None else repr(names[given])
-    return f" ({told} lies on an annotated {names[true]!r})"
+    wrong_label = f"number {label}" if given is None else repr(names[given])
+    return f" ({wrong_label} lies on an annotated {names[true]!r})"
 
   def _doubt(self, numbers: Mapping[int, int], where: str) -> str:
     compared = self.compared

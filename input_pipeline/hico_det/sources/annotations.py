@@ -1,4 +1,4 @@
-"""Annotation files of HICO-DET in any public form, read into one.
+"""Reads annotation files of HICO-DET in any public form.
 
   form   files                                     boxes, as published
   qpic   trainval_hico.json, test_hico.json        from 0, but from 1 in test
@@ -9,10 +9,10 @@
          "boxes_h", "boxes_o", "hoi"}, ...]
 
 HICO-DET's own file counts pixels from 1; `trainval_hico.json` is shifted and
-`test_hico.json` is not. What is read here always counts from 0. A file of the
-first form under another name does not tell, so its base has to be given; other
-files are taken to count from 1 unless --box-base=0 says otherwise. A shift of
-one pixel costs small boxes their overlap.
+`test_hico.json` is not. Boxes read here always count from 0. For a file of the
+first form under another name the base must be given; other files are taken to
+count from 1 unless --box-base=0 says otherwise. A shift of one pixel costs
+small boxes their overlap.
 """
 
 import pathlib
@@ -39,7 +39,7 @@ _HELP = "docs/hico_det.md shows the forms"
 
 
 def stop(error: RecordError) -> None:
-  """Raises the first error; give another function to collect them all."""
+  """Raises the first error; pass another function to collect all."""
   raise error
 
 
@@ -56,16 +56,16 @@ def read(
   Args:
     path: the file.
     words: verbs, objects and interactions.
-    images: folder of its images; None: that of the file, for names only.
+    images: folder of its images; None: the file's folder, for names only.
     base: number of the first pixel in the file, 0 or 1; None: as published.
-    report: told of every image that cannot be used; it is left out.
+    report: called with an error for every unusable image, which is left out.
 
   Returns:
-    One entry per image in the file's order, those without labels included.
+    One entry per image in the file's order, including those without labels.
 
   Raises:
-    InputError: the file is of none of the forms, its base is not known, it
-      has an image twice or none at all; what `report` raises.
+    InputError: the file has none of the forms, its base is unknown, or it has
+      an image twice or none at all; what `report` raises.
   """
   path = pathlib.Path(path)
   content = read_json(path)
@@ -73,24 +73,24 @@ def read(
   base = _base(path, form, base)
   images = images if images is not None else path.parent
   if form == QPIC:
-    found = qpic.read(content, path, images, words, base, report)
+    labels = qpic.read(content, path, images, words, base, report)
   elif form == UPT:
-    found = upt.read_instances(content, path, images, words, base, report)
+    labels = upt.read_instances(content, path, images, words, base, report)
   else:
-    found = upt.read_list(content, path, images, words, base, report)
-  _check_names(found, path)
-  boxes = corners(found)
+    labels = upt.read_list(content, path, images, words, base, report)
+  _check_names(labels, path)
+  boxes = corners(labels)
   if len(boxes) and boxes.max() + base <= 1:
     raise InputError(
       f"{path}: all {len(boxes)} boxes lie within 0 and 1, as shares of the "
       "image do",
       "give pixels of the original image",
     )
-  return found
+  return labels
 
 
 def form_of(content: Any, path: pathlib.Path) -> str:
-  """Which form parsed JSON has; `InputError` if none."""
+  """The form of parsed JSON; InputError if it has none of them."""
   if isinstance(content, dict) and {"annotation", "filenames"} <= set(content):
     return UPT
   if isinstance(content, list) and content and isinstance(content[0], dict):
@@ -110,23 +110,23 @@ def form_of(content: Any, path: pathlib.Path) -> str:
   )
 
 
-def check_inside(found: ImageLabels, size: tuple[int, int]) -> None:
-  """Raises `RecordError` if a box leaves the image of (height, width)."""
+def check_inside(labels: ImageLabels, size: tuple[int, int]) -> None:
+  """Raises RecordError if a box leaves the image of (height, width)."""
   for what, boxes in (
-    ("the human box", found.human_boxes),
-    ("the object box", found.object_boxes),
+    ("the human box", labels.human_boxes),
+    ("the object box", labels.object_boxes),
   ):
-    parsing.check_inside(found.place, boxes, what, size)
+    parsing.check_inside(labels.place, boxes, what, size)
 
 
 def corners(images: list[ImageLabels]) -> np.ndarray:
   """All boxes of a file, float64 [n, 4]."""
-  found = [b for x in images for b in (x.human_boxes, x.object_boxes)]
-  return np.concatenate([np.zeros((0, 4)), *found])
+  boxes = [b for x in images for b in (x.human_boxes, x.object_boxes)]
+  return np.concatenate([np.zeros((0, 4)), *boxes])
 
 
 def is_published(path: str | pathlib.Path) -> bool:
-  """Whether a file's name tells what its boxes count from."""
+  """Whether a file's name says whether its boxes count from 0 or 1."""
   return pathlib.Path(path).name in _BASES
 
 
@@ -144,13 +144,13 @@ def _base(path: pathlib.Path, form: str, base: int | None) -> int:
   return _BASES[path.name]
 
 
-def _check_names(found: list[ImageLabels], path: pathlib.Path) -> None:
+def _check_names(labels: list[ImageLabels], path: pathlib.Path) -> None:
   names: set[str] = set()
-  for item in found:
+  for item in labels:
     if item.name in names:
       raise InputError(
         f"{path} has the image {item.name} twice", "leave one of the entries"
       )
     names.add(item.name)
-  if not found:
+  if not labels:
     raise InputError(f"{path} has no image that can be used", _HELP)

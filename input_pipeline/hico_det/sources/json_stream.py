@@ -1,4 +1,4 @@
-"""Entries of a JSON list one after another, however long the list is."""
+"""Streams the entries of a JSON list of any length."""
 
 import codecs
 import json
@@ -11,11 +11,11 @@ from input_pipeline.io import json_files
 from input_pipeline.io.errors import InputError
 
 _PIECE = 1 << 20  # characters read at a time
-# An error further from the end than this is no entry that is still to come.
+# An error further from the end than this is not an unfinished entry.
 _TAIL = 4096
 _UNTERMINATED = "Unterminated string"
 _SPACE = " \t\n\r"
-# How files begin that hold the same for programs.
+# First bytes of other formats in which detections are often kept.
 _BINARY = (
   (b"MATLAB", "a MATLAB file"),
   (b"\x89HDF", "an HDF5 file (or MATLAB 7.3)"),
@@ -29,12 +29,13 @@ _AGAIN = "copy or make the file again"
 
 
 def entries(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the objects of the list that a file holds.
+  """Yields the objects of the list in a file.
 
-  Never more than one entry and a piece of the file are in memory.
+  Only one entry and a piece of the file are in memory at a time.
 
   Raises:
-    InputError: the file is missing, cut off, no JSON, or no list of objects.
+    InputError: the file is missing, truncated, not JSON, or not a list of
+      objects.
   """
   try:
     _refuse_binary(path)
@@ -70,7 +71,7 @@ def _refuse_binary(path: str | pathlib.Path) -> None:
 
 
 class _Reader:
-  """Reads a file piece by piece and parses what is there."""
+  """Reads and parses a file piece by piece."""
 
   def __init__(self, path: str | pathlib.Path, file):
     self._path, self._file = path, file
@@ -101,13 +102,13 @@ class _Reader:
       raise self._broken("something follows the list")
 
   def _take(self) -> str:
-    """The next character that is no space; '' at the end."""
-    found = self._next()
+    """Consumes the next character that is not a space; '' at the end."""
+    character = self._next()
     self._at += 1
-    return found
+    return character
 
   def _next(self) -> str:
-    """The next character that is no space, without taking it; '' at the end."""
+    """The next character that is not a space, not consumed; '' at the end."""
     while True:
       while self._at < len(self._text) and self._text[self._at] in _SPACE:
         self._at += 1
@@ -124,7 +125,7 @@ class _Reader:
   def _entry(self) -> dict[str, Any]:
     while True:
       try:
-        found, end = self._decode(self._text, self._at)
+        entry, end = self._decode(self._text, self._at)
         break
       except json.JSONDecodeError as error:
         near_end = error.pos >= len(self._text) - _TAIL
@@ -149,7 +150,7 @@ class _Reader:
 
     # Rare, so the text is searched first.
     if json_files.SURROGATE.search(self._text, self._at, end) and (
-      json_files.has_half(found)
+      json_files.has_half(entry)
     ):
       raise InputError(
         f"{self._path} has half a character, such as \\ud83d without its other "
@@ -157,7 +158,7 @@ class _Reader:
         _AGAIN,
       )
     self._at = end
-    return found
+    return entry
 
   def _broken(self, what: str) -> InputError:
     return InputError(

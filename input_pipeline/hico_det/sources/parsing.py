@@ -1,4 +1,4 @@
-"""Checks that all annotation files share: names, boxes, numbers."""
+"""Checks for all annotation files: names, boxes, numbers."""
 
 import pathlib
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 
 from input_pipeline.io.findings import Place, RecordError
 
-# Annotators' boxes may leave the image so far; they are cut then.
+# Annotated boxes may leave the image by so many pixels; they are clipped.
 SLACK = 2.0
-# Forms of data sets and tools, by the keys of an object.
+# Forms of datasets and tools, by the keys of an object.
 _FORMS = (
   ({"images", "annotations"}, "COCO's form of annotations"),
   ({"annotation", "filenames"}, "UPT's form of annotations"),
@@ -31,7 +31,7 @@ _BOX = "give four numbers in pixels, x1 y1 x2 y2, with x1 <= x2 and y1 <= y2"
 
 
 def place(path: pathlib.Path, images: pathlib.Path, name: Any) -> Place:
-  """Where an image stands; `RecordError` if that is no name of a file."""
+  """The place of an image; RecordError if its name is not a file name."""
   if not isinstance(name, str) or not name or "/" in name or "\\" in name:
     raise RecordError(
       Place(path, images / str(name)),
@@ -47,33 +47,33 @@ def looks_like(content: Any) -> str:
   if isinstance(content, list) and content:
     content = content[0]
   keys = set(content) if isinstance(content, dict) else set()
-  told = next((name for x, name in _FORMS if x <= keys), "")
-  return f"; it looks like {told}" if told else ""
+  form = next((name for x, name in _FORMS if x <= keys), "")
+  return f"; it looks like {form}" if form else ""
 
 
 def boxes(
-  where: Place, found: Any, what: str, base: int, size: tuple[int, int] | None
+  where: Place, given: Any, what: str, base: int, size: tuple[int, int] | None
 ) -> np.ndarray:
   """Checked boxes, counted from 0: float64 [n, 4].
 
   Args:
-    where: for messages.
-    found: as the file has them.
+    where: the image, for messages.
+    given: the boxes as in the file.
     what: the field, for messages.
     base: number of the first pixel in the file.
-    size: (height, width); None: not known.
+    size: (height, width) in pixels; None: unknown.
 
   Raises:
-    RecordError: not four finite numbers, negative size, or outside.
+    RecordError: not four finite numbers, a negative size, or outside.
   """
-  array = numbers(where, found, what, (4,))
+  array = numbers(where, given, what, (4,))
   wrong = (array[:, :2] > array[:, 2:]).any(axis=1)
   if wrong.any():
     row = int(wrong.argmax())
     raise RecordError(
       where,
       "boxes",
-      f"{what} {row} is {shown(found[row])}, of negative size (x2 < x1 or "
+      f"{what} {row} is {shown(given[row])}, of negative size (x2 < x1 or "
       "y2 < y1), as x y width height or cx cy w h may look",
       _BOX,
     )
@@ -83,7 +83,7 @@ def boxes(
     raise RecordError(
       where,
       "boxes",
-      f"all of {what} lie within 0 and 1, the first is {shown(found[0])}: "
+      f"all of {what} lie within 0 and 1, the first is {shown(given[0])}: "
       "shares of the image, not pixels",
       _BOX,
     )
@@ -92,7 +92,7 @@ def boxes(
     raise RecordError(
       where,
       "boxes",
-      f"{what} {row} is {shown(found[row])}, but boxes of this file are taken "
+      f"{what} {row} is {shown(given[row])}, but boxes of this file are taken "
       "to count pixels from 1",
       "say --box-base=0 if the file counts from 0",
     )
@@ -102,76 +102,79 @@ def boxes(
 
 
 def check_inside(
-  where: Place, found: np.ndarray, what: str, size: tuple[int, int]
+  where: Place, corners: np.ndarray, what: str, size: tuple[int, int]
 ) -> None:
-  """`RecordError` if a box from 0 leaves the image of (height, width)."""
-  high = found[:, 2:] - (np.array([size[1], size[0]]) - 1)
-  outside = (high > SLACK).any(axis=1) | (found[:, :2] < -SLACK).any(axis=1)
+  """Raises RecordError if a box [n, 4] leaves the image of (height, width).
+
+  Boxes count pixels from 0.
+  """
+  high = corners[:, 2:] - (np.array([size[1], size[0]]) - 1)
+  outside = (high > SLACK).any(axis=1) | (corners[:, :2] < -SLACK).any(axis=1)
   if outside.any():
     row = int(outside.argmax())
     raise RecordError(
       where,
       "boxes",
-      f"{what} {row} is {found[row].tolist()} counted from 0, outside the "
+      f"{what} {row} is {corners[row].tolist()} counted from 0, outside the "
       f"image of {size[1]} x {size[0]} pixels (width x height)",
       "use the images that the boxes were drawn on, or mend the box",
     )
 
 
 def numbers(
-  where: Place, found: Any, what: str, shape: tuple[int, ...] = ()
+  where: Place, given: Any, what: str, shape: tuple[int, ...] = ()
 ) -> np.ndarray:
-  """A list as float64 [n, *shape]; `RecordError` names the first wrong one."""
-  if not isinstance(found, list):
+  """A list as float64 [n, *shape]; RecordError names the first wrong one."""
+  if not isinstance(given, list):
     raise RecordError(where, "form", f"has no list {what!r}", "see the docs")
-  array = as_numbers(found, shape)
+  array = as_numbers(given, shape)
   if array is not None:
     return array
-  row = next(i for i, x in enumerate(found) if as_numbers([x], shape) is None)
+  row = next(i for i, x in enumerate(given) if as_numbers([x], shape) is None)
   kind = f"{shape[0]} finite numbers" if shape else "a finite number"
   raise RecordError(
     where,
     "boxes",
-    f"{what} {row} is {shown(found[row])}, not {kind}",
+    f"{what} {row} is {shown(given[row])}, not {kind}",
     _BOX if shape else "give one finite number each",
   )
 
 
-def as_numbers(found: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
-  """float64 [n, *shape]; None where something is no finite number.
+def as_numbers(given: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
+  """float64 [n, *shape]; None if anything is not a finite number.
 
-  Texts and true or false are none, though numpy would take them for numbers.
+  Texts and booleans are refused, which numpy would convert.
   """
-  flat = [x for row in found for x in row] if shape and _rows(found) else found
+  flat = [x for row in given for x in row] if shape and _rows(given) else given
   if not all(type(x) is float or type(x) is int for x in flat):
     return None
   try:
-    array = np.array(found, np.float64)
+    array = np.array(given, np.float64)
   except (ValueError, OverflowError):  # rows of two lengths, 400 digits
     return None
-  if not found:
+  if not given:
     return np.zeros((0, *shape))
-  fits = array.shape == (len(found), *shape) and np.isfinite(array).all()
+  fits = array.shape == (len(given), *shape) and np.isfinite(array).all()
   return array if fits else None
 
 
-def _rows(found: list[Any]) -> bool:
-  return all(isinstance(row, list) for row in found)
+def _rows(given: list[Any]) -> bool:
+  return all(isinstance(row, list) for row in given)
 
 
 def shown(value: Any) -> str:
-  """A value for messages, cut where it is long."""
+  """A value as text for messages, shortened."""
   text = repr(value)
   return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def integers(
-  where: Place, found: Any, what: str, first: int, stop: int
+  where: Place, given: Any, what: str, first: int, stop: int
 ) -> np.ndarray:
-  """A list of whole numbers from `first` to `stop` - 1, as int32 from 0."""
-  if not isinstance(found, list):
+  """A list of integers from `first` to `stop` - 1, as int32 [n] from 0."""
+  if not isinstance(given, list):
     raise RecordError(where, "form", f"has no list {what!r}", "see the docs")
-  for row, value in enumerate(found):
+  for row, value in enumerate(given):
     if type(value) is not int or not first <= value < stop:
       raise RecordError(
         where,
@@ -179,14 +182,14 @@ def integers(
         f"{what} {row} is {shown(value)}, which does not exist",
         f"give a whole number from {first} to {stop - 1}",
       )
-  return np.array(found, np.int32) - first
+  return np.array(given, np.int32) - first
 
 
 def same_length(where: Place, **lists: Any) -> None:
-  """`RecordError` unless all lists are of one length."""
-  sizes = {name: len(found) for name, found in lists.items()}
+  """Raises RecordError unless all lists have the same length."""
+  sizes = {name: len(items) for name, items in lists.items()}
   if len(set(sizes.values())) > 1:
-    told = ", ".join(f"{size} {name}" for name, size in sizes.items())
+    counts = ", ".join(f"{size} {name}" for name, size in sizes.items())
     raise RecordError(
-      where, "form", f"has {told}", "give one of each for every label"
+      where, "form", f"has {counts}", "give one of each for every label"
     )

@@ -5,9 +5,9 @@
     "hoi_annotation": [{"subject_id": 0, "object_id": 1,
                         "category_id": 73, "hoi_category_id": 153}, ...]}]
 
-`category_id` of a box is COCO's (1 to 90, a person is 1), that of an
-interaction its verb from 1; `hoi_category_id`, from 1, is in some of the
-files. Image sizes are not in them.
+`category_id` of a box is COCO's (1 to 90, a person is 1); that of an
+interaction is its verb, from 1. Only some files have `hoi_category_id`, from 1.
+None have image sizes.
 """
 
 import pathlib
@@ -32,18 +32,18 @@ def read(
   base: int,
   report: Callable[[RecordError], None],
 ) -> list[ImageLabels]:
-  """Labels of every image that can be used; see `annotations.read`."""
+  """Labels of every usable image; see `annotations.read`."""
   objects = {int(number): i for i, number in enumerate(words.category_ids)}
-  found = []
+  labels = []
   for number, entry in enumerate(content):
     name = entry.get("file_name") if isinstance(entry, dict) else None
     name = f"(entry {number})" if name is None else name
     try:
       where = parsing.place(path, images, name)
-      found.append(_image(entry, where, words, objects, base))
+      labels.append(_image(entry, where, words, objects, base))
     except RecordError as error:
       report(error)
-  return found
+  return labels
 
 
 def _image(
@@ -74,16 +74,16 @@ def _image(
 def _boxes(
   entry: Any, where: Place, objects: dict[int, int], base: int
 ) -> tuple[np.ndarray, list[int]]:
-  """Boxes [N, 4] of an image and the object in each."""
-  found = entry.get("annotations") if isinstance(entry, dict) else None
-  if not isinstance(found, list) or not all(
-    isinstance(box, dict) and "bbox" in box for box in found
+  """Boxes float64 [N, 4] of an image, and the object in each."""
+  given = entry.get("annotations") if isinstance(entry, dict) else None
+  if not isinstance(given, list) or not all(
+    isinstance(box, dict) and "bbox" in box for box in given
   ):
     raise RecordError(
       where, "form", "has no list 'annotations' of objects with 'bbox'", _HELP
     )
   kinds = []
-  for row, box in enumerate(found):
+  for row, box in enumerate(given):
     category = box.get("category_id")
     if type(category) is not int or category not in objects:
       raise RecordError(
@@ -93,7 +93,7 @@ def _boxes(
         "give COCO's number of the object, 1 to 90; a person is 1",
       )
     kinds.append(objects[category])
-  corners = parsing.boxes(where, [b["bbox"] for b in found], "box", base, None)
+  corners = parsing.boxes(where, [b["bbox"] for b in given], "box", base, None)
   return corners, kinds
 
 
@@ -131,10 +131,10 @@ def _label(
   name = f"{words.verbs[verb - 1]} {words.objects[kinds[object_]]}"
   if interaction < 0:
     raise wrong(f"is {name!r}, which is no interaction", "mend verb or object")
-  told = label.get("hoi_category_id", interaction + 1)
-  if told != interaction + 1:
+  given = label.get("hoi_category_id", interaction + 1)
+  if given != interaction + 1:
     raise wrong(
-      f"has the hoi_category_id {told!r}, but {name!r} is {interaction + 1}",
+      f"has the hoi_category_id {given!r}, but {name!r} is {interaction + 1}",
       "mend one of the two",
     )
   return subject, object_, interaction

@@ -1,6 +1,4 @@
-"""What the numbers in an annotation file mean, by the names it lists.
-
-`instances_train2015.json` of UPT, and plain lists of the same entries.
+"""`instances_train2015.json` of UPT, and plain lists of the same entries.
 
   {"annotation": [{"boxes_h": [[x1, y1, x2, y2], ...], "boxes_o": [...],
                    "hoi": [...], "verb": [...], "object": [...]}, ...],
@@ -8,13 +6,13 @@
    "verbs": [...], "objects": [...], "correspondence": [[hoi, object, verb]]}
 
 One entry of each list is one label. `hoi` has numbers from 0, or names such
-as "ride bicycle". What the numbers mean is in `verbs`, `objects` and
-`correspondence`: releases of the file number the objects by name (a person is
-49) or as COCO does (a person is 0), so names decide where they are given.
+as "ride bicycle". `verbs`, `objects` and `correspondence` give the meaning of
+the numbers: releases of the file number the objects by name (a person is 49)
+or as COCO does (a person is 0), so names decide if they are given.
 
-Two fields are ours, for the parts of HICO-DET's own file that these leave
-out: `invis`, a bool per label (not asked for by the metric), and `image_hoi`,
-the interactions that the image as a whole is labelled with.
+Two fields are ours, for parts of HICO-DET's own file that these files lack:
+`invis`, a bool per label (the metric leaves these out), and `image_hoi`, the
+labels of the image as a whole.
 """
 
 import collections
@@ -34,7 +32,7 @@ from input_pipeline.io.findings import Place, RecordError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Numbers:
-  """What the numbers of a file are in the vocabulary; -1: not used there."""
+  """A file's numbers -> the vocabulary's numbers; -1: not used in the file."""
 
   verbs: np.ndarray
   objects: np.ndarray
@@ -50,15 +48,15 @@ def same(words: Vocabulary) -> Numbers:
 def read(
   content: dict[str, Any], path: pathlib.Path, words: Vocabulary
 ) -> Numbers:
-  """The file's own numbers where it has its lists of names, else ours.
+  """The file's own numbers if it has lists of names, else the vocabulary's.
 
   Raises:
-    InputError: a list is of no use, or has a name that does not exist.
+    InputError: a list is invalid, or has a name that does not exist.
   """
   lists = [content.get(k) for k in ("verbs", "objects", "correspondence")]
-  if all(found is None for found in lists):
+  if all(given is None for given in lists):
     return same(words)
-  if not all(isinstance(found, list) for found in lists):
+  if not all(isinstance(given, list) for given in lists):
     raise InputError(
       f"{path} has not all of 'verbs', 'objects', 'correspondence'",
       "give all three, or none for HICO-DET's own numbers",
@@ -85,15 +83,15 @@ def read(
         f"{path}: 'correspondence' has the interaction {row[0]} twice",
         "leave one of the two",
       )
-    found = int(words.table[verbs[row[2]], objects[row[1]]])
-    if found < 0:
+    interaction = int(words.table[verbs[row[2]], objects[row[1]]])
+    if interaction < 0:
       name = f"{lists[0][row[2]]} {lists[1][row[1]]}"
       raise InputError(
         f"{path}: 'correspondence' {number} is {name!r}, which is no "
         "interaction",
         "use the classes.json that belongs to the file",
       )
-    table[row[0]] = found
+    table[row[0]] = interaction
   return Numbers(verbs, objects, table)
 
 
@@ -136,9 +134,9 @@ def read_instances(
       f"{path}: 'annotation', 'filenames' or 'size' is no list", _HELP
     )
   if len({len(x) for x in lists}) > 1:
-    told = " and ".join(str(len(x)) for x in lists)
+    counts = " and ".join(str(len(x)) for x in lists)
     raise InputError(
-      f"{path} has {told} entries in 'annotation', 'filenames' and 'size'",
+      f"{path} has {counts} entries in 'annotation', 'filenames' and 'size'",
       "give one of each for every image",
     )
   numbers = read(content, path, words)
@@ -180,14 +178,14 @@ def _read(
   base: int,
   report: Callable[[RecordError], None],
 ) -> list[ImageLabels]:
-  found = []
+  labels = []
   for entry in entries:
     try:
       where = parsing.place(path, images, entry["file_name"])
-      found.append(_image(entry, where, words, numbers, base))
+      labels.append(_image(entry, where, words, numbers, base))
     except RecordError as error:
       report(error)
-  return found
+  return labels
 
 
 def _image(
@@ -226,10 +224,10 @@ def _image(
   )
 
 
-def _texts(found: Any) -> list[str]:
-  """A list of names; empty where it is none."""
-  named = isinstance(found, list) and all(isinstance(x, str) for x in found)
-  return found if named else []
+def _texts(given: Any) -> list[str]:
+  """A list of names; empty if it is anything else."""
+  named = isinstance(given, list) and all(isinstance(x, str) for x in given)
+  return given if named else []
 
 
 def _by_name(
@@ -251,14 +249,14 @@ def _interactions(
   size = len(numbers.interactions)
   if named := _texts(entry[key]):
     return _by_name(named, key, where, words)
-  found = parsing.integers(where, entry[key], key, 0, size)
-  mapped = numbers.interactions[found]
+  given = parsing.integers(where, entry[key], key, 0, size)
+  mapped = numbers.interactions[given]
   if (mapped < 0).any():
     row = int((mapped < 0).argmax())
     raise RecordError(
       where,
       "labels",
-      f"{key} {row} is {found[row]}, which 'correspondence' does not have",
+      f"{key} {row} is {given[row]}, which 'correspondence' does not have",
       "give a number that it has",
     )
   return mapped
@@ -271,7 +269,7 @@ def _check_parts(
   words: Vocabulary,
   numbers: Numbers,
 ) -> None:
-  """Verbs and objects have to be those of the interactions."""
+  """Raises RecordError unless verbs and objects fit the interactions."""
   for key, known, of, names in (
     ("verb", numbers.verbs, words.verb_of, words.verbs),
     ("object", numbers.objects, words.object_of, words.objects),
@@ -285,8 +283,8 @@ def _check_parts(
         [a.replace("_", " ") != b for a, b in zip(named, true, strict=True)]
       )
     else:
-      told = known[parsing.integers(where, entry[key], key, 0, len(known))]
-      differ = told != of[interactions]
+      given = known[parsing.integers(where, entry[key], key, 0, len(known))]
+      differ = given != of[interactions]
     if differ.any():
       row = int(differ.argmax())
       raise RecordError(
@@ -298,16 +296,16 @@ def _check_parts(
       )
 
 
-def _size(found: Any, where: Place) -> tuple[int, int] | None:
+def _size(given: Any, where: Place) -> tuple[int, int] | None:
   """(height, width) from [width, height]."""
-  if found is None:
+  if given is None:
     return None
   if (
-    not isinstance(found, list)
-    or len(found) != 2
-    or not all(type(x) is int and x > 0 for x in found)
+    not isinstance(given, list)
+    or len(given) != 2
+    or not all(type(x) is int and x > 0 for x in given)
   ):
     raise RecordError(
-      where, "size", f"the size is {found!r}", "give width and height in pixels"
+      where, "size", f"the size is {given!r}", "give width and height in pixels"
     )
-  return found[1], found[0]
+  return given[1], given[0]
