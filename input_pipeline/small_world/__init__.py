@@ -1,9 +1,9 @@
 """A small drawn world in SWiG's layout, for machines without the real data.
 
-Real imSitu verbs, frames and WordNet nouns; each verb has a look (a code over
-five attributes) and so has each noun, and the definitions tell the looks in
-words. So everything can be run on it: training, open-vocabulary evaluation
-of verbs that no training image shows, and the foundation models before them.
+It has real imSitu verbs, frames and WordNet nouns. Each verb has a look (a code
+over five attributes), each noun too, and the definitions describe the looks. So
+everything runs on it: training, open-vocabulary evaluation of verbs without
+training images, and the training of the small foundation models.
 """
 
 from input_pipeline.small_world.situations.config import WorldConfig

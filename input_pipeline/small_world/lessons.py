@@ -1,4 +1,4 @@
-"""What encoders learn from: words and captions of either kind of world."""
+"""Words and captions of both kinds of worlds, for training encoders."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ from input_pipeline.small_world.situations.world import World, draw_world
 
 @dataclasses.dataclass(frozen=True)
 class Lessons:
-  """What a kind of world tells its learners.
+  """The training material of one kind of world.
 
   Attributes:
-    content_words: world -> words that mean something that can be seen.
-    all_words: world -> every word that captions and questions use.
+    content_words: world -> words for visible things.
+    all_words: world -> every word of captions and questions.
     draw_pool: (world, count, image_size, seed) -> uint8 images
       [count, image_size, image_size, 3] and their scenes.
-    caption: (scene, config, rng) -> one sentence about a scene.
-    answer: scene -> what a scene shows, in the words of its verb.
+    caption: (scene, config, rng) -> one caption of a scene.
+    answer: scene -> the name of its verb.
   """
 
   content_words: Callable[[Any], list[str]]
@@ -61,5 +61,5 @@ def draw(config: WorldConfig | PairWorldConfig) -> World | PairWorld:
 
 
 def of(world: World | PairWorld) -> Lessons:
-  """The lessons of a world's kind."""
+  """The lessons for a world."""
   return INTERACTIONS if isinstance(world, PairWorld) else SITUATIONS

@@ -1,13 +1,13 @@
-"""What can be seen in a small world, and the words for it.
+"""The looks of a small world, and the words for them.
 
 A verb is a code over five attributes; a noun is a shape, a colour and a
-texture; a place is a tone and a pattern of the background. Every value has a
-word of its own, so that a definition tells an unseen verb or noun apart.
+texture; a place is a tone and a pattern of the background. Every value has its
+own word, so that a definition identifies an unseen verb or noun.
 """
 
 from collections.abc import Mapping
 
-# Attribute of a verb -> its values' words, in the order of the code.
+# Attribute of a verb -> words for its values, in the order of the code.
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
   "layout": ("beside", "above", "below", "inside", "overlapping", "apart"),
   "mark": ("streaks", "waves", "sparks", "drops", "puffs", "bolts"),
@@ -16,7 +16,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
   "light": ("day", "dusk", "night"),
 }
 LAYOUTS = ATTRIBUTES["layout"]
-# How an attribute's word stands in a definition or a caption.
+# Phrases of the attributes' words in definitions and captions.
 PHRASES: Mapping[str, str] = {
   "layout": "{} the other",
   "mark": "with {}",
@@ -60,7 +60,7 @@ PATTERNS = ("bare", "lined", "tiled", "speckled")
 # Colour factors of the light attribute, in the order of its values.
 LIGHTS = ((1.0, 1.0, 1.0), (1.0, 0.82, 0.64), (0.52, 0.57, 0.84))
 
-# Kinds of nouns that a role takes; other roles take things.
+# Kind of nouns -> the roles that take it; other roles take things.
 _ROLES_OF_KIND: Mapping[str, str] = {
   "agent": """
     agent teacher seller victim coagent student buyer recipient eater chasee
@@ -81,7 +81,7 @@ def role_kind(role: str) -> str:
 
 
 def attribute_phrases(code: tuple[int, ...]) -> list[str]:
-  """A code in words: "beside the other", "arms raised", ..."""
+  """The phrases of a code: "beside the other", "arms raised", ..."""
   return [
     PHRASES[name].format(words[value])
     for (name, words), value in zip(ATTRIBUTES.items(), code, strict=True)

@@ -1,4 +1,4 @@
-"""What writing the folder of either kind of small world has in common."""
+"""Writing the folder of a small world of either kind."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from input_pipeline.io.errors import InputError
 
 @contextlib.contextmanager
 def new_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields a folder to fill; it gets the name `out` when it is whole.
+  """Yields a folder to fill; it is renamed to `out` when it is complete.
 
   Raises:
     InputError: `out` exists already, or cannot be written.
@@ -34,5 +34,5 @@ def new_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-  """One line of JSON."""
+  """Writes one line of JSON."""
   path.write_text(json.dumps(content) + "\n")

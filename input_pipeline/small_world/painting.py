@@ -1,7 +1,7 @@
 """Draws a scene as an image.
 
-Cues are local: each attribute of a verb can be read off near the actor or at
-a fixed spot. Purely relational cues trained far too slowly.
+Cues are local: each attribute of a verb is visible near the actor or at a
+fixed spot. Models learned purely relational cues far too slowly.
 """
 
 from PIL import Image, ImageDraw
@@ -13,12 +13,12 @@ _INK = (40, 34, 44)
 _SKIN = (255, 236, 204)
 _MARK_AT = ((0.12, 0.14), (0.88, 0.14))
 _MARK_SIZE = 0.22
-# Ends of the right arm, from the shoulder, in sizes of the actor.
+# Hand of the right arm relative to the shoulder, in sizes of the actor.
 _ARMS = {"raised": (0.3, -0.7), "spread": (0.55, 0.0), "lowered": (0.25, 0.7)}
 
 
 def draw(scene: Scene) -> Image.Image:
-  """The scene as an RGB image of its size."""
+  """The scene as an RGB image of its width and height."""
   size = (scene.width, scene.height)
   words = [
     names[value]
@@ -62,7 +62,7 @@ def _light(image: Image.Image, factors: tuple[float, ...]) -> Image.Image:
 
 
 def _draw_cloud(image: Image.Image, scene: Scene) -> None:
-  """Weather acts without an agent: a cloud stands for it."""
+  """Draws a cloud as the actor if the frame has no agent, as for weather."""
   (x, y), size = scene.actor
   pen = ImageDraw.Draw(image)
   for dx, dy in ((-0.28, 0.1), (0.28, 0.1), (0.0, -0.12), (0.0, 0.14)):
@@ -72,7 +72,7 @@ def _draw_cloud(image: Image.Image, scene: Scene) -> None:
 
 
 def _draw_plinth(image: Image.Image, scene: Scene) -> None:
-  """A grey block keeps the layout visible where there is no main thing."""
+  """Draws a grey block that shows the layout if there is no main thing."""
   (x, y), size = scene.main
   half = size * 0.42
   box = (x - half, y - half, x + half, y + half)
@@ -104,7 +104,7 @@ def draw_link(pen: ImageDraw.ImageDraw, scene: Scene, link: str) -> None:
 
 
 def draw_actor(pen: ImageDraw.ImageDraw, scene: Scene, arms: str) -> None:
-  """Eyes and arms show who acts."""
+  """Draws eyes and arms, which mark the actor."""
   (x, y), size = scene.actor
   width = max(2, round(size * 0.2))
   reach_x, reach_y = _ARMS[arms]

@@ -1,4 +1,4 @@
-"""Pictures that scenes are pasted together from, each drawn once."""
+"""The sprites that scenes are composed of, each drawn once."""
 
 import functools
 import math
@@ -8,14 +8,14 @@ from PIL import Image, ImageChops, ImageDraw
 from input_pipeline.small_world import looks
 
 _SIDE = 96  # pixels of a sprite
-_FINE = 4  # drawn finer by this factor, then reduced: smooth edges
+_FINE = 4  # drawn larger by this factor, then reduced, for smooth edges
 _INK = (40, 34, 44)
 _BACKGROUND_SIDE = 128
 
 
 @functools.cache
 def thing(shape: str, colour: str, texture: str) -> Image.Image:
-  """A noun's sprite: RGBA, its shape touching the sprite's edges."""
+  """A noun's sprite, RGBA; its shape touches the sprite's edges."""
   side = _SIDE * _FINE
   mask = Image.new("L", (side, side), 0)
   _draw_shape(ImageDraw.Draw(mask), shape, side)
@@ -37,7 +37,7 @@ def thing(shape: str, colour: str, texture: str) -> Image.Image:
 
 
 def _shrink(mask: Image.Image, scale: float) -> Image.Image:
-  """The inside of a mask: every point away from the edge stays."""
+  """The inside of a mask: the points away from its edge."""
   margin = round(mask.width * (1 - scale) / 4)
   inner = mask
   for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1)):
@@ -138,7 +138,7 @@ def _disc(draw, x, y, radius, fill, outline) -> None:
 
 @functools.cache
 def background(tone: str, pattern: str) -> Image.Image:
-  """A place's picture, RGB: far tone above a horizon, a pattern below it."""
+  """A place's background, RGB: a tone above the horizon, a pattern below."""
   n = _BACKGROUND_SIDE
   colour = looks.TONES[tone]
   far = tuple(min(255, int(value * 1.1) + 8) for value in colour)

@@ -1,8 +1,8 @@
-"""Captioned scenes of persons and objects; `captions` of interactions.
+"""Captioned scenes of persons and objects, for training encoders.
 
-A caption tells of one pair or two: often who does what with what, attributes
-in words, the object, sometimes with its look. Every interaction is told of,
-as often as any other: encoders learn from the web, not from a training split.
+A caption describes one or two pairs: often the interaction, its attributes in
+words and the object, sometimes with its look. All interactions are captioned
+equally often, since encoders learn from the web, not from a training split.
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ from input_pipeline.small_world.situations.captions import (
   CaptionConfig,
 )
 
-# Of interactions' texts and of templates, besides captions' own.
+# Further words of interactions' texts and of templates.
 _WORDS = ("person", "object", "human", "done", "whom", "what")
 
 
 def content_words(world: PairWorld) -> list[str]:
-  """Every word that says something about a picture, sorted."""
+  """All words that describe something in a picture, sorted."""
   words = {word for values in ATTRIBUTES.values() for word in values}
   words |= {w for verb in world.actions for w in verb.participle.split()}
   for thing in world.objects:
@@ -60,7 +60,7 @@ def all_words(world: PairWorld) -> list[str]:
 def draw_pool(
   world: PairWorld, count: int, image_size: int, seed: int = 0
 ) -> tuple[np.ndarray, list[PairScene]]:
-  """Draws scenes of all interactions equally often; as `captions.draw_pool`."""
+  """Draws all interactions equally often; see situations' `draw_pool`."""
   rng = np.random.default_rng([world.config.seed, 3, seed])
   chosen = rng.permutation(count) % len(world.interactions)
   scenes = [draw_scene(world, rng, int(first)) for first in chosen]
@@ -73,25 +73,25 @@ def draw_pool(
 def caption(
   scene: PairScene, config: CaptionConfig, rng: np.random.Generator
 ) -> str:
-  """One caption: of the first pair, or, as often, of another one too."""
-  told = [_tell(scene, scene.pairs[0], config, rng)]
+  """One caption of the first pair; in half the cases also of another one."""
+  parts = [_describe(scene, scene.pairs[0], config, rng)]
   if len(scene.pairs) > 1 and rng.random() < 0.5:
     other = scene.pairs[int(rng.integers(1, len(scene.pairs)))]
-    told.append(_tell(scene, other, config, rng))
-  rng.shuffle(told)
+    parts.append(_describe(scene, other, config, rng))
+  rng.shuffle(parts)
   begin = ("a photo of", "a picture of", "there is")[int(rng.integers(3))]
-  text = " and ".join(part for part in told if part)
+  text = " and ".join(part for part in parts if part)
   return (
     f"{begin} {text}" if rng.random() < config.template or not text else text
   )
 
 
 def answer(scene: PairScene) -> str:
-  """What goes on, as the teacher is asked for it."""
+  """The answer to the teacher's question: the name of the interaction."""
   return scene.verb.name
 
 
-def _tell(
+def _describe(
   scene: PairScene,
   pair: ScenePair,
   config: CaptionConfig,

@@ -9,25 +9,25 @@ from input_pipeline.io.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class PairWorldConfig:
-  """Everything that it is drawn from: same config, same bytes.
+  """All settings of a world: equal configs give equal bytes.
 
   Attributes:
-    seed: draws codes, looks, the lists of interactions, the scenes.
-    num_verbs, num_objects: numbers of them; persons are one more object.
-    objects_per_verb: objects that a verb goes with, fewest and most.
-    unseen_share: of the interactions (UC), verbs (UV) and objects (UO) that
-      are unseen in the split of that name.
-    rare_share: of the interactions with fewer than 10 training pairs.
+    seed: seed of codes, looks, the lists of interactions and the scenes.
+    num_verbs, num_objects: their numbers; persons are one more object.
+    objects_per_verb: fewest and most objects of a verb.
+    unseen_share: share of the interactions (UC), verbs (UV) and objects (UO)
+      that are unseen in the split of that name.
+    rare_share: share of interactions with fewer than 10 training pairs.
     train_images, test_images: numbers of images.
     people: chances of 1, 2 and 3 persons in an image; each has an object.
-    idle: chance that a person has nothing to do with its object, which lies
-      in the image all the same.
+    idle: chance that a person does not interact with its object.
     side: longer side of an image, pixels.
-    jitter: of detected boxes, in shares of their size (standard deviation).
+    jitter: noise of detected boxes, in shares of their size (standard
+      deviation).
     missed: chance that a box is not detected.
-    false_boxes: mean number of boxes detected where nothing is.
-    mistaken: chance that a detected object is taken for another one.
-    jpeg_quality: of the written images.
+    false_boxes: mean number of detected boxes on nothing.
+    mistaken: chance that a detected object gets a wrong class.
+    jpeg_quality: quality of the written images.
   """
 
   seed: ranges.Whole = 0

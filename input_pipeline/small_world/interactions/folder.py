@@ -3,7 +3,7 @@
 DIR/images/train2015/, test2015/         as input_pipeline/hico_det/folder
 DIR/annotations/instances_*.json         form upt
 DIR/classes.json, splits.json            splits UC, UV and UO
-DIR/detections/train.json, test.json     an imagined detector's boxes
+DIR/detections/train.json, test.json     a simulated detector's boxes
 """
 
 import os
@@ -36,7 +36,7 @@ DETECTIONS = "detections"
 SPLITS = ("train", "test")
 _SOURCE = "a small drawn world"
 _RARE_PAIRS = 10
-# Scores of boxes that are right, and of those where nothing is.
+# Ranges of scores of true boxes, and of boxes on nothing.
 _RIGHT, _WRONG = (0.6, 1.0), (0.15, 0.7)
 
 
@@ -46,8 +46,8 @@ def write_folder(
   """Draws a world and writes images, annotations and detections.
 
   Args:
-    out: the folder to make; everything appears at once, by a rename.
-    config: what to draw; the standard world of seed 0 when None.
+    out: the folder to make; it appears complete, by a rename.
+    config: what to draw; None: the standard world of seed 0.
 
   Raises:
     InputError: the folder exists already, or cannot be written.
@@ -58,24 +58,29 @@ def write_folder(
 
 
 def scenes(world: PairWorld, split: str) -> dict[str, PairScene]:
-  """The scenes of a split by name; an image depends on its own name only."""
+  """The scenes of a split by name; an image depends only on its own name."""
   counts = {
     "train": world.config.train_images,
     "test": world.config.test_images,
   }
-  found = {}
+  drawn = {}
   for number in range(counts[split]):
     name = f"HICO_{split}2015_{number + 1:08d}.jpg"
     key = [world.config.seed, 2, zlib.crc32(name.encode())]
-    found[name] = draw_scene(world, np.random.default_rng(key))
-  return found
+    drawn[name] = draw_scene(world, np.random.default_rng(key))
+  return drawn
 
 
 def classes(
   world: PairWorld, train: Mapping[str, PairScene]
 ) -> tuple[dict, np.ndarray]:
-  """The content of classes.json, and int [n, m]: number there of an
-  interaction of the world; the last m are those of "no interaction"."""
+  """The content of classes.json, and the numbers of the world's labels there.
+
+  Returns:
+    The content, and int [n + m]: the number in classes.json of each of the n
+    interactions of the world, then of "no interaction" with each of the m
+    objects.
+  """
   things = len(world.objects)
   rows = [
     *((verb, thing) for verb, thing in world.interactions),
@@ -104,7 +109,7 @@ def classes(
 
 
 def _labels(world: PairWorld, pair) -> list[int]:
-  """Labels of a pair; that of "no interaction" where it has none."""
+  """Labels of a pair; that of "no interaction" if it has none."""
   return list(pair.labels) or [len(world.interactions) + pair.thing]
 
 
@@ -120,35 +125,35 @@ def _write(world: PairWorld, folder: pathlib.Path) -> None:
   (folder / "annotations").mkdir()
   (folder / DETECTIONS).mkdir()
   words = vocabulary.load(folder)
-  for split, found in drawn.items():
+  for split, scene_of in drawn.items():
     images = folder / "images" / f"{split}2015"
     images.mkdir(parents=True)
-    for name, scene in found.items():
+    for name, scene in scene_of.items():
       draw(scene).save(
         images / name, "JPEG", quality=world.config.jpeg_quality, subsampling=0
       )
     write_json(
       folder / "annotations" / f"instances_{split}2015.json",
-      _instances(world, found, content, place),
+      _instances(world, scene_of, content, place),
     )
     detections.write(
-      folder / DETECTIONS / f"{split}.json", _detected(world, found), words
+      folder / DETECTIONS / f"{split}.json", _detected(world, scene_of), words
     )
 
 
-def _instances(world, found, content, place) -> dict:
-  """UPT's form, which counts pixels from 1."""
+def _instances(world, scene_of, content, place) -> dict:
+  """The annotations in UPT's form, which counts pixels from 1."""
   rows = content["interactions"]
   result = {
     "annotation": [],
-    "filenames": list(found),
-    "size": [[scene.width, scene.height] for scene in found.values()],
+    "filenames": list(scene_of),
+    "size": [[scene.width, scene.height] for scene in scene_of.values()],
     "empty": [],
     "verbs": [name for name, _ in content["verbs"]],
     "objects": [name for name, _, _ in content["objects"]],
     "correspondence": [[i, o, v] for i, (v, o) in enumerate(rows)],
   }
-  for scene in found.values():
+  for scene in scene_of.values():
     labels = [
       (scene.boxes(pair) + 1, int(place[label]))
       for pair in scene.pairs
@@ -166,19 +171,21 @@ def _instances(world, found, content, place) -> dict:
   return result
 
 
-def _detected(world: PairWorld, found: Mapping[str, PairScene]) -> Detections:
+def _detected(
+  world: PairWorld, scene_of: Mapping[str, PairScene]
+) -> Detections:
   config = world.config
   name = (
     f"imagined detector (jitter {config.jitter}, missed {config.missed}, "
     f"false {config.false_boxes}, mistaken {config.mistaken})"
   )
   return Detections(
-    name, {image: _detect(world, image, s) for image, s in found.items()}
+    name, {image: _detect(world, image, s) for image, s in scene_of.items()}
   )
 
 
 def _detect(world: PairWorld, image: str, scene: PairScene) -> ImageDetections:
-  """The boxes with noise; some missed, some of nothing, some mistaken."""
+  """The boxes with noise: some missed, some on nothing, some mistaken."""
   config, count = world.config, len(world.objects)
   key = [config.seed, 4, zlib.crc32(image.encode())]
   rng = np.random.default_rng(key)

@@ -42,9 +42,9 @@ class ScenePair:
   Attributes:
     thing: number of the object.
     code: a value per attribute of ATTRIBUTES.
-    labels: interactions, by number; none where nothing goes on.
+    labels: numbers of its interactions; empty if there are none.
     person, object_: (centre in pixels, size in pixels).
-    colour: of the person.
+    colour: colour of the person.
   """
 
   thing: int
@@ -67,31 +67,31 @@ class PairScene:
 
   @property
   def verb(self) -> Interaction:
-    """An interaction of the first pair, which is never idle."""
+    """The first interaction of the first pair, which is never idle."""
     return self.world.verbs[self.pairs[0].labels[0]]
 
   @property
   def fillers(self) -> dict[str, PairObject]:
-    """What a question may ask for besides."""
+    """The other things that a question may ask for, by role."""
     return {"object": self.verb.thing}
 
   def boxes(self, pair: ScenePair) -> np.ndarray:
     """int [2, 4] pixels from 0, corners inside: the person, the object."""
     shape = self.world.objects[pair.thing].look[0]
     limit = np.array([self.width, self.height] * 2) - 1
-    found = []
+    corners = []
     for (centre, size), kind in (
       (pair.person, PERSON_SHAPE),
       (pair.object_, shape),
     ):
       half = np.array(half_size(kind, size))
       low, high = np.subtract(centre, half), np.add(centre, half) - 1
-      found.append(np.clip(np.round([*low, *high]), 0, limit))
-    return np.array(found, np.int64)
+      corners.append(np.clip(np.round([*low, *high]), 0, limit))
+    return np.array(corners, np.int64)
 
 
 def half_size(shape: str, size: float) -> tuple[float, float]:
-  """Half of the width and height that a sprite of a shape takes."""
+  """Half of the width and height of a sprite of this shape."""
   return (
     size * (0.26 if shape == "tall" else 0.5),
     size * (0.26 if shape == "flat" else 0.5),
@@ -104,9 +104,9 @@ def draw_scene(
   """Draws one scene.
 
   Args:
-    world: what there is.
-    rng: of everything.
-    first: an interaction that the first pair has; drawn if None.
+    world: the world.
+    rng: source of all random numbers.
+    first: an interaction of the first pair; None: drawn.
   """
   config = world.config
   width, height = config.side, round(config.side * rng.uniform(0.8, 1.0))
@@ -162,7 +162,7 @@ def _draw_pair(world, wanted, idle, region, size, rng) -> ScenePair:
 
 
 def draw(scene: PairScene) -> Image.Image:
-  """The scene as an RGB image of its size."""
+  """The scene as an RGB image of its width and height."""
   image = sprites.background(*scene.tone).resize(
     (scene.width, scene.height), Image.Resampling.BILINEAR
   )
@@ -185,7 +185,7 @@ def draw(scene: PairScene) -> Image.Image:
 
 
 def _draw_objects(image, scene, pair) -> None:
-  """The object, and the person's body before it."""
+  """Draws the object, and the person's body in front of it."""
   look = scene.world.objects[pair.thing].look
   for (centre, size), shown in (
     (pair.object_, look),

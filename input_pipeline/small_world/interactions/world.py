@@ -1,9 +1,9 @@
-"""Draws a small world of interactions: verbs, objects, who does what to what.
+"""Draws a small world of interactions: verbs, objects, and their pairs.
 
-Verbs and objects have HICO-DET's names; what they look like is this world's.
-A verb asks for some of four attributes of a pair and leaves the others open,
-so a pair may have several verbs at once, and its phrase says which in words:
-an interaction that no training pair shows can be told from its text.
+Verbs and objects have HICO-DET's names, but looks of this world. A verb
+requires some of four attributes of a pair and leaves the others open, so a
+pair may have several verbs. The verb's phrase names these attributes, so an
+interaction without training pairs can be recognised from its text.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from input_pipeline.io.errors import InputError
 from input_pipeline.small_world import looks
 from input_pipeline.small_world.interactions.config import PairWorldConfig
 
-# Attributes of a pair -> their words, as in `looks`, and how they are put.
+# Attributes of a pair -> their words, as in `looks`; and -> their phrases.
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
   name: looks.ATTRIBUTES[name] for name in ("layout", "mark", "arms", "link")
 }
@@ -27,7 +27,7 @@ PHRASES: Mapping[str, str] = {
   "arms": "arms {}",
   "link": "{}",
 }
-ASKED = (2, 3, 3, 3)  # attributes that a verb asks for, drawn from these
+ASKED = (2, 3, 3, 3)  # numbers of required attributes, to draw from
 NO_INTERACTION = ("no_interaction", "and")
 SPLITS = ("UC", "UV", "UO")
 _RARE_WEIGHT = 0.05
@@ -35,9 +35,9 @@ _RARE_WEIGHT = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class PairVerb:
-  """A verb: HICO-DET's name and participle, and the attributes it asks for.
+  """A verb: HICO-DET's name and participle, and the attributes it requires.
 
-  `code` has a value per attribute of ATTRIBUTES, -1 where any will do.
+  `code` has a value per attribute of ATTRIBUTES, -1 for any value.
   """
 
   name: str
@@ -46,7 +46,7 @@ class PairVerb:
 
   @property
   def phrase(self) -> str:
-    """What stands between "a person" and the object."""
+    """The words between "a person" and the object."""
     return " ".join([self.participle, *attribute_phrases(self.code)])
 
   def fits(self, code: tuple[int, ...]) -> bool:
@@ -83,7 +83,7 @@ class Interaction:
 
   @property
   def name(self) -> str:
-    """The text without "a photo of"."""
+    """The prompt without "a photo of"."""
     return (
       f"a person {self.verb.phrase} {self.thing.article} {self.thing.gloss}"
     )
@@ -98,11 +98,11 @@ class PairWorld:
   """A drawn world; equal configs give equal worlds.
 
   Attributes:
-    config: what it was drawn from.
-    actions: the verbs; without "no interaction".
-    objects: without persons.
-    interactions: (verb, object), numbers of the two; by object, then verb.
-    weights: how often each is drawn; rare ones seldom.
+    config: its settings.
+    actions: the verbs, without "no interaction".
+    objects: the objects, without persons.
+    interactions: numbers of (verb, object), sorted by object, then verb.
+    weights: relative frequency of each interaction; small for rare ones.
     unseen: per name of SPLITS, numbers of its unseen interactions.
   """
 
@@ -115,7 +115,7 @@ class PairWorld:
 
   @functools.cached_property
   def verbs(self) -> tuple[Interaction, ...]:
-    """The interactions, as the trainers of encoders call classes."""
+    """The interactions, under the name that trainers of encoders use."""
     unseen = set(self.unseen["UV"])
     return tuple(
       Interaction(
@@ -148,7 +148,7 @@ class PairWorld:
 
 
 def attribute_phrases(code: tuple[int, ...]) -> list[str]:
-  """A code in words: "above", "arms raised", ...; open ones are left out."""
+  """The phrases of a code: "above", "arms raised", ...; without open ones."""
   return [
     PHRASES[name].format(words[value])
     for (name, words), value in zip(ATTRIBUTES.items(), code, strict=True)
@@ -160,7 +160,7 @@ def draw_world(config: PairWorldConfig) -> PairWorld:
   """Draws verbs, objects, interactions and splits from `config.seed`.
 
   Raises:
-    InputError: more verbs or objects are asked for than HICO-DET has.
+    InputError: more verbs or objects are requested than HICO-DET has.
   """
   names = vocabulary.load()
   rng = random.Random(config.seed)
@@ -172,7 +172,7 @@ def draw_world(config: PairWorldConfig) -> PairWorld:
     for verb in range(len(actions))
     for thing in rng.sample(range(len(objects)), rng.randint(low, high))
   }
-  # Every object with two verbs at least: else its name tells everything.
+  # Every object has two verbs or more; with one, its name would be enough.
   for thing in range(len(objects)):
     free = [v for v in range(len(actions)) if (v, thing) not in pairs]
     has = len(actions) - len(free)
@@ -234,7 +234,11 @@ def _actions(
 def _unseen(
   interactions: list[tuple[int, int]], share: float, rng: random.Random
 ) -> dict[str, tuple[int, ...]]:
-  """Compositions whose verb and object stay; all of some verbs, objects."""
+  """Unseen interactions of each split.
+
+  UC has compositions whose verb and object stay seen; UV and UO have all
+  interactions of some verbs or objects.
+  """
   verbs = sorted({verb for verb, _ in interactions})
   things = sorted({thing for _, thing in interactions})
   gone_verbs = set(_some(verbs, share, rng))
@@ -258,6 +262,6 @@ def _unseen(
 
 
 def _some(pool, share: float, rng: random.Random) -> list:
-  """A share of the pool, one at least."""
+  """A random share of the pool, at least one."""
   pool = list(pool)
   return rng.sample(pool, max(1, round(share * len(pool))))

@@ -1,9 +1,9 @@
-"""Captioned images: what the foundation models are trained on.
+"""Captioned images, the training data of the small foundation models.
 
-A caption names parts of the scene in a shuffled order, as captions on the web
-do: often the verb's word, attributes in words, some of the nouns, sometimes
-with their looks or with where they are. Unseen verbs are named too, less
-often; the images are none of the folder's.
+A caption names parts of the scene in random order, like captions on the web:
+often the verb, its attributes in words and some nouns, sometimes with their
+looks or places. Unseen verbs are named too, as often as `CaptionConfig.unseen`
+says. None of the images is in the folder.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from input_pipeline.small_world.painting import draw
 from input_pipeline.small_world.situations.scenes import Scene, draw_scene
 from input_pipeline.small_world.situations.world import World
 
-# Words of templates and sentences that name nothing in the picture.
+# Words of templates and sentences that do not describe the picture.
 _FUNCTION_WORDS = """
 a an and are arms as at background behind by corner everything eyes for from
 hand has image in is it its kind labelled left lower main middle nothing of on
@@ -34,12 +34,12 @@ class CaptionConfig:
 
   Attributes:
     verb: the verb's word.
-    unseen: factor on `verb` where the verb is unseen.
+    unseen: factor on `verb` if the verb is unseen.
     attribute: each of the five attributes.
     noun: each filled role's noun.
-    look: a named noun comes with its look.
-    where: a named, visible noun comes with its role and where it is.
-    template: the caption begins like "a photo of".
+    look: the look of a named noun.
+    where: the role and place of a named, visible noun.
+    template: a beginning such as "a photo of".
   """
 
   verb: float = 0.8
@@ -52,7 +52,7 @@ class CaptionConfig:
 
 
 def content_words(world: World) -> list[str]:
-  """Every word that says something about a picture, sorted."""
+  """All words that describe something in a picture, sorted."""
   words = {word for values in looks.ATTRIBUTES.values() for word in values}
   words |= {verb.name for verb in world.verbs}
   words |= {role for verb in world.verbs for role in verb.roles}
@@ -69,13 +69,13 @@ def all_words(world: World) -> list[str]:
 def draw_pool(
   world: World, count: int, image_size: int, seed: int = 0
 ) -> tuple[np.ndarray, list[Scene]]:
-  """Draws scenes of all verbs, unseen ones included, equally often.
+  """Draws scenes of all verbs equally often, including unseen ones.
 
   Args:
-    world: what is drawn.
+    world: the world.
     count: number of images.
     image_size: side of the square canvas, pixels.
-    seed: other seeds give other images; none is an image of the folder.
+    seed: other seeds give other images; none of them is in the folder.
 
   Returns:
     uint8 [count, image_size, image_size, 3], letterboxed, and the scenes.
@@ -116,7 +116,7 @@ def caption(
 
 
 def answer(scene: Scene) -> str:
-  """What goes on, as the teacher is asked for it."""
+  """The answer to the teacher's question: the name of the verb."""
   return scene.verb.name
 
 

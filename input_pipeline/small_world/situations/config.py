@@ -6,20 +6,20 @@ from typing import Annotated
 from input_pipeline.io import ranges
 from input_pipeline.io.errors import InputError
 
-# Fewer pixels than this show nothing.
+# Smaller images show nothing.
 _Side = Annotated[int, ranges.Range(16)]
 
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
-  """Everything that a small world is drawn from: same config, same bytes.
+  """All settings of a small world: equal configs give equal bytes.
 
   Attributes:
-    seed: draws the verbs' codes, the nouns' looks, the groups, the scenes.
-    num_seen, num_rare, num_unseen: verbs in each group.
-    num_nouns: noun classes, places included, besides blank, oov and Pad.
+    seed: seed of verbs' codes, nouns' looks, groups and scenes.
+    num_seen, num_rare, num_unseen: number of verbs in each group.
+    num_nouns: number of noun classes with places, without blank, oov and Pad.
     train_seen: fewest and most training images of a seen verb; the counts
-      between fall off exponentially (mean about 40 by default).
+      between them fall off exponentially (mean about 40 by default).
     train_rare: fewest and most training images of a rare verb.
     dev_images, test_images: images per seen, rare and unseen verb.
     longer_side: least and greatest longer side of an image, pixels.
@@ -27,10 +27,10 @@ class WorldConfig:
     attribute_noise: chance, per attribute, of a random value in an image.
     preferred: chance that a role takes one of its verb's preferred nouns.
     blank: chance that a role is empty in an image.
-    hidden: chance that a role is named but out of view, so without a box.
-    slip: chance that one annotator names a neighbouring noun.
-    skip: chance that one annotator leaves a filled role empty.
-    jpeg_quality: of the written images.
+    hidden: chance that a role is annotated but not drawn, so has no box.
+    slip: chance that an annotator gives the most similar noun instead.
+    skip: chance that an annotator leaves a filled role empty.
+    jpeg_quality: quality of the written images.
   """
 
   seed: ranges.Whole = 0

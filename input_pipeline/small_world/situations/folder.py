@@ -37,8 +37,8 @@ def write_folder(
   """Draws a world and writes its images and annotations.
 
   Args:
-    out: the folder to make; everything appears at once, by a rename.
-    config: what to draw; the standard world of seed 0 when None.
+    out: the folder to make; it appears complete, by a rename.
+    config: what to draw; None: the standard world of seed 0.
 
   Returns:
     The folder.
@@ -54,8 +54,8 @@ def write_folder(
 def images_per_verb(world: World, split: str) -> dict[str, int]:
   """Verb name -> number of images in a split.
 
-  Training counts of seen verbs fall off exponentially, as SWiG's have a long
-  tail; unseen verbs have no training image.
+  Training counts of seen verbs fall off exponentially, like SWiG's long tail;
+  unseen verbs have no training image.
   """
   config = world.config
   if split != "train":
@@ -77,9 +77,9 @@ def images_per_verb(world: World, split: str) -> dict[str, int]:
 
 
 def scenes(world: World, split: str) -> Iterator[tuple[str, Scene]]:
-  """The named scenes of a split; an image depends on its own name only."""
+  """The named scenes of a split; an image depends only on its own name."""
   verbs: dict[str, Verb] = {verb.name: verb for verb in world.verbs}
-  # Names count on over the splits, as SWiG's do.
+  # Numbers in names continue from split to split, as in SWiG.
   before = SPLITS[: SPLITS.index(split)]
   start = {
     name: 1 + sum(images_per_verb(world, s).get(name, 0) for s in before)
@@ -93,7 +93,7 @@ def scenes(world: World, split: str) -> Iterator[tuple[str, Scene]]:
 
 
 def space(world: World) -> dict[str, dict]:
-  """The content of imsitu_space.json, in its official shape."""
+  """The content of imsitu_space.json, in its official form."""
   return {
     "verbs": {v.name: _verb_entry(v) for v in world.verbs},
     "nouns": {

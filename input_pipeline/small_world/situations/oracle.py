@@ -1,8 +1,9 @@
-"""The best that anybody can do on a small world's verbs.
+"""The highest possible accuracy on a small world's verbs.
 
 Images of a verb show its code with noise (`WorldConfig.attribute_noise`), and
-some noisy codes look more like another verb's. Who reads every attribute
-rightly and knows every definition, unseen verbs' too, still errs on those.
+some noisy codes are closer to another verb's. An oracle that reads every
+attribute correctly and knows all definitions, also of unseen verbs, still errs
+on these.
 """
 
 import itertools
@@ -16,11 +17,11 @@ from input_pipeline.small_world.situations.world import World
 
 
 def verb_accuracy(world: World) -> dict[str, float]:
-  """Expected verb top-1 of that reader, percent, by group of verbs.
+  """Expected verb top-1 accuracy of the oracle, percent, by group of verbs.
 
-  Exact: summed over all codes that an image may show. Ties are guessed. All
-  verbs count as equally likely, so this is the ceiling of the average over
-  verbs, and of each group's as long as no group is favoured.
+  Exact: the sum over all codes that an image may show. Ties are guessed. All
+  verbs are equally likely, so this bounds the average over verbs, and each
+  group's accuracy if no group is favoured.
   """
   right = _right(world)
   groups = np.array([verb.group for verb in world.verbs])
@@ -30,7 +31,7 @@ def verb_accuracy(world: World) -> dict[str, float]:
 
 
 def _right(world: World) -> Float[np.ndarray, "v"]:
-  """Each verb's expected accuracy, as a share."""
+  """Each verb's expected accuracy, 0 to 1."""
   sizes = [len(words) for words in looks.ATTRIBUTES.values()]
   shown = np.array(list(itertools.product(*map(range, sizes))))
   codes = np.array([verb.code for verb in world.verbs])

@@ -1,4 +1,4 @@
-"""Draws a scene: one image's verb, nouns, places of things and annotations."""
+"""Draws a scene: one image's verb, nouns, layout and annotations."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ _SIZE_JITTER = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-  """A drawn noun: where it is, as (x, y) of its centre and size in pixels."""
+  """A drawn noun with its centre (x, y) and size in pixels."""
 
   role: str
   anchor: str
@@ -45,7 +45,7 @@ class Thing:
 
   @property
   def box(self) -> tuple[float, float, float, float]:
-    """The pixel corners x1, y1, x2, y2 of what is drawn."""
+    """Its corners x1, y1, x2, y2 in pixels."""
     shape = self.noun.look[0]
     half_width = self.size * (0.26 if shape == "tall" else 0.5)
     half_height = self.size * (0.26 if shape == "flat" else 0.5)
@@ -58,14 +58,14 @@ class Scene:
   """One image's content.
 
   Attributes:
-    verb: what is going on.
+    verb: the verb.
     code: the verb's code, with this image's noise.
-    width, height: pixels.
-    actor, main: centre and size of the acting thing and of the main other
-      one, whether or not they are drawn.
-    things: what is drawn, besides the background, from back to front.
-    background: the noun of the place that is drawn.
-    fillers: role -> the noun that the image shows or hides, None when blank.
+    width, height: size in pixels.
+    actor, main: centre and size of the actor and of the main other thing,
+      whether or not they are drawn.
+    things: what is drawn on the background, from back to front.
+    background: the noun of the drawn place.
+    fillers: role -> its noun, drawn or hidden; None if blank.
     frames: three annotators' nouns, role -> WordNet id or "".
   """
 
@@ -87,7 +87,7 @@ class Scene:
     return next((r for r, at in anchors.items() if at == "main"), None)
 
   def boxes(self) -> dict[str, list[int]]:
-    """Role -> integer pixel corners inside the image, or -1 four times."""
+    """Role -> whole pixel corners inside the image; four -1 if absent."""
     boxes = {role: [-1] * 4 for role in self.verb.roles}
     for thing in self.things:
       x1, y1, x2, y2 = thing.box
@@ -161,7 +161,7 @@ def _place(
   height: int,
   rng: np.random.Generator,
 ) -> tuple[tuple[float, float], float]:
-  """Jitters a centre and a size, keeps them in the image, gives pixels."""
+  """Jitters a centre and a size inside the image; returns pixels."""
   shorter = min(width, height)
   jitter = rng.uniform(-1, 1, 3)
   pixels = size * shorter * (1 + _SIZE_JITTER * float(jitter[2]))
@@ -175,7 +175,7 @@ def _place(
 def _draw_fillers(
   world: World, verb: Verb, rng: np.random.Generator
 ) -> tuple[dict[str, Noun | None], set[str]]:
-  """Role -> noun or None, and the roles that are out of view."""
+  """Role -> noun or None, and the roles that are hidden."""
   config = world.config
   fillers: dict[str, Noun | None] = {}
   hidden = set()
@@ -199,7 +199,7 @@ def _draw_fillers(
 def _draw_frames(
   world: World, fillers: dict[str, Noun | None], rng: np.random.Generator
 ) -> tuple[dict[str, str], ...]:
-  """Three annotators; for each role at least one of them is right."""
+  """The nouns of three annotators; each role has at least one correct one."""
   config = world.config
   frames: list[dict[str, str]] = [{} for _ in range(ANNOTATORS)]
   for role, noun in fillers.items():

@@ -1,4 +1,4 @@
-"""Draws a world: which verbs and nouns there are and what they look like."""
+"""Draws a world: its verbs and nouns, and their looks."""
 
 import dataclasses
 import functools
@@ -38,11 +38,11 @@ class Noun:
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-  """A verb: its real frame, and the look that this world gives it.
+  """A verb: its real frame, and its look in this world.
 
   Attributes:
     name: imSitu's name.
-    roles: imSitu's frame, in order.
+    roles: the roles of imSitu's frame, in order.
     group: "seen", "rare" or "unseen".
     code: a value per attribute of `looks.ATTRIBUTES`.
     preferred: the nouns that each role takes most often.
@@ -98,10 +98,10 @@ class World:
 
 
 def role_places(roles: tuple[str, ...]) -> dict[str, str]:
-  """Where a frame's roles lie: role -> anchor.
+  """Where a frame's roles are drawn: role -> anchor.
 
-  The first role acts; a tool is in its hand; the first other role is the
-  main one, placed by the verb's layout; what is left fills the lower corners.
+  The first role is the actor; a tool is in its hand; the first other role is
+  the main one, placed by the verb's layout; the rest fill the lower corners.
   """
   anchors = {"place": "background"}
   free = ["main", "lower left", "lower right"]
@@ -119,7 +119,7 @@ def draw_world(config: WorldConfig) -> World:
   """Draws verbs, nouns, looks and groups from `config.seed`.
 
   Raises:
-    InputError: more verbs or nouns are asked for than the lexicon has.
+    InputError: more verbs or nouns are requested than the lexicon has.
   """
   lexicon = json.loads(_LEXICON.read_text())
   frames = {v: tuple(r.split()) for v, r in lexicon["verbs"].items()}
@@ -170,7 +170,7 @@ def _draw_nouns(
 def _draw_verb_names(
   frames: dict[str, tuple[str, ...]], count: int, rng: random.Random
 ) -> list[str]:
-  """A seeded choice in which every length of frame is found twice."""
+  """A random choice with at least two verbs of every frame length."""
   shuffled = rng.sample(list(frames), len(frames))
   by_length: dict[int, list[str]] = {}
   for name in shuffled:
@@ -203,15 +203,15 @@ def _draw_groups(
   config: WorldConfig,
   rng: random.Random,
 ) -> dict[str, str]:
-  """Unseen and rare verbs have no role that no seen verb has, if possible."""
+  """Draws groups; if possible, seen verbs have all roles of the others."""
   groups = dict.fromkeys(names, "seen")
   wanted = ["unseen"] * config.num_unseen + ["rare"] * config.num_rare
   order = rng.sample(names, len(names))
 
   def lonely(name: str) -> int:
     others = [n for n in names if n != name and groups[n] == "seen"]
-    known = {role for n in others for role in frames[n]}
-    return len(set(frames[name]) - known)
+    trained = {role for n in others for role in frames[n]}
+    return len(set(frames[name]) - trained)
 
   for group in wanted:
     left = [name for name in order if groups[name] == "seen"]
