@@ -1,6 +1,6 @@
-"""What the report's card of one image is filled with: pixels, boxes, words.
+"""The content of the report's card of one image: pixels, boxes, words.
 
-`card` of templates/parts.html.j2 says where it stands.
+`card` of templates/parts.html.j2 lays it out.
 """
 
 import base64
@@ -15,9 +15,9 @@ from mipd_jax.report import drawing
 from mipd_jax.report.drawing import Box
 from mipd_jax.report.examples import box_iou
 
-# Longer side of the pixels that are stored, and of the SVG's own units.
+# Longer side of the stored pixels, and of the SVG's units.
 _SIDE, _UNITS = 480, 400
-# The first that gives at most so many bytes is taken; or the last.
+# The first quality within this many bytes is taken, or the last.
 _QUALITIES, _BYTES = (82, 65, 45, 25), 90_000
 # In the order of `schema.RATIONALES`.
 _RATIONALES = (
@@ -37,7 +37,7 @@ class RoleView:
     true_nouns: of the annotators; "" for a blank.
     noun: the student's.
     true_box, box: x1 y1 x2 y2 in original pixels; None: there is none.
-    noun_right, box_right: as they are scored.
+    noun_right, box_right: as in the scores.
   """
 
   role: str
@@ -50,13 +50,13 @@ class RoleView:
 
   @property
   def truth(self) -> str:
-    """What the annotators wrote, each noun once."""
+    """The annotators' nouns, each once."""
     nouns = dict.fromkeys(noun or "blank" for noun in self.true_nouns)
     return " / ".join(nouns) or "blank"
 
   @property
   def box_words(self) -> str:
-    """How the student's box is placed."""
+    """The place of the student's box, in words."""
     if self.true_box is None:
       return "no box" if self.box is None else "box added"
     if self.box is None:
@@ -68,7 +68,7 @@ class RoleView:
 
 @dataclasses.dataclass(frozen=True)
 class ExampleView:
-  """One image with all that the page says of it.
+  """One image with all that the page shows of it.
 
   Attributes:
     image: RGB.
@@ -76,11 +76,11 @@ class ExampleView:
     name: of the file.
     group: of the true verb.
     true_verb, true_probability: the latter is the student's.
-    student, teacher: the verb they take it for, and how probable it is.
+    student, teacher: their verb and its probability.
     roles: of the true verb's frame, filled by the student for that verb.
     true_sentence, sentence: the true frame, and the student's own.
-    own_frame: (role, noun) of the verb that the student takes it for.
-    score: as `examples.RULE` says.
+    own_frame: (role, noun) of the student's own verb.
+    score: by `examples.RULE`.
     rationales: the image's four, in the order of `schema.RATIONALES`.
   """
 
@@ -106,13 +106,13 @@ class Card:
   """An example with its picture, as the template draws it.
 
   Attributes:
-    view: what is said of the image.
+    view: the facts of the image.
     pixels: the image as a data URI.
     size: width and height of the picture, units of the SVG.
     boxes: (role, corners in these units, whether it is the student's).
     badges: (role, top left corner of its number).
     rationales: (name, text).
-    side: of the squares behind the numbers.
+    side: side of the squares behind the numbers.
   """
 
   view: ExampleView
@@ -125,7 +125,7 @@ class Card:
 
 
 def card(view: ExampleView) -> Card:
-  """True boxes, then the student's; a role's number stands at one of them."""
+  """True boxes, then the student's; a role's number is at one of them."""
   scale = _UNITS / max(view.width, view.height)
   size = (view.width * scale, max(view.height * scale, 1))
   boxes = [
@@ -134,7 +134,7 @@ def card(view: ExampleView) -> Card:
     for box, dashed in ((role.true_box, False), (role.box, True))
     if box is not None
   ]
-  numbered = {i: box for i, box, _ in reversed(boxes)}  # the true one, if any
+  numbered = {i: box for i, box, _ in reversed(boxes)}  # the true box, if any
   numbered = dict(sorted(numbered.items()))
   room = (0, 0, *(max(length, drawing.BADGE) for length in size))
   places = drawing.badge_places(list(numbered.values()), room)

@@ -1,7 +1,4 @@
-"""Boxes, badges and lines of text, and an image with what was predicted of it.
-
-All is drawn with Pillow.
-"""
+"""Draws boxes, badges, text and annotated images with Pillow."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,10 +11,10 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 LINE = 3  # width of a box's line, pixels of the sheet
 DASHES = (9, 6)  # drawn and left out, pixels of the sheet
 BADGE = 18  # side of the numbered square that names a role
-# Longer side of the drawn picture: small images are enlarged until labels
-# can be read, large ones reduced to what a screen shows.
+# Longer side of the drawn picture: small images are enlarged so that labels are
+# readable, large ones reduced to the size of a screen.
 SMALLEST, LARGEST = 720, 1280
-_NARROWEST = 560  # of the whole drawing; a legend needs that much
+_NARROWEST = 560  # least width of a drawing, for its legend
 _MARGIN = 14
 _PAD = 4  # around a label's text
 Rect = tuple[int, int, int, int]
@@ -31,7 +28,7 @@ def fit_image(image: Image.Image, side: int) -> tuple[Image.Image, float]:
   """
   scale = side / max(image.size)
   width, height = (max(1, round(length * scale)) for length in image.size)
-  # Smooth both ways: nearest turns antialiased edges into stairs.
+  # Smooth in both directions: nearest turns antialiased edges into stairs.
   resized = image.convert("RGB").resize(
     (width, height), Image.Resampling.LANCZOS
   )
@@ -41,12 +38,12 @@ def fit_image(image: Image.Image, side: int) -> tuple[Image.Image, float]:
 def place_box(
   box: Box, scale: float, origin: tuple[float, float], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-  """Original pixels -> pixels of the sheet, kept inside the picture.
+  """Original pixels -> pixels of the sheet, clipped to the picture.
 
   Args:
     box: corners in original pixels.
     scale: sheet pixels per original pixel.
-    origin: where the picture's top left corner lies on the sheet.
+    origin: the picture's top left corner on the sheet.
     size: width and height of the picture on the sheet.
   """
   placed = []
@@ -65,8 +62,8 @@ def draw_box(
 ) -> None:
   """Draws an outline whose outer edge is the box, on a dark casing.
 
-  The casing keeps light colours readable on light images and the other way
-  round.
+  The casing keeps light colours readable on light images and dark ones on dark
+  images.
   """
   x1, y1, x2, y2 = corners
   grown = (x1 - 1, y1 - 1, x2 + 1, y2 + 1)
@@ -82,13 +79,13 @@ def draw_box(
     dashes += [(x1, start, x1 + inner, end), (x2 - inner, start, x2, end)]
   for left, top, right, bottom in dashes:
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill="#000000")
-  # After all casings, or in a thin box one side's would cover another side.
+  # After all casings, or a thin box's casing would cover its other side.
   for dash in dashes:
     draw.rectangle(dash, fill=colour)
 
 
 def _dash_spans(start: int, end: int) -> list[tuple[int, int]]:
-  """Dashes from corner to corner: both ends are always drawn."""
+  """Dashes from corner to corner; both ends are always drawn."""
   drawn, gap = DASHES
   count = max(1, round((end - start + gap) / (drawn + gap)))
   pitch = (end - start + gap) / count
@@ -136,7 +133,7 @@ def _touch(a: tuple[int, int], b: tuple[int, int]) -> bool:
 def draw_badge(
   draw: ImageDraw.ImageDraw, place: tuple[int, int], position: int
 ) -> None:
-  """A square of a role's colour with its number, one more than `position`."""
+  """A square of a role's colour with its number, `position` + 1."""
   x, y = place
   draw.rectangle(
     (x, y, x + BADGE - 1, y + BADGE - 1),
@@ -172,7 +169,7 @@ def _luminance(colour: str) -> float:
 
 
 def shorten(text: str, width: float, size: int, bold: bool = False) -> str:
-  """The text, or as much of it as fits `width` pixels with an ellipsis."""
+  """The text, cut with an ellipsis to fit `width` pixels."""
   font = style.font(size, bold)
   text = " ".join(text.split())
   if font.getlength(text) <= width:
@@ -212,13 +209,13 @@ class Role:
 
 @dataclasses.dataclass(frozen=True)
 class Annotated:
-  """What is drawn.
+  """An image to draw with its prediction.
 
   Attributes:
-    image: RGB, upright; perhaps smaller than the original.
+    image: RGB, upright; may be smaller than the original.
     width, height: of the original, to which boxes refer.
-    verb: whose roles these are.
-    probability: of that verb, None where it was given.
+    verb: the verb of the roles.
+    probability: of that verb, None if it was given.
     roles: in the frame's order.
     sentence: written below the picture.
   """
@@ -234,14 +231,14 @@ class Annotated:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-  """An RGB drawing, whose first `picture_height` rows are the picture."""
+  """An RGB drawing; its first `picture_height` rows are the picture."""
 
   image: Image.Image
   picture_height: int
 
 
 def draw_annotated(item: Annotated) -> Drawing:
-  """The picture with a labelled box a role, and the legend below it.
+  """The picture with a labelled box per role, and the legend below it.
 
   A role keeps its colour and number in both. The picture's longer side has
   `SMALLEST` to `LARGEST` pixels.
@@ -265,14 +262,14 @@ def _draw_boxes(
   """`place`: left, top, width, height of the picture."""
   left, top, width, height = place
   pen = ImageDraw.Draw(whole)
-  # Not one scale for both axes: a thin strip is at least a pixel high.
+  # A scale per axis: a thin strip is at least one pixel high.
   factors = (width / item.width, height / item.height) * 2
   shown = [
     (i, _placed(role.box, factors, place))
     for i, role in enumerate(item.roles)
     if role.box is not None
   ]
-  # Larger boxes first, so that none hides behind a larger one.
+  # Larger boxes first, so that they hide no smaller ones.
   for i, box in sorted(shown, key=lambda entry: -_area(entry[1])):
     draw_box(pen, box, style.role_colour(i))
   taken: list[Rect] = []
@@ -302,7 +299,7 @@ def _label_place(
   """At a corner of the box, inside the picture, on no other label.
 
   Returns:
-    None where the picture is too small for it, or full.
+    None if the picture is too small for it, or full.
   """
   font = style.font(size, bold=True)
   width = round(font.getlength(text)) + 2 * _PAD
@@ -337,7 +334,7 @@ def _draw_label(pen, rect: Rect, text: str, size: int, fill: str) -> None:
 
 
 def _legend(item: Annotated, width: int, size: int) -> Image.Image:
-  """The sentence, the verb, and a line a role."""
+  """The sentence, the verb, and a line per role."""
   room = width - 2 * _MARGIN
   line = round(size * 1.6)
   said = item.sentence[:1].upper() + item.sentence[1:] + "."
@@ -350,16 +347,18 @@ def _legend(item: Annotated, width: int, size: int) -> Image.Image:
     text_line(pen, (_MARGIN, y), text, size, bold=True, width=room)
     y += line
   share = "" if item.probability is None else f"  {item.probability:.0%}"
-  text_line(
-    *(pen, (_MARGIN, y), item.verb + share, size, style.FAINT), width=room
-  )
+  text_line(pen, (_MARGIN, y), item.verb + share, size, style.FAINT, width=room)
   for i, role in enumerate(item.roles):
     y += line
     rect = (_MARGIN, y - size * 0.65, _MARGIN + size * 1.3, y + size * 0.65)
     pen.rectangle(rect, fill=style.role_colour(i), outline="#000000")
     middle = (_MARGIN + size * 0.65, y)
     text_line(
-      *(pen, middle, str(i + 1), round(size * 0.8), "#000000"),
+      pen,
+      middle,
+      str(i + 1),
+      round(size * 0.8),
+      "#000000",
       bold=True,
       anchor="mm",
     )
@@ -372,7 +371,7 @@ def _legend(item: Annotated, width: int, size: int) -> Image.Image:
 
 
 def wrap(text: str, width: float, size: int, bold: bool = False) -> list[str]:
-  """Words in lines of at most `width` pixels; a longer word has its own."""
+  """Breaks words into lines of at most `width` pixels, if they fit."""
   font = style.font(size, bold)
   lines: list[str] = []
   for word in text.split():

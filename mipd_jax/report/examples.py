@@ -1,6 +1,6 @@
-"""What the sheet shows of an image, and which images sheet and report show.
+"""The examples of sheet and report, and the choice of their images.
 
-The report chooses by rules that are written on its page.
+The report chooses by the rules that its page states.
 """
 
 import collections
@@ -53,7 +53,7 @@ class RoleExample:
 
   @property
   def box_verdict(self) -> tuple[bool, str]:
-    """Right or wrong as the metric grnd has it, and in words."""
+    """Right or wrong by the metric grnd, and in words."""
     if self.true_box is None or self.predicted_box is None:
       both = self.true_box is None and self.predicted_box is None
       missed = self.predicted_box is None
@@ -92,17 +92,16 @@ def box_iou(a: Box, b: Box) -> float:
 def choose_for_sheet(
   groups: Sequence[str | int], correct: Sequence[bool], k: int, seed: int
 ) -> list[int]:
-  """Draws images of all groups, right and wrong ones, without looking.
+  """Draws images of all groups, right and wrong ones, at random.
 
-  Within a cell (group, right or wrong) the draw is random; the cells take
-  turns, so that a sheet shows about as many wrong images as right ones
-  whatever the accuracy is. Say so below the sheet.
+  The cells (group, right or wrong) take turns, so that a sheet shows about as
+  many wrong images as right ones at any accuracy. Say so below the sheet.
 
   Args:
     groups: group of each image, a name or an index into `schema.GROUPS`.
     correct: whether the image's verb was predicted.
-    k: how many to draw; all of them when there are fewer.
-    seed: the same seed draws the same images.
+    k: how many to draw; all if there are fewer.
+    seed: of the draw.
 
   Returns:
     Positions, by group in the order of `schema.GROUPS`, right ones first.
@@ -116,7 +115,7 @@ def choose_for_sheet(
       f"{len(names)} groups, {len(correct)} verdicts, k = {k}",
       "give one group and one verdict per image, and k >= 0",
     )
-  # Right and wrong alternate along the turns: even a few draws show both.
+  # Right and wrong alternate, so that even a few draws show both.
   turns = [(g, i % 2 == 0) for i, g in enumerate(schema.GROUPS)]
   turns += [(g, i % 2 == 1) for i, g in enumerate(schema.GROUPS)]
   order = np.random.default_rng(seed).permutation(len(names)).tolist()
@@ -138,7 +137,7 @@ def choose_for_sheet(
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-  """Positions in the split: by (kind, group), and where teachers differ."""
+  """Positions in the split: by (kind, group), and where models differ."""
 
   examples: dict[tuple[str, str], list[int]]
   student_ahead: list[int]
@@ -146,9 +145,9 @@ class Chosen:
 
   @property
   def all(self) -> list[int]:
-    """Every image that is shown, once, rising."""
-    found = {i for cell in self.examples.values() for i in cell}
-    return sorted(found | {*self.student_ahead, *self.teacher_ahead})
+    """Every shown image once, ascending."""
+    shown = {i for cell in self.examples.values() for i in cell}
+    return sorted(shown | {*self.student_ahead, *self.teacher_ahead})
 
 
 def choose_for_report(rows: Rows, each: int, differing: int) -> Chosen:
@@ -156,8 +155,8 @@ def choose_for_report(rows: Rows, each: int, differing: int) -> Chosen:
 
   Args:
     rows: of the split.
-    each: images of a kind and group.
-    differing: images on either side of teacher and student.
+    each: images per kind and group.
+    differing: images per side of teacher and student.
   """
   score = rows.score
   taken: set[int] = set()
@@ -165,9 +164,9 @@ def choose_for_report(rows: Rows, each: int, differing: int) -> Chosen:
   for kind in KINDS:
     for number, group in enumerate(schema.GROUPS):
       here = rows.group == number
-      found = _first(_distance(kind, score, here), here, each, taken)
-      taken.update(found)
-      examples[kind, group] = found
+      first = _first(_distance(kind, score, here), here, each, taken)
+      taken.update(first)
+      examples[kind, group] = first
   ahead: list[list[int]] = [[], []]
   if rows.teacher is not None:
     student, teacher = rows.student, rows.teacher

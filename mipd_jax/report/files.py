@@ -1,4 +1,4 @@
-"""The files of a run: its results, its log, and where its texts are from.
+"""The files of a run: its results, its log, and the origin of its texts.
 
 Files are written whole or not at all.
 """
@@ -20,9 +20,9 @@ from mipd_jax.report import tables
 # name -> (steps int64 [n], values float64 [n]).
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
 RESULTS, TABLES = "results.json", "results.md"
-# The split whose files have no split in their names.
+# The split that is not named in its files.
 REPORTED = "test"
-# Who writes rationales.
+# Authors of rationales.
 _TEMPLATE = "by template from the annotated frames, without a language model"
 _MODEL = (
   "by a language model from the annotated frames; by template where none of "
@@ -35,8 +35,8 @@ def named(name: str, split: str) -> str:
   """The name of a split's file, so that no split overwrites another's.
 
   Args:
-    name: that of the reported split, test: "results.json".
-    split: whose file it is: "dev" makes it "results-dev.json".
+    name: the file of the split test: "results.json".
+    split: of the file: "dev" makes it "results-dev.json".
   """
   path = pathlib.PurePath(name)
   more = "" if split == REPORTED else f"-{split}"
@@ -49,18 +49,18 @@ def read_results(
   """The results of a split, as `write_results` wrote them.
 
   Raises:
-    InputError: they are missing, or not as they were written.
+    InputError: they are missing, or were changed.
   """
   path = paths.path(folder) / named(RESULTS, split)
   if not path.exists():
     raise InputError(f"there is no {path}", remedy)
-  found = json_files.read(path, {"models": {str: dict}, "split": str}, remedy)
-  if not json_files.is_sealed(found):
+  results = json_files.read(path, {"models": {str: dict}, "split": str}, remedy)
+  if not json_files.is_sealed(results):
     raise InputError(
       f"{path} was changed or damaged after it was written", remedy
     )
-  del found[json_files.SEAL]
-  return found
+  del results[json_files.SEAL]
+  return results
 
 
 def write_results(
@@ -73,15 +73,15 @@ def write_results(
   Args:
     folder: made when absent.
     results: the dict that `tables` describes; NumPy scalars and arrays are
-      welcome, numbers that are not finite become null.
+      allowed, non-finite numbers become null.
     blocks_of: makes the tables, see `tables.markdown`.
 
   Returns:
     The paths of the JSON and of the Markdown file.
 
   Raises:
-    InputError: a value that JSON does not know, or a dict that is no results
-      dict; nothing is written then.
+    InputError: a value that JSON cannot hold, or not a results dict; nothing is
+      written then.
   """
   folder = paths.path(folder)
   plain = jsonable(results)
@@ -101,7 +101,7 @@ def write_results(
 
 
 def jsonable(value: Any, where: str = "results") -> Any:
-  """Plain JSON types only: NumPy unwrapped, NaN and infinities to None."""
+  """Plain JSON types: NumPy unwrapped, NaN and infinities as None."""
   if isinstance(value, (np.ndarray, np.generic)):
     value = value.tolist()
   if value is None or isinstance(value, (str, bool, int)):
@@ -121,11 +121,11 @@ def jsonable(value: Any, where: str = "results") -> Any:
 def read_metrics(path: str | os.PathLike[str]) -> Series:
   """Reads JSON lines {"step": int, name: number, ...}.
 
-  A half-written last line is skipped, as a killed run leaves one; of several
-  values for one step (a run that was resumed) the last one counts.
+  A half-written last line of a killed run is skipped; of several values for one
+  step (of a resumed run) the last one counts.
 
   Returns:
-    name -> (steps int64 [n], values float64 [n]), by rising step.
+    name -> (steps int64 [n], values float64 [n]), by ascending step.
 
   Raises:
     InputError: no such file, a broken line before the last, or no numbers.
@@ -161,13 +161,13 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
 
 
 def author(version: str, own: int = 0, total: int = 0) -> str:
-  """Who wrote rationales, as it follows "written".
+  """The authors of rationales, in words that follow "written".
 
   Args:
     version: `rationales` of the cache's plan.
-    own: of the images that are spoken of, those with texts in the dataset's
-      own files, which come before all others.
-    total: images that are spoken of; 0 where they were not looked at.
+    own: images, of the `total`, with texts in the dataset's own files, which
+      come before all others.
+    total: images concerned; 0 if they were not counted.
   """
   here = _MODEL if version.startswith("jrg") else _TEMPLATE
   if total and own == total:
@@ -180,7 +180,7 @@ def author(version: str, own: int = 0, total: int = 0) -> str:
 
 
 def use(*, teacher: bool, read: bool, preset: str) -> str:
-  """What training did with the rationales, one sentence.
+  """The use of the rationales in training, one sentence.
 
   Args:
     teacher: whether the run has a teacher branch with a term in use.
@@ -201,7 +201,7 @@ def use(*, teacher: bool, read: bool, preset: str) -> str:
 
 
 def zero_shot(*, teacher: bool) -> str:
-  """What the teacher's verbs are, beside the student's."""
+  """A sentence on the teacher's verbs beside the student's."""
   role = (
     "the student never sees it in use"
     if teacher

@@ -1,6 +1,6 @@
-"""What the report says of a split, from one row an image: numbers alone.
+"""The report's numbers for a split, from one row per image.
 
-Letters: n images, R role slots, V verbs. Images are told by their position.
+Letters: n images, R role slots, V verbs. Images are named by their position.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 
 from input_pipeline import schema
 
-BINS = 10  # of a reliability diagram, of equal width
+BINS = 10  # bins of a reliability diagram, of equal width
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Guesses:
-  """What one predictor takes the images of a split for.
+  """One predictor's verbs for the images of a split.
 
   Attributes:
     verb: the most probable one.
@@ -36,8 +36,8 @@ class Rows:
   Attributes:
     verb: the true one.
     group: of the true verb, an index into `schema.GROUPS`.
-    student: what it says.
-    teacher: what the teacher says of the same images; None: not known.
+    student: its guesses.
+    teacher: the teacher's guesses for the same images; None if unknown.
     role_mask: where the frame has a role.
     box_mask: where the role has a true box.
     noun_right, box_right: as `metrics.scores.role_hits` judges.
@@ -59,7 +59,7 @@ class Rows:
 
   @property
   def score(self) -> Float[np.ndarray, "n"]:
-    """How well an image went, 0..1; what examples are chosen by.
+    """The score of an image, 0..1, which chooses the examples.
 
     The mean of three: the probability of the true verb, the share of roles
     with a right noun, the share with a right noun and a right box.
@@ -76,10 +76,10 @@ class Bin:
   """Predictions of about the same probability.
 
   Attributes:
-    low, high: of the bin, the upper end included.
-    count: of predictions in it.
+    low, high: ends of the bin, the upper one included.
+    count: number of predictions in it.
     stated: their mean probability, 0..1; NaN if there are none.
-    true: the share of them that came true, 0..1; NaN if there are none.
+    true: share of them that is true, 0..1; NaN if there are none.
   """
 
   low: float
@@ -91,7 +91,7 @@ class Bin:
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-  """Images of one verb that are taken for another; `share` of its images."""
+  """Images of one verb predicted as another; `share` of its images."""
 
   verb: int
   taken_for: int
@@ -102,13 +102,13 @@ class Confusion:
 def reliability(
   stated: Float[np.ndarray, "n"], came_true: Bool[np.ndarray, "n"]
 ) -> list[Bin]:
-  """Stated probability against what came true, in BINS bins of equal width."""
+  """Stated probability against the true share, in BINS bins of equal width."""
   place = np.clip(np.ceil(np.asarray(stated, float) * BINS) - 1, 0, BINS - 1)
-  found = []
+  bins = []
   for number in range(BINS):
     here = place == number
     count = int(here.sum())
-    found.append(
+    bins.append(
       Bin(
         low=number / BINS,
         high=(number + 1) / BINS,
@@ -117,11 +117,11 @@ def reliability(
         true=float(came_true[here].mean()) if count else float("nan"),
       )
     )
-  return found
+  return bins
 
 
 def calibration_error(bins: Sequence[Bin]) -> float | None:
-  """Expected calibration error, 0..1: mean gap of the bins by their counts.
+  """Expected calibration error, 0..1: the bins' mean gap, weighted by counts.
 
   Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
   """
@@ -134,7 +134,7 @@ def calibration_error(bins: Sequence[Bin]) -> float | None:
 def confusions(
   verb: Int[np.ndarray, "n"], taken_for: Int[np.ndarray, "n"], top: int
 ) -> list[Confusion]:
-  """The most frequent wrong pairs; equal ones by the verbs' numbers."""
+  """The most frequent wrong pairs; ties in order of the verbs."""
   wrong = verb != taken_for
   pairs, counts = np.unique(
     np.stack([verb[wrong], taken_for[wrong]], axis=1),
@@ -155,7 +155,7 @@ def confusions(
 
 
 def agreement(rows: Rows) -> dict[str, dict[str, int]]:
-  """Images by group and by who has the verb right; needs a teacher.
+  """Images by group and by who predicts the verb; needs a teacher.
 
   Returns:
     {group or "all": {"both", "student", "teacher", "neither": images}}.

@@ -1,13 +1,10 @@
-"""Web pages from the templates beside this file, each whole in one file.
+"""Web pages from the templates beside this file.
 
-No page needs the network, a script or another file. Whatever is put into a
-template is text: only a template, and an SVG that a template marks `safe`, is
+A report is one file: it needs no network, no script and no other file. A
+gallery of predictions loads only the pictures beside it, by relative links, so
+that its folder can be moved, zipped or put on any web server. All values of a
+template are text: only a template, and an SVG that a template marks `safe`, is
 markup.
-
-A page of pictures with what was predicted of each: HTML alone.
-
-Nothing is loaded but the pictures beside it, by relative links, so that the
-folder can be moved, zipped or put on any web server.
 """
 
 import dataclasses
@@ -27,13 +24,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def plain(value: object) -> str:
-  """Any value as text that a page can hold.
+  """Any value as text for a page.
 
-  Control characters, and bytes of a file name that are not UTF-8, stand as
+  Control characters, and bytes of a file name that are not UTF-8, become
   escapes.
   """
-  told = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-  return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", told)
+  text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+  return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def render(template: str, **values: Any) -> str:
@@ -41,16 +38,16 @@ def render(template: str, **values: Any) -> str:
 
   Args:
     template: its name, such as "report.html.j2".
-    **values: what the template names.
+    **values: the template's variables.
 
   Raises:
-    jinja2.UndefinedError: the template names something else.
+    jinja2.UndefinedError: the template has another variable.
   """
   return _templates().get_template(template).render(values)
 
 
 def fragment(template: str, macro: str, **values: Any) -> str:
-  """A part of a page of others: what one macro of a template gives."""
+  """A part for another page: the output of one macro of a template."""
   module = _templates().get_template(template).module
   return str(getattr(module, macro)(**values))
 
@@ -63,7 +60,7 @@ def write(path: str | os.PathLike[str], page: str) -> None:
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-  found = jinja2.Environment(
+  environment = jinja2.Environment(
     loader=jinja2.PackageLoader("mipd_jax.report"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -72,22 +69,22 @@ def _templates() -> jinja2.Environment:
     lstrip_blocks=True,
     keep_trailing_newline=True,
   )
-  found.globals.update(
+  environment.globals.update(
     light=style.LIGHT,
     dark=style.DARK,
     pills=style.GROUP_COLOURS,
     role_colour=style.role_colour,
   )
-  found.filters.update(
+  environment.filters.update(
     plain=plain,
     percent="{:.0%}".format,
     tenth="{:.1f}".format,
   )
-  return found
+  return environment
 
 
 def _shown(value: Any) -> Any:
-  """What is put in; markup of our own templates stays markup."""
+  """A value as text; markup of our own templates stays markup."""
   return value if hasattr(value, "__html__") else plain(value)
 
 
@@ -107,9 +104,9 @@ class Entry:
   Attributes:
     name: of the image.
     picture: path of the drawing, relative to the page.
-    size: width of the drawing and height of its picture, pixels: the legend
-      below is left out on the page, which has all of it in words.
-    sentence: what is said of it.
+    size: width of the drawing and height of its picture, pixels; the page
+      leaves out the legend below, whose content it has in words.
+    sentence: of the prediction.
     verbs: with their probabilities, the best first.
     roles: of the frame, in its order.
     notes: what was done to the image.
@@ -125,13 +122,13 @@ class Entry:
 
   @property
   def shape(self) -> tuple[int, int]:
-    """Width and height on the page: the thinnest strip can be seen."""
+    """Width and height on the page, where the thinnest strip is visible."""
     width, height = self.size
     return width, max(height, width // 20)
 
   @property
   def said(self) -> str:
-    """The sentence as it is written: a capital, and a stop."""
+    """The sentence with a capital and a full stop."""
     return self.sentence[:1].upper() + self.sentence[1:] + "."
 
   @property
@@ -156,7 +153,7 @@ def write_gallery(
 
   Args:
     path: of the page; `Entry.picture` is relative to its folder.
-    entries: in the order in which they are shown.
+    entries: in the order of the page.
     title: of the page.
     about: a line below it.
     failed: (name, reason) of images that are not shown.

@@ -1,7 +1,7 @@
-"""Curves of a run, and what is measured of it, for documents and the page.
+"""Curves and measurements of a run, for documents and the page.
 
 A document shows a PNG; a web page shows the same drawing at the width of a
-telephone, as SVG in the colours of the page, stretched on wider screens.
+phone, as SVG in the colours of the page, stretched on wider screens.
 """
 
 import io
@@ -26,7 +26,7 @@ from mipd_jax.report import style
 from mipd_jax.report.files import Series, read_metrics
 from mipd_jax.report.measures import Bin
 
-# What is drawn of the dev metrics when there are more than a panel can show.
+# The dev metrics to draw if there are more than a panel can show.
 MAIN_METRICS = ("verb_top1", "value_gt", "grnd_gt")
 MAX_SERIES = 8
 
@@ -35,7 +35,7 @@ Points = Mapping[str, Sequence[tuple[str, int, float]]]
 _PAGE_SIZE = (5, 3.5)  # inches: 360 x 252 units of the SVG
 _PAGE_STYLE = {"font.size": 11}
 _GRID = "#E4E8EC"
-# What a page draws in colours of its own, light or dark.
+# Colours that a page replaces by its own, light or dark.
 _PAGE_COLOURS = {
   **{colour.lower(): name for name, colour in style.LIGHT.items()},
   **{"#000000": "ink", _GRID.lower(): "rule"},
@@ -47,7 +47,7 @@ _FONT = re.compile(r"font-family:[^;]*;? ?")
 def loss_curves(
   metrics_jsonl_path: str | os.PathLike[str], out_png: str | os.PathLike[str]
 ) -> None:
-  """Draws training losses beside dev metrics, against the step.
+  """Draws training losses and dev metrics against the step.
 
   Losses are the series named `.../loss` or `loss/...`; dev metrics are the
   others of the form `dev/...`. A panel without series is left out.
@@ -90,7 +90,7 @@ def accuracy_vs_frequency(
 ) -> None:
   """Draws each verb's top-1 against its number of training images.
 
-  Verbs without training images stand in a strip of their own, left of the
+  Verbs without training images are in a strip of their own, left of the
   logarithmic axis. Bars are the means over the verbs of a group, which are
   the macro averages of `tables`.
 
@@ -127,7 +127,7 @@ def accuracy_vs_frequency(
 
 
 def frequency_svg(points: Points) -> str:
-  """The drawing of `accuracy_vs_frequency` for a page, a mark a verb."""
+  """The drawing of `accuracy_vs_frequency` for a page, a mark per verb."""
   with matplotlib.rc_context(_PAGE_STYLE):
     figure = _page_figure()
     strip, axis = _draw_frequency(figure, points)
@@ -164,16 +164,16 @@ def frequency_svg(points: Points) -> str:
 def reliability_svg(
   bins: Sequence[Bin], group: str, label: str, what: str
 ) -> str:
-  """Bars of what came true in each bin, against the diagonal.
+  """Bars of the true share in each bin, against the diagonal.
 
-  A dot stands at the mean stated probability of a bin, and a bar is as strong
-  as its bin is full: a faint one stands for few predictions.
+  A dot marks the mean stated probability of a bin; a bar is as strong as its
+  bin is full: a faint one has few predictions.
 
   Args:
     bins: from `measures.reliability`.
-    group: whose colour is taken.
+    group: gives the colour.
     label: of the horizontal axis.
-    what: comes true, for the vertical axis.
+    what: the predicted event, for the vertical axis.
   """
   full = [b for b in bins if b.count]
   most = max((b.count for b in full), default=0)
@@ -236,12 +236,12 @@ def draw_trade(
   colour: str,
   label: str = "",
 ) -> None:
-  """Accuracy on trained against untrained verbs, as a bias moves.
+  """Draws accuracy on trained against untrained verbs, as a bias varies.
 
   Args:
-    axis: is drawn on.
+    axis: to draw on.
     curve: (untrained, trained), percent.
-    here: where it stands without a bias; a mark.
+    here: the point without a bias, a mark.
     colour: of both.
     label: for a legend.
   """
@@ -259,15 +259,15 @@ def _svg(
   name: str,
   marks: Mapping[str, Sequence[str]],
 ) -> str:
-  """A figure as an element of a page: no ids but those that it refers to.
+  """A figure as an element of a page, with only the ids that it uses.
 
   Args:
-    figure: is drawn.
-    name: says what it shows, to readers that do not see it.
-    marks: gid of an artist -> what each of its marks says when touched.
+    figure: the figure.
+    name: a description, for screen readers.
+    marks: gid of an artist -> the text of each of its marks when touched.
   """
   content = io.StringIO()
-  # The salt makes the ids of clips and markers the same in every run.
+  # A fixed salt gives clips and markers the same ids in every run.
   settings = {"svg.fonttype": "none", "svg.hashsalt": name}
   with matplotlib.rc_context(settings):
     figure.savefig(content, format="svg", facecolor="none")
@@ -277,11 +277,11 @@ def _svg(
     for key in [k for k in element.attrib if k.endswith("}href")]:
       element.set("href", element.attrib.pop(key))
     if "style" in element.attrib:
-      told = _FONT.sub("", element.get("style"))
-      told = _COLOUR.sub(lambda c: f"var(--{_PAGE_COLOURS[c[0]]})", told)
-      element.set("style", told)
+      css = _FONT.sub("", element.get("style"))
+      css = _COLOUR.sub(lambda c: f"var(--{_PAGE_COLOURS[c[0]]})", css)
+      element.set("style", css)
   for child in list(root):
-    # `style` speaks of all elements of the page.
+    # `style` would apply to all elements of the page.
     if child.tag == "metadata" or child.find("style") is not None:
       root.remove(child)
   for group in root.iter("g"):
@@ -310,7 +310,7 @@ def _draw_series(axis: matplotlib.axes.Axes, series: Series) -> None:
     axis.plot(
       steps,
       values,
-      # A second round through the colours is told apart by its dashes.
+      # Dashes mark a second round through the colours.
       linestyle="--" if position >= len(style.SERIES_COLOURS) else "-",
       color=style.INK if total else _series_colour(position),
       linewidth=2.4 if total else 1.4,
@@ -332,7 +332,7 @@ def _series_colour(position: int) -> str:
 
 
 def _scale_losses(axis: matplotlib.axes.Axes, losses: Series) -> None:
-  """A logarithmic axis where the terms differ by more than a factor of 20."""
+  """A logarithmic axis if the terms differ by more than a factor of 20."""
   if not losses:
     return
   values = np.concatenate([values for _, values in losses.values()])
@@ -345,13 +345,13 @@ def _scale_losses(axis: matplotlib.axes.Axes, losses: Series) -> None:
 
 def verb_points(results: Mapping[str, Any]) -> Points:
   """The verbs with a group, a count and a score; groups in their order."""
-  found = {group: [] for group in schema.GROUPS}
+  points_of = {group: [] for group in schema.GROUPS}
   for name, entry in (results.get("per_verb") or {}).items():
     count, score = entry.get("train_images"), entry.get("verb_top1")
     scored = score is not None and math.isfinite(score)
-    if entry.get("group") in found and count is not None and scored:
-      found[entry["group"]].append((name, int(count), float(score)))
-  return {group: points for group, points in found.items() if points}
+    if entry.get("group") in points_of and count is not None and scored:
+      points_of[entry["group"]].append((name, int(count), float(score)))
+  return {group: points for group, points in points_of.items() if points}
 
 
 def _draw_frequency(
@@ -404,7 +404,7 @@ def _draw_mean(
 ) -> None:
   ends = (-0.45, 0.45) if strip else (counts.min() / 1.06, counts.max() * 1.06)
   mean = [scores.mean()] * 2
-  # The white line below keeps the bar readable across a cloud of marks.
+  # The white line below keeps the bar readable over many marks.
   axis.plot(ends, mean, color="white", linewidth=4.5, solid_capstyle="butt")
   axis.plot(ends, mean, color=style.GROUP_COLOURS[group], linewidth=2.5)
 

@@ -1,6 +1,6 @@
-"""The report of a run: one web page with all that was measured and seen.
+"""The report of a run: one web page with its measurements and examples.
 
-Its words and their order are those of templates/report.html.j2.
+Its words and their order are in templates/report.html.j2.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from mipd_jax.report.measures import Rows
 MAX_BYTES = 5_000_000
 _COUNTS = (0, 5, 20, 50, 100, 200)  # upper ends of bins of training images
 _CONFUSIONS = 20
-_LEADERS = 8  # verbs on either side of teacher and student
+_LEADERS = 8  # verbs per side of teacher and student
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Trade:
 
   Attributes:
     curve: (untrained, trained), by falling bias on the trained names.
-    here: without a bias.
+    here: the point without a bias.
   """
 
   curve: Sequence[tuple[float, float]]
@@ -45,19 +45,19 @@ class Trade:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Report:
-  """What the page is made of.
+  """The content of the page.
 
   Attributes:
     name: of the run.
     results: the content of results.json.
     rows: the split, image by image.
     verbs: names of the verbs.
-    trade: None where there are no images of untrained verbs.
-    examples: by (kind, group), as `examples.choose_for_report` gave them.
-    student_ahead, teacher_ahead: where only one of both is right.
+    trade: None if there are no images of untrained verbs.
+    examples: by (kind, group), from `examples.choose_for_report`.
+    student_ahead, teacher_ahead: images where only one of both is right.
     training: training images with their rationales.
-    written: who wrote those, from `files.author`.
-    use: what training did with them, from `files.use`.
+    written: the authors of these, from `files.author`.
+    use: their use in training, from `files.use`.
     has_teacher: whether a teacher took part in training.
   """
 
@@ -148,16 +148,16 @@ def _frequency(results: Mapping[str, Any]) -> dict[str, Any]:
   points = plots.verb_points(results)
   rows, low = [], 0
   for high in (*_COUNTS, float("inf")):
-    found = [
+    accuracies = [
       score
       for members in points.values()
       for _, count, score in members
       if low <= count <= high
     ]
-    if found:
+    if accuracies:
       span = f"{low} and more" if high > _COUNTS[-1] else f"{low} to {high}"
-      mean = tables.number(sum(found) / len(found), 1)
-      rows.append((span if high else "none", len(found), mean))
+      mean = tables.number(sum(accuracies) / len(accuracies), 1)
+      rows.append((span if high else "none", len(accuracies), mean))
     low = high + 1
   return {"chart": plots.frequency_svg(points), "rows": rows}
 
@@ -165,7 +165,7 @@ def _frequency(results: Mapping[str, Any]) -> dict[str, Any]:
 def _confusions(rows: Rows, verbs: Sequence[str]) -> dict[str, Any]:
   """The most frequent wrong pairs; `verbs` are the names."""
   group = dict(zip(rows.verb.tolist(), rows.group.tolist(), strict=True))
-  found = measures.confusions(rows.verb, rows.student.verb, _CONFUSIONS)
+  pairs = measures.confusions(rows.verb, rows.student.verb, _CONFUSIONS)
   return {
     "wrong": (rows.verb != rows.student.verb).sum(),
     "images": len(rows.verb),
@@ -177,17 +177,17 @@ def _confusions(rows: Rows, verbs: Sequence[str]) -> dict[str, Any]:
         c.count,
         f"{c.share:.0%}",
       )
-      for c in found
+      for c in pairs
     ],
   }
 
 
 def _calibration(rows: Rows) -> dict[str, Any]:
-  """How far the verb's probability can be believed, by group."""
+  """The calibration of the verb's probability, by group."""
   right = rows.student.verb == rows.verb
   members = {"all": np.ones(len(rows.verb), bool)}
   members |= {g: rows.group == i for i, g in enumerate(schema.GROUPS)}
-  found = {"charts": [], "rows": []}
+  content = {"charts": [], "rows": []}
   for group, here in members.items():
     images = int(here.sum())
     if not images:
@@ -197,11 +197,11 @@ def _calibration(rows: Rows) -> dict[str, Any]:
     chart = plots.reliability_svg(
       bins, group, "stated probability, percent", "right, percent"
     )
-    found["charts"].append((chart, group, images))
+    content["charts"].append((chart, group, images))
     error = measures.calibration_error(bins)
     values = (stated.mean(), right[here].mean(), error)
-    found["rows"].append((group, images, *map(_percent, values)))
-  return found
+    content["rows"].append((group, images, *map(_percent, values)))
+  return content
 
 
 def _trade(trade: Trade | None) -> dict[str, Any] | None:
@@ -213,7 +213,7 @@ def _trade(trade: Trade | None) -> dict[str, Any] | None:
 
 
 def _boxes(rows: Rows) -> dict[str, Any]:
-  """How far the confidence of boxes can be believed."""
+  """The calibration of the boxes' confidence."""
   counts = measures.box_table(rows)
   total = max(sum(counts.values()), 1)
   grounded = rows.role_mask & rows.box_mask
@@ -239,16 +239,16 @@ def _boxes(rows: Rows) -> dict[str, Any]:
 
 
 def _teacher(report: Report) -> dict[str, Any] | None:
-  """Where both differ: counts, verbs, and images where one alone is right."""
+  """Where both differ: counts, verbs, and images where only one is right."""
   rows = report.rows
   if rows.teacher is None:
     return None
   lead = measures.lead(rows)
 
-  def listed(found):
+  def listed(leaders):
     return [
       (report.verbs[verb], images, f"{student:.0%}", f"{teacher:.0%}")
-      for verb, images, student, teacher in found[:_LEADERS]
+      for verb, images, student, teacher in leaders[:_LEADERS]
     ]
 
   return {

@@ -1,4 +1,4 @@
-"""A sheet of test images, a card each: what is predicted beside the truth."""
+"""A sheet of test images, one card each: predictions beside the truth."""
 
 import dataclasses
 import os
@@ -13,28 +13,28 @@ from mipd_jax.report import drawing, style
 from mipd_jax.report.drawing import text_line
 from mipd_jax.report.examples import Example, RoleExample
 
-SHEET_WIDTH = 1200  # pixels; a README shows it at about that width
+SHEET_WIDTH = 1200  # pixels; about the width of a README
 MAX_BYTES = 600_000
-MAX_COLUMNS = 3  # with more, a row of the legend has no room
+MAX_COLUMNS = 3  # more leave no room for a row of the legend
 MARGIN, GAP, TITLE, NOTE = 20, 16, 30, 22
 # Of a card: its rim, a row of its legend, its head, the line below pictures.
 PAD, ROW, HEADER, CAPTION = 14, 24, 62, 22
 RIGHT_MARK, WRONG_MARK = "✓", "✗"
 # Of a card with pairs: a picture's side, the rim, a row, a heading.
 _PAIR_SIDE, _PAIR_PAD, _PAIR_ROW, _PAIR_BAND = 340, 10, 27, 26
-_PAIRS = 4  # of a picture: more hide it
+_PAIRS = 4  # most pairs per picture: more hide it
 
 
 @dataclasses.dataclass(frozen=True)
 class ShownPair:
-  """A pair and what it is said to be.
+  """A pair and its interactions.
 
   Attributes:
     person, object_: corners in pixels of the image.
     text: the interactions, such as "ride bicycle".
     group: "seen", "rare" or "unseen".
     score: 0 to 1; None for an annotated pair.
-    is_right: whether an annotated pair is there; None for an annotated one.
+    is_right: whether it matches an annotated pair; None for an annotated one.
   """
 
   person: drawing.Box
@@ -110,7 +110,7 @@ def pair_sheet(
 
 
 def card_width(columns: int) -> int:
-  """Of each of so many cards side by side, pixels."""
+  """Width of each of `columns` cards side by side, pixels."""
   return (SHEET_WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
 
 
@@ -131,7 +131,7 @@ def write_cards(
 def _lay_out(
   rows: Sequence[Sequence[Image.Image]], title: str, note: str
 ) -> Image.Image:
-  """Rows of cards of one width, each row as high as its highest card."""
+  """Rows of cards of one width; a row is as high as its highest card."""
   heights = [max(card.height for card in row) for row in rows]
   top = MARGIN + (TITLE if title else 0)
   bottom = MARGIN + (NOTE if note else 0)
@@ -148,7 +148,7 @@ def _lay_out(
     for card in row:
       box = (x, y, x + card.width - 1, y + height - 1)
       draw.rounded_rectangle(box, 10, fill=style.CARD, outline=style.RULE)
-      # Without its rim the card leaves the rounded outline alone.
+      # Without its rim the card does not cover the rounded outline.
       rim = (1, 10, card.width - 1, card.height - 10)
       sheet.paste(card.crop(rim), (x + 1, y + 10))
       x += card.width + GAP
@@ -163,7 +163,7 @@ def _save_small(sheet: Image.Image, path: str | os.PathLike[str]) -> None:
   """Saves in full colour, or as the best palette picture within MAX_BYTES.
 
   Photographs rarely fit in full colour. Dithering keeps their gradients but
-  costs bytes; the fewest colours are kept even if they do not fit.
+  costs bytes; the smallest palette is used even if it does not fit.
   """
   sheet.save(path, optimize=True)
   dithers = (Image.Dither.FLOYDSTEINBERG, Image.Dither.NONE)
@@ -176,13 +176,13 @@ def _save_small(sheet: Image.Image, path: str | os.PathLike[str]) -> None:
 
 
 def _palette(sheet: Image.Image, colours: int) -> Image.Image:
-  """The sheet's main colours, and exactly those that carry a meaning."""
+  """The sheet's main colours, with the exact colours that have a meaning."""
   own = np.array([ImageColor.getrgb(c) for c in style.MEANINGS], np.int16)
-  found = sheet.quantize(colours - len(own)).getpalette() or []
-  found = np.array(found, np.int16).reshape(-1, 3)[: colours - len(own)]
-  # Pillow's search is coarse: a near double would take a colour's place.
-  distance = np.abs(found[:, None] - own[None]).max(-1).min(-1)
-  kept = np.concatenate([own, found[distance > 8]]).astype(np.uint8)
+  searched = sheet.quantize(colours - len(own)).getpalette() or []
+  searched = np.array(searched, np.int16).reshape(-1, 3)[: colours - len(own)]
+  # Pillow's search is coarse: a near duplicate would waste an entry.
+  distance = np.abs(searched[:, None] - own[None]).max(-1).min(-1)
+  kept = np.concatenate([own, searched[distance > 8]]).astype(np.uint8)
   palette = Image.new("P", (1, 1))
   palette.putpalette(kept.tobytes())
   return palette
@@ -198,7 +198,7 @@ def draw_card(example: Example, width: int) -> Image.Image:
   draw = ImageDraw.Draw(card)
   _draw_header(draw, example, width)
   for column, predicted in enumerate((False, True)):
-    # Narrow pictures stand in the middle of their half.
+    # Narrow pictures are centred in their half.
     x = PAD + column * (side + GAP) + (side - picture.width) // 2
     card.paste(picture, (x, HEADER))
     _draw_boxes(draw, example, (x, HEADER), picture.size, scale, predicted)
@@ -262,7 +262,7 @@ def _draw_legend(
   y: int,
   width: int,
 ) -> None:
-  """One row: number, role, true nouns | predicted noun, verdict on the box."""
+  """One row: number, role, true nouns | predicted noun, verdict of the box."""
   place = (PAD, y - drawing.BADGE // 2)
   drawing.draw_badge(draw, place, position)
   half = width // 2 + GAP // 2

@@ -1,8 +1,8 @@
 """Colours and fonts that every picture shares.
 
 Colours are those of Okabe and Ito ("Color Universal Design", 2008), which
-people with the common kinds of colour blindness tell apart; shapes, marks and
-numbers repeat what the colours say.
+people with the common kinds of colour blindness can distinguish; shapes, marks
+and numbers repeat the meaning of the colours.
 """
 
 import functools
@@ -46,8 +46,8 @@ INK, FAINT, RULE, PAPER, CARD = (
   "#FFFFFF",
 )
 
-# The names that web pages give these colours, and the same meanings on a dark
-# ground; contrast of 4.5 and more for text.
+# The names of these colours on web pages, and their values on a dark
+# background; text has a contrast of at least 4.5.
 LIGHT = {
   "ink": INK,
   "faint": FAINT,
@@ -72,7 +72,7 @@ DARK = {
   "all": "#C3CAD1",
 }
 
-# Colours that a picture with a small palette has to keep as they are.
+# Colours that a picture with a small palette has to keep exactly.
 MEANINGS = (
   *GROUP_COLOURS.values(),
   *ROLE_COLOURS,
@@ -81,13 +81,13 @@ MEANINGS = (
 
 
 def role_colour(position: int) -> str:
-  """Of a role, by its place in the frame."""
+  """The colour of a role, by its place in the frame."""
   return ROLE_COLOURS[position % len(ROLE_COLOURS)]
 
 
 @functools.lru_cache(maxsize=16)
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-  """DejaVu Sans as shipped with matplotlib: no font of the system is used."""
+  """DejaVu Sans from matplotlib: no system font is used."""
   name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
   folder = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf"
   return ImageFont.truetype(str(folder / name), size)

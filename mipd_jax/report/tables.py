@@ -10,13 +10,11 @@ A results dict is plain data:
   per_verb  {verb: {"group", "train_images", "test_images", METRICS...}}
 
 METRICS holds `images` (a count) and the scores of `metrics.swig_scores.SCORES`
-by name, in percent. A number that is missing, null or not finite is printed as
-a dash.
+by name, in percent. A missing, null or non-finite number is printed as a dash.
 
-Of interactions `models` is {name: scores, with "known_object": {the same}},
+For interactions `models` is {name: scores, with "known_object": {the same}},
 where scores are those of `metrics.hico_det_scores` by name, in percent; and
-`detector`, `zero_shot`: what found the boxes, and which interactions are
-unseen.
+`detector`, `zero_shot` name the detector of the boxes and the split.
 """
 
 import dataclasses
@@ -34,12 +32,12 @@ from input_pipeline import schema
 from input_pipeline.io.errors import InputError
 from mipd_jax.metrics import hico_det_scores, swig_scores
 
-WIDTH = 100  # columns that the widest table needs
+WIDTH = 100  # columns of the widest table
 DASH = "\N{EN DASH}"
-# What starts markup wherever it stands; "_" only at the edge of a word.
+# Characters that start markup anywhere; "_" only at the edge of a word.
 _MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 ROW_GROUPS = (*schema.GROUPS, "all")
-# Titles of the tables, by the condition that their columns stand under.
+# Titles of the tables, by the condition of their columns.
 CRITERIA = {
   "top1": "Verb and frame as predicted (top-1)",
   "top5": "True verb among the five best (top-5)",
@@ -49,7 +47,7 @@ CRITERIA = {
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """One table: the first two columns are text, the others numbers."""
+  """One table: two columns of text, then numbers."""
 
   title: str
   header: tuple[str, ...]
@@ -65,7 +63,7 @@ def markdown(
 ) -> str:
   """All tables as GitHub Markdown, ending in a newline.
 
-  `blocks_of` makes the tables of the results; `blocks` if None.
+  `blocks_of` makes the tables; `blocks` if None.
   """
   lines = [f"# Results on {cell(results.get('dataset', DASH))}", ""]
   lines += [cell(heading(results)) + ".", "", "All scores in percent.", ""]
@@ -85,8 +83,8 @@ def terminal_table(
 ) -> rich.console.Group:
   """The main tables as one rich renderable that fits 100 columns.
 
-  The others (top-5, averages over verbs) are in results.md: six tables at
-  once are read by nobody.
+  The others (top-5, averages over verbs) are only in results.md: six tables are
+  too many for a terminal.
   """
   parts: list[rich.console.RenderableType] = [
     f"[bold]{rich.markup.escape(str(results.get('dataset', DASH)))}[/bold]",
@@ -106,13 +104,13 @@ def print_results(
   """Prints `terminal_table` on the console, standard output by default."""
   console = console or rich.console.Console()
   if not console.is_terminal and console.width < WIDTH:
-    # A log file has no width of its own, and rich would cut numbers at 80.
+    # A log file has no width, and rich would cut numbers at 80.
     console.width = WIDTH
   console.print(terminal_table(results, blocks_of))
 
 
 def heading(results: Mapping[str, Any]) -> str:
-  """Which run the numbers come from, as one line."""
+  """The run of the numbers, as one line."""
   parts = [
     f"{name} {results[key]}"
     for name, key in (
@@ -137,7 +135,7 @@ def models_of(
 
   Args:
     results: the content of results.json.
-    described: the file that tells its form.
+    described: the file that describes their form.
 
   Raises:
     InputError: there is no dict of models.
@@ -152,39 +150,43 @@ def models_of(
 
 
 def blocks(results: Mapping[str, Any]) -> list[Block]:
-  """The tables in reading order; those without any number are left out.
+  """The tables in reading order, without empty ones.
 
   Raises:
     InputError: there is no dict of models.
   """
   models = models_of(results, "mipd_jax/report/tables.py")
   macro = {name: model.get("macro") or {} for name, model in models.items()}
-  found = [
+  tables = [
     dataclasses.replace(_scores(CRITERIA[c], models, c), main=c != "top5")
     for c in CRITERIA
   ]
   for criterion in ("top1", "gt"):
     title = f"Averaged over verbs: {CRITERIA[criterion].lower()}"
     block = _scores(title, macro, criterion)
-    found.append(dataclasses.replace(block, main=False))
+    tables.append(dataclasses.replace(block, main=False))
   return [
-    block for block in [found[0], _harmonic(models), *found[1:]] if block.rows
+    block for block in [tables[0], _harmonic(models), *tables[1:]] if block.rows
   ]
 
 
 def interaction_blocks(results: Mapping[str, Any]) -> list[Block]:
-  """Mean average precision by default and of known objects.
+  """Mean average precision: Default and Known Object.
 
   Raises:
     InputError: there is no dict of models.
   """
   models = models_of(results, "mipd_jax/report/tables.py")
   zero_shot = str(results.get("zero_shot", ""))
-  told = f"split {zero_shot}; boxes: {results.get('detector', 'not told')}"
-  known = {name: x.get("known_object") or {} for name, x in models.items()}
+  setting = f"split {zero_shot}; boxes: {results.get('detector', 'not told')}"
+  known_object = {
+    name: x.get("known_object") or {} for name, x in models.items()
+  }
   return [
-    _interaction_block(f"mAP, Default ({told})", models, zero_shot),
-    _interaction_block(f"mAP, Known Object ({told})", known, zero_shot),
+    _interaction_block(f"mAP, Default ({setting})", models, zero_shot),
+    _interaction_block(
+      f"mAP, Known Object ({setting})", known_object, zero_shot
+    ),
   ]
 
 
@@ -204,15 +206,15 @@ def cell(value: object) -> str:
   """A text for a heading, a table's cell or the middle of a line.
 
   Line ends and control characters become spaces, so that it ends no cell and
-  starts no line; HTML and markup of its own stand as they were written.
+  starts no line; HTML and markup in it are shown as written.
   """
-  told = "".join(c if c.isprintable() else " " for c in str(value))
-  told = _MARKS.sub(lambda found: f"\\{found[0]}", " ".join(told.split()))
-  return told.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+  text = "".join(c if c.isprintable() else " " for c in str(value))
+  text = _MARKS.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
+  return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def number(value: Any, digits: int = 2) -> str:
-  """A number with fixed digits, or a dash where there is none."""
+  """A number with fixed digits, or a dash if there is none."""
   if value is None or not math.isfinite(value):
     return DASH
   return f"{value:.{digits}f}"
@@ -223,7 +225,7 @@ def _scores(
   models: Mapping[str, Mapping[str, Any]],
   criterion: str,
 ) -> Block:
-  """Rows = model x group; a row without numbers and images is left out."""
+  """One row per model and group, without empty rows."""
   scores = [s for s in swig_scores.SCORES if s.table == criterion]
   verb = any(not score.frame for score in scores)
   rows = []
@@ -231,7 +233,7 @@ def _scores(
     for group in ROW_GROUPS:
       metrics = groups.get(group) or {}
       cells = tuple(number(metrics.get(score.name)) for score in scores)
-      # "No images" is itself a result, told once, in the table with the verb.
+      # "No images" is itself a result, shown once, in the table with the verb.
       if any(cell != DASH for cell in cells) or (verb and "images" in metrics):
         count = number(metrics.get("images"), digits=0)
         rows.append((model, group, count, *cells))
@@ -250,7 +252,7 @@ def _harmonic(models: Mapping[str, Mapping[str, Any]]) -> Block:
 
 
 def _titled(block: Block, results: Mapping[str, Any]) -> str:
-  """A table's title with the split that it is of."""
+  """A table's title with its split."""
   split = results.get("split")
   return f"{block.title}, {split} split" if split else block.title
 
