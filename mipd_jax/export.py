@@ -3,7 +3,7 @@
   python -m mipd_jax.export --workdir=runs/synthetic --out=DIR
 
 DIR holds StableHLO programs for CPU, GPU and TPU, weights, labels, a model
-card and a loader that needs jax and numpy alone; docs/export.md says more.
+card and a loader that needs only jax and numpy; docs/export.md says more.
 """
 
 import argparse

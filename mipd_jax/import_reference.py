@@ -8,10 +8,10 @@ DIR is then a work directory that evaluation takes:
   python -m mipd_jax.main --config=configs/ov_swig.py:reference \
       --workdir=DIR --mode=eval
 
-A checkpoint holds numbers, not names: class 17 is whatever the 18th line of
-the index file was. So the vocabulary is checked first, by counts and, for the
-released one, by order. PyTorch is needed here and nowhere else; the file is
-read with `weights_only`, so nothing in it is executed.
+A checkpoint holds numbers, not names: class 17 is the 18th line of its index
+file. So the vocabulary is checked first, by counts and, for the released one,
+by order. Only this module needs PyTorch; the file is read with
+`weights_only`, so nothing in it is executed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _INDEX_FILES = {
   "roles": layout.ROLE_FILE,
   "nouns": layout.NOUN_FILE,
 }
-# Where training scripts put the state dict, beside optimizer and epoch.
+# Keys of the state dict in training scripts' files, beside optimizer and epoch.
 _STATE_KEYS = ("model", "state_dict", "model_state_dict")
 
 
@@ -48,11 +48,11 @@ def check_order(
   """Reads the vocabulary of a SWiG folder and checks its numbering.
 
   Args:
-    folder: with the index files; a derived numbering would not do.
+    folder: with the index files; a derived numbering is not enough.
     released: whether the order must be that of the SWiG release.
 
   Raises:
-    InputError: an index file is absent, or numbers the names otherwise.
+    InputError: an index file is absent, or has another numbering.
   """
   words = vocabulary.load(folder)
   jsons = layout.jsons_folder(folder)
@@ -89,9 +89,9 @@ def check_counts(
     ("nouns", "noun_3_classifier.3.bias"),
   ):
     expected = len(getattr(words, what))
-    found = np.shape(by_name[name])[0] if name in by_name else expected
-    if found != expected:
-      problems.append(f"{found} {what} ({name}), {expected} in the vocabulary")
+    count = np.shape(by_name[name])[0] if name in by_name else expected
+    if count != expected:
+      problems.append(f"{count} {what} ({name}), {expected} in the vocabulary")
   if problems:
     raise InputError(
       f"the checkpoint has {'; '.join(problems)}",
@@ -103,8 +103,8 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """The state dict of a `.pth` file; executes nothing that is in it.
 
   Raises:
-    InputError: PyTorch or the file is missing, or the file holds something
-      else than tensors by name.
+    InputError: PyTorch or the file is missing, or the file does not hold
+      tensors by name.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -126,7 +126,7 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def write_checkpoint(
   state: Mapping[str, np.ndarray], out: str | pathlib.Path
 ) -> None:
-  """Writes DIR/best, which evaluation restores; a state at step 0.
+  """Writes DIR/best, a state at step 0, which evaluation restores.
 
   Raises:
     InputError: DIR has checkpoints already, or the parameters are not those
@@ -200,7 +200,7 @@ def _torch_load(path: pathlib.Path) -> Any:
       "(the CPU build is enough; nothing else here needs it)",
     ) from error
   try:
-    # The settings that training scripts save along are plain values.
+    # The settings that training scripts also save are plain values.
     with torch.serialization.safe_globals([argparse.Namespace]):
       return torch.load(path, map_location="cpu", weights_only=True)
   except Exception as error:
@@ -213,7 +213,7 @@ def _torch_load(path: pathlib.Path) -> Any:
 
 
 def _as_array(tensor: Any) -> np.ndarray:
-  """float32 whatever the tensor's dtype; numpy has no bfloat16."""
+  """float32 for any dtype of the tensor; numpy has no bfloat16."""
   if hasattr(tensor, "detach"):
     tensor = tensor.detach().float().numpy()
   return np.asarray(tensor, np.float32)

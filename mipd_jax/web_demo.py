@@ -159,9 +159,9 @@ class Guard:
 
   async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] in ("http", "websocket"):
-      told = {key.lower(): value for key, value in scope["headers"]}
-      host = told.get(b"host", b"").decode("latin-1")
-      origin = told.get(b"origin", b"").decode("latin-1")
+      headers = {key.lower(): value for key, value in scope["headers"]}
+      host = headers.get(b"host", b"").decode("latin-1")
+      origin = headers.get(b"origin", b"").decode("latin-1")
       if not (
         self._is_ours(host, scope)
         and (not origin or self._is_ours(origin.partition("://")[2], scope))

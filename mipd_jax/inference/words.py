@@ -133,15 +133,15 @@ def roles_of(verb: str, roles: Any) -> tuple[Word, ...]:
 
 def _verbs(verbs: Any) -> tuple[Verb, ...]:
   if isinstance(verbs, Mapping):
-    found = tuple(_verb(name, value) for name, value in verbs.items())
+    checked = tuple(_verb(name, value) for name, value in verbs.items())
   else:
     names = _sequence(verbs, "verbs")
-    found = tuple(
+    checked = tuple(
       verb if isinstance(verb, Verb) else Verb(clean(verb, "verb"))
       for verb in names
     )
-  check_distinct([verb.name for verb in found], "verb")
-  return found
+  check_distinct([verb.name for verb in checked], "verb")
+  return checked
 
 
 def _verb(name: Any, value: Any) -> Verb:
@@ -166,9 +166,9 @@ def _verb(name: Any, value: Any) -> Verb:
 
 
 def _listed(values: Any, what: str) -> tuple[Word, ...]:
-  found = _words(values, what)
-  check_distinct([word.name for word in found], what)
-  return found
+  listed = _words(values, what)
+  check_distinct([word.name for word in listed], what)
+  return listed
 
 
 def _words(values: Any, what: str) -> tuple[Word, ...]:

@@ -29,10 +29,10 @@ Two evaluations are published, and they differ:
 
 An image without "height" and "width" is cut at 0 alone. --groups prints rows
 for seen, rare and unseen verbs, and the harmonic mean of seen and unseen verb
-top-1. Figures are percent. What is odd about the boxes (in 0..1,
-outside their images, more like x, y, width, height or pixels of a resized
-image) and the nouns (named otherwise than annotated ones) is told before them.
-The last line is the same as JSON.
+top-1. Figures are percent. Notes before them name odd boxes (in 0..1, outside
+their images, more like x, y, width, height or pixels of a resized image) and
+odd nouns (with other names than annotated ones). The last line is the same as
+JSON.
 """
 
 import argparse

@@ -39,7 +39,7 @@ def box_cells(
 
   Args:
     boxes_xyxy: corners as shares of the side that the grid spans.
-    grid: cells a side.
+    grid: cells per side.
   """
   cells = jnp.floor(boxes_xyxy.astype(jnp.float32) * grid)
   cells = jnp.clip(cells, 0, grid - 1).astype(jnp.int32)
@@ -85,8 +85,8 @@ def instance_weights(
   Args:
     boxes_xyxy: corners as shares of the side that the grid spans.
     box_mask: False for boxes to skip.
-    grid: cells a side.
-    side: cells a side of the map.
+    grid: cells per side.
+    side: cells per side of the map.
   """
   cells = box_cells(boxes_xyxy, grid)
   inside = box_cell_mask(cells, grid) & box_mask[..., None, None]
@@ -111,7 +111,7 @@ def instance_prompt(
     base: learned map.
     boxes_xyxy: corners as shares of the side that the grid spans.
     box_mask: False for boxes to skip.
-    grid: cells a side.
+    grid: cells per side.
   """
   side, _, width = base.shape
   weights = instance_weights(boxes_xyxy, box_mask, grid, side)

@@ -123,16 +123,16 @@ def places(abstract: str, roles: Sequence[str]) -> tuple[Place, ...]:
 
 @functools.lru_cache(maxsize=4096)  # called once per image
 def _places(abstract: str, roles: tuple[str, ...]) -> tuple[Place, ...]:
-  names, found, position = _names(roles), [], 0
+  names, named, position = _names(roles), [], 0
   while position < len(abstract):
     place = _role_at(abstract, position, names)
     if place is None and _begins(abstract, position):
       place = _other_at(abstract, position, names)
     position += 1
     if place is not None:
-      found.append(place)
+      named.append(place)
       position = place.end
-  return tuple(found)
+  return tuple(named)
 
 
 @dataclasses.dataclass(frozen=True)

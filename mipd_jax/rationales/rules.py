@@ -118,13 +118,13 @@ class Rules:
 
   def _form(self, text: str) -> list[Fault]:
     """Length, echoes, loops."""
-    told = stems(text)
-    if len(told) < _LEAST_WORDS:
-      return [Fault("empty", f"it has {len(told)} words")]
+    count = len(stems(text))
+    if count < _LEAST_WORDS:
+      return [Fault("empty", f"it has {count} words")]
     faults = []
-    if len(told) > self._max_words:
-      told = f"it has {len(told)} words, more than {self._max_words}"
-      faults.append(Fault("too long", told))
+    if count > self._max_words:
+      detail = f"it has {count} words, more than {self._max_words}"
+      faults.append(Fault("too long", detail))
     if _MARKS.search(text) or self._echoes & set(_grams(text, _ECHO)):
       faults.append(Fault("echo", "it repeats the instructions"))
     if _loops(text):

@@ -132,8 +132,8 @@ def _dev_scores(config, prepared, model, mesh):
 
   def dev(state):
     evaluator = eval_lib.Evaluator(step, state.params, banks, mesh, size)
-    found = task.evaluate(evaluator, source, "dev", feed())
-    return task.dev_report(task.summary(prepared, "dev", found))
+    evaluation = task.evaluate(evaluator, source, "dev", feed())
+    return task.dev_report(task.summary(prepared, "dev", evaluation))
 
   return dev
 

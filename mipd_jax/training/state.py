@@ -61,7 +61,7 @@ def init_state(
   seed: int,
   place: Place,
 ) -> TrainState:
-  """Draws parameters on the devices, the same ones whatever the mesh.
+  """Draws parameters on the devices, the same ones on any mesh.
 
   Args:
     model: the module.

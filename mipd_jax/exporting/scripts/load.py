@@ -1,4 +1,4 @@
-"""The exported student as a function of arrays; needs jax and numpy alone."""
+"""The exported student as a function of arrays; needs only jax and numpy."""
 
 import hashlib
 import json
@@ -19,17 +19,17 @@ def tensors(data):
   """Bytes of a safetensors file: name -> array."""
   data = memoryview(data)
   start = 8 + int.from_bytes(data[:8], "little")
-  found = {}
+  arrays = {}
   for name, x in json.loads(bytes(data[8:start])).items():
     if name != "__metadata__":
       part = data[slice(*(start + place for place in x["data_offsets"]))]
       dtype = np.dtype(DTYPES.get(x["dtype"], "?"))
-      found[name] = np.frombuffer(part, dtype).reshape(x["shape"])
-  return found
+      arrays[name] = np.frombuffer(part, dtype).reshape(x["shape"])
+  return arrays
 
 
 def read_labels(folder=HERE):
-  """labels.json as it was written; ValueError if it is damaged."""
+  """The content of labels.json; ValueError if it is damaged."""
   path = folder / "labels.json"
   try:
     labels = json.loads(path.read_text("utf-8"))
@@ -45,7 +45,7 @@ def read_labels(folder=HERE):
 
 
 def checked(folder, name, digest):
-  """A file's bytes, if they have the digest that another file tells."""
+  """A file's bytes, if they have the digest that another file states."""
   data = (folder / name).read_bytes()
   if hashlib.sha256(data).hexdigest() != digest:
     raise ValueError(
@@ -75,12 +75,12 @@ def load(folder=HERE, form="baked"):
   digests = labels["files"]
   arrays = [tensors(checked(folder, x, digests.get(x))) for x in names]
   blob = read_program(folder, form, labels)
-  # What jax.export reads with; one that is installed comes first.
+  # jax.export reads with it; an installed one comes first.
   checked(folder, READER, digests[READER])
   sys.path.append(str(folder / READER))
   try:
     program = jax.jit(export.deserialize(bytearray(blob)).call)
-  except Exception as error:  # struct.error, IndexError, ...: what it meets
+  except Exception as error:  # struct.error, IndexError, ...
     raise ValueError(
       f"{folder / form}.stablehlo cannot be read; is it newer than jax "
       f"{jax.__version__}? {error}"

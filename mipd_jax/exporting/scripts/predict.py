@@ -2,8 +2,8 @@
 
 python predict.py photo.jpg ...
 
-Prints a line of JSON for each image. One that cannot be read gets {"image",
-"error"}; the others go on, and the exit code is then 2.
+Prints a line of JSON for each image. An unreadable one gets {"image",
+"error"}; the others go on, and the exit code is 2.
 """
 
 import json
@@ -19,11 +19,11 @@ FORMATS = (
   *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"),
   *("AVIF", "JPEG2000", "ICO", "TGA"),
 )
-# Above LARGE pixels an image is first brought to KEPT or more on its longer
+# An image above LARGE pixels is first shrunk to at least KEPT on its longer
 # side, a JPEG while it is decoded.
 LARGE, KEPT = 16_000_000, 2048
-# EXIF orientation -> Pillow's name of what undoes it; from 5 on width and
-# height change places.
+# EXIF orientation -> Pillow's name of its inverse; from 5 on width and height
+# are swapped.
 ORIENTATION = 0x0112
 TURNS = {
   2: "FLIP_LEFT_RIGHT",
@@ -56,15 +56,15 @@ def letterbox(image, side):
 
 
 def orientation(image):
-  """What its tag says once it is loaded: of TIFF, Pillow has turned it."""
+  """The tag's value after loading, when Pillow has turned TIFF images."""
   try:
     return image.getexif().get(ORIENTATION, 1)
-  except Exception:  # a damaged tag turns nothing
+  except Exception:  # a damaged tag is ignored
     return 1
 
 
 def shrunk(image):
-  """A large image at a size that is enough; others as they are."""
+  """A large image at a smaller size; others unchanged."""
   if image.width * image.height <= LARGE:
     image.load()
     return image
@@ -88,7 +88,7 @@ def to_rgb(image):
     finite = values[np.isfinite(values)]
     low, high = 0.0, 65535.0 if finite.max(initial=0) > 255 else 255.0
     odd = finite.min(initial=0) < 0 or finite.max(initial=0) > 65535
-    if finite.size and (image.mode == "F" or odd):  # no scale of its own
+    if finite.size and (image.mode == "F" or odd):  # it has no fixed scale
       low, high = float(finite.min()), float(finite.max())
     share = (values - low) / max(high - low, 1e-12)
     share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
@@ -100,7 +100,7 @@ def to_rgb(image):
   clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
   if not clear and "transparency" not in image.info:
     return image.convert("RGB")
-  if image.mode == "La":  # Pillow knows but this way out
+  if image.mode == "La":  # Pillow's only conversion
     image = image.convert("LA")
   image = image.convert("RGBA")
   ground = Image.new("RGBA", image.size, "white")
@@ -109,7 +109,7 @@ def to_rgb(image):
 
 
 class Student:
-  """`form` is "baked" or "passed", by default the first that is there."""
+  """`form` is "baked" or "passed"; by default the first that exists."""
 
   def __init__(self, folder=HERE, form=None):
     folder = pathlib.Path(folder)
@@ -120,27 +120,29 @@ class Student:
   def __call__(self, pixels, sizes, verbs=None):
     """Pixels [b, s, s, 3] and (height, width) of the originals -> dicts.
 
-    `verbs` names the verb of each image whose verb is known, None for others.
+    `verbs` has the verb of each image if it is known, None for others.
     """
-    known = self.labels["verbs"]
+    names = self.labels["verbs"]
     verbs = verbs or [None] * len(sizes)
-    verbs = [NO_VERB if v is None else known.index(v) for v in verbs]
-    found = self.call(
+    verbs = [NO_VERB if v is None else names.index(v) for v in verbs]
+    outputs = self.call(
       np.asarray(pixels, np.uint8),
       np.asarray(sizes, np.int32),
       np.asarray(verbs, np.int32),
     )
     return [
-      self.describe({name: x[i] for name, x in found.items()}, *map(int, size))
+      self.describe(
+        {name: x[i] for name, x in outputs.items()}, *map(int, size)
+      )
       for i, size in enumerate(sizes)
     ]
 
-  def describe(self, found, height, width):
+  def describe(self, outputs, height, width):
     """One image's outputs in words, boxes in pixels of the original."""
     labels, roles = self.labels, []
-    boxes = to_pixels(found["box"], height, width)
-    for i, role in enumerate(labels["frames"][found["verb"]]):
-      guesses = found["noun_index"][i], found["noun_probability"][i]
+    boxes = to_pixels(outputs["box"], height, width)
+    for i, role in enumerate(labels["frames"][outputs["verb"]]):
+      guesses = outputs["noun_index"][i], outputs["noun_probability"][i]
       nouns = [
         {
           "noun": labels["nouns"][j],
@@ -150,13 +152,13 @@ class Student:
         for j, p in zip(*guesses, strict=True)
         if j < len(labels["nouns"])  # the others are filler
       ]
-      logit = float(found["confidence"][i])
+      logit = float(outputs["confidence"][i])
       box = boxes[i].tolist() if logit >= 0 else None
       share = float(1 / (1 + np.exp(-logit)))
       roles.append(
         {"role": role, "nouns": nouns, "box": box, "confidence": share}
       )
-    guesses = found["verb_index"], found["verb_probability"]
+    guesses = outputs["verb_index"], outputs["verb_probability"]
     verbs = [
       {"verb": labels["verbs"][j], "probability": float(p)}
       for j, p in zip(*guesses, strict=True)
@@ -166,7 +168,7 @@ class Student:
       "width": width,
       "height": height,
       "verbs": verbs,
-      "verb": labels["verbs"][found["verb"]],
+      "verb": labels["verbs"][outputs["verb"]],
       "roles": roles,
     }
 
@@ -197,10 +199,10 @@ def main(names):
     try:
       with Image.open(name, formats=formats) as image:
         pixels, size = letterbox(image, student.labels["side"])
-      found = student([pixels], [size])[0]
+      result = student([pixels], [size])[0]
     except Exception as error:  # of damaged files Pillow raises nearly any
-      found, code = {"error": str(error) or type(error).__name__}, 2
-    print(json.dumps({"image": name, **found}), flush=True)
+      result, code = {"error": str(error) or type(error).__name__}, 2
+    print(json.dumps({"image": name, **result}), flush=True)
   return code
 
 

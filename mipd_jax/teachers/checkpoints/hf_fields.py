@@ -64,12 +64,12 @@ def check_t5(text: Any, source: str, part: str = "") -> None:
   hf_config.check(text, rules, source, part)
   name = text.feed_forward_proj
   wanted = (name.split("-")[-1], name.startswith("gated-"))
-  found = (text.dense_act_fn, text.is_gated_act)
+  stated = (text.dense_act_fn, text.is_gated_act)
   # By name, gated-gelu is the approximate one: gelu_new.
-  if found != wanted and (name, *found) != ("gated-gelu", "gelu_new", True):
+  if stated != wanted and (name, *stated) != ("gated-gelu", "gelu_new", True):
     raise InputError(
       f"{source}: {part and part + '.'}feed_forward_proj is {name!r:.80}, but "
-      f"dense_act_fn is {found[0]!r} and is_gated_act {found[1]}",
+      f"dense_act_fn is {stated[0]!r} and is_gated_act {stated[1]}",
       "give a folder with the model's own config.json",
     )
   if getattr(text, SCALES, None) is not None:

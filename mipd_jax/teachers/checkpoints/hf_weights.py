@@ -240,10 +240,10 @@ def read(
 
 
 def refuse_repeats(
-  path: pathlib.Path, found: Iterable[str], names: Iterable[str]
+  path: pathlib.Path, before: Iterable[str], names: Iterable[str]
 ) -> None:
   """Raises InputError if a file repeats tensors of another one."""
-  twice = sorted(set(found) & set(names))
+  twice = sorted(set(before) & set(names))
   if twice:
     raise InputError(
       f"{path}: its tensors are in another file of the index, too: "

@@ -102,13 +102,13 @@ def load(folder: pathlib.Path, config: Any) -> LanguageTokens:
   generation = _generation(config, folder)
   prefix = _prefix(config, generation, folder)
   stops = _stops(config, generation, inner, folder)
-  for told, ids in (("decoder begins with", prefix), ("text ends with", stops)):
+  for part, ids in (("decoder begins with", prefix), ("text ends with", stops)):
     bad = [
       i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size
     ]
     if bad:
       raise InputError(
-        f"{folder}: the token that a {told} is {bad[0]!r:.80}, but the model "
+        f"{folder}: the token that a {part} is {bad[0]!r:.80}, but the model "
         f"has {config.vocab_size} embeddings",
         "check decoder_start_token_id, bos_token_id and eos_token_id in "
         "config.json and generation_config.json",
