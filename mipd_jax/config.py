@@ -320,7 +320,9 @@ class Config:
     """
     values = json.loads(json.dumps(dataclasses.asdict(self)))
     if self.interactions is None:
-      del values["task"], values["interactions"]
+      del values["interactions"]
+    if self.task == Config.task:
+      del values["task"]
     # The place of a copy of the results is not part of a run.
     del values["eval"]["predictions"]
     return values

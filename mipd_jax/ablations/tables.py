@@ -7,6 +7,23 @@ from typing import Any
 from mipd_jax.metrics import swig_scores
 from mipd_jax.report.tables import DASH
 
+
+def _columns(*, frame: bool, headline: bool = False) -> dict[str, str]:
+  """Columns of scores, of verbs or of the true verb's frame.
+
+  Args:
+    frame: whether of frames.
+    headline: only of scores that stand for the others.
+  """
+  return {
+    f"{group} {score.label}": f"raw/{group}/{score.name}"
+    for score in swig_scores.SCORES
+    if score.frame == frame and score.column and score.studied
+    if score.headline or not headline
+    for group in ("seen", "unseen")
+  }
+
+
 # Header -> figure, of each table. Verb top-1 unless the header says more.
 SCORES = {
   "seen": "raw/seen/verb_top1",
@@ -20,21 +37,9 @@ SCORES = {
   "seen among trained": "among/seen/verb_top1",
   "unseen among untrained": "among/unseen/verb_top1",
   "unlisted": "unlisted/unseen/verb_top1",
+  **_columns(frame=False),
 }
-
-
-def _frames(*, headline: bool) -> dict[str, str]:
-  """Columns of the true verb's frames: all studied ones, or headlines."""
-  return {
-    f"{group} {score.label}": f"raw/{group}/{score.name}"
-    for score in swig_scores.SCORES
-    if score.frame and score.table == "gt" and score.studied
-    if score.headline or not headline
-    for group in ("seen", "unseen")
-  }
-
-
-ROLES = _frames(headline=False)
+ROLES = _columns(frame=True)
 DIFFERENCES = {
   "seen": "raw/seen/verb_top1",
   "rare": "raw/rare/verb_top1",
@@ -42,7 +47,8 @@ DIFFERENCES = {
   "HM": "raw/harmonic_mean",
   "HM, cal.": "calibrated/harmonic_mean",
   "unseen among untrained": "among/unseen/verb_top1",
-  **_frames(headline=True),
+  **_columns(frame=False, headline=True),
+  **_columns(frame=True, headline=True),
 }
 SELECTION = {
   "seen": "held_out/seen/verb_top1",

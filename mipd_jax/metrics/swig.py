@@ -184,9 +184,10 @@ def _print_tables(figures: dict, out) -> None:
   variant = figures["variant"]
   print(f"{figures['images']} images", file=out)
   print(f"variant {variant}: {VARIANTS[variant]}; percent", file=out)
-  print(f"{'':10}{'top1':>10}{'top5':>10}{'gt':>10}", file=out)
+  conditions = dict.fromkeys(score.condition for score in swig_scores.SCORES)
+  print(f"{'':10}" + "".join(f"{x:>10}" for x in conditions), file=out)
   for name in dict.fromkeys(score.stem for score in swig_scores.SCORES):
-    row = (figures.get(f"{name}_{when}") for when in swig_scores.CONDITIONS)
+    row = (figures.get(f"{name}_{when}") for when in conditions)
     cells = ("" if x is None else f"{x:.2f}" for x in row)
     print(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells), file=out)
   if "all" not in figures:

@@ -72,6 +72,8 @@ class Score:
     headline: whether it is shown where there is little room: as a curve of the
       dev split, as a column of a study's differences.
     studied: whether a study keeps it.
+    column: whether a study's tables have a column of it; verb top-1 has
+      several of its own (`ablations/tables.py`).
   """
 
   stem: str
@@ -84,6 +86,7 @@ class Score:
   selects: bool = False
   headline: bool = False
   studied: bool = True
+  column: bool = True
 
   @property
   def name(self) -> str:
@@ -120,6 +123,7 @@ class FrameScore:
       selects=self.selects,
       headline=condition in self.headline,
       studied=condition in self.studied,
+      column=condition == "gt",
     )
 
 
@@ -139,6 +143,7 @@ VERB_SCORES = tuple(
     frame=False,
     selects=True,
     headline=True,
+    column=False,
   )
   for condition in ("top1", "top5")
 )

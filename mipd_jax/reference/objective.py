@@ -30,11 +30,12 @@ _NAMES = {
   "grnd": "bbox_acc",
   "grnd_all": "bbox_acc_all",
 }
+_CONDITIONS = ("top1", "top5", "gt")
 # The metric names of the reference, by ours.
 METRICS: Mapping[str, str] = {
   score.name: f"{_NAMES[score.stem]}_{score.condition}"
   for score in swig_scores.SCORES
-  if score.stem in _NAMES
+  if score.stem in _NAMES and score.condition in _CONDITIONS
 }
 
 

@@ -37,12 +37,8 @@ if TYPE_CHECKING:
 NOTE = "made_from.json"
 # The teacher's settings that the cache does not depend on.
 _ELSEWHERE = ("cache", "only", "process_index", "process_count", "batch_size")
-# The function that makes a cache; those that choose the rationales' source.
+# The function that makes a cache.
 _START = "mipd_jax.stages.prepare._make_cache"
-_CHOOSERS = (
-  "mipd_jax.tasks.situations.Situations.rationales",
-  "mipd_jax.tasks.interactions.Interactions.rationales",
-)
 Facts = dict[str, object]
 
 
@@ -94,10 +90,13 @@ def _files(folder: pathlib.Path) -> list[list[object]]:
 
 
 def _code() -> dict[str, str]:
-  """Digests of the code that makes a cache, for any encoder."""
-  return source_code.reached(
-    (_START, *_CHOOSERS), without=("mipd_jax.tasks.of",)
-  )
+  """Digests of the code that makes a cache, for any encoder and task.
+
+  Each task chooses the source of its rationales.
+  """
+  choosers = [task.rationales for task in tasks.classes().values()]
+  names = (f"{one.__module__}.{one.__qualname__}" for one in choosers)
+  return source_code.reached((_START, *names), without=("mipd_jax.tasks.of",))
 
 
 def prepare(config: Config) -> Prepared | None:

@@ -11,6 +11,7 @@ from configs import synthetic
 from input_pipeline.io import lock
 from input_pipeline.io.errors import InputError
 from mipd_jax import config as config_lib
+from mipd_jax import tasks
 from mipd_jax.stages import inputs, prepare
 
 
@@ -51,6 +52,19 @@ def world(tmp_path, monkeypatch):
   return types.SimpleNamespace(
     config=config, dataset=dataset, encoder=encoder, made=made
   )
+
+
+def test_the_code_of_every_task_that_chooses_rationales_counts(monkeypatch):
+  every = prepare._code()
+  assert "mipd_jax.rationales.interactions" in every
+  known = tasks.classes()
+  alone = {"situations": known["situations"]}
+  monkeypatch.setattr(tasks, "classes", lambda: alone)
+  assert "mipd_jax.rationales.interactions" not in prepare._code()
+  # A task may have the rationales of another one.
+  further = type("Verbs", (known["interactions"],), {})
+  monkeypatch.setattr(tasks, "classes", lambda: alone | {"verbs": further})
+  assert prepare._code() == every
 
 
 def _changed(world, **fields):

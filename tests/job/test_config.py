@@ -16,6 +16,7 @@ from mipd_jax import config as config_lib
 from mipd_jax import presets
 from mipd_jax.devices import compilation
 from mipd_jax.losses import situations
+from mipd_jax.tasks import config as task_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted(
@@ -272,6 +273,19 @@ def test_hash_is_of_the_content():
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
   )
   assert done.stdout.strip() == first.hash(), done.stderr
+
+
+def test_a_further_task_is_named_in_config_json(monkeypatch):
+  """Without settings of its own, and no word of it in other runs' hashes."""
+  terms = {**task_config.TERMS, "verbs": situations.TERMS}
+  monkeypatch.setattr(task_config, "TERMS", terms)
+  monkeypatch.setattr(task_config, "TASKS", tuple(terms))
+  not_read = {**task_config._NOT_READ, "verbs": ()}
+  monkeypatch.setattr(task_config, "_NOT_READ", not_read)
+  config = _unpack({"task": "verbs"})
+  assert config.to_dict()["task"] == "verbs"
+  assert config_lib.unpack(config.to_dict()) == config
+  assert not {"task", "interactions"} & set(_unpack({}).to_dict())
 
 
 @pytest.mark.parametrize(

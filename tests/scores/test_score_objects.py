@@ -21,6 +21,11 @@ found = swig_scores.FrameScore(
   counts=lambda judged: judged.roles > 1,
 )
 swig_scores.SCORES += tuple(map(found.under, swig_scores.CONDITIONS))
+third = swig_scores.Score(
+  "verb", "top3", "verb top-3", "top1", lambda judged: judged.rank < 3,
+  frame=False, headline=True,
+)
+swig_scores.SCORES += (third,)
 swig_scores.NAMES = tuple(score.name for score in swig_scores.SCORES)
 hico_det_scores.SCORES += (
   hico_det_scores.Score("best", "Best", lambda x: 100 * x.values.max()),
@@ -72,13 +77,18 @@ told = io.StringIO()
 swig._print_tables(
   summary | seen | {"variant": swig.COFORMER}, out=told)
 assert told.getvalue().count("found") == 4, told.getvalue()
+assert told.getvalue().count("top3") == 2, told.getvalue()
+for columns in (study_tables.SCORES, study_tables.DIFFERENCES):
+  assert columns["unseen verb top-3"] == "raw/unseen/verb_top3"
+assert "seen verb top-5" not in study_tables.SCORES
 assert study_tables.ROLES["seen found"] == "raw/seen/found_gt"
 logits = np.eye(2)
 kept = figures.of_report(
   swig_scores.summarise(totals, np.array([0, 0])), logits,
   np.array([0, 1]), np.array([0, 0]), np.array([True, True]))["figures"]
 assert kept["raw/seen/found_gt"] == seen["found_gt"], kept
-assert not set(METRICS) & {"found_gt", "found_top1"}
+assert kept["raw/seen/verb_top3"] == seen["verb_top3"] == 50, kept
+assert not set(METRICS) & {"found_gt", "found_top1", "verb_top3"}
 
 # Interactions.
 half = np.array([True, False])
