@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Trains on a Google Cloud TPU: see `usage` below, and docs/tpu.md.
 #
-# Flags and commands are here, gcloud in tpu/gcloud.sh, following a run in
-# tpu/follow.sh; tpu/worker.sh runs on the TPU's machines. For the bash 3.2 of
-# macOS there are no associative arrays, and arrays that may be empty are
+# Flags and commands are here, calls of gcloud in tpu/gcloud.sh, following a run
+# in tpu/follow.sh; tpu/worker.sh runs on the TPU's machines. It must work with
+# macOS's bash 3.2: no associative arrays, and arrays that may be empty are
 # written ${a[@]+"${a[@]}"}.
 set -euo pipefail
 
@@ -15,51 +15,51 @@ Usage: ./launch_tpu.sh [COMMAND] --name=NAME --zone=ZONE [FLAGS] [-- ARGS]
     -- --config=configs/ov_swig.py --workdir=gs://BUCKET/run1
 
 Commands:
-  run     (default) creates the TPU or takes the one there is, copies the code,
+  run     (default) creates the TPU or uses the existing one, copies the code,
           installs requirements-tpu.txt, runs `python -m mipd_jax.main ARGS` on
-          all workers and follows it; starts again after a preemption. The same
-          command again follows the run that is going.
-  status  the TPU's state, and the run's on every worker
+          all workers and follows it; starts again after a preemption. If the
+          run is in progress, the same command follows it.
+  status  the TPU's state, and the run's state on every worker
   logs    fetches the logs of all workers
-  stop    has the run save and leave; the TPU stays, and is billed
-  delete  deletes the TPU, with all that is on its disks
+  stop    makes the run save and exit; the TPU stays and is billed
+  delete  deletes the TPU and its disks
   ssh     a shell on worker 0; with -- COMMAND, the command on all workers
 
 Flags:
   --name, --zone          which TPU
-  --project=PROJECT       else the one gcloud is set to
+  --project=PROJECT       default: gcloud's
   --type=TYPE             run: accelerator type, such as v5litepod-8, v4-32
-  --version=VERSION       run: runtime version; else the one for the type
-  --spot                  run: cheaper, and may be taken away
+  --version=VERSION       run: runtime version; default: the one for the type
+  --spot                  run: cheaper, but may be preempted
   --queued                run: wait in the queue of queued resources
   --create-flag=FLAG      run: passed on to `create`; may be repeated
   --ssh-flag=FLAG         passed on to `ssh` and `scp`, such as --internal-ip
-  --commit=COMMIT         run: which commit; else HEAD
+  --commit=COMMIT         run: the commit; default HEAD
   --dirty                 run: HEAD with the uncommitted changes of its files
-  --max-restarts=N        run: how often to start again; else 20
-  --detach                run: start, and do not follow: no restarts then
+  --max-restarts=N        run: how often to start again; default 20
+  --detach                run: start without following; no restarts then
   --delete-after          run: delete the TPU when the run has ended
-  --logs=DIR              where logs go; else runs/tpu/NAME
+  --logs=DIR              folder of the logs; default runs/tpu/NAME
   --dry-run               print every gcloud command, call none
 
-Exit codes: 0 done, or stopped and saved; 1 the loss is no number; 2 bad input,
-here or in ARGS; 3 no TPU, or it cannot be reached or is lost too often, or the
-run was stopped before it could save.
+Exit codes: 0 done, or stopped and saved; 1 non-finite loss; 2 bad input, here
+or in ARGS; 3 no TPU, or it cannot be reached or is lost too often, or the run
+was stopped before it could save.
 LAUNCH_TPU_POLL and LAUNCH_TPU_RETRY: seconds between looks at the run (30) and
 before the first retry (60, doubled up to 900).
 END
 }
 
 readonly exit_bad_input=2 exit_no_tpu=3
-# The file is not there on a TPU that this launcher has not used yet.
+# The file is absent on a TPU that this launcher has not used before.
 readonly ask_status='[ ! -e mipd-worker.sh ] || bash mipd-worker.sh status'
 poll_seconds=${LAUNCH_TPU_POLL:-30}
 retry_seconds=${LAUNCH_TPU_RETRY:-60}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# What a run of no real commands takes the TPU's states to be.
+# The TPU's states that a dry run assumes.
 dry_state=MISSING dry_queue_state=MISSING
 waited_for='' retries=0 delay=$retry_seconds
-exec 3>&1 # what a user sees, also from inside $(...)
+exec 3>&1 # the user's output, also from inside $(...)
 
 # shellcheck source=tpu/gcloud.sh
 source "$root/tpu/gcloud.sh"
@@ -130,7 +130,7 @@ check_flags() {
     usage_error "--delete-after needs to follow the run: not with --detach"
   case $logs in
     '') logs=$root/runs/tpu/$name ;;
-    -*) logs=./$logs ;; # no flag of mkdir
+    -*) logs=./$logs ;; # mkdir must not take it for a flag
   esac
   [[ $action == run ]] || return 0
   [[ -n $type ]] || usage_error "--type=TYPE is missing"
@@ -138,8 +138,8 @@ check_flags() {
   [[ -n $version ]] || version=$(runtime_version)
 }
 
-# What goes into gcloud's words, paths and remote commands has the form that
-# Google gives it, so that nothing is taken for a flag, a folder or a command.
+# Values in gcloud's arguments, paths and remote commands must have Google's
+# form, so that none is taken for a flag, a folder or a command.
 check_values() {
   local flag name_rule='^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$'
   fits "$name" "$name_rule" || fail "--name=$(printf %q "$name") is no name" \
@@ -173,7 +173,7 @@ check_values() {
       "give seconds"
 }
 
-fits() { # fits TEXT PATTERN : whatever the locale takes for a-z
+fits() { # fits TEXT PATTERN : independent of the locale's a-z
   local LC_ALL=C
   [[ $1 =~ $2 ]]
 }
@@ -206,14 +206,14 @@ usage_error() {
 
 interrupted() {
   [[ $action != run ]] ||
-    say "no longer following; the TPU and its run go on, and are billed." \
+    say "no longer following; the TPU and its run continue and are billed." \
       "The same command follows again; stop and delete end them."
   exit 130
 }
 
 pause() { [[ -n $dry_run ]] || sleep "$1"; }
 
-quoted() { # the words as a shell reads them back
+quoted() { # the words, quoted for a shell
   local word mark="'" escaped="'\\''" between=''
   for word in "$@"; do
     case $word in
@@ -254,18 +254,18 @@ run() {
   done
 }
 
-# Makes the archive, and the signature by which the same run is known again.
+# Makes the archive, and the signature that identifies the run.
 pack() {
   local revision tree
   revision=$(git -C "$root" rev-parse --verify --quiet "$commit^{commit}") ||
     fail "no commit $commit in $root" "give a --commit of this git repository"
   if [[ -n $dirty ]]; then
-    # A commit of the changes that no branch has; nothing else is altered.
+    # A commit of the changes on no branch; it changes nothing else.
     revision=$(git -C "$root" stash create) ||
       fail "git cannot make a commit of the changes" "see what it says above"
     revision=${revision:-HEAD}
   elif [[ -n $(git -C "$root" status --porcelain --untracked-files=no) ]]; then
-    say "uncommitted changes stay here; --dirty takes them along"
+    say "uncommitted changes are not copied; --dirty copies them"
   fi
   git -C "$root" archive --format=tar.gz -o "$scratch/mipd-code.tar.gz" \
     "$revision"
@@ -277,20 +277,20 @@ pack() {
     "this run's signature: $signature"
 }
 
-# Takes over the run that is going on the TPU, if it is this one.
+# Follows the run in progress on the TPU, if it is this one.
 adopt() {
-  local answer found doing
+  local answer current doing
   answer=$(persist on_worker 0 "$ask_status") ||
     fail "$name cannot be reached" "see docs/tpu.md" "$exit_no_tpu"
-  read -r id found doing _ <<<"$(status_of <<<"$answer")" || true
+  read -r id current doing _ <<<"$(status_of <<<"$answer")" || true
   [[ $doing == running ]] || return 1
   check_id
-  [[ $found == "$signature" ]] ||
+  [[ $current == "$signature" ]] ||
     fail "another run is going on $name ($id)" \
       "stop it (./launch_tpu.sh stop), or use another --name"
 }
 
-# What a worker calls its start goes into a path here.
+# The name that a worker gives its start is used in a path here.
 check_id() {
   fits "$id" '^[A-Za-z0-9][-A-Za-z0-9]{0,99}$' ||
     fail "$name calls its run $(printf %q "$id"): not started by this launcher" \
@@ -318,7 +318,7 @@ persist() { # a new TPU refuses ssh for a while
 finish() { # finish CODE
   case $dry_run$1 in
     0) say "the run has ended well" ;;
-    yes*) say "(a run that ends without a preemption comes to here)" ;;
+    yes*) say "(a run that ends without a preemption gets here)" ;;
     *) say "the run ended with $1: not started again. See $logs/$id" ;;
   esac
   if [[ -n $delete_after ]]; then
@@ -358,7 +358,7 @@ fetch_logs() {
 
 stop_run() {
   need_ready
-  say "asking the run to save and leave"
+  say "asking the run to save and exit"
   on_worker all 'bash mipd-worker.sh stop 600' ||
     fail "not all workers answer" "see docs/tpu.md" "$exit_no_tpu"
   fetch_logs

@@ -1,9 +1,9 @@
-"""What digests add to saving and reading a checkpoint of true size.
+"""The cost of digests when a checkpoint of true size is saved and read.
 
   python -m benchmarks.checkpoints [--preset=mipd] [--times=5] [--write]
 
-Saves with and without in turn, in one process. The last line is one JSON
-object; --write puts it into docs/performance.
+Saves alternately with and without digests, in one process. The last line is
+one JSON object; --write puts it into docs/performance.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from mipd_jax.training import checkpoints, digests
 
 
 def measure(preset: str, times: int) -> dict[str, Any]:
-  """Medians over some saves, seconds; sizes in bytes."""
+  """Medians over several saves, in seconds; sizes in bytes."""
   model, _ = programs.build(
     preset, jnp.dtype("float32"), dropout=False, absorbed=True
   )
@@ -60,7 +60,7 @@ def measure(preset: str, times: int) -> dict[str, Any]:
 
 
 def _save(folder: str, state: Any) -> tuple[float, float]:
-  """Seconds that the loop is held up, and until all is on the disk."""
+  """Seconds that the loop is blocked, and until all is on the disk."""
   writer = checkpoints.Checkpoints(folder, {})
   start = time.perf_counter()
   writer.save(state)

@@ -1,13 +1,13 @@
-"""Exports the demo's student with each kind of weights and measures it.
+"""Exports the demo's student with each kind of weights and measures the result.
 
     python -m benchmarks.export --write
 
-For float32, bfloat16 and int8 weights: bytes of the folder's parts, what the
-loader needs in a process of its own (jax and numpy alone): seconds to
-compile, milliseconds a batch, memory; and how far the results are from the
-predictor's on images of the test split. Then the sizes at which the paper
-works, from shapes, without weights. `--write` renews docs/export_table.md and
-docs/export.json, and docs/export.md that includes the table.
+For float32, bfloat16 and int8 weights: bytes of the folder's parts; what the
+loader needs in its own process with only jax and numpy (seconds to compile,
+milliseconds per batch, memory); and how far the results are from the
+predictor's on images of the test split. Also the program at the paper's sizes,
+from shapes, without weights. `--write` updates docs/export_table.md,
+docs/export.json, and docs/export.md, which includes the table.
 """
 
 import argparse
@@ -44,7 +44,7 @@ PAGE = ROOT / "docs" / "export.md"
 BATCHES = (1, 16)
 _TOP_K = 5
 _RUNS = 30
-# What a user's process does; argv: folder, batch sizes.
+# The script of a user's process; argv: folder, batch sizes, repetitions.
 _MEASURE = """
 import json, pathlib, resource, statistics, sys, time
 folder, batches = pathlib.Path(sys.argv[1]), map(int, sys.argv[2].split(","))
@@ -83,7 +83,7 @@ print(json.dumps(found))
 
 
 def measured(path: pathlib.Path) -> dict[str, Any]:
-  """What the loader's own process says of an exported folder."""
+  """Measurements of an exported folder in the loader's own process."""
   done = subprocess.run(
     [
       *(sys.executable, "-c", _MEASURE, str(path)),
@@ -103,9 +103,9 @@ def compared(
   images: Sequence[pathlib.Path],
   expected: Sequence[Mapping[str, Any]],
 ) -> dict[str, float]:
-  """How far the folder's results are from `Prediction.to_dict` of images.
+  """Differences of the folder's results from `Prediction.to_dict`.
 
-  The frame that is filled is the predictor's best verb's.
+  Both fill the frame of the predictor's best verb.
   """
   sys.path.insert(0, str(path))
   try:
@@ -146,7 +146,7 @@ def _letterboxed(predict, name: pathlib.Path, student):
 
 
 def _gaps(mine, other, key: str) -> list[float]:
-  """Of the probabilities of names that both list; one at least is there."""
+  """Differences in probability of the names that both lists have."""
   shares = {guess[key]: guess["probability"] for guess in other}
   return [
     abs(guess["probability"] - shares[guess[key]])
@@ -165,7 +165,7 @@ class _Sized:
 
 
 def true_size() -> dict[str, Any]:
-  """The program at the paper's sizes, and bytes of its weights."""
+  """Size of the program at the paper's sizes, and bytes of its weights."""
   config = published_sizes.clip_config(published_sizes.STUDENT_CLIP)
   module, shapes = clip_lib.build(config)
   clip = clip_lib.Clip("", "", module, config, shapes, None)
@@ -339,7 +339,7 @@ def _write(found: Mapping[str, Any]) -> None:
 
 
 def _test_images(opened: workdir.Opened, count: int) -> list[pathlib.Path]:
-  """The first of the test split, of all its verbs alike."""
+  """Images of the test split, evenly spaced by name."""
   place = pathlib.Path(opened.config.dataset.folder)
   names = sorted(json.loads((place / "SWiG_jsons/test.json").read_text()))
   step = max(1, len(names) // count)

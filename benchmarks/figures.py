@@ -1,4 +1,4 @@
-"""Renews every figure that the documents show, from files of real runs.
+"""Updates every figure in the documents from files of real runs.
 
   python -m benchmarks.figures [--demo=runs/synthetic]
 
@@ -32,7 +32,7 @@ _PART = re.compile(
 
 
 def filled(document: str) -> str:
-  """A document with the present content of every file it includes."""
+  """A document with the current content of every file it includes."""
 
   def content(match: re.Match) -> str:
     text = (ROOT / match["name"]).read_text().strip()
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def fill_documents() -> None:
-  """Fills all documents with the present content of what they include."""
+  """Fills all documents with the current content of what they include."""
   for document in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
     text = document.read_text()
     if filled(text) != text:

@@ -3,12 +3,12 @@
   python -m benchmarks.hico_small_world [--seeds=5] [--worlds=1]
     [--splits UV UC UO] [--rows ...]
 
-A study of `mipd_jax.ablations` for each split: every row of `ROWS` is trained
-and evaluated from every seed in every world, which has its own encoders and a
-cache for each split (runs that are there already are not repeated). The best
-step by the dev split is scored. Writes docs/hico_small_world.json and .md;
-intervals are those of `mipd_jax.ablations.statistics`. Prints one JSON line a
-run and one at the end.
+One study of `mipd_jax.ablations` per split: every row of `ROWS` is trained and
+evaluated with every seed in every world. A world has its own encoders and a
+cache for each split; finished runs are not repeated. The best step on the dev
+split is scored. Writes docs/hico_small_world.json and .md, with the intervals
+of `mipd_jax.ablations.statistics`. Prints one JSON line per run and one at the
+end.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from mipd_jax.report import tables
 
 _DATA = "runs/data/hico_small_world"
 BASELINE = "no_distillation"
-# Row -> preset, and fields of the loss that it changes.
+# Row -> its preset, and the fields of the loss that it changes.
 ROWS: dict[str, tuple[str, dict[str, object]]] = {
   "no_distillation": ("no_distillation", {}),
   "mipd": ("mipd", {}),
@@ -83,7 +83,7 @@ def _world(split: str, number: int) -> World:
 
 
 def table(found: Mapping[str, Mapping[str, Values]]) -> dict:
-  """Of every row and figure the estimate, and that of its gain."""
+  """The estimate of every row and figure, and of its gain."""
   rows: dict = {}
   for row, names in found.items():
     rows[row] = {}
@@ -101,7 +101,7 @@ def _plain(estimate: statistics.Estimate | None) -> dict | None:
 
 
 def markdown(content: dict) -> str:
-  """A table a split."""
+  """One table per split."""
   lines = [
     "mAP (Default) in percent on the small world: the student's mean and 95 % "
     f"interval, {content['seeds']} seeds in each of {content['worlds']} "
@@ -143,7 +143,7 @@ def main() -> None:
 
   def told(run: Run, result: Result) -> None:
     nonlocal detector
-    detector = result.get("detector", detector)  # not of one that diverged
+    detector = result.get("detector", detector)  # a diverged run has none
     shown = {"split": run.config.interactions.split, "row": run.variant}
     shown |= {"world": run.config.interactions.world.seed, "seed": run.seed}
     scores = {n: x for n, x in result["figures"].items() if x is not None}

@@ -1,14 +1,14 @@
-"""How fast batches come, against what a training step needs: one JSON line.
+"""Rate of batches, compared with the need of a training step: one JSON line.
 
   python -m benchmarks.input --folder=DIR [--data-dir=DIR] [--cache=DIR]
     [--split=train] [--batch-size=64] [--sizes=336,224] [--seconds=20]
     [--step-seconds=S | --run=WORKDIR]
 
-Measures, each for some seconds and after two batches that count for nothing
-(the second starts tf.data): decoded images at the encoders' sizes, in
-shuffled order (`stream.image_batches`), annotations alone and, where there is
-a cache, its features (`stream.train_batches`). The need is that of one
-training step: its seconds are given, or read from the metrics.jsonl of a run.
+Measures decoded images at the encoders' sizes in shuffled order
+(`stream.image_batches`), annotations alone and, given a cache, its features
+(`stream.train_batches`), each for some seconds. The first two batches do not
+count (the second starts tf.data). The seconds of a training step are given, or
+read from the metrics.jsonl of a run.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import builder, layout
 
 _WARM = 2  # batches
-_LEAST = 64  # batches, however few images there are: epochs go on
+_LEAST = 64  # fewest batches; with few images, epochs repeat
 
 
 def measure(
   batches: Iterator[Any], images_of: Callable[[Any], int], seconds: float
 ) -> dict[str, float]:
-  """Images per second of a stream of batches, the first two aside.
+  """Images per second of a stream, without the first two batches.
 
   Args:
-    batches: the stream; an endless one is left after `seconds`.
-    images_of: how many images a batch has.
+    batches: the stream; reading stops after `seconds`.
+    images_of: the number of images of a batch.
     seconds: how long to read.
 
   Returns:
@@ -75,14 +75,14 @@ def image_figures(
   seconds: float,
   mean_bytes: float,
 ) -> dict[str, float]:
-  """Decoded and letterboxed images, as online features or a cache need them.
+  """Measures decoded, letterboxed images, as for a cache.
 
   Args:
     split: where to read.
     sizes: canvas sides, pixels.
-    batch_size: images of a batch.
-    seconds: how long.
-    mean_bytes: of an encoded image.
+    batch_size: images per batch.
+    seconds: how long to read.
+    mean_bytes: mean size of an encoded image.
   """
   indices = np.concatenate(
     [
@@ -108,8 +108,8 @@ def image_figures(
 def batch_figures(
   source: stream.Source, batch_size: int, seconds: float
 ) -> dict[str, float]:
-  """Training batches of a source: annotations, or a cache's features."""
-  steps = 10**9  # Left long before.
+  """Measures training batches of a source: annotations, or cached features."""
+  steps = 10**9  # Never reached.
   batches = stream.train_batches(
     source, seed=0, batch_size=batch_size, start_step=0, num_steps=steps
   )
@@ -126,7 +126,7 @@ def batch_figures(
 
 
 def step_seconds(run: pathlib.Path) -> float:
-  """Seconds of a training step: the median over a run's logged stretches.
+  """Seconds of a training step: the median over a run's logged intervals.
 
   Raises:
     InputError: the run has logged fewer than two steps.
@@ -148,7 +148,7 @@ def step_seconds(run: pathlib.Path) -> float:
 
 
 def figures(given: argparse.Namespace) -> dict[str, Any]:
-  """All that is measured, see the top of this file."""
+  """All measurements; see the top of this file."""
   folder = pathlib.Path(given.folder)
   data_dir = given.data_dir or folder.resolve().parent / "tfds"
   dataset = builder.prepare(folder, data_dir)
@@ -178,7 +178,7 @@ def figures(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def need(result: dict[str, Any], images_per_s: float) -> dict[str, Any]:
-  """What a step needs, and by how many times each stream gives it."""
+  """The images/s that a step needs, and each stream's rate relative to it."""
   given = {
     name: result[name]["images_per_s"] / images_per_s
     for name in ("decoded", "cached")

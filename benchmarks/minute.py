@@ -1,11 +1,11 @@
-"""How long Ov-SWiG takes on a v5e-8, from compiled programs: a sum.
+"""Estimates the time of Ov-SWiG on a v5e-8 from compiled programs.
 
   python -m benchmarks.minute
 
 Adds up reading every feature once, training and evaluation, and writes
-docs/performance/minute.md. Times of programs are the least that
-`benchmarks.tpu_compile` found (docs/performance/tpu.json); nothing here was
-run on a TPU. Prints one JSON line.
+docs/performance/minute.md. Times of programs are the lower bounds of
+`benchmarks.tpu_compile` (docs/performance/tpu.json); nothing was run on a TPU.
+Prints one JSON line.
 """
 
 import json
@@ -23,12 +23,12 @@ TOPOLOGY, BATCH, EPOCHS = "v5e:2x4", 256, 10
 HOSTS, BYTES_PER_SECOND = 1, 2e9  # a v5e-8 is one host
 TRAIN, DEV, TEST = 75_702, 25_200, 25_200  # images
 _FOLDER = figures.DOCS / "performance"
-# Nothing of preset `mipd` reads these.
+# Preset `mipd` does not read these.
 _UNREAD = (schema.CLIP_LOGITS, schema.EXAMPLE_MASK)
 
 
 def image_bytes(keys: Iterable[str]) -> int:
-  """Bytes of one example in an int8 cache: a float32 scale for each token."""
+  """Bytes of one example in an int8 cache, with a float32 scale per token."""
   shapes = true_sizes.batch_shapes(1, [k for k in keys if k not in _UNREAD])
   total = 0
   for x in shapes.values():
@@ -41,7 +41,7 @@ def image_bytes(keys: Iterable[str]) -> int:
 
 
 def parts(programs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-  """Seconds of everything that a run does, by what it is."""
+  """Seconds of every part of a run, by its description."""
 
   def least(word: str) -> float:
     (row,) = (row for name, row in programs.items() if word in name)

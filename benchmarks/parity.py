@@ -1,9 +1,9 @@
-"""How close preset `reference` is to the authors' code: docs/parity.md.
+"""Compares preset `reference` with the authors' code: docs/parity.md.
 
   python -m benchmarks.parity [--out=docs/parity.md]
 
 Compares with the goldens of `tests/goldens`, and with the model of true sizes
-where its file is beside the checkout. Exits with 1 where anything is out of
+if its file is beside the checkout. The exit status is 1 if anything is out of
 tolerance.
 """
 
@@ -163,7 +163,7 @@ def _tolerances() -> str:
 
 
 def _table(quantities: Iterable[Quantity]) -> str:
-  """A line a name; several arrays of one name share it, the worst counts."""
+  """One line per name; of several arrays with one name the worst counts."""
   by_name = collections.defaultdict(list)
   for quantity in quantities:
     by_name[quantity.name, quantity.tolerance.name].append(quantity)
@@ -171,7 +171,7 @@ def _table(quantities: Iterable[Quantity]) -> str:
   lines = [f"| {' | '.join(head)} |\n{'|---' * len(head)}|\n"]
   for (name, tolerance), group in by_name.items():
     difference = max(quantity.difference for quantity in group)
-    # Arrays that are zero but for rounding have no relative difference.
+    # Arrays that are zero up to rounding have no relative difference.
     real = [quantity for quantity in group if quantity.magnitude > 1e-6]
     relative = max((quantity.relative for quantity in real), default=0.0)
     within = "yes" if all(quantity.equal for quantity in group) else "**no**"

@@ -1,18 +1,18 @@
-"""How long a training step and an evaluation step take: one JSON line.
+"""Times a training step and an evaluation step: one JSON line.
 
   python -m benchmarks.step --preset=reference|mipd [--batch=32] [--steps=10]
     [--dtype=auto] [--threads=0] [--dropout=off|on] [--compare] [--write]
 
-Random features at the paper's sizes, on the first device; needs jax, flax and
-optax but no TensorFlow and no data. Times are medians, the first run aside;
-`flops` and `peak_bytes` are the compiler's, `train_cpu_ms` is what all threads
-took together. `--compare` adds the same figures
-of the plain form, in which every attention computes all its keys and values,
-timed in turn with ours, so that whatever else the machine does meets both.
+Uses random features at the paper's sizes on the first device; needs jax, flax
+and optax but no TensorFlow and no data. Times are medians without the first
+runs; `flops` and `peak_bytes` come from the compiler, `train_cpu_ms` is the sum
+over all threads. `--compare` adds the figures of the plain form, in which every
+attention computes all its keys and values; the two forms are timed alternately,
+so that other load on the machine affects both.
 
-As a program on Linux it starts itself again with a C allocator that keeps
-what it got and asks for huge pages (`ALLOCATOR`): the step's temporaries, some
-300 MB, are otherwise mapped anew, page by page, in each step.
+On Linux the program restarts itself with a C allocator that keeps its memory
+and asks for huge pages (`ALLOCATOR`). Otherwise the step's temporaries, about
+300 MB, are mapped again, page by page, in each step.
 """
 
 import argparse
@@ -38,12 +38,12 @@ ALLOCATOR = {
   "MALLOC_TRIM_THRESHOLD_": str(2**40),
   "MALLOC_TOP_PAD_": str(2**28),
 }
-_WARM = 2  # runs that count for nothing
+_WARM = 2  # warm-up runs, which do not count
 
 
 @dataclasses.dataclass
 class Form:
-  """One form of the model, compiled, with its own state and times."""
+  """One compiled form of the model, with its own state and times."""
 
   step: Any
   student: Any
@@ -54,7 +54,7 @@ class Form:
   losses: list[float] = dataclasses.field(default_factory=list)
 
   def run(self, batch: Any, banks: Any) -> None:
-    """One evaluation step and one training step, timed."""
+    """Runs and times one evaluation step and one training step."""
     params = self.state.params
     self.eval_s.append(_seconds(lambda: self.student(params, batch, banks))[0])
     begun = time.process_time()
@@ -88,7 +88,7 @@ def _seconds(function: Callable) -> tuple[float, Any]:
 
 
 def _peak_bytes(compiled: Any) -> int:
-  """Of arguments, results and temporaries together, as compiled."""
+  """Bytes of arguments, results and temporaries, from the compiler."""
   memory = compiled.memory_analysis()
   return (
     memory.argument_size_in_bytes
@@ -164,7 +164,7 @@ def main(values: list[str] | None = None) -> int:
   """Prints the JSON line; returns the exit status."""
   given = arguments(values)
   if given.threads:
-    # XLA makes as many threads as it may use processors.
+    # XLA starts as many threads as it may use processors.
     processors = sorted(os.sched_getaffinity(0))[: given.threads]
     os.sched_setaffinity(0, processors)
   result = measure(given)

@@ -1,14 +1,14 @@
-"""A folder as large as SWiG, and the figures of docs/ov_swig.md from it.
+"""Runs every command on a folder as large as SWiG, for docs/ov_swig.md.
 
   python -m benchmarks.swig_sized --vocabulary=DIR --out=DIR [--share=1.0]
     [--small-world=runs/data/small_world] [--run=WORKDIR] [--docs=docs] [--keep]
 
 Makes a folder of SWiG's 126,102 names with tiny pictures (`swig_folder` says
-what it needs of DIR) and runs every command that a user has on it, each in its
-own process, for its time and its peak of memory. How fast photographs are
-decoded is measured on a second folder: a hundredth of the names, with pictures
-of the size of SWiG's; how fast cached features are, on the small world, where
-it is given, beside what a step of a run on it needs.
+what it needs from DIR) and measures time and peak memory of every command on
+it, each in its own process. The rate of decoding photographs is measured on a
+second folder: a hundredth of the names, with pictures of SWiG's size. If a
+small world is given, the rate of its cached features is compared with the need
+of a training step on it.
 
 Writes docs/ov_swig.json and fills docs/ov_swig.md between its markers:
 
@@ -33,10 +33,10 @@ from input_pipeline.io.errors import InputError
 
 
 def timed(*arguments: str) -> tuple[dict[str, Any], str]:
-  """Runs a module in a process of its own.
+  """Runs a module in its own process.
 
   Returns:
-    'seconds', 'peak_mb' of its memory and its 'code'; what it printed.
+    'seconds', 'peak_mb' of memory and exit 'code'; and what it printed.
   """
   start = time.perf_counter()
   process = subprocess.Popen(
@@ -63,8 +63,8 @@ def run(
 
   Args:
     source: the vocabulary's folder.
-    out: where to write.
-    share: of the image names to take.
+    out: the folder to write.
+    share: the share of the image names to use.
     small_world: folder with world, tfds and cache, for cached features.
     work: work directory of a run on it.
 

@@ -1,16 +1,16 @@
-"""Sizes and costs of the real encoders: docs/teachers.md comes from it.
+"""Sizes and costs of the real encoders, for docs/teachers.md.
 
     python -m benchmarks.teachers --write
 
 No weights are needed: parameters are counted from shapes, and each program
 of the precompute step is compiled at true size for a TPU topology, which
 libtpu does without a TPU (`pip install -r requirements-tpu.txt`). Times are
-the roofline's (benchmarks/support/tpu.py): the least that the chip can take.
-One JSON line for each program.
+the roofline's (benchmarks/support/tpu.py), a lower bound. Prints one JSON line
+per program.
 
-The verbs' token tree needs Flan-T5's tokenizer, which is not at hand where
-this runs; a stand-in cuts names into pieces of four letters and their ending
-(`pieces`), which is about what SentencePiece does to English participles.
+The verbs' token tree needs Flan-T5's tokenizer, which may be absent; a stand-in
+cuts names into pieces of four letters and their ending (`pieces`), which is
+roughly what SentencePiece does to English participles.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def pieces(verb: str) -> list[str]:
 
 
 def verb_tree(verbs: Sequence[str]) -> blip2.CandidateTree:
-  """The prefix tree of the verbs' stand-in pieces, the end token with them."""
+  """The prefix tree of the verbs' stand-in pieces, with the end token."""
   ids: dict[str, int] = {}
   rows = [
     [ids.setdefault(piece, len(ids) + 2) for piece in pieces(verb)] + [1]
@@ -59,7 +59,7 @@ def verb_tree(verbs: Sequence[str]) -> blip2.CandidateTree:
 
 
 def verb_names(path: str | None) -> list[str]:
-  """One name a line; without a file, names of SWiG's usual length."""
+  """Names from a file, one a line; else names of SWiG's usual length."""
   if path:
     return pathlib.Path(path).read_text().split()
   rng = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def verb_names(path: str | None) -> list[str]:
 
 
 def _cast(tree: Any, mesh: Mesh, places: Any) -> Any:
-  """Shapes in bfloat16, laid out on the mesh."""
+  """Shapes in bfloat16, with shardings on the mesh."""
   if not isinstance(places, dict):
     places = jax.tree.map(lambda _: places, tree)
   return jax.tree.map(
@@ -84,7 +84,7 @@ def _cast(tree: Any, mesh: Mesh, places: Any) -> Any:
 def programs(
   mesh: Mesh, per_chip: int, verbs: Sequence[str]
 ) -> dict[str, tuple[Callable, tuple]]:
-  """Name -> the function that precompute runs, and its abstract arguments."""
+  """Name -> a function of the precompute step, and its abstract arguments."""
   batch = per_chip * mesh.shape[sharding.DATA]
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
@@ -145,7 +145,7 @@ def _blip2() -> blip2.Blip2:
 def measure(
   name: str, function: Callable, arguments: tuple, images: int, chip: chips.Chip
 ) -> dict[str, Any]:
-  """Compiles for the topology; figures are of one chip and one batch."""
+  """Compiles for the topology; figures are for one chip and one batch."""
   found = tpu.costs(function, arguments, chip)
   return {
     "program": name,

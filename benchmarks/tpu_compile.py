@@ -1,11 +1,11 @@
-"""Compiles the real programs at true sizes for TPUs that are not there.
+"""Compiles the real programs at true sizes for TPUs, without having one.
 
   python -m benchmarks.tpu_compile [--topology=v5e:2x4[,v6e:2x4...]]
     [--batch=256] [--programs=WORD[,WORD...]] [--write]
 
-libtpu does so without a TPU (`pip install -r requirements-tpu.txt`). Prints
-one JSON line a program, with the figures of one chip: bytes of arguments, of
-temporaries and in all, FLOPs, bytes moved, collectives by kind, and the least
+libtpu needs no TPU for this (`pip install -r requirements-tpu.txt`). Prints one
+JSON line per program, with the figures of one chip: bytes of arguments, of
+temporaries and in total, FLOPs, bytes moved, collectives by kind, and the least
 time (`support.tpu.costs`). Nothing is allocated: arguments are shapes. The
 program of several steps is a loop; its FLOPs and bytes are those of one step.
 
@@ -46,10 +46,10 @@ class Program(NamedTuple):
 
 
 def programs(mesh: Mesh, batch: int) -> dict[str, Callable[[], Program]]:
-  """Name -> what makes the program.
+  """Name -> function that makes the program.
 
   Args:
-    mesh: of the topology.
+    mesh: mesh of the topology.
     batch: images of a training or evaluation step, over all chips.
   """
   table: dict[str, Callable[[], Program]] = {
@@ -140,7 +140,7 @@ def _steps(mesh: Mesh, batch: int) -> Program:
 
 
 def _encoders(mesh: Mesh) -> dict[str, Callable[[], Program]]:
-  """Those of `benchmarks.teachers`, which import transformers."""
+  """The programs of `benchmarks.teachers`, which import transformers."""
 
   def make(name):
     from benchmarks import teachers
@@ -159,7 +159,7 @@ def _encoders(mesh: Mesh) -> dict[str, Callable[[], Program]]:
 
 
 def measure(mesh: Mesh, name: str, make: Callable[[], Program]) -> dict:
-  """A program's figures; see the top of this file."""
+  """The figures of a program; see the top of this file."""
   chip = chips.find(mesh.devices.flat[0].device_kind)
   program = make()
   return {
@@ -175,10 +175,10 @@ def compile_all(
   words: tuple[str, ...] = (),
   keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
-  """Every program whose name has one of the words, on a topology.
+  """The figures of every program whose name has one of the words.
 
-  `keep` gets the results each time that there is one more: XLA takes minutes
-  over some programs.
+  `keep` is called with the results after each program, since XLA takes minutes
+  for some.
   """
   devices = tpu.devices(topology)
   mesh = sharding.make_mesh(devices=devices)

@@ -1,21 +1,20 @@
-"""What makes MIPD work, on small worlds: variants, worlds, seeds.
+"""Ablations of MIPD on small worlds: variants, worlds, seeds.
 
   python -m mipd_jax.ablate --config=configs/ablations.py
   python -m mipd_jax.ablate --config=configs/ablations.py:full --mode=select
   python -m mipd_jax.ablate --config=configs/ablations.py:debug
   python -m mipd_jax.ablate --config=configs/ablations.py:ov_swig
 
-Words behind the colon, joined by commas: `full` adds every variant to the
-standard ones; `candidates` takes settings to choose the preset's from, with
---mode=select; `short` trains half as long; `debug` takes worlds that train in
-seconds, figures mean nothing; `ov_swig` takes configs/ov_swig.py's dataset in
-place of worlds.
-World n is a world drawn with seed n, with encoders trained on it. Choose
-between variants on some worlds (--mode=select), report on others
-(--first_world).
+Words after the colon, joined by commas: `full` adds every variant to the
+standard ones; `candidates` compares settings from which to choose the preset's,
+with --mode=select; `short` trains half as long; `debug` uses worlds that train
+in seconds, with meaningless figures; `ov_swig` uses configs/ov_swig.py's
+dataset instead of worlds. World n is drawn with seed n and has its own
+encoders. Choose between variants on some worlds (--mode=select) and report on
+others (--first_world).
 
 On 2 idle cores a student of 800 steps takes 12 to 30 s, compiling a variant
-about 40 s once, a fresh world five minutes.
+about 40 s once, a new world five minutes.
 """
 
 import ml_collections
@@ -30,7 +29,7 @@ MAX_WORLDS = 20
 _WORDS = ("full", "candidates", "short", "debug", "ov_swig")
 _MIPD, _PLAIN, _REFERENCE = "mipd", "no_distillation", "reference"
 
-# The question the whole study is about, and its controls.
+# The main question of the study, and its controls.
 STANDARD = (
   Variant(_PLAIN, _PLAIN, against=()),
   Variant(_REFERENCE, _REFERENCE, against=(_PLAIN,)),
@@ -116,7 +115,7 @@ _NO_SCENE = {
   for term in situations.TERMS
   if term.target == outputs.SCENE_TARGET
 }
-# One step of the method each.
+# Each changes one step of the method.
 FURTHER = (
   Variant(
     "reference_masked",
@@ -245,8 +244,8 @@ def _kl(name: str, asks: str, **changes) -> Variant:
 
 
 # Settings of the KL on the teacher's verb logits, to choose between by the
-# table "What may choose"; written down whole, so that none depends on the
-# preset that was chosen by it.
+# table "What may choose". They are complete, so that none depends on the
+# preset that was chosen by this table.
 _OLD = {
   "weight": 0.3,
   "temperature": 4.0,
@@ -317,7 +316,7 @@ CANDIDATES = (
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-  """A run's config as `base`, and the grid."""
+  """The config of a run as `base`, and the grid of variants and worlds."""
   words = {word for word in variant.split(",") if word}
   if unknown := words - set(_WORDS):
     raise InputError(
@@ -335,10 +334,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     count = 2 if debug else MAX_WORLDS
     config.all_worlds = tuple(_world(n, debug) for n in range(count))
     config.folder = f"runs/ablations{'-debug' * debug}"
-    if "short" in words:  # half of the demo's
+    if "short" in words:  # half of the demo's steps
       config.base.train.steps = 400
       config.folder += "-short"
-  # One pass, then the score: nothing is due in between.
+  # Train, then score, with nothing in between.
   config.base.train.update(log_every=0, eval_every=0, checkpoint_every=0)
   if "candidates" in words:
     config.variants = CANDIDATES
@@ -348,7 +347,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   config.worlds = 2 if debug else 3
   config.seeds = 2 if debug else 3
   config.held_out_seeds = 1
-  config.held_out_verbs = 0  # as many as are unseen
+  config.held_out_verbs = 0  # as many as the unseen verbs
   return config
 
 

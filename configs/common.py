@@ -1,4 +1,4 @@
-"""What the config files share. Import it; it has no `get_config`."""
+"""Shared code of the config files. Import it; it has no `get_config`."""
 
 import dataclasses
 import difflib
@@ -18,9 +18,9 @@ def base(
   """A config with preset, defaults and run name filled in.
 
   Args:
-    name: of the config file.
-    variant: what follows the colon in --config=FILE:VARIANT; any of
-      VARIANTS, joined by commas: at most one preset, `debug`, and `jrg`.
+    name: name of the config file.
+    variant: the words after the colon in --config=FILE:VARIANT, of VARIANTS,
+      joined by commas: at most one preset, `debug`, and `jrg`.
 
   Returns:
     The config, and the words of the variant.
@@ -63,18 +63,18 @@ def set_small_student(
   eval_every: int,
   debug: bool,
 ) -> None:
-  """Sizes and schedule of a student of a small world.
+  """Sets sizes and schedule of a student on a small world.
 
   Args:
     config: changed in place.
-    steps: of training; `debug` takes 12.
-    eval_every: steps between dev scores and checkpoints; `debug` takes 6.
-    debug: a student that trains in seconds.
+    steps: training steps; 12 with `debug`.
+    eval_every: steps between dev scores and checkpoints; 6 with `debug`.
+    debug: whether the student trains in seconds.
   """
   # Preset `reference` needs hidden to be the text encoder's joint width.
   hidden = 32 if debug else 128
   config.model.update(hidden=hidden, heads=4, feed_forward=2 * hidden)
-  # The paper's rates suit 75,702 images and width 512.
+  # The paper's dropout and rates suit 75,702 images and width 512.
   config.model.dropout.student = 0.1
   config.train.update(
     steps=12 if debug else steps,

@@ -5,15 +5,15 @@
   python -m mipd_jax.main --config=configs/hico_det.py:debug
 
 Variants, joined by commas: a preset (mipd, no_distillation), `small_world`
-(drawn on the spot, nothing downloaded), `debug` (the same, tiny: every stage
-in under a minute, figures mean nothing), `jrg` (at true sizes: a language
-model writes and judges the rationales, in a cache of its own).
+(drawn by the run, nothing is downloaded), `debug` (the same, tiny: every stage
+takes less than a minute, figures are meaningless), `jrg` (at true sizes: a
+language model writes and judges the rationales, in its own cache).
 
 At true sizes it needs HICO-DET in `data/hico_det` (docs/hico_det.md) and the
-checkpoints named here, by their Hugging Face ids once `hf download ID` has
-fetched them, or as folders. Whatever is missing is named, with the way to get
-it, before anything runs. Boxes are the annotated ones, an oracle, unless
---config.interactions.test_detections=FILE names a detector's.
+checkpoints named here, by their Hugging Face ids after `hf download ID`, or as
+folders. Before anything runs, a message names all that is missing and how to
+get it. Boxes are the annotated ones (an oracle), unless
+--config.interactions.test_detections=FILE gives a detector's.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from mipd_jax.config import DatasetConfig, InteractionsConfig, TeacherConfig
 
 _SMALL_WORLD = "small_world"
 _QUESTION = "Question: what is the person in this picture doing? Answer:"
-# The small BLIP-2 is trained on this one.
+# The small BLIP-2 is trained on this question.
 _SMALL_QUESTION = TeacherConfig("", "", "").question
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-  """True sizes, or those of the small world; the method is the preset's."""
+  """True sizes, or the small world's; the preset sets the method."""
   given = [word for word in variant.split(",") if word]
   small = _SMALL_WORLD in given
   rest = ",".join(word for word in given if word != _SMALL_WORLD)
@@ -41,14 +41,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   config.name = "-".join(["hico_det", *given])
   config.workdir = f"runs/{config.name}"
   config.task = "interactions"
-  # Names of one object's untrained interactions are few, often one: they are
-  # taught with the trained ones, not apart.
+  # An object has few untrained interactions, often one, so the KL takes them
+  # together with the trained ones.
   config.loss.verb_kl_names = "all"
   if small or debug:
     if jrg:
       raise InputError(
         "configs/hico_det.py: the small world has no language model for jrg",
-        "leave jrg out, or take the true sizes",
+        "leave jrg out, or use the true sizes",
       )
     _small(config, debug)
     return config
@@ -70,7 +70,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
-  """Sizes and rates of the small world."""
+  """Sets the sizes and rates of the small world."""
   data = "runs/data/hico_debug" if debug else "runs/data/hico_small_world"
   config.dataset = dataclasses.asdict(DatasetConfig(folder=f"{data}/world"))
   config.interactions = dataclasses.asdict(

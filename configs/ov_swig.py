@@ -3,7 +3,7 @@
   python -m mipd_jax.main --config=configs/ov_swig.py
   python -m mipd_jax.main --config=configs/ov_swig.py:jrg
 
-Needs SWiG's images and annotations in `data/swig` (layout in
+It needs SWiG's images and annotations in `data/swig` (layout in
 docs/formats.md) and the checkpoints named here, by their Hugging Face
 ids once `hf download ID` has fetched them, or as folders. Whatever is missing
 is named, with the way to get it, before anything runs. Rationales are taken

@@ -1,4 +1,4 @@
-"""MIPD on the small world: everything made on the spot, nothing downloaded.
+"""MIPD on the small world: the run makes everything, nothing is downloaded.
 
   python -m mipd_jax.main --config=configs/synthetic.py
   python -m mipd_jax.main --config=configs/synthetic.py:debug
@@ -6,8 +6,8 @@
   python -m mipd_jax.main --config=configs/synthetic.py:jrg
 
 Variants, joined by commas: a preset (mipd, reference, no_distillation),
-`debug` (every stage in seconds, figures mean nothing) and `jrg` (a small
-language model writes and judges the rationales, in a cache of its own).
+`debug` (every stage takes seconds, figures are meaningless) and `jrg` (a small
+language model writes and judges the rationales, in its own cache).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from mipd_jax.config import DatasetConfig, JrgConfig, TeacherConfig
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-  """Sizes of the small world; the method's choices are the preset's."""
+  """Sizes of the small world; the preset sets the method."""
   config, words = common.base("synthetic", variant)
   debug, jrg = "debug" in words, "jrg" in words
   data = "runs/data/debug" if debug else "runs/data/small_world"
@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       student_encoder=f"{data}/foundation/student_clip",
       teacher_encoder=f"{data}/foundation/teacher_blip2",
       foundation="debug" if debug else "standard",
-      # The weak CLIP's text tower hardly tells one verb from another.
+      # The weak CLIP's text tower hardly distinguishes verbs.
       text_encoder=f"{data}/foundation/teacher_clip",
       cache=f"{data}/cache-jrg" if jrg else f"{data}/cache",
       text_length=56,
@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   common.set_small_student(config, steps=800, eval_every=200, debug=debug)
   config.model.dropout.update(noun=0.1, box=0.0)
   if not debug:
-    # The best for this world's held-out seen verbs, by configs/ablations.py
-    # with --mode=select: with MIPD and without.
+    # The best value on this world's held-out seen verbs, with and without
+    # MIPD, chosen by configs/ablations.py with --mode=select.
     config.eval.trained_bias = 1.8
   return config

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # variables of launch_tpu.sh
-# Following a run on all workers. Part of launch_tpu.sh.
+# Follows a run on all workers. Part of launch_tpu.sh.
 
 readonly at_once=8      # ssh connections at a time
-readonly most_silent=20 # looks without an answer of a TPU that is READY
-readonly most_uneven=3  # looks at workers that go on after one has failed
+readonly most_silent=20 # polls of a READY TPU without an answer
+readonly most_uneven=3  # polls in which workers run on after one has failed
 
-# Follows start `id` until it has ended; sets outcome to lost, or to the code
-# to leave with.
+# Follows start `id` until it has ended; sets outcome to lost, or to the exit
+# code.
 follow() {
   local silent=0 uneven=0
   while :; do
@@ -41,29 +41,29 @@ poll_workers() {
   wait
 }
 
-# Appends what is new to the worker's log; its state goes to scratch/state.N.
+# Appends new lines to the worker's log; writes its state to scratch/state.N.
 poll_worker() {
-  local log=$logs/$id/worker-$1.log seen told=$scratch/told.$1
+  local log=$logs/$id/worker-$1.log seen answer=$scratch/answer.$1
   seen=$(lines_of "$log")
   on_worker "$1" "bash mipd-worker.sh poll $id $seen" \
-    >"$told" 2>"$scratch/errors.$1" || : >"$told"
+    >"$answer" 2>"$scratch/errors.$1" || : >"$answer"
   [[ -z $dry_run ]] || { echo ended 0 >"$scratch/state.$1" && return; }
-  status_of <"$told" >"$scratch/state.$1"
-  awk 'body { print } /^mipd-status / { body = 1 }' "$told" >"$scratch/new.$1"
-  # `logs` or `stop` in another terminal may have fetched the same.
+  status_of <"$answer" >"$scratch/state.$1"
+  awk 'body { print } /^mipd-status / { body = 1 }' "$answer" >"$scratch/new.$1"
+  # `logs` or `stop` in another terminal may have fetched the same lines.
   [[ $(lines_of "$log") == "$seen" ]] || return 0
   cat "$scratch/new.$1" >>"$log"
-  # All workers tell the same; worker 0 also writes the results.
+  # All workers log the same; worker 0 also writes the results.
   [[ $1 != 0 ]] || sed 's/^/[0] /' "$scratch/new.$1" >&3
 }
 
 lines_of() { if [[ -e $1 ]]; then wc -l <"$1" | tr -d ' '; else echo 0; fi; }
 
-# The first such line of stdin, which may have greetings of the machine first.
+# The first status line of stdin; the machine may print a greeting before it.
 status_of() { sed -n '/^mipd-status /{s///;p;q;}'; }
 
 # Sets outcome from the workers' states: going, silent (one does not answer),
-# uneven (one failed, others go on), lost, or the code to leave with.
+# uneven (one failed, others run on), lost, or the exit code.
 judge() {
   local worker how code going='' cut='' worst=0
   outcome=silent
@@ -73,7 +73,7 @@ judge() {
     case $how in
       running) going=yes && continue ;;
       stopped) ((code == 0)) || code=$exit_no_tpu ;;
-      # Above 2 is not main's: killed, or left alone by another worker.
+      # main has no code above 2: it was killed, or another worker failed.
       ended) ((code <= 2)) || cut=yes ;;
       *) cut=yes code=0 ;; # terminated, lost, none
     esac

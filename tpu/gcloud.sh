@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # variables of launch_tpu.sh
-# One TPU by gcloud: looking at it, creating, deleting, ssh. Part of
+# Calls of gcloud for one TPU: describe, create, delete, ssh. Part of
 # launch_tpu.sh, whose flags and messages it uses.
 
 readonly most_pause=900
@@ -25,8 +25,8 @@ copy_to_all() { # copy_to_all FILE... : to the home folders
     ${ssh_flags[@]+"${ssh_flags[@]}"} </dev/null
 }
 
-# Sets state (MISSING where there is no such TPU, NO_ANSWER of Google Cloud),
-# found_type and workers.
+# Sets state (MISSING if there is no such TPU, NO_ANSWER if Google Cloud does
+# not answer), found_type and workers.
 look() {
   local answer fields='state,acceleratorType.basename(),networkEndpoints.len()'
   local words=(tpu-vm describe "$name" "--format=csv[no-heading]($fields)")
@@ -43,7 +43,7 @@ look() {
   fi
 }
 
-look_at_queue() { # sets queue_state, MISSING where nothing is queued
+look_at_queue() { # sets queue_state, MISSING if nothing is queued
   local words=(queued-resources describe "$name" '--format=value(state.state)')
   if [[ -n $dry_run ]]; then
     cloud "${words[@]}"
@@ -71,7 +71,7 @@ need_ready() {
   esac
 }
 
-# Returns when the TPU is READY; sets created where it is new.
+# Returns when the TPU is READY; sets created if it is new.
 ensure_tpu() {
   created=''
   while :; do
@@ -116,7 +116,7 @@ create_queued() {
       dry_queue_state=WAITING_FOR_RESOURCES
       ;;
     FAILED | SUSPENDED) queue_anew ;;
-    ACTIVE) # now, or for long and its TPU is gone
+    ACTIVE) # just now, or for long and its TPU is gone
       look
       [[ $state != MISSING ]] || queue_anew
       ;;
@@ -132,7 +132,7 @@ queue_anew() {
   count_retry "the queued resource was $queue_state"
 }
 
-ask_for() { # ask_for COMMAND... : creates; retries where capacity is short
+ask_for() { # ask_for COMMAND... : creates; retries if capacity is short
   local words=("$@" "--accelerator-type=$type")
   local passing='capacity|RESOURCE_EXHAUSTED|UNAVAILABLE|code 1[34]'
   [[ -z $spot ]] || words+=(--spot)
@@ -148,7 +148,7 @@ ask_for() { # ask_for COMMAND... : creates; retries where capacity is short
   fi
   grep -qiE "$passing" "$scratch/errors" || fail_as_gcloud
   tail -n 3 "$scratch/errors" >&2
-  count_retry "no $type is to be had in $zone now"
+  count_retry "no $type is available in $zone now"
 }
 
 delete_tpu() {
@@ -162,7 +162,7 @@ delete_tpu() {
   dry_state=MISSING dry_queue_state=MISSING
 }
 
-# Waits longer each time; `follow` takes that back when it sees the run alive.
+# Waits longer each time; `follow` resets the delay when the run is alive.
 count_retry() { # count_retry REASON
   retries=$((retries + 1))
   ((retries <= max_restarts)) ||
@@ -173,7 +173,7 @@ count_retry() { # count_retry REASON
   delay=$((delay * 2 > most_pause ? most_pause : delay * 2))
 }
 
-wait_for() { # wait_for REASON : one look's time, told once
+wait_for() { # wait_for REASON : pauses once, prints each reason once
   [[ $1 == "$waited_for" ]] || say "$1; waiting"
   waited_for=$1
   pause "$poll_seconds"

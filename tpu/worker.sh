@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# What launch_tpu.sh has done on every worker of a TPU. It copies this file
-# there and calls it over ssh; nobody needs to call it by hand.
+# Runs on every worker of a TPU. launch_tpu.sh copies this file there and calls
+# it over ssh; nobody needs to call it by hand.
 #
 #   setup                     unpacks ~/mipd-code.tar.gz, installs what it needs
 #   start ID SIGNATURE ARGS   runs python -m mipd_jax.main ARGS, detached
 #   status                    prints the last start: ID SIGNATURE STATE
 #   poll ID LINES             prints the STATE, then the log after LINES lines
-#   stop SECONDS              asks the run to save and leave, and waits
+#   stop SECONDS              asks the run to save and exit, and waits
 #
-# A STATE is one of: running; lost (it has no process any more, and left no
-# exit code: the machine was restarted); ended CODE, stopped CODE (`stop` was
-# called), terminated CODE (the machine was going down). In the last two CODE is
-# 0 for a run that left when it was asked to: main's own 143 (SIGTERM) or 130.
+# A STATE is one of: running; lost (the process is gone without an exit code:
+# the machine was restarted); ended CODE, stopped CODE (`stop` was called),
+# terminated CODE (the machine was going down). In the last two CODE is 0 for a
+# run that exited as asked, with main's own 143 (SIGTERM) or 130.
 #
 # Under ~/mipd: code, the venv of each set of requirements, runs and data (the
 # folders of those names in code, kept when the code changes), and one folder
@@ -19,7 +19,7 @@
 set -euo pipefail
 
 base=$HOME/mipd
-# The version this was tried with.
+# The version that this was tested with.
 readonly uv_version=0.13.9
 
 main() {
@@ -46,8 +46,8 @@ setup() {
   install
 }
 
-# Installs with uv: it brings a Python 3.11 to 3.13 where the machine has an
-# older one (Ubuntu 22.04 has 3.10), and needs no package of the system.
+# Installs with uv: it provides Python 3.11 to 3.13 if the machine has an older
+# one (Ubuntu 22.04 has 3.10), and needs no system package.
 install() {
   local hash venv uv=$base/tools/bin/uv
   cd "$base/code"
@@ -89,12 +89,12 @@ end_previous() {
   kill -KILL -- "-$leader" || true
 }
 
-# The parent of a run: stays until it ends, and writes down how.
+# The parent of a run: waits until it ends, and records how.
 supervise() {
   local folder=$1 child code interrupted='' how=ended
   shift
-  # Not passed on: a machine that goes down signals every process itself, and
-  # a second signal would end the run before it has saved.
+  # The signal is not passed on: a machine that goes down signals every process
+  # itself, and a second signal would end the run before it has saved.
   trap 'interrupted=yes how=terminated' TERM
   cd "$base/code"
   PYTHONUNBUFFERED=1 "$base/venv/bin/python" -m mipd_jax.main "$@" &
@@ -109,7 +109,7 @@ supervise() {
     code=0 how=terminated
   fi
   [[ ! -e $folder/stop ]] || how=stopped
-  # The launcher reads whole lines alone.
+  # The launcher reads only whole lines.
   [[ -z $(tail -c 1 "$folder/log") ]] || echo
   printf '%s %s\n' "$how" "$code" >"$folder/exit.part"
   mv "$folder/exit.part" "$folder/exit"
@@ -167,5 +167,5 @@ state() { # state FOLDER
 
 boot() { cat /proc/sys/kernel/random/boot_id; }
 
-# On one line: bash must not read on in a file that a later copy replaces.
+# On one line, so that bash reads no further if a later copy replaces the file.
 main "$@"; exit

@@ -1,1 +1,1 @@
-"""Kills and damage at random: does a run end right, or say what is wrong?"""
+"""Random kills and damage: does a run end correctly, or name the fault?"""

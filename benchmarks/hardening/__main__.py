@@ -1,13 +1,13 @@
-"""Kills runs and damages their files at random; writes what came of it.
+"""Kills runs and damages their files at random; records the outcomes.
 
   python -m benchmarks.hardening [--kills=100] [--corruptions=300] [--seed=0]
   python -m benchmarks.hardening --only=c31,k7
 
-Every case is a pure function of seed and name; results are appended as they
-come, so the same command goes on where it was stopped. Two workers; half an
-hour on two cores. Writes docs/reliability.md and .json. The last line is one
-JSON object: how many cases ended in which way. Exit code 1 where a case ended
-in a traceback, silently wrong, or with something lost.
+Every case is a pure function of seed and name. Results are appended one by
+one, so the same command continues where it was stopped. It takes two workers
+half an hour on two cores. Writes docs/reliability.md and .json. The last line
+is one JSON object: the number of cases by outcome. The exit code is 1 if a case
+ended in a traceback, silently wrong, or with something lost.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def _work(
   results: pathlib.Path,
   given: argparse.Namespace,
 ) -> None:
-  """Runs cases in workers, and tells of each as it ends."""
+  """Runs cases in workers, and prints each as it ends."""
   process.import_libraries()
   states = States(folder)
   if given.finished:
@@ -98,7 +98,7 @@ def _work(
           try:
             _one(case, states, folder, results, given)
           except Exception:
-            print(f"{case.name}: a fault of this program", file=sys.stderr)
+            print(f"{case.name}: a bug of this program", file=sys.stderr)
             traceback.print_exc()
             failed = True
           else:
@@ -113,11 +113,11 @@ def _work(
   _tell(done_read, todo, results)
   codes = [os.waitstatus_to_exitcode(os.waitpid(x, 0)[1]) for x in workers]
   if any(codes):
-    raise SystemExit(f"workers ended with {codes}; the same command goes on")
+    raise SystemExit(f"workers ended with {codes}; the same command continues")
 
 
 def _one(case, states, folder, results, given) -> None:
-  """One case; its line is appended in one write."""
+  """Runs one case; appends its line in one write."""
   place = folder / "cases" / case.name
   begun = time.monotonic()
   row = judge.run(case, states, place)
@@ -132,7 +132,7 @@ def _one(case, states, folder, results, given) -> None:
 
 
 def _tell(done: int, todo: Sequence, results: pathlib.Path) -> None:
-  """A line for each case, with the time left."""
+  """Prints a line for each case, with the time left."""
   begun, count = time.monotonic(), 0
   while number := os.read(done, 4):
     count += 1
@@ -148,7 +148,7 @@ def _tell(done: int, todo: Sequence, results: pathlib.Path) -> None:
 
 
 def _read(results: pathlib.Path) -> dict[str, dict]:
-  """Rows by case; the last of each counts, a half line does not."""
+  """The last row of each case; ignores an incomplete line."""
   found = {}
   if results.exists():
     for line in results.read_text().splitlines():
@@ -161,7 +161,7 @@ def _read(results: pathlib.Path) -> dict[str, dict]:
 
 
 def _version() -> str:
-  """Of the code under test: results of other code are not these."""
+  """Digest of the code under test, which results belong to."""
   digest = hashlib.sha256()
   for name in _SOURCE:
     for path in sorted((process.ROOT / name).rglob("*.py")):
@@ -191,5 +191,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-  # No thread that heeds signals: this process forks.
+  # No thread for signals, since this process forks.
   sys.exit(commands.guarded(main))

@@ -1,4 +1,4 @@
-"""What is done in which case: a pure function of (seed, name).
+"""The cases, each a pure function of (seed, name).
 
 'k7' is the seventh kill, 'c31' the thirty-first corruption.
 """
@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from benchmarks.hardening import damage
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# (state of the folder that the command begins with, command, how often).
-# `nothing` has no file at all, `bare` the drawn world, `world` the encoders as
-# well, `made` the dataset, `cached` the cache, `mid` a run that was stopped
-# half-way, `whole` everything.
+# (state of the folder at the start, command, weight). `nothing` has no file,
+# `bare` the drawn world, `world` also the encoders, `made` the dataset,
+# `cached` the cache, `mid` a run stopped half-way, `whole` everything.
 KILLED = (
   ("nothing", "all", 1),
   ("bare", "prepare", 2),
@@ -28,8 +27,8 @@ KILLED = (
   ("whole", "predict", 1),
   ("whole", "export", 1),
 )
-# Kills of a process of its own, imports included; the others are forked from
-# one that has imported the libraries.
+# Kills of separate processes, also during imports; the others are forked from
+# a process that has imported the libraries.
 _OWN_PROCESS_EVERY = 8
 FULL_DISK = "full disk"
 FOLDER = "folder lost"
@@ -54,13 +53,13 @@ class Kind:
   """A kind of file.
 
   Attributes:
-    patterns: of the files, below the folder.
-    known: (state, command) where the run has known the content since it was
-      whole: any damage.
-    fresh: (state, command) that meet it for the first time: only what shows in
-      the file itself.
+    patterns: patterns of the files, below the folder.
+    known: (state, command) where the run knows the intact content: any
+      damage is possible.
+    fresh: (state, command) that read it for the first time: only damage that
+      shows in the file itself.
     hostile: whether hostile contents are written as well.
-    weight: how often, less than others or more.
+    weight: relative frequency.
   """
 
   patterns: tuple[str, ...]
@@ -214,7 +213,7 @@ KINDS: dict[str, Kind] = {
   ),
   FULL_DISK: Kind((), _FULL, weight=5),
 }
-# Files that are written where they are absent.
+# Files that are written if they are absent.
 NEW = ("pytorch_model.bin", "preprocessor_config.json")
 
 
@@ -224,17 +223,17 @@ class Case:
 
   Attributes:
     name: 'k7' or 'c31'.
-    kind: of the file, or of the signal.
-    state: of the folder that it begins with.
+    kind: the kind of file, or of signal.
+    state: state of the folder at the start.
     command: a key of `command_lines.COMMANDS`.
-    number: of the signal; 0 of a corruption.
-    share: where in the work a signal comes, of the whole's CPU time.
-    own_process: whether it starts an interpreter of its own.
-    how: a name of `damage.apply`; drawn later where it depends on the file.
-    known: whether the run has known the file's content.
-    keep_time: whether the file keeps its time of change.
-    file_size: limit in bytes that a full disk is made by; 0: none.
-    seed: of what is drawn from the file itself.
+    number: the signal's number; 0 for a corruption.
+    share: when the signal is sent, as a share of the work's CPU time.
+    own_process: whether it starts its own interpreter.
+    how: a name for `damage.apply`; drawn later if it depends on the file.
+    known: whether the run knows the file's content.
+    keep_time: whether the file keeps its modification time.
+    file_size: file size limit in bytes, which simulates a full disk; 0: none.
+    seed: seed of what is drawn from the file itself.
   """
 
   name: str
@@ -252,7 +251,7 @@ class Case:
 
 
 def _fixed() -> tuple[Case, ...]:
-  """A few of each sort that are quick: `make test` runs them."""
+  """A few quick cases of each kind, which `make test` runs."""
 
   def kill(number: signal.Signals, share: float, *place: str) -> Case:
     name = f"f{number.name}"
@@ -290,7 +289,7 @@ def _fixed() -> tuple[Case, ...]:
 
 
 def kill(seed: int, index: int) -> Case:
-  """The kill of an index; signals take turns."""
+  """The kill with an index; signals alternate."""
   rng = random.Random(f"{seed} kill {index}")
   number = SIGNALS[index % len(SIGNALS)]
   state, command, _ = rng.choices(KILLED, [weight for *_, weight in KILLED])[0]
@@ -303,9 +302,9 @@ def kill(seed: int, index: int) -> Case:
 
 
 def corruption(seed: int, index: int) -> Case:
-  """The corruption of an index; kinds of files take turns by weight."""
+  """The corruption with an index; kinds of files alternate by weight."""
   turns = [name for name, kind in KINDS.items() for _ in range(kind.weight)]
-  # One round has every kind; its order is drawn anew each time.
+  # Each round has every kind, in a new random order.
   order = random.Random(f"{seed} round {index // len(turns)}")
   order.shuffle(turns)
   name = turns[index % len(turns)]
@@ -330,14 +329,14 @@ def corruption(seed: int, index: int) -> Case:
 
 
 def _how(name: str, kind: Kind, known: bool, rng: random.Random) -> str:
-  """Which damage; 'hostile' gets its content when the file is known."""
+  """The kind of damage; 'hostile' content is chosen once the file is known."""
   if name == FOLDER:
     return "folder"
   if name in NEW:
     return "hostile"
   if kind.hostile and rng.random() < 0.4:
     return "hostile"
-  # Cut short it can be another valid file; fewer photographs are a choice.
+  # Truncated, it may be another valid file; fewer photographs are a choice.
   without = {"words.yaml": "cut", "photographs": "delete"}.get(name)
   if without:
     return rng.choice([how for how in damage.PLAIN if how != without])
@@ -345,7 +344,7 @@ def _how(name: str, kind: Kind, known: bool, rng: random.Random) -> str:
 
 
 def of(name: str, seed: int) -> Case:
-  """The case of a name; those of `FIXED` begin with f."""
+  """The case with a name; names in `FIXED` begin with f."""
   for case in FIXED:
     if case.name == name:
       return case
@@ -354,7 +353,7 @@ def of(name: str, seed: int) -> Case:
 
 
 def plan(seed: int, kills: int, corruptions: int) -> list[Case]:
-  """All cases, kills between corruptions: a stop leaves some of each."""
+  """All cases, kills among corruptions, so that a stop leaves some of each."""
   found: Sequence[tuple[float, Case]] = [
     *((i / max(kills, 1), kill(seed, i)) for i in range(kills)),
     *(

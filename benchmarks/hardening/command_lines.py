@@ -1,7 +1,7 @@
-"""The commands, as a user types them, and what each of them makes.
+"""The commands, as a user types them, and their products.
 
-All run in a folder that holds everything by the same relative names, so that
-one run's results can be compared with another's byte for byte.
+All run in a folder with the same relative names, so that results of two runs
+can be compared byte for byte.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ class Command:
   """One command.
 
   Attributes:
-    arguments: what follows `python`.
-    products: patterns of what it makes, below the folder; 'stdout' is what
-      it prints, and a folder of checkpoints stands for the arrays of the last.
-    once: whether it refuses to make what is there.
+    arguments: the arguments of `python`.
+    products: patterns of the files it makes, below the folder; 'stdout' is
+      what it prints, and a folder of checkpoints means the arrays of the last.
+    once: whether it refuses to replace its products.
   """
 
   arguments: tuple[str, ...]
@@ -97,14 +97,14 @@ COMMANDS = {
     ("stdout",),
   ),
 }
-# A note of sizes and times; what it guards is compared itself.
+# A note of sizes and times; the files that it guards are compared themselves.
 _NOT_COMPARED = ("cache/made_from.json",)
 
 
 def products(
   command: Command, folder: pathlib.Path, stdout: str
 ) -> dict[str, str]:
-  """What a command made: name -> digest. Needs jax; starts threads.
+  """The products of a command: name -> digest. Needs jax; starts threads.
 
   Returns:
     One entry for each file, and for each folder of checkpoints.
@@ -128,11 +128,11 @@ def products(
 
 
 def _content(path: pathlib.Path) -> bytes:
-  """The bytes of a file; of a cache's manifest what was encoded.
+  """The bytes of a file; for a cache's manifest, only what was encoded.
 
-  Its plan names the folder's files by a digest. A folder whose index files
-  were deleted is another one, though the same names and numbers are derived;
-  what is derived stands in the vocabulary and in the digests of all shards.
+  Its plan has a digest of the folder's files. That changes if index files are
+  deleted, although the derived names and numbers are the same; the digests of
+  the vocabulary and of all shards cover these.
   """
   content = path.read_bytes()
   if path.name != "manifest.json":
@@ -154,13 +154,13 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _state(folder: pathlib.Path) -> str:
-  """Step and arrays of the last checkpoint, not how they lie on the disk."""
+  """Digest of step and arrays of the last checkpoint, not of its files."""
   steps = [int(x.name) for x in folder.glob("*") if x.name.isdigit()]
   if not steps:
     return "none"
   try:
     return f"{max(steps)}:{_arrays(folder / str(max(steps)) / 'default')}"
-  except Exception as error:  # whatever Orbax says of a damaged one
+  except Exception as error:  # Orbax raises anything for a damaged one
     return f"{max(steps)}: unreadable, {type(error).__name__}"
 
 
@@ -184,13 +184,13 @@ def _arrays(path: pathlib.Path) -> str:
 def differing(
   wanted: Mapping[str, str], found: Mapping[str, str], untouched: set[str]
 ) -> list[str]:
-  """Products that are not as they should be.
+  """Names of the products that differ.
 
   Args:
-    wanted: of the undisturbed command.
-    found: after the disturbed one.
-    untouched: files that are still as the damage left them: no work of this
-      command. Their readers are cases of their own.
+    wanted: products of the undisturbed command.
+    found: products of the disturbed one.
+    untouched: files that are still as the damage left them, so not written by
+      this command. Other cases read them.
   """
   names = []
   for name in sorted(wanted.keys() | found.keys()):
@@ -207,7 +207,7 @@ def _digest(content: bytes) -> str:
 
 
 def write_inputs(folder: pathlib.Path) -> None:
-  """Beside a finished run: photographs, words, predictions to be scored."""
+  """Adds photographs, words and predictions to score to a finished run."""
   photos, scored = folder / "photos", folder / "scored"
   photos.mkdir()
   scored.mkdir()
@@ -230,7 +230,7 @@ def write_inputs(folder: pathlib.Path) -> None:
 
 
 def _situations(records: Mapping[str, dict]) -> dict:
-  """Half right: the true verb is first or second, the first annotator's."""
+  """Predictions that are half right: the true verb is first or second."""
   verbs = sorted({record["verb"] for record in records.values()})
   frames = {record["verb"]: record for record in records.values()}
   found = {}

@@ -1,4 +1,4 @@
-"""Damage to one file: what disks, copies, editors and strangers do to it."""
+"""Damage to one file, as by disks, copies, editors and strangers."""
 
 import io
 import json
@@ -10,15 +10,15 @@ import struct
 import zipfile
 from collections.abc import Callable, Sequence
 
-# Done to any file whose right content the run knows.
+# Damage to a file whose intact content the run knows.
 ANY = ("flip", "cut", "zeros", "blocks", "swap", "delete", "empty", "tail")
-# What a reader can tell from the file alone, without knowing its content.
+# Damage that a reader can notice without knowing the intact content.
 PLAIN = ("delete", "empty", "cut", "nul")
 _BLOCK = 4096
 
 
 def flip(path: pathlib.Path, rng: random.Random) -> str:
-  """Turns one bit round, or eight."""
+  """Flips one bit, or eight."""
   content = bytearray(path.read_bytes())
   places = [rng.randrange(8 * len(content)) for _ in range(rng.choice([1, 8]))]
   for place in places:
@@ -28,7 +28,7 @@ def flip(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def cut(path: pathlib.Path, rng: random.Random) -> str:
-  """Keeps the beginning."""
+  """Truncates the file."""
   size = path.stat().st_size
   kept = rng.randrange(1, max(size - 1, 2))
   os.truncate(path, kept)
@@ -36,7 +36,7 @@ def cut(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def zeros(path: pathlib.Path, rng: random.Random) -> str:
-  """A stretch of up to one block becomes zeros."""
+  """Overwrites a stretch of up to one block with zeros."""
   content = bytearray(path.read_bytes())
   first = rng.randrange(len(content))
   last = min(len(content), first + rng.randint(1, _BLOCK))
@@ -46,7 +46,7 @@ def zeros(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def nul(path: pathlib.Path, rng: random.Random) -> str:
-  """All of the file becomes zeros, as after a lost write."""
+  """Overwrites the whole file with zeros, as after a lost write."""
   del rng
   size = path.stat().st_size
   path.write_bytes(bytes(size))
@@ -54,7 +54,7 @@ def nul(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def blocks(path: pathlib.Path, rng: random.Random) -> str:
-  """Two stretches of equal length change places."""
+  """Exchanges two stretches of equal length."""
   content = bytearray(path.read_bytes())
   length = max(1, min(_BLOCK, len(content) // 4))
   first = rng.randrange(max(1, len(content) // 2 - length + 1))
@@ -80,7 +80,7 @@ def empty(path: pathlib.Path, rng: random.Random) -> str:
 
 
 def tail(path: pathlib.Path, rng: random.Random) -> str:
-  """Bytes behind the end."""
+  """Appends bytes."""
   count = rng.randint(1, 300)
   with path.open("ab") as file:
     file.write(rng.randbytes(count))
@@ -90,7 +90,7 @@ def tail(path: pathlib.Path, rng: random.Random) -> str:
 def swap(
   path: pathlib.Path, rng: random.Random, others: Sequence[pathlib.Path]
 ) -> str:
-  """Two files of one kind exchange their contents."""
+  """Exchanges the contents of two files of one kind."""
   others = [
     other
     for other in others
@@ -128,15 +128,15 @@ def apply(
   """Damages a file.
 
   Args:
-    path: of the file.
-    how: one of `ANY`, of `PLAIN`, or 'hostile:NAME' with a name of
+    path: the file.
+    how: one of `ANY` or `PLAIN`, or 'hostile:NAME' with a name of
       `hostile_names`.
-    rng: draws where and how much.
+    rng: draws place and amount.
     others: files of the same kind, for 'swap'.
-    keep_time: whether size alone can tell: a failing disk sets no times.
+    keep_time: whether to keep the modification time, like a failing disk.
 
   Returns:
-    What was done, in words.
+    A description of the damage.
   """
   before = path.stat() if path.exists() else None
   if how == "swap":
@@ -154,7 +154,7 @@ def apply(
 
 
 def _first_value(text: str, value: str) -> str:
-  """A JSON text whose first key, or first item, has another value."""
+  """JSON text in which the first key, or first item, has another value."""
   content = json.loads(text.splitlines()[0] if "\n{" in text else text)
   mark = "a value that stands nowhere else"
   if isinstance(content, dict) and content:
@@ -167,7 +167,7 @@ def _first_value(text: str, value: str) -> str:
 
 
 def _doubled(text: str) -> str:
-  """The first key of an object stands in it twice."""
+  """JSON text in which the first key of an object is repeated."""
   content = json.loads(text.splitlines()[0] if "\n{" in text else text)
   if not isinstance(content, dict) or not content:
     return '{"a": 1, "a": 2}'
@@ -234,19 +234,19 @@ _PICKLES = ("runs_code", "no_zip", "negative_offset", "bomb", "wrong_types")
 
 
 class _RunsCode:
-  """A pickle that makes a file where it is loaded without care."""
+  """A pickle that makes a file if it is loaded without care."""
 
   def __reduce__(self):
     return (os.system, ("touch hacked",))
 
 
 def hostile_names(path: pathlib.PurePath, *, known: bool) -> tuple[str, ...]:
-  """Kinds of hostile content that a file of this name can get.
+  """Kinds of hostile content for a file of this name.
 
   Args:
-    path: of the file.
-    known: whether the run knows what it held: then another valid content is
-      damage, too.
+    path: the file.
+    known: whether the run knows its intact content; then any other valid
+      content is damage, too.
   """
   if path.suffix in (".yaml", ".yml"):
     return tuple(_YAML)
@@ -322,7 +322,7 @@ def _torch(name: str) -> bytes:
 
 
 def _tensor_pickle(offset: int) -> bytes:
-  """{"weight": a tensor of 16 floats} in torch's form, written by hand."""
+  """{"weight": a tensor of 16 floats} in torch's format, written by hand."""
 
   def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value)) + value.encode()

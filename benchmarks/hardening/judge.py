@@ -1,4 +1,4 @@
-"""Runs one case and says how it ended; docs/reliability.md has the rule."""
+"""Runs one case and classifies its outcome by docs/reliability.md's rule."""
 
 import contextlib
 import hashlib
@@ -18,9 +18,9 @@ from benchmarks.hardening.states import States
 
 OUTCOMES = ("same", "message", "traceback", "silent", "lost")
 _TRACE = ("Traceback (most recent call last)", "Fatal Python error")
-# A stop by a signal has to save and leave within seconds.
+# After a signal a command must save and exit within so many seconds.
 SLOW_SECONDS = 30.0
-# In its first second Python itself may end a command, before any of our code.
+# In its first second Python may end a command before our code runs.
 START_SECONDS = 1.0
 _STOPPED = {
   int(signal.SIGTERM): 128 + signal.SIGTERM,
@@ -31,11 +31,11 @@ _SHOWN = 700
 
 
 def run(case: Case, states: States, folder: pathlib.Path) -> dict:
-  """Runs a case in a new folder, which stays.
+  """Runs a case in a new folder, which is kept.
 
   Returns:
     'case', 'kind', 'state', 'command', 'damage', 'outcome', 'why', 'code',
-    'said', and what else there is to know.
+    'said', and further details.
   """
   clear(folder)
   wanted = states.undisturbed(case.state, case.command)
@@ -53,7 +53,7 @@ def run(case: Case, states: States, folder: pathlib.Path) -> dict:
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Deletes a folder, also where a thread of the case before still writes."""
+  """Deletes a folder, even if a thread of the previous case still writes."""
   for _ in range(5):
     with contextlib.suppress(OSError):
       if folder.exists():
@@ -110,7 +110,7 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
 
 
 def stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
-  """What is wrong with how a command stopped at a signal."""
+  """(outcome, why) if a command stopped wrongly at a signal."""
   if not ended.killed or case.number == signal.SIGKILL:
     return None
   if _has_trace(ended):
@@ -119,7 +119,7 @@ def stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
     return "traceback", f"stopped after {ended.stop_seconds:.0f} s"
   right = [_STOPPED[case.number]]
   if ended.cpu_seconds < START_SECONDS:
-    right.append(-case.number)  # which a shell calls by the same number
+    right.append(-case.number)  # shells give it the same code
   if ended.code not in right:
     kind = "silent" if ended.code == 0 else "traceback"
     return kind, f"exit code {ended.code} after {case.kind}, not {right[0]}"
@@ -164,7 +164,7 @@ def _corrupt(
 
 
 def outcome_of(ended: Ended, differ: list[str], name: str) -> tuple[str, str]:
-  """Of one command: (outcome, why)."""
+  """(outcome, why) of one command."""
   if ended.hung:
     return "traceback", f"it hung for {process.TIMEOUT_SECONDS} s"
   if _is_trace(ended):
@@ -188,7 +188,7 @@ def _repeat(
   folder: pathlib.Path,
   touched: Iterable[str],
 ) -> str:
-  """Mends the damage and runs the command again: what is wrong then."""
+  """Mends the damage, runs the command again and says what is still wrong."""
   whole = states.place(case.state)
   for path in touched:
     if (whole / path).exists():
@@ -208,7 +208,7 @@ def _repeat(
 def _damage(
   case: Case, rng: random.Random, folder: pathlib.Path
 ) -> tuple[str, str, dict[str, str]]:
-  """Damages a file: its name, what was done, digests of what was changed."""
+  """Damages a file; returns its name, the damage, digests of changed files."""
   kind = cases.KINDS[case.kind]
   if case.kind in cases.NEW:
     encoders = sorted((folder / "foundation").iterdir())
@@ -246,14 +246,14 @@ def _damage(
 
 
 def _own_copy(path: pathlib.Path) -> None:
-  """A link becomes a file that can be damaged alone."""
+  """Replaces a link by a copy that can be damaged alone."""
   content = path.read_bytes()
   path.unlink()
   path.write_bytes(content)
 
 
 def _exempt(path: str, digest: str) -> bool:
-  """Whether a damaged file may stay as it is: no product, but a store."""
+  """Whether a damaged file may stay damaged, since it is not a product."""
   del digest
   return path.startswith(("cache/", "work/checkpoints/", "work/best/"))
 
@@ -266,7 +266,7 @@ def _is_as_before(
 ) -> bool:
   """Whether a failed command left all files as they were."""
   if case.file_size:
-    return False  # parts of new files may lie about
+    return False  # there may be parts of new files
   for path in whole.rglob("*"):
     name = str(path.relative_to(whole))
     if not path.is_file() or name in touched or name.startswith(COMPILED):
@@ -293,7 +293,7 @@ def _products(
 
 
 def _leftovers(folder: pathlib.Path) -> list[str]:
-  """Temporary names that nothing will clear, and best checkpoints too many."""
+  """Temporary files that nothing will delete, and superfluous checkpoints."""
   found = [
     str(path.relative_to(folder))
     for path in folder.rglob("*")
@@ -334,7 +334,7 @@ def _listed(names: list[str]) -> str:
 
 
 def keep(folder: pathlib.Path, target: pathlib.Path) -> None:
-  """Moves a case's folder to where it can be looked at."""
+  """Moves a case's folder to a place where it can be examined."""
   if target.exists():
     shutil.rmtree(target)
   target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Runs commands in processes that need not import anything heavy again.
+"""Runs commands in forked processes that have imported the libraries already.
 
-`import_libraries` is called once, in a process that starts no thread and no
-backend of jax; every command then runs in a fork of it, as `python -m` would
-run it: its own session, arguments, folder, standard streams and exit code.
+`import_libraries` is called once, in a process without threads and without a
+jax backend. Every command then runs in a fork of it, as with `python -m`: with
+its own session, arguments, folder, standard streams and exit code.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from benchmarks.hardening.command_lines import Command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMPILED = "compiled"
-# Nothing of a debug run takes as long, on a machine that does other things.
+# No command of a debug run takes as long, even on a busy machine.
 TIMEOUT_SECONDS = 400
 _POLL_SECONDS = 0.004
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,7 +42,7 @@ _LIBRARIES = (
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-  """A signal, and when it comes: asked with the seconds of CPU time so far."""
+  """A signal, and when to send it, by the seconds of CPU time so far."""
 
   number: int
   due: Callable[[float], bool]
@@ -53,12 +53,12 @@ class Ended:
   """How a command ended.
 
   Attributes:
-    code: exit code; negative: the signal that ended it.
-    out, err: what it said.
+    code: exit code; if negative, the signal that ended it.
+    out, err: its standard output and standard error.
     cpu_seconds: user and system time.
     killed: whether the signal came before its end.
-    stop_seconds: from the signal to the end.
-    after: what it said on standard error after the signal.
+    stop_seconds: seconds from the signal to the end.
+    after: its standard error after the signal.
     hung: whether it was ended after `TIMEOUT_SECONDS`.
   """
 
@@ -73,11 +73,11 @@ class Ended:
 
 
 def prepare_environment() -> None:
-  """What has to be set before anything is imported."""
+  """Sets the variables that must be set before any import."""
   os.environ.update(
     TF_CPP_MIN_LOG_LEVEL="3",
     TF_ENABLE_ONEDNN_OPTS="0",
-    OPENBLAS_NUM_THREADS="1",  # or numpy starts threads, and forks are unsafe
+    OPENBLAS_NUM_THREADS="1",  # else numpy starts threads, and forks are unsafe
     JAX_COMPILATION_CACHE_DIR=COMPILED,
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.3",
     JAX_PLATFORMS="cpu",
@@ -87,7 +87,7 @@ def prepare_environment() -> None:
 
 
 def import_libraries() -> None:
-  """Imports what commands need, and checks that forking is safe after it.
+  """Imports what commands need, and checks that forking is still safe.
 
   Raises:
     RuntimeError: there are threads, or jax has a backend.
@@ -100,7 +100,7 @@ def import_libraries() -> None:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     if name != "mipd_jax.command_line":
       importlib.import_module(name.removesuffix(".__init__"))
-  # A command would not find handlers that talking libraries have added.
+  # A new process would not have the log handlers that libraries have added.
   logging.root.handlers.clear()
   from jax._src import xla_bridge
 
@@ -139,7 +139,7 @@ def run(
 
 
 def in_fork(work: Callable[[], object]) -> object:
-  """The JSON value of a function that may start threads."""
+  """The JSON result of a function that may start threads, run in a fork."""
   read, write = os.pipe()
   child = os.fork()
   if not child:
@@ -162,7 +162,7 @@ def in_fork(work: Callable[[], object]) -> object:
 
 
 def _become(command, folder, out, err, file_size) -> NoReturn:
-  """The child: as if the interpreter had been started for this command."""
+  """Runs in the child, as if the interpreter had started for this command."""
   code = 1
   try:
     os.setsid()
@@ -189,7 +189,7 @@ def _become(command, folder, out, err, file_size) -> NoReturn:
 
 
 def _as_interpreter(command: Command) -> int:
-  """Runs the module or script; ends as Python ends."""
+  """Runs the module or script and ends as Python does."""
   interrupted = False
   try:
     if command.arguments[0] == "-m":
@@ -223,7 +223,7 @@ def _as_interpreter(command: Command) -> int:
 
 
 def _forget(module: str) -> None:
-  """A module that is to be run was not imported, nor its dataset registered."""
+  """Forgets a module that is to be run, and its registered dataset."""
   if sys.modules.pop(module, None):
     from tensorflow_datasets.core import registered
 
@@ -235,7 +235,7 @@ def _forget(module: str) -> None:
 def _watch(child: int, out: int, err: int, kill: Kill | None) -> Ended:
   """Reads both pipes until the end, and sends the signal in time.
 
-  Nothing is left running, even where this program is stopped meanwhile.
+  Nothing keeps running, even if this program is stopped.
   """
   try:
     return _read_until_end(child, out, err, kill)

@@ -1,4 +1,4 @@
-"""Folders that cases begin with, and what undisturbed commands make of them."""
+"""Folders that cases start from, and the results of undisturbed commands."""
 
 import json
 import os
@@ -30,14 +30,14 @@ _COMPILED_BEFORE = "HARDENING_COMPILED"
 
 
 class States:
-  """States below a folder, made when asked for."""
+  """States below a folder, made on demand."""
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder.absolute()
     self._folder.mkdir(parents=True, exist_ok=True)
 
   def place(self, state: str) -> pathlib.Path:
-    """The folder of a state; not to be changed."""
+    """The folder of a state; callers must not change it."""
     place = self._folder / "states" / state
     if not place.exists():
       with filelock.FileLock(self._folder / "states.lock"):
@@ -46,15 +46,15 @@ class States:
     return place
 
   def copy(self, state: str, target: pathlib.Path) -> None:
-    """A state to be changed; compiled programs are links to one file."""
+    """Copies a state, to be changed; compiled programs are links."""
     _copy(self.place(state), target)
 
   def adopt(self, run: pathlib.Path) -> None:
-    """Takes a finished debug run for `whole`, with its compiled programs.
+    """Uses a finished debug run for `whole`, with its compiled programs.
 
     Args:
-      run: holds world, tfds, foundation, cache and the work directory `work`,
-        made by flags that name them below this folder.
+      run: folder of world, tfds, foundation, cache and the work directory
+        `work`, made with flags that name them below this folder.
     """
     place = self._folder / "states" / "whole"
     if place.exists():
@@ -72,10 +72,10 @@ class States:
       command_lines.write_inputs(folder)
 
   def undisturbed(self, state: str, command: str) -> dict:
-    """What a command makes of a state: 'products', 'cpu_seconds'.
+    """The results of a command on a state: 'products', 'cpu_seconds'.
 
     Raises:
-      RuntimeError: it fails.
+      RuntimeError: the command fails.
     """
     path = self._folder / "undisturbed" / f"{state} {command}.json"
     if path.exists():
@@ -120,7 +120,7 @@ class States:
         _fill(whole, folder, _LACKS[state])
 
   def _finish(self, folder: pathlib.Path) -> None:
-    """Runs everything, and what other commands read."""
+    """Runs everything, and makes what other commands read."""
     _checked(command_lines.COMMANDS["all"], folder)
     command_lines.write_inputs(folder)
     _checked(command_lines.COMMANDS["export"], folder)
@@ -131,7 +131,7 @@ class States:
       shutil.rmtree(folder / name)
 
   def _stop_half_way(self, whole: pathlib.Path, folder: pathlib.Path) -> None:
-    """A run that a signal stopped after the first of its checkpoints."""
+    """Makes a run that a signal stopped after its first checkpoint."""
     metrics = folder / "work" / "metrics.jsonl"
 
     def due(_: float) -> bool:
@@ -179,7 +179,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 def _fill(
   source: pathlib.Path, target: pathlib.Path, without: tuple[str, ...]
 ) -> None:
-  """Copies all but some names; times of change are kept."""
+  """Copies all except some names; keeps modification times."""
   for path in source.iterdir():
     if path.name in without:
       continue

@@ -1,4 +1,4 @@
-"""docs/reliability.md and .json: how many cases ended in which way."""
+"""docs/reliability.md and .json: the number of cases by outcome."""
 
 import collections
 import json
@@ -13,7 +13,7 @@ _BEGIN, _END = "<!-- begin cases -->", "<!-- end cases -->"
 
 
 def write(folder: pathlib.Path, rows: Sequence[dict], command: str) -> None:
-  """Writes the JSON, and the part of the page between its marks."""
+  """Writes the JSON, and the part of the page between its markers."""
   path = folder / "reliability.json"
   counts = collections.Counter(row["outcome"] for row in rows)
   content = {
@@ -40,7 +40,7 @@ def write(folder: pathlib.Path, rows: Sequence[dict], command: str) -> None:
 
 
 def markdown(rows: Sequence[dict], command: str) -> str:
-  """The table, the slowest stop, and the cases that did not end right."""
+  """The table, the slowest stop, and the cases with a bad outcome."""
   total = collections.Counter(row["outcome"] for row in rows)
   body = [
     (kind, *(str(counts.get(name, "–")) for name in OUTCOMES))
@@ -82,7 +82,7 @@ def _by_kind(rows: Sequence[dict]) -> dict[str, dict[str, int]]:
 
 
 def _worst_stop(rows: Sequence[dict]) -> float:
-  """Seconds from a signal that can be caught to the end."""
+  """The most seconds from a signal that can be caught to the end."""
   return max(
     (
       row["stop_seconds"]

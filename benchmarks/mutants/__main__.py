@@ -1,11 +1,11 @@
-"""Breaks the code, one fault at a time: does a test notice?
+"""Mutation testing: breaks the code, one fault at a time; does a test notice?
 
   python -m benchmarks.mutants [--only=losses] [--out=docs/mutants.md]
 
-Each fault of `situations.MUTANTS` goes into a copy of the source; the tests of
-parity, losses, scores, evaluator and pairs run there until the first failure. A
-fault that no test notices "lives", and so does one that no longer applies:
-exit status 1. Takes some 15 seconds a fault on one core.
+Each fault of `situations.MUTANTS` is applied to a copy of the source; the tests
+of parity, losses, scores, evaluator and pairs run there until the first
+failure. A fault that no test notices "lives", and so does one that no longer
+applies; then the exit status is 1. Takes about 15 s per fault on one core.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from input_pipeline.io import atomic
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _COPIED = ("mipd_jax", "input_pipeline", "tests", "configs")
 _REFERENCE = "tests/reference/test_reference.py"
-# What is likely to notice, quickly; where it does not, all of _TESTS run.
+# Tests that probably notice quickly; if they pass, all of _TESTS run.
 _LIKELY = {
   "losses": (
     "tests/job/test_losses.py",
@@ -68,7 +68,7 @@ _TESTS = (
 
 
 def copy_source(folder: pathlib.Path) -> None:
-  """A copy that tests run in; its goldens are the originals."""
+  """Copies the source to run tests in, with a link to the goldens."""
   for name in _COPIED:
     shutil.copytree(
       ROOT / name,
@@ -80,9 +80,9 @@ def copy_source(folder: pathlib.Path) -> None:
 
 
 def judge(folder: pathlib.Path, tests: Sequence[str]) -> str:
-  """The first test that fails in a copy, or "" where all pass."""
+  """The first test that fails in a copy, or "" if all pass."""
   environment = os.environ | {
-    # Programs that a fault does not touch are compiled once for all.
+    # Programs that a fault does not affect are compiled only once.
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONPATH": str(folder),

@@ -1,4 +1,4 @@
-"""Single faults in what interactions are made of; form as in `situations`."""
+"""Single faults in the code of interactions; form as in `situations`."""
 
 LOSS = "mipd_jax/losses/interactions.py"
 DISTILLATION = "mipd_jax/losses/distillation.py"

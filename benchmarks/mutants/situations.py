@@ -1,6 +1,6 @@
-"""Single faults, each of which a test has to notice.
+"""Single faults, each of which a test must notice.
 
-(name, file, what stands there once, what to put in its place).
+(name, file, text that occurs there once, its replacement).
 """
 
 from benchmarks.mutants.interactions import PAIRS

@@ -1,7 +1,7 @@
-"""docs/performance.md: tables of what the benchmarks measured.
+"""docs/performance.md: tables of the benchmarks' measurements.
 
-Results lie in docs/performance/*.json; each `--write` changes its own, and
-the tables in the document with it.
+Results are in docs/performance/*.json; each `--write` updates its own file and
+the tables in the document.
 """
 
 import json
@@ -27,7 +27,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_step(result: Row) -> None:
-  """Keeps a line of `benchmarks.step`."""
+  """Stores a line of `benchmarks.step`."""
 
   def setting(row):
     return [str(row[name]) for name in _SETTING]
@@ -40,7 +40,7 @@ def write_step(result: Row) -> None:
 
 
 def step_table(rows: Iterable[Row]) -> str:
-  """One line a setting; the plain form in brackets."""
+  """One line per setting; the plain form in brackets."""
 
   def both(row, name, scale, digits):
     text = f"{row[name] * scale:,.{digits}f}"
@@ -81,7 +81,7 @@ def step_table(rows: Iterable[Row]) -> str:
 
 
 def write_tpu(result: Mapping[str, Any]) -> None:
-  """Keeps a run of `benchmarks.tpu_compile`: some programs of one topology."""
+  """Stores a run of `benchmarks.tpu_compile`: programs of one topology."""
   path = _FOLDER / "tpu.json"
   kept = json.loads(path.read_text()) if path.exists() else {}
   topology = result["topology"]
@@ -92,7 +92,7 @@ def write_tpu(result: Mapping[str, Any]) -> None:
 
 
 def tpu_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-  """One line a topology and program; figures are of one chip."""
+  """One line per topology and program; figures are for one chip."""
   rows = [
     (
       f"{topology}, {result['chips']} x {result['chip']}",

@@ -1,4 +1,4 @@
-"""The programs that the benchmarks time or compile, from the real functions."""
+"""The programs that the benchmarks time or compile, made of real functions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,10 +34,10 @@ def build(
   """A preset's model at the paper's sizes, and its objective.
 
   Args:
-    preset: of `mipd_jax.presets`.
-    dtype: of compute.
+    preset: a preset of `mipd_jax.presets`.
+    dtype: dtype of computation.
     dropout: False turns it off.
-    absorbed: False is the plain form, with every key and value computed.
+    absorbed: False gives the plain form, which computes all keys and values.
   """
   config, losses = presets.preset_defaults(preset)
   if not dropout:
@@ -52,7 +52,7 @@ def optimizer() -> optax.GradientTransformation:
 
 
 def initial_state(model: Mipd) -> TrainState:
-  """A fresh state; under `jax.eval_shape` its shapes."""
+  """A new state; its shapes under `jax.eval_shape`."""
   batch, banks = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype),
     (true_sizes.batch_shapes(2), true_sizes.bank_shapes()),

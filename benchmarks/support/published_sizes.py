@@ -1,7 +1,7 @@
-"""The real checkpoints' sizes, as their config.json files give them.
+"""The real checkpoints' sizes, from their config.json files.
 
-For counting and compiling without weights. From the model cards on Hugging
-Face: openai's CLIPs and Salesforce's BLIP-2 with Flan-T5-XL.
+For counting and compiling without weights. They are from the model cards on
+Hugging Face: openai's CLIPs and Salesforce's BLIP-2 with Flan-T5-XL.
 """
 
 from typing import Any

@@ -1,11 +1,11 @@
 """Writes a folder as large as SWiG, from its vocabulary and image names.
 
-The vocabulary's folder holds what SWiG's release has besides boxes and images:
+The vocabulary's folder has what SWiG's release has besides boxes and images:
 imsitu_space.json, the index files, image_splits.json (names by split) and
-verb_role_noun_support_train.json (nouns by verb and role, all that training
-has). The folder that is written has those image names, frames with those nouns
-(every noun of every verb's role occurs in training), drawn boxes, and a few
-pictures under many names.
+verb_role_noun_support_train.json (all nouns of training by verb and role). The
+new folder has those image names, frames with those nouns (every noun of every
+verb's role occurs in training), random boxes, and a few pictures under many
+names.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ _UNGROUNDED = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """What pictures are like.
+  """The look of pictures.
 
   Attributes:
-    sides: least height and width, and one more than the greatest, pixels.
-    cells: blurred colours along each side.
-    grain: standard deviation of noise; it makes files as large as a
-      photograph's.
+    sides: smallest height and width, and one more than the largest, pixels.
+    cells: number of blurred colours along each side.
+    grain: standard deviation of noise, which makes files as large as those
+      of photographs.
   """
 
   sides: tuple[int, int]
@@ -50,18 +50,18 @@ class Look:
 
 
 TINY = Look(sides=(24, 64), cells=4, grain=0.0)
-# SWiG's images have 512 pixels along the shorter side; about 50 kB each here.
+# SWiG's images have 512 pixels on the shorter side; here about 50 kB each.
 PHOTOGRAPH = Look(sides=(384, 640), cells=16, grain=8.0)
 
 
 class Maker:
-  """Records with real names, frames and nouns, and drawn boxes.
+  """Records with real names, frames and nouns, and random boxes.
 
   Args:
     source: the vocabulary's folder.
-    share: of the image names of each split to take.
-    look: of the pictures.
-    seed: of boxes and pictures.
+    share: the share of each split's image names to use.
+    look: the look of the pictures.
+    seed: seed of boxes and pictures.
   """
 
   def __init__(
@@ -92,7 +92,7 @@ class Maker:
     self._sizes = [(int(height), int(width)) for height, width in sides]
 
   def records(self, split: str) -> dict[str, dict[str, Any]]:
-    """Content of a split's JSON; training gives every noun its turn."""
+    """Content of a split's JSON; in training every noun occurs in turn."""
     return {name: self._record(name) for name in self.names[split]}
 
   def picture(self, number: int) -> bytes:
@@ -133,7 +133,7 @@ class Maker:
 
 
 def number_of(name: str) -> int:
-  """Which picture an image name is given."""
+  """The number of the picture for an image name."""
   return zlib.crc32(name.encode()) % _PICTURES
 
 

@@ -11,7 +11,7 @@ _PART = re.compile(
 
 
 def markdown(found: dict[str, Any]) -> str:
-  """The part of the data card that the figures make."""
+  """The part of the data card with the figures."""
   total = sum(found["images"].values())
   tiny = found["streams"]["tiny"]
   parts = [
@@ -110,7 +110,7 @@ def _need(name: str, stream: dict[str, Any]) -> str:
 
 
 def filled(card: str, found: dict[str, Any]) -> str:
-  """The data card with the present figures between its markers."""
+  """The data card with the current figures between its markers."""
   return _PART.sub(
     lambda match: f"{match[1]}\n\n{markdown(found)}\n{match[2]}", card
   )

@@ -1,4 +1,4 @@
-"""What XLA says of a program that it compiles for TPUs that are not there."""
+"""XLA's figures of a program that is compiled for TPUs without having them."""
 
 import math
 import os
@@ -19,7 +19,7 @@ COLLECTIVES = (
   "collective-permute",
   "collective-broadcast",
 )
-# An instruction: its result's type, its kind, and whether it only starts.
+# An instruction: its result's type, its kind, and whether it is only a start.
 _INSTRUCTION = re.compile(
   rf"= (?P<type>\(.*?\)|\S+) (?P<kind>{'|'.join(COLLECTIVES)})"
   r"(?P<start>-start)?\("
@@ -31,12 +31,12 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4}
 
 
 def devices(topology: str) -> Sequence[jax.Device]:
-  """Chips of a topology such as v5e:2x4, to compile for and no more.
+  """Chips of a topology such as v5e:2x4, only for compiling.
 
   Raises:
     InputError: libtpu is not installed, or does not know the topology.
   """
-  # Compiling shares nothing with whoever uses chips, and asks no cloud.
+  # Compiling needs no chips, so it neither locks them nor asks the cloud.
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   if not jax.config.jax_platforms:
@@ -57,21 +57,21 @@ def devices(topology: str) -> Sequence[jax.Device]:
 def costs(
   function: Callable, arguments: tuple, chip: chips.Chip
 ) -> dict[str, Any]:
-  """Compiles; memory, work and the least time of one chip.
+  """Compiles a function; returns memory, work and least time of one chip.
 
   The least time is the roofline's: the longest of operations at the chip's
   peak, bytes at its memory's rate, and bytes between chips at its links' rate.
 
   Args:
-    function: to compile; jitted here unless it is.
+    function: the function; jitted here unless it is already.
     arguments: shapes, with shardings on the chips.
-    chip: its rates.
+    chip: the chip's rates.
 
   Returns:
-    Bytes of arguments, temporaries and in all, `fits`, flops, bytes moved,
-    `collectives` by kind, `roofline_ms` and what it is `bound` by. A loop
-    whose length is no constant counts as one turn. Of a program that does not
-    fit the chip only `fits` and the compiler's `problem` are known.
+    Bytes of arguments, of temporaries and in total, `fits`, flops, bytes
+    moved, `collectives` by kind, `roofline_ms` and what it is `bound` by. A
+    loop of variable length counts as one iteration. If the program does not
+    fit the chip, only `fits` and the compiler's `problem`.
   """
   if not hasattr(function, "lower"):
     function = jax.jit(function)
@@ -113,7 +113,7 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
   """Kind -> count, and bytes of all results and of the largest one.
 
   Args:
-    hlo: text of a compiled program.
+    hlo: the text of a compiled program.
   """
   found: dict[str, dict[str, int]] = {}
   seen = set()
@@ -151,7 +151,7 @@ def _bits(dtype: str) -> int:
 
 
 def _sent(found: Mapping[str, Mapping[str, int]]) -> float:
-  """Bytes a chip sends, in rings of many: an all-reduce passes twice."""
+  """Bytes that a chip sends, in large rings; an all-reduce sends all twice."""
   return sum(
     entry["bytes"] * (2 if kind == "all-reduce" else 1)
     for kind, entry in found.items()

@@ -32,8 +32,8 @@ def batch_shapes(
   """A batch of the contract, as shapes.
 
   Args:
-    size: examples.
-    keys: of the contract.
+    size: number of examples.
+    keys: keys of the contract.
     tokens: dtype of the encoders' tokens.
   """
   result = {}
@@ -49,7 +49,7 @@ def batch_shapes(
 
 
 def bank_shapes() -> Shapes:
-  """What `banks` holds, as shapes."""
+  """The content of `banks`, as shapes."""
   return {
     "verb_text": jax.ShapeDtypeStruct((SIZES.num_verbs, TEXT_WIDTH), "float32"),
     "role_text": jax.ShapeDtypeStruct((SIZES.num_roles, TEXT_WIDTH), "float32"),
@@ -62,7 +62,7 @@ def bank_shapes() -> Shapes:
 def random_batch(
   size: int, tokens: jnp.dtype, seed: int = 0
 ) -> dict[str, np.ndarray]:
-  """A batch with every key; 1 to 6 roles an image, as in SWiG."""
+  """A batch with every key and 1 to 6 roles per image, as in SWiG."""
   rng = np.random.default_rng(seed)
   result = {}
   for name, shape in batch_shapes(size, tokens=tokens).items():
