@@ -36,7 +36,7 @@ class Opened:
 
 @contextlib.contextmanager
 def launched() -> Iterator[Any]:
-  """Playwright's browser; skips where there is no Chromium."""
+  """Playwright's browser; skips the test without Chromium."""
   executable = next(filter(None, map(shutil.which, _NAMES)), None)
   executable = os.environ.get("CHROMIUM", executable)
   if not executable:
@@ -55,9 +55,9 @@ def launched() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path, width: int = 390) -> Iterator[Opened]:
-  """Opens a file in a window of that width; skips where there is no Chromium.
+  """Opens a file in a window of that width; skips the test without Chromium.
 
-  The network is off: what a page would load from it is a complaint.
+  The network is off: whatever a page tries to load from it is a complaint.
   """
   with launched() as browser:
     context = browser.new_context(

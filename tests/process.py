@@ -143,7 +143,7 @@ def _frames(path: str) -> None:
 
 
 def _agree() -> None:
-  """What processes tell each other, a line each."""
+  """What processes share with each other, one line each."""
   import jax
 
   from input_pipeline.io.errors import InputError

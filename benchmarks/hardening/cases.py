@@ -257,10 +257,14 @@ def _fixed() -> tuple[Case, ...]:
     name = f"f{number.name}"
     return Case(name, number.name, *place, number=int(number), share=share)
 
-  def hit(kind: str, how: str, *place: str, known: bool = True) -> Case:
-    name = f"f{kind}"
+  def hit(
+    kind: str, how: str, state: str, command: str, *, known: bool = True
+  ) -> Case:
     return Case(
-      *(name, kind, *place),
+      name=f"f{kind}",
+      kind=kind,
+      state=state,
+      command=command,
       how=how,
       known=known,
       keep_time=known,
@@ -281,8 +285,10 @@ def _fixed() -> tuple[Case, ...]:
     hit("imsitu_space", "hostile:deep", "whole", "check", known=False),
     hit("words.yaml", "hostile:python", "whole", "words", known=False),
     hit(
-      *("predictions to score", "hostile:value_digits"),
-      *("whole", "metrics.swig"),
+      "predictions to score",
+      "hostile:value_digits",
+      "whole",
+      "metrics.swig",
       known=False,
     ),
   )
@@ -294,7 +300,10 @@ def kill(seed: int, index: int) -> Case:
   number = SIGNALS[index % len(SIGNALS)]
   state, command, _ = rng.choices(KILLED, [weight for *_, weight in KILLED])[0]
   return Case(
-    *(f"k{index}", number.name, state, command),
+    name=f"k{index}",
+    kind=number.name,
+    state=state,
+    command=command,
     number=int(number),
     share=rng.uniform(0.0, 1.0),
     own_process=index % _OWN_PROCESS_EVERY == _OWN_PROCESS_EVERY - 1,
@@ -319,7 +328,10 @@ def corruption(seed: int, index: int) -> Case:
   else:
     size, how = 0, _how(name, kind, known, rng)
   return Case(
-    *(f"c{index}", name, state, command),
+    name=f"c{index}",
+    kind=name,
+    state=state,
+    command=command,
     how=how,
     known=known,
     keep_time=rng.random() < 0.4,

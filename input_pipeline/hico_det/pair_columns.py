@@ -170,6 +170,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
+  """Area in pixels of boxes [..., 4]: [...]."""
   size = boxes[..., 2:] - boxes[..., :2] + 1
   return size[..., 0] * size[..., 1]
 

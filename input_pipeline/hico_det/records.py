@@ -150,7 +150,7 @@ def merge(
 
 
 def _once(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Unique rows in order of first occurrence, and the index of each row."""
+  """Unique rows [U, k] in order of first occurrence, and the index of each."""
   unique, first, which = np.unique(
     rows, axis=0, return_index=True, return_inverse=True
   )

@@ -143,6 +143,7 @@ class ImageSplit:
 
 
 def _empty_columns(num_examples: int) -> dict[str, np.ndarray]:
+  """Zeros for the columns of `schema.ANNOTATIONS`, n rows each."""
   axes = {
     "B": num_examples,
     "R": schema.MAX_ROLES,
@@ -159,6 +160,7 @@ def _empty_columns(num_examples: int) -> dict[str, np.ndarray]:
 def _fill(
   columns: dict[str, np.ndarray], index: int, example: Mapping[str, Any]
 ) -> None:
+  """Fills row `index` with an example's annotations."""
   height, width = int(example["height"]), int(example["width"])
   boxes = Letterbox(height, width).boxes_to_canvas(example["boxes"])
   columns[schema.BOXES][index] = boxes

@@ -93,10 +93,12 @@ def statistics(
 
 
 def _joined(parts: list[np.ndarray], dtype: type, width: int) -> np.ndarray:
+  """Arrays [R, width] joined to [sum of R, width], also if there is none."""
   return np.concatenate([np.empty((0, width), dtype), *parts])
 
 
 def _share(mask: np.ndarray) -> float | None:
+  """Share of True in a bool array of any shape; None if it is empty."""
   return float(mask.mean()) if mask.size else None
 
 

@@ -29,7 +29,7 @@ def test_a_bias_is_off_the_scores_of_trained_names(bias):
 
 
 def _totals(sums, counts):
-  """Of verb top-1 alone: [V, 1] and [V]."""
+  """Sums [V, 1] and counts [V] of verb top-1 alone."""
   return swig_scores.VerbTotals(("verb_top1",), sums, counts[:, None], counts)
 
 

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _ablate(folder, *arguments):
-  """Runs the command in a folder of its own: its `runs` are there."""
+  """Runs the command in its own folder, which holds its `runs`."""
   command = [sys.executable, "-m", "mipd_jax.ablate"]
   config = f"--config={ROOT / 'configs/ablations.py'}:debug"
   return subprocess.run(

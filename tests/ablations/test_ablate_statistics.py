@@ -10,7 +10,7 @@ RNG = np.random.default_rng(0)
 
 
 def _values(worlds, seeds, spread=1.0, effect=0.0):
-  """World effects far larger than what seeds do."""
+  """World effects far larger than seed effects."""
   return {
     (f"w{w}", s): 50 + 10 * w + effect + spread * RNG.normal()
     for w in range(worlds)

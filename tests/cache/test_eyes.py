@@ -77,7 +77,7 @@ def test_eyes_have_what_the_protocol_asks_for():
 
 
 def test_the_encoders_tokens_are_read_as_they_are():
-  """No parameters of their own: old checkpoints fit."""
+  """They have no parameters, so old checkpoints fit."""
   model, _, params = models.make("mipd")
   eyes = eyes_lib.of(model.config)
   assert feature_cache.parts_of(eyes.keys) == (feature_cache.STUDENT,)
@@ -96,7 +96,9 @@ def test_a_cache_holds_what_the_eyes_read(pixel_eyes, tmp_path):
   dataset = builder.prepare(tmp_path / "swig", tmp_path / "tfds")
   encoder = fakes.FakeClip(image_size=SIDE, patch=4)
   cache = precompute.build_cache(
-    *(dataset, encoder, ZeroShotTeacher(fakes.FakeClip(width=10))),
+    dataset,
+    encoder,
+    ZeroShotTeacher(fakes.FakeClip(width=10)),
     tmp_path / "cache",
     precompute.PrecomputeConfig(batch_size=4, text_length=12),
     sharding.make_mesh(devices=jax.devices()[:1]),
@@ -173,8 +175,10 @@ def test_an_export_has_no_encoder(opened):
   lexicon = export_folder.resolve(opened, Words())
   run = jax.jit(programs_lib.make(opened, dtypes, 2))
   found = run(
-    *(parameters, programs_lib.arrays(lexicon, 2)),
-    *(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.full((1, 2), SIDE)),
+    parameters,
+    programs_lib.arrays(lexicon, 2),
+    np.zeros((1, SIDE, SIDE, 3), np.uint8),
+    np.full((1, 2), SIDE),
     np.array([-1]),
   )
   assert set(found) == set(programs_lib.OUTPUTS)

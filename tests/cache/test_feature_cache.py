@@ -350,7 +350,7 @@ def _zero(folder, name):
 
 
 def _swap(one, other):
-  """Two files change places, of whatever length."""
+  """Exchanges two files, of any length."""
   a, b = one.read_bytes(), other.read_bytes()
   one.write_bytes(b)
   other.write_bytes(a)
@@ -436,7 +436,7 @@ def test_a_flipped_bit_anywhere_is_seen_or_changes_nothing(tmp_path):
 
 
 def test_every_byte_of_a_record_counts_or_the_file_does():
-  """A mark meets all bytes of a number, whatever its width."""
+  """A mark samples all bytes of a number, at any width."""
   record = np.zeros(577 * 1024, np.float32)
   plain = shard.mark(record.tobytes())
   record += 1e-3 * np.arange(len(record))

@@ -8,7 +8,7 @@ from mipd_jax.stages import inputs
 
 
 def test_another_process_is_waited_for(tmp_path):
-  """A lock of its own object is as good as another process's."""
+  """A second lock object acts like another process."""
   other = filelock.FileLock(tmp_path / inputs._LOCK, thread_local=False)
   other.acquire()
   order = []

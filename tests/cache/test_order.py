@@ -51,7 +51,10 @@ def test_shards_divide_the_batch_and_each_has_examples(examples, batch):
 
 def test_real_size_divides_over_any_usual_number_of_devices():
   assert [order.num_shards(75_702, b) for b in (32, 64, 256, 1024)] == [
-    *(32, 64, 256, 256)
+    32,
+    64,
+    256,
+    256,
   ]
   assert order.num_rows(75_702, 64) == 1183
 

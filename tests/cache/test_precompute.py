@@ -66,7 +66,12 @@ def build(
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
   small, large = clips or (student(), teacher())
   return precompute.build_cache(
-    *(dataset, small, ZeroShotTeacher(large), out, config(**changes), mesh),
+    dataset,
+    small,
+    ZeroShotTeacher(large),
+    out,
+    config(**changes),
+    mesh,
     only=only,
     process=process,
   )

@@ -128,7 +128,7 @@ class Prepared:
 
 
 def one_device(monkeypatch) -> None:
-  """Runs on one of the eight devices, which compile and run for long."""
+  """Runs on one device; eight take long to compile and run."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   monkeypatch.setattr(train_stage, "make_mesh", lambda config: mesh)
 

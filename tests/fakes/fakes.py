@@ -170,7 +170,7 @@ def features(cache_plan: CachePlan, split: str) -> dict[str, np.ndarray]:
 
 
 def columns(num_examples: int) -> dict[str, np.ndarray]:
-  """Annotation columns with the contract's shapes, all zero but the index."""
+  """Annotation columns with the shapes of the contract, all zero but INDEX."""
   axes = {"R": schema.MAX_ROLES, "A": schema.ANNOTATORS, "B": num_examples}
   values = {}
   for key in COLUMNS:

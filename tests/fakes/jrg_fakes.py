@@ -113,7 +113,7 @@ def copyist(*, wrong_every: int = 0) -> Scripted:
 
 
 def _knows(question: str) -> float:
-  """Whether what is said stands in the facts, word for word."""
+  """Whether the text is in the facts, word for word."""
   facts, _, said = question.partition("said:")
   told = said.removesuffix("true?").strip(" .")
   return float(told in facts)

@@ -41,7 +41,7 @@ def many(seed=0, images=25):
 
 
 def as_read(content, write):
-  """Predictions with each box written anew from itself, width, height."""
+  """Predictions with each box converted by a function of box, width, height."""
   true, found = content
   return true, [
     item

@@ -58,7 +58,7 @@ def plain_list(base=1, hoi=number):
 
 
 def scored(tmp_path, capsys, true, predicted, *flags):
-  """(exit code, full AP or None, what was said)."""
+  """(exit code, full AP or None, the output)."""
   paths = []
   for name, content in (("true", true), ("predicted", predicted)):
     paths.append(tmp_path / f"{name}.json")
@@ -89,13 +89,16 @@ def test_predicted_boxes_of_another_kind(tmp_path, capsys, write, words):
 
 
 def test_without_sizes_shares_and_a_total_miss_are_told(tmp_path, capsys):
-  """QPIC's file has no sizes: thousandths cannot be told from other boxes."""
+  """QPIC's file has no sizes: thousandths look like other boxes."""
   for write, expected, words in (
     (scaled(SHARES), 2, "lie within 0 and 1"),
     (scaled(IN_1000), 0, "none of 6 annotated boxes is overlapped"),
   ):
     code, _, said = scored(
-      *(tmp_path, capsys, hico_fixture.qpic("test"), predictions(write)),
+      tmp_path,
+      capsys,
+      hico_fixture.qpic("test"),
+      predictions(write),
       "--box-base=1",
     )
     assert code == expected
@@ -244,7 +247,7 @@ def test_predictions_in_other_forms(tmp_path, capsys, content, words):
 
 
 def test_the_command_as_typed(tmp_path):
-  """In a folder of its own, with the docs' flags; once with a file cut off."""
+  """In its own folder, with the docs' flags; once with a truncated file."""
   (tmp_path / "instances_test2015.json").write_text(
     json.dumps(hico_fixture.upt("test"))
   )

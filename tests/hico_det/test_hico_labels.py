@@ -1,4 +1,4 @@
-"""Detections of other kinds: boxes that are no pixels, numbers of other lists.
+"""Detections of other kinds: boxes not in pixels, numbers of other lists.
 
 The annotated boxes of `hico_fixture` written as detectors write them.
 """
@@ -46,7 +46,7 @@ def upt_folder(tmp_path, write=lambda box: box, labels="coco91", score=0.9):
 
 
 def imported(tmp_path, capsys, target, labels):
-  """(exit code, objects of the first image, what was said)."""
+  """(exit code, objects of the first image, the output)."""
   directory = tmp_path / "hico"
   if not directory.exists():
     hico_fixture.write(directory, "upt")
@@ -233,7 +233,10 @@ def test_hugging_face_output_of_another_kind(change, words):
   result = {k: v for k, v in (result | change).items() if v is not None}
   with pytest.raises(InputError, match=words):
     hugging_face.from_hugging_face(
-      *([result], ["a.jpg"], [(48, 64)], WORDS),
+      [result],
+      ["a.jpg"],
+      [(48, 64)],
+      WORDS,
       detector="d",
       id2label={1: "person"},
     )

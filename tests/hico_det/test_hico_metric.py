@@ -170,7 +170,7 @@ def test_empty_images_count_as_in_the_original(tmp_path):
 
 
 def test_known_objects(tmp_path):
-  """A wrong detection counts where the object is, whatever is done with it."""
+  """A wrong detection counts where the object is, with any interaction."""
   true = [
     _image("a", (HUMAN, OBJECT, RIDE)),
     _image("b", (HUMAN, OBJECT, SIT)),

@@ -166,7 +166,7 @@ def test_words_of_a_file(pipeline, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """Photographs, and a predictor that is there already."""
+  """Photographs, and an existing predictor."""
   predictor = predict_fixture.predictor()
   monkeypatch.setattr(
     predict_stage.Predictor, "from_workdir", lambda *_, **__: predictor

@@ -143,7 +143,7 @@ def test_the_teacher_reads_inside_both_boxes_alone():
 
 
 def test_untrained_interactions_take_no_part_unless_their_names_may():
-  """Seen labels only; names of unseen ones by `verb_kl_names` alone."""
+  """Only seen labels; names of unseen ones only by `verb_kl_names`."""
   losses = pair_batches.make()[1]
   batch, banks = pair_batches.batch(), pair_batches.banks()
   outputs = run(batch)[2]
@@ -253,7 +253,7 @@ def test_geometry_by_hand():
 
 
 def test_without_a_teacher_no_teacher_is_read():
-  """The student alone, from the student's keys, gives the same scores."""
+  """The student alone, with only the student's keys, gives the same scores."""
   model, _, params = pair_batches.make()
   batch, banks = pair_batches.batch(), pair_batches.banks()
   keys = {key: batch[key] for key in schema.PAIR_STUDENT_KEYS}

@@ -45,7 +45,7 @@ def config(workdir, **changes):
 
 @pytest.fixture
 def one_device(monkeypatch):
-  """Eight devices compile for long."""
+  """One device; eight take long to compile."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   monkeypatch.setattr(train, "make_mesh", lambda config: mesh)
 

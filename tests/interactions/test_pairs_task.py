@@ -134,7 +134,7 @@ def test_the_small_world_has_no_language_model():
 
 
 def test_situations_know_nothing_of_it():
-  """Hashes of their runs have not changed since there was one task."""
+  """Hashes of their runs are those from before there were two tasks."""
   for module in (ov_swig, synthetic):
     config = unpacked(module.get_config(""))
     assert isinstance(tasks.of(config), Situations)

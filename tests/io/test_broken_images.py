@@ -86,7 +86,7 @@ def test_all_kinds_of_greys_are_seen(stored, kind, seen):
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_orientation_tags_turn_nothing(tmp_path, kind, turn):
-  """Boxes are of the stored pixels; of TIFF, Pillow turns them by itself."""
+  """Boxes are those of the stored pixels; Pillow itself turns only TIFF."""
   stored = RAMP[:10]
   exif = Image.Exif()
   exif[0x0112] = turn

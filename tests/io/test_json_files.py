@@ -1,4 +1,4 @@
-"""Files of others: one message whatever is wrong, the mark of Windows read."""
+"""Files of others: one message for any fault; byte order marks are read."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Damage to a prepared dataset: told in one message, never a wrong record."""
+"""Damage to a prepared dataset gives one message, never a wrong record."""
 
 import json
 import pathlib

@@ -9,7 +9,7 @@ from input_pipeline.io import progress
 
 
 class Clock:
-  """Time that only moves when it is told to."""
+  """A clock that moves only on demand."""
 
   def __init__(self):
     self.now = 1000.0

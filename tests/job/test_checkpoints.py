@@ -90,7 +90,7 @@ def _damages(folder: pathlib.Path):
 
 @pytest.mark.parametrize("place", ["checkpoints", "best"])
 def test_no_damage_is_taken_for_a_checkpoint(place, work, caplog):
-  """What is read is what was written, or the step before it and said so."""
+  """Reading gives what was written, or the step before with a message."""
   caplog.set_level(logging.WARNING)
   used = {2: 0, 4: 0}
   for path, content in _damages(work / place / "4"):

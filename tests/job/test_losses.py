@@ -119,7 +119,7 @@ def test_verb_kl_under_a_prior():
 
   def kl(log_prior, names="trained"):
     return terms.verb_kl(
-      *(teacher, student, trained, 2.0, names), log_prior=log_prior
+      teacher, student, trained, 2.0, names, log_prior=log_prior
     )
 
   for row, got in enumerate(kl(prior)):

@@ -322,7 +322,7 @@ def test_modes_one_by_one_and_a_signal(pipeline, tmp_path):
 
 
 def _terminate_at_a_step(command, metrics, step=3):
-  """Sends SIGTERM once a step is logged: (exit code, what was said)."""
+  """Sends SIGTERM once a step is logged: (exit code, output)."""
   process = subprocess.Popen(
     command,
     cwd=pipeline_fixture.ROOT,

@@ -88,7 +88,7 @@ def test_each_image_is_prompted_by_its_own_boxes():
 
 
 def test_gaze_reaches_the_role_embeddings():
-  """Fault table, row 2: gaze distillation alone moves decoder and roles."""
+  """Fault table, row 2: gaze distillation alone trains decoder and roles."""
   losses = models.make("mipd")[1]
   weights = {
     field.name: 0.0

@@ -1,4 +1,4 @@
-"""Meshes, batches on them, and where every parameter lies.
+"""Meshes, batches on them, and the placement of every parameter.
 
 `python -m tests.test_sharding` writes the golden table anew.
 """

@@ -126,7 +126,7 @@ def test_one_device_and_eight_agree(tmp_path, preset, data, model, fsdp):
 
 
 def _check_places(state, preset, data, model, fsdp):
-  """The state lies where the policy says, also after a step."""
+  """The state is placed as the policy says, also after a step."""
   wanted = sharding.state_shardings(state.step.sharding.mesh, state, fsdp=fsdp)
   jax.tree.map(
     lambda x, place: x.sharding.is_equivalent_to(place, x.ndim) or 1 / 0,

@@ -21,7 +21,7 @@ _TOLERANCE = 5e-5
 
 
 def _finish(processes, folder, timeout=120):
-  """Exit codes and what was said; nobody is left behind."""
+  """Exit codes and output; no process keeps running."""
   deadline = time.monotonic() + timeout
   while any(p.poll() is None for p in processes):
     if time.monotonic() > deadline:

@@ -228,7 +228,7 @@ def test_an_unused_bias_of_the_first_t5_is_known(copy):
 
 
 def test_a_tied_head_is_filled_in_where_flax_wants_one(tmp_path):
-  """Flax's Llama has a head of its own always; PyTorch's saves none."""
+  """Flax's Llama always has its own head; PyTorch's saves none."""
   from transformers import LlamaConfig
 
   config = LlamaConfig(
@@ -303,7 +303,7 @@ def test_settings_that_nobody_heeds_are_refused(tmp_path, values, told):
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("head", ["own", "equal", "none"])
 def test_t5_saved_by_transformers_5(copy, scaled, head):
-  """`tie_word_embeddings` is true whatever the weights hold."""
+  """`tie_word_embeddings` is true with any weights."""
   folder = copy("t5")
   before = weights.build(folder)
   params, _ = weights.read(folder, before)

@@ -1,4 +1,4 @@
-"""`--check`: everything that is wrong is told at once, and nothing written."""
+"""`--check` reports all faults at once and writes nothing."""
 
 import json
 
@@ -222,7 +222,7 @@ def test_index_files_are_compared_with_derived_ones(tmp_path, index_files):
 
 
 def test_nouns_of_unseen_verbs_explain_a_longer_list(folder, capsys):
-  """bread is in the class list because `eating` has it in train.json."""
+  """Bread is a class because `eating` has it in train.json."""
 
   def change(records):
     for entry in records.values():

@@ -24,7 +24,7 @@ SECRET = "n07679356"  # a noun that only the unseen verb's images will have
 
 
 def _write(folder, **options):
-  """Training images of `eating` alone have bread; all have rationales."""
+  """Only training images of `eating` have bread; all have rationales."""
   swig_fixture.write(folder, per_verb=2, **options)
   path = folder / "SWiG_jsons" / "train.json"
   records = swig_fixture.load(path)
@@ -174,7 +174,7 @@ def test_not_by_dev_selection(folder, tmp_path):
 
 
 def test_not_by_label_banks(folder):
-  """An unseen verb's bank row is text of its own; no other row has its name."""
+  """An unseen verb's bank row is its own text; no other row has its name."""
   words = folder_lib.read_folder(folder).vocabulary
   eating = words.verb_index[UNSEEN]
   finder = leaks.NameFinder([UNSEEN])

@@ -1,6 +1,6 @@
-"""Boxes, nouns, names and splits of another kind: told, and refused early.
+"""Boxes, nouns, names and splits of another kind are refused early.
 
-`--check` tells of them and a build refuses them before it reads an image.
+`--check` reports them, and a build refuses them before it reads an image.
 """
 
 import json
@@ -219,7 +219,7 @@ def test_a_few_nouns_that_differ_by_capitals_are_noted(folder, caplog, capsys):
 
 
 def test_boxes_of_one_quarter_are_noted(folder, caplog, capsys):
-  """x y width height that could be corners: nobody can tell."""
+  """x y width height that could be corners cannot be noticed."""
   _boxes(lambda *_: [2, 2, 9, 9])(folder)
   assert command.main(["--check", str(folder), "--records-only"]) == 0
   assert "train.json: every box has its centre" in capsys.readouterr().out
@@ -236,7 +236,7 @@ def test_boxes_of_whole_images_are_in_no_quarter(folder, capsys):
 
 @pytest.mark.parametrize("none", [[0, 0, 0, 0], [], [-1], ["-1"] * 4, -1, ""])
 def test_other_words_for_no_box_are_dropped_where_asked(folder, none):
-  """Each is a problem of its record, but the file is of no other kind."""
+  """Each is a fault of its record, not of the file as a whole."""
   records = _records(folder)
   for entry in records.values():
     entry["bb"] = dict.fromkeys(entry["bb"], none)
@@ -434,7 +434,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("split", layout.SPLITS)
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_split_without_a_readable_record(tmp_path, capsys, split, name):
-  """The problems are told, and those of the other splits with them."""
+  """The faults are reported, and those of the other splits with them."""
   spoil, says, number = UNREADABLE[name]
   folder = swig_fixture.write(tmp_path / "swig", per_verb=2, index_files=False)
   other = {"train": "dev", "dev": "test", "test": "train"}[split]

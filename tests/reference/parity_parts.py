@@ -73,7 +73,7 @@ def criterion_gradients(case: str) -> list[Quantity]:
 
 @functools.cache
 def _per_sample() -> dict[str, dict[str, np.ndarray]]:
-  """Every sample of every case alone, all at once: {mode: {name: [75]}}."""
+  """Every sample of every case alone, in one batch: {mode: {name: [75]}}."""
   pairs = [case_inputs(case) for case in CASES]
   joined = [
     {
@@ -93,7 +93,7 @@ def _per_sample() -> dict[str, dict[str, np.ndarray]]:
 
 
 def criterion_samples(case: str) -> list[Quantity]:
-  """The criterion of each sample of a case alone."""
+  """The criterion of each sample of a case by itself."""
   sizes = [len(case_inputs(name)[1]["verb"]) for name in CASES]
   start = sum(sizes[: CASES.index(case)])
   rows = slice(start, start + sizes[CASES.index(case)])

@@ -60,7 +60,7 @@ def _state() -> dict[str, np.ndarray]:
 
 
 def _words(verbs=12, roles=8, nouns=15) -> types.SimpleNamespace:
-  """As many names as `batches.SIZES` has, unless told otherwise."""
+  """As many names as in `batches.SIZES` by default."""
   return types.SimpleNamespace(
     verbs=range(verbs), roles=range(roles), nouns=range(nouns)
   )

@@ -101,7 +101,7 @@ def _lines(block: str) -> Iterator[str]:
 
 
 def _documented() -> dict[str, str]:
-  """Command -> the page that has it first."""
+  """Command -> the first page that has it."""
   found: dict[str, str] = {}
   for page in PAGES:
     for command in _commands(page.read_text(encoding="utf-8")):

@@ -63,7 +63,7 @@ def test_damage_changes_the_file(tmp_path, how):
   other.write_bytes(content[::-1])
   before = path.stat().st_mtime_ns
   said = damage.apply(
-    *(path, how, random.Random(2), [path, other]), keep_time=True
+    path, how, random.Random(2), [path, other], keep_time=True
   )
   assert said
   if how == "delete":

@@ -1,7 +1,7 @@
-"""launch_tpu.sh against a gcloud that is a stub and can fail.
+"""launch_tpu.sh with a stub of gcloud that can fail.
 
-tests/fakes/stub_gcloud.py runs the remote commands for real, in folders that
-stand for workers, so quoting, logs, exit codes and signals are those of bash.
+tests/fakes/stub_gcloud.py really runs the remote commands, in folders that
+represent workers, so quoting, logs, exit codes and signals are bash's.
 """
 
 import dataclasses
@@ -268,7 +268,7 @@ def test_code_of_the_commit_installed_once_for_its_requirements(world):
   (world.checkout / "code.txt").write_text("changed\n")
   (world.checkout / "constraints.txt").write_text("some==2\n")
   said = world.launch(*RUN, "--", *ARGS)
-  assert "--dirty takes them along" in said
+  assert "--dirty copies them" in said
   assert (code / "code.txt").read_text() == "committed\n"
   (code / "runs" / "kept").write_text("on the worker's disk")
   world.launch(*RUN, "--dirty", "--", *ARGS)

@@ -325,7 +325,7 @@ def test_fewer_than_five_verbs_in_all(count, tmp_path, capsys):
 
 
 def test_groups(tmp_path, capsys):
-  """Rows of verbs' groups are those of files with these verbs alone."""
+  """Rows of verb groups equal those of files with only these verbs."""
   annotations = _small()
   predictions = _predict(np.random.default_rng(2), annotations)
   lists = {

@@ -1,4 +1,4 @@
-"""A score is one object: a new one is everywhere by itself."""
+"""A score is one object: a new one appears everywhere without other changes."""
 
 import subprocess
 import sys

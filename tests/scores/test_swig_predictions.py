@@ -198,7 +198,7 @@ def run(request, records, words, tmp_path_factory):
 
 @pytest.fixture
 def files(tmp_path, records, words):
-  """Arguments for the evaluator but the predictions."""
+  """Arguments for the evaluator, without the predictions."""
   (tmp_path / "test.json").write_text(json.dumps(records))
   classes = [f"{name},{i}\n" for i, name in enumerate(words.nouns)]
   (tmp_path / "train_classes.csv").write_text("".join(classes))

@@ -102,7 +102,7 @@ def test_examples_teach_tasks_and_judgements():
 
 
 def test_wired_heads_look_back(written):
-  """At first a token sees the one before it, whatever the words."""
+  """Initially a token attends to the one before it, for any words."""
   network = weights.build(written[0])
   config = network.config
   params = language_training.init_params(network, seed=0)
@@ -142,7 +142,7 @@ def test_training_learns(written):
 
 
 def test_jrg_runs_end_to_end_with_a_real_model(model, tmp_path):
-  """And writes the same, whatever the batch."""
+  """It also writes the same in any batch."""
   config = JrgConfig(style="terse", attempts=2, max_new_tokens=12)
   split = Split(4)
   texts = jrg.write_rationales(split, WORDS, model, tmp_path / "a.json", config)

@@ -186,7 +186,7 @@ def test_wrong_choices_are_named(folder, jsons, tmp_path, options, says):
 
 
 def test_a_role_is_not_lost_while_others_can_be_taken(folder):
-  """jumping, cooking and carrying each have a role of their own."""
+  """Jumping, cooking and carrying each have a role that no other verb has."""
   words = vocabulary.load(folder)
   counts = np.ones(len(words.verbs), int)
   for seed in range(20):
@@ -221,7 +221,7 @@ def test_real_verbs_are_balanced_over_frames(method):
 
 @real_data
 def test_real_names_go_through_the_split_maker(tmp_path):
-  """All 126,102 names of SWiG, with records of a verb alone."""
+  """All 126,102 names of SWiG, with records that have only a verb."""
   jsons = tmp_path / "SWiG_jsons"
   jsons.mkdir()
   for name in (layout.SPACE_FILE, layout.VERB_FILE, layout.NOUN_FILE):

@@ -203,7 +203,7 @@ def test_bfloat16_loses_no_more_than_the_plain_form():
 
 @pytest.mark.parametrize("jitted", [False, True])
 def test_a_trainable_layer_before_frozen_features_is_refused(jitted):
-  """Its gradient would be zero, and nobody would know."""
+  """Its gradient would be zero, without a notice."""
   x, weights = _random(B, N, 5), _random(5, WIDE, seed=1)
 
   def loss(weights, frozen, cut=lambda tokens: tokens):

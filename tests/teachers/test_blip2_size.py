@@ -1,7 +1,7 @@
 """BLIP-2 at its true size: parameter counts from the published shapes.
 
 Nothing is allocated. The counts are derived here by formula, layer by layer,
-and meet the totals that are told of the published models.
+and agree with the totals stated for the published models.
 """
 
 import math

@@ -1,7 +1,7 @@
 """BLIP-2 against torch's own, live, over random configs; skips without torch.
 
-Torch is no part of this project: see tests/goldens/blip2/make.py for an
-environment that has it; jax, flax, rich and pytest are needed beside it.
+Torch is not part of this project: see tests/goldens/blip2/make.py for an
+environment that has it; jax, flax, rich and pytest are needed too.
 """
 
 import numpy as np

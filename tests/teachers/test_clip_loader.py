@@ -358,7 +358,7 @@ def test_parts_that_do_not_fit_together(copy, spoil, told):
   ],
 )
 def test_a_folders_own_python_never_runs(copy, monkeypatch, name, field):
-  """Nor is anybody asked: reading standard input fails here."""
+  """No question is asked either: reading standard input fails here."""
   monkeypatch.chdir(copy)
   (copy / "evil.py").write_text(
     "import pathlib\npathlib.Path('EXECUTED').touch()\nclass Evil: pass\n"

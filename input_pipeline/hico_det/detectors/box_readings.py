@@ -33,6 +33,8 @@ _REMEDY = (
 )
 
 
+# Readings of boxes [n, 4] as corners in pixels [n, 4]; `size` is float [4]:
+# width, height, width, height.
 def _swapped(boxes: np.ndarray) -> np.ndarray:
   return boxes[:, [1, 0, 3, 2]]
 
@@ -72,7 +74,7 @@ def _square(side: int) -> _Reading:
   return lambda boxes, size: boxes * (size / side)
 
 
-# Other meanings of four numbers; size is width, height, width, height.
+# Other meanings of four numbers.
 _ANYWHERE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   "corners in pixels counted from 1": lambda boxes: boxes - 1,
   "x y width height in pixels": _from_size,
@@ -257,6 +259,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
+  """Area in pixels of boxes [..., 4]: [...]."""
   size = np.maximum(boxes[..., 2:] - boxes[..., :2] + 1, 0)
   return size[..., 0] * size[..., 1]
 
