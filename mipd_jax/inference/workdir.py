@@ -121,9 +121,10 @@ def open_workdir(
   """
   place = paths.absolute(folder)
   config = _config(place, config)
-  if config.interactions is not None:
+  if config.task != "situations":
     raise InputError(
-      f"{place} holds a student of interactions; only situations are predicted",
+      f"{place} holds a student of {config.task}; only situations are "
+      "predicted",
       "see results.md and sheet.png there",
     )
   run = _run(place)

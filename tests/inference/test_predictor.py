@@ -1,6 +1,7 @@
 """The predictor against the evaluation, and its interface."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from input_pipeline import schema
 from input_pipeline.geometry import letterbox_image
 from input_pipeline.io.errors import InputError
 from mipd_jax.evaluation import situations as eval_lib
-from mipd_jax.inference import Failure
+from mipd_jax.inference import Failure, workdir
 from mipd_jax.teachers import encoding
 from tests.fixtures import predict_fixture
 
@@ -30,6 +31,14 @@ def files(tmp_path_factory):
     paths.append(folder / f"{i}.png")
     predict_fixture.photograph(i, *size).save(paths[-1])
   return paths
+
+
+@pytest.mark.parametrize("task", ["interactions", "verbs"])
+def test_students_of_other_tasks_are_refused_by_name(tmp_path, task):
+  config = types.SimpleNamespace(task=task, interactions=None)
+  (tmp_path / "run.json").write_text("{}")
+  with pytest.raises(InputError, match=f"holds a student of {task}; only"):
+    workdir.open_workdir(tmp_path, predict_fixture.mesh(), config)
 
 
 class _Split:

@@ -145,7 +145,8 @@ def test_the_cache_is_read_for_what_is_used(preset):
 
 def test_shared_terms_are_one_object():
   first, second = (
-    {term.name: term for term in terms} for terms in task_config.TERMS.values()
+    {term.name: term for term in task_config.TERMS[task]}
+    for task in ("situations", "interactions")
   )
   assert first["scene_contrast"] is second["scene_contrast"]
   assert len(first) == len(task_config.TERMS["situations"])
