@@ -189,7 +189,7 @@ def test_full_disk(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr(builder_lib.OvSwig, "download_and_prepare", fail)
-  with pytest.raises(InputError, match="make room"):
+  with pytest.raises(InputError, match="free space"):
     builder_lib.prepare(folder, tmp_path / "data")
 
 
