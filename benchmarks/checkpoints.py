@@ -32,7 +32,7 @@ def measure(preset: str, times: int) -> dict[str, Any]:
   state = jax.block_until_ready(
     jax.jit(lambda: programs.initial_state(model))()
   )
-  found: dict[str, list[float]] = {}
+  samples: dict[str, list[float]] = {}
   with tempfile.TemporaryDirectory() as folder:
     for number in range(times + 1):
       for kind in ("digests", "plain"):
@@ -40,12 +40,12 @@ def measure(preset: str, times: int) -> dict[str, Any]:
         with _without() if kind == "plain" else contextlib.nullcontext():
           held, done = _save(work, state)
         if number:  # the first one warms up
-          found.setdefault(f"{kind}_held_s", []).append(held)
-          found.setdefault(f"{kind}_saved_s", []).append(done)
+          samples.setdefault(f"{kind}_held_s", []).append(held)
+          samples.setdefault(f"{kind}_saved_s", []).append(done)
     start = time.perf_counter()
     digests.of_arrays(state)
     compared = time.perf_counter() - start
-  result = {name: statistics.median(x) for name, x in found.items()}
+  result = {name: statistics.median(x) for name, x in samples.items()}
   leaves = jax.tree.leaves(state)
   return {
     "preset": preset,

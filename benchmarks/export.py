@@ -115,13 +115,13 @@ def compared(
     pixels, sizes = zip(
       *(_letterboxed(predict, name, student) for name in images), strict=True
     )
-    found = student(pixels, sizes, [one["verb"] for one in expected])
+    predicted = student(pixels, sizes, [one["verb"] for one in expected])
   finally:
     sys.path.remove(str(path))
     for name in ("predict", "load"):
       sys.modules.pop(name, None)
   gaps, verbs, nouns, boxes = [], [], [], []
-  for mine, other in zip(found, expected, strict=True):
+  for mine, other in zip(predicted, expected, strict=True):
     gaps += _gaps(mine["verbs"], other["verbs"], "verb")
     verbs.append(mine["verbs"][0]["verb"] == other["verbs"][0]["verb"])
     longer = max(mine["width"], mine["height"])
@@ -184,13 +184,13 @@ def true_size() -> dict[str, Any]:
   )
   dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
   start = time.perf_counter()
-  found = programs.exported(
+  blob = programs.exported(
     _Sized(model, clip), leaves, dtypes, _words(banks), _TOP_K, baked=False
   )
   return {
     "parameters": sum(math.prod(x.shape) for x in leaves.values()),
     "trace_s": time.perf_counter() - start,
-    "program_bytes": len(found.serialize()),
+    "program_bytes": len(blob.serialize()),
     "weights_bytes": {
       kind: sum(_bytes(x.shape, kind) for x in leaves.values())
       for kind in weights.DTYPES
@@ -226,9 +226,9 @@ def _words(banks) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Any]) -> str:
   """The figures in Markdown."""
-  kinds = found["weights"]
+  kinds = results["weights"]
   rows = [
     ("weights on disk, KiB", lambda x: f"{x['bytes'] / 1024:,.0f}"),
     ("whole folder, KiB", lambda x: f"{x['folder_bytes'] / 1024:,.0f}"),
@@ -266,18 +266,18 @@ def table(found: Mapping[str, Any]) -> str:
   lines.append("|---" + "|--:" * len(kinds) + "|")
   for name, cell in rows:
     lines.append(f"| {name} | " + " | ".join(map(cell, kinds.values())) + " |")
-  lines += ["", _about(found)]
-  if found["true_size"]:
-    lines += ["", _true(found["true_size"])]
+  lines += ["", _about(results)]
+  if results["true_size"]:
+    lines += ["", _true(results["true_size"])]
   return "\n".join(lines) + "\n"
 
 
-def _about(found: Mapping[str, Any]) -> str:
-  same = next(iter(found["weights"].values()))["compared"]
+def _about(results: Mapping[str, Any]) -> str:
+  same = next(iter(results["weights"].values()))["compared"]
   return (
     f"{same['images']} test images, {same['roles']} roles, compared with the "
     "predictor (float32); the frame filled is its best verb's. Times on "
-    f"{found['device']}, 2 cores shared with other work: they say little "
+    f"{results['device']}, 2 cores shared with other work: they say little "
     "beyond their order."
   )
 
@@ -306,7 +306,7 @@ def main() -> None:
   images = _test_images(opened, given.images)
   predictor = Predictor(opened, mesh, 16)
   expected = [one.to_dict() for one in predictor.predict(images, top_k=_TOP_K)]
-  found: dict[str, Any] = {"device": jax.devices()[0].platform, "weights": {}}
+  results: dict[str, Any] = {"device": jax.devices()[0].platform, "weights": {}}
   for kind in weights.DTYPES:
     with tempfile.TemporaryDirectory() as temporary:
       out = pathlib.Path(temporary) / kind
@@ -314,22 +314,22 @@ def main() -> None:
         (exported_folder.BAKED,), kind, _TOP_K
       )
       sizes = exported_folder.write(opened, out, None, settings)
-      found["weights"][kind] = {
+      results["weights"][kind] = {
         "bytes": sizes[exported_folder.WEIGHTS],
         "folder_bytes": sum(sizes.values()),
         **measured(out),
         "compared": compared(out, images, expected),
       }
-    print(json.dumps({kind: found["weights"][kind]}), flush=True)
+    print(json.dumps({kind: results["weights"][kind]}), flush=True)
   for part in (lambda: None, true_size):  # the quick ones are kept at once
-    found["true_size"] = part()
-    print(table(found), flush=True)
+    results["true_size"] = part()
+    print(table(results), flush=True)
     if given.write:
-      _write(found)
+      _write(results)
 
 
-def _write(found: Mapping[str, Any]) -> None:
-  contents = {TABLE: table(found), JSON: json.dumps(found, indent=1) + "\n"}
+def _write(results: Mapping[str, Any]) -> None:
+  contents = {TABLE: table(results), JSON: json.dumps(results, indent=1) + "\n"}
   for path, text in contents.items():
     with atomic.replacing(path) as temporary:
       temporary.write_text(text)

@@ -82,14 +82,14 @@ def _world(split: str, number: int) -> World:
   return World(f"world-{number}", changes)
 
 
-def table(found: Mapping[str, Mapping[str, Values]]) -> dict:
+def table(estimates: Mapping[str, Mapping[str, Values]]) -> dict:
   """The estimate of every row and figure, and of its gain."""
   rows: dict = {}
-  for row, names in found.items():
+  for row, names in estimates.items():
     rows[row] = {}
     for name, values in names.items():
       entry = {"mean": _plain(statistics.estimate(values))}
-      against = found.get(BASELINE, {}).get(name)
+      against = estimates.get(BASELINE, {}).get(name)
       if row != BASELINE and against:
         entry["gain"] = _plain(statistics.difference(values, against))
       rows[row][name] = entry

@@ -90,16 +90,16 @@ def image_figures(
       for step in range(max(_LEAST, len(split) // batch_size))
     ]
   )
-  found = measure(
+  measured = measure(
     stream.image_batches(
       split, sizes=sizes, batch_size=batch_size, indices=indices
     ),
     lambda batch: int(batch.example_mask.sum()),
     seconds,
   )
-  rate = found["images_per_s"]
+  rate = measured["images_per_s"]
   pixels = sum(3 * size**2 for size in sizes)
-  return found | {
+  return measured | {
     "read_mb_per_s": rate * mean_bytes / 1e6,
     "pixels_mb_per_s": rate * pixels / 1e6,
   }
@@ -120,9 +120,9 @@ def batch_figures(
     size = sum(array.nbytes for array in batch.values())
     return batch_size
 
-  found = measure(batches, count, seconds)
+  measured = measure(batches, count, seconds)
   per_image = size / batch_size
-  return found | {"mb_per_s": found["images_per_s"] * per_image / 1e6}
+  return measured | {"mb_per_s": measured["images_per_s"] * per_image / 1e6}
 
 
 def step_seconds(run: pathlib.Path) -> float:

@@ -79,8 +79,8 @@ def table(seconds: Mapping[str, float]) -> str:
 
 def main() -> None:
   """Prints the sum and writes the table."""
-  found = json.loads((_FOLDER / "tpu.json").read_text())[TOPOLOGY]["programs"]
-  seconds = parts({row["program"]: row for row in found})
+  rows = json.loads((_FOLDER / "tpu.json").read_text())[TOPOLOGY]["programs"]
+  seconds = parts({row["program"]: row for row in rows})
   total = round(sum(seconds.values()), 1)
   print(json.dumps({"topology": TOPOLOGY, "seconds": total} | seconds))
   performance.replace(_FOLDER / "minute.md", table(seconds))

@@ -62,12 +62,12 @@ _DIFFERENT = (  # where, reference, ours
 def sections() -> dict[str, list[Quantity]]:
   """All comparisons by section."""
   small = parity.load("model_small")
-  outputs, found, _ = parity_model.small_results()
+  outputs, criterion, _ = parity_model.small_results()
   made = {
     "Small model: outputs": parity_model.outputs_of(small, outputs),
     **{
       f"Small model: {what}": parity_model.criterion_of(
-        small, found[mode], mode
+        small, criterion[mode], mode
       )
       for what, mode in (
         ("criterion in training", "crit_train"),
@@ -116,13 +116,13 @@ def sections() -> dict[str, list[Quantity]]:
 
 def _full() -> dict[str, list[Quantity]]:
   golden = parity.load("model_full")
-  outputs, found, _ = parity_model.full_results()[3]
+  outputs, criterion, _ = parity_model.full_results()[3]
   return {
     "Model at true sizes: outputs": parity_model.outputs_of(golden, outputs),
     "Model at true sizes: criterion": [
       quantity
       for mode in ("crit_train", "crit_eval")
-      for quantity in parity_model.criterion_of(golden, found[mode], mode)
+      for quantity in parity_model.criterion_of(golden, criterion[mode], mode)
     ],
     "Model at true sizes: gradients": [
       _renamed(q, q.name.split(" of ")[0] + " of every gradient")

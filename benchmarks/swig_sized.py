@@ -86,7 +86,7 @@ def run(
   stages["check, all images"], _ = timed(
     *builder, "--check", folder, f"--report={report}"
   )
-  found = json.loads(report.read_text())
+  checked = json.loads(report.read_text())
   stages["build"], _ = timed(*builder, "--build", folder, "--data-dir", data)
   stages["open what is built"], _ = timed(
     *builder, "--build", folder, "--data-dir", data
@@ -111,19 +111,19 @@ def run(
       *([] if work is None else [f"--run={work}"]),
     )
   wrong = {name: s["code"] for name, s in stages.items() if s.get("code")}
-  if wrong or found["problems"]:
+  if wrong or checked["problems"]:
     raise InputError(
-      f"stages failed: {wrong}, problems: {found['problems'][:3]}",
+      f"stages failed: {wrong}, problems: {checked['problems'][:3]}",
       "look at what they printed above",
     )
   return {
     "command": "python -m benchmarks.swig_sized",
     "cores": os.cpu_count(),
     "images": images,
-    "groups": found["images"],
-    "verbs": found["facts"]["groups"],
-    "index_files": found["facts"]["index_files"],
-    "swig": found["facts"]["swig"],
+    "groups": checked["images"],
+    "verbs": checked["facts"]["groups"],
+    "index_files": checked["facts"]["index_files"],
+    "swig": checked["facts"]["swig"],
     "stages": stages,
     "streams": {name: json.loads(line) for name, line in streams.items()},
     "statistics": _statistics(pathlib.Path(data)),
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
   )
   given = parser.parse_args(arguments)
   try:
-    found = run(
+    results = run(
       given.vocabulary, given.out, given.share, given.small_world, given.run
     )
   except InputError as error:
@@ -156,15 +156,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
   card = given.docs / "ov_swig.md"
   texts = {
-    given.docs / "ov_swig.json": json.dumps(found, indent=2) + "\n",
-    card: swig_tables.filled(card.read_text(), found),
+    given.docs / "ov_swig.json": json.dumps(results, indent=2) + "\n",
+    card: swig_tables.filled(card.read_text(), results),
   }
   for path, text in texts.items():
     with atomic.replacing(path) as temporary:
       temporary.write_text(text)
   if not given.keep:
     shutil.rmtree(given.out)
-  print(json.dumps(found["stages"]))
+  print(json.dumps(results["stages"]))
   return 0
 
 

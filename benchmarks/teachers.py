@@ -146,17 +146,17 @@ def measure(
   name: str, function: Callable, arguments: tuple, images: int, chip: chips.Chip
 ) -> dict[str, Any]:
   """Compiles for the topology; figures are for one chip and one batch."""
-  found = tpu.costs(function, arguments, chip)
+  cost = tpu.costs(function, arguments, chip)
   return {
     "program": name,
     "images_per_chip": images,
-    "gflop_per_image": found["flops"] / images / 1e9,
-    "argument_gb": found["argument_bytes"] / 1e9,
-    "temporary_gb": found["temporary_bytes"] / 1e9,
-    "total_gb": found["total_bytes"] / 1e9,
-    "fits": found["fits"],
-    "bound": found["bound"],
-    "roofline_ms_per_image": found["roofline_ms"] / images,
+    "gflop_per_image": cost["flops"] / images / 1e9,
+    "argument_gb": cost["argument_bytes"] / 1e9,
+    "temporary_gb": cost["temporary_bytes"] / 1e9,
+    "total_gb": cost["total_bytes"] / 1e9,
+    "fits": cost["fits"],
+    "bound": cost["bound"],
+    "roofline_ms_per_image": cost["roofline_ms"] / images,
   }
 
 

@@ -44,15 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
   folder = (pathlib.Path(given.folder) / _version()).absolute()
   folder.mkdir(parents=True, exist_ok=True)
   results = folder / f"results-{given.seed}.jsonl"
-  found = {} if given.only else _read(results)
-  todo = [case for case in plan if case.name not in found]
+  rows_of = {} if given.only else _read(results)
+  todo = [case for case in plan if case.name not in rows_of]
   print(
     f"{len(todo)} of {len(plan)} cases are to be run, in {folder}", flush=True
   )
   if todo:
     _work(todo, folder, results, given)
-  found = _read(results)
-  rows = [found[case.name] for case in plan if case.name in found]
+  rows_of = _read(results)
+  rows = [rows_of[case.name] for case in plan if case.name in rows_of]
   if given.only:
     for row in rows:
       print(json.dumps(row, indent=1))
@@ -149,15 +149,15 @@ def _tell(done: int, todo: Sequence, results: pathlib.Path) -> None:
 
 def _read(results: pathlib.Path) -> dict[str, dict]:
   """The last row of each case; ignores an incomplete line."""
-  found = {}
+  rows = {}
   if results.exists():
     for line in results.read_text().splitlines():
       try:
         row = json.loads(line)
       except ValueError:
         continue
-      found[row["case"]] = row
-  return found
+      rows[row["case"]] = row
+  return rows
 
 
 def _version() -> str:

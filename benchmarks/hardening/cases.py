@@ -366,13 +366,13 @@ def of(name: str, seed: int) -> Case:
 
 def plan(seed: int, kills: int, corruptions: int) -> list[Case]:
   """All cases, kills among corruptions, so that a stop leaves some of each."""
-  found: Sequence[tuple[float, Case]] = [
+  placed: Sequence[tuple[float, Case]] = [
     *((i / max(kills, 1), kill(seed, i)) for i in range(kills)),
     *(
       (i / max(corruptions, 1), corruption(seed, i)) for i in range(corruptions)
     ),
   ]
-  return [case for _, case in sorted(found, key=lambda pair: pair[0])]
+  return [case for _, case in sorted(placed, key=lambda pair: pair[0])]
 
 
 FIXED = _fixed()

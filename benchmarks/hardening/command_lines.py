@@ -109,7 +109,7 @@ def products(
   Returns:
     One entry for each file, and for each folder of checkpoints.
   """
-  found = {}
+  digests = {}
   files = [
     str(path.relative_to(folder))
     for path in sorted(folder.rglob("*"))
@@ -117,14 +117,14 @@ def products(
   ]
   for pattern in command.products:
     if pattern == "stdout":
-      found["stdout"] = _digest(stdout.encode())
+      digests["stdout"] = _digest(stdout.encode())
     elif pattern in _STATES:
-      found[pattern] = _state(folder / pattern)
+      digests[pattern] = _state(folder / pattern)
     else:
       for name in files:
         if _matches(name, pattern) and name not in _NOT_COMPARED:
-          found[name] = _digest(_content(folder / name))
-  return found
+          digests[name] = _digest(_content(folder / name))
+  return digests
 
 
 def _content(path: pathlib.Path) -> bytes:
@@ -138,13 +138,13 @@ def _content(path: pathlib.Path) -> bytes:
   if path.name != "manifest.json":
     return content
   try:
-    found = json.loads(content)
+    data = json.loads(content)
     for key in ("digest", "plan_hash"):
-      del found[key]
-    del found["plan"]["dataset"]
+      del data[key]
+    del data["plan"]["dataset"]
   except (ValueError, LookupError, TypeError):
     return content
-  return json.dumps(found).encode()
+  return json.dumps(data).encode()
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -182,22 +182,22 @@ def _arrays(path: pathlib.Path) -> str:
 
 
 def differing(
-  wanted: Mapping[str, str], found: Mapping[str, str], untouched: set[str]
+  wanted: Mapping[str, str], actual: Mapping[str, str], untouched: set[str]
 ) -> list[str]:
   """Names of the products that differ.
 
   Args:
     wanted: products of the undisturbed command.
-    found: products of the disturbed one.
+    actual: products of the disturbed one.
     untouched: files that are still as the damage left them, so not written by
       this command. Other cases read them.
   """
   names = []
-  for name in sorted(wanted.keys() | found.keys()):
+  for name in sorted(wanted.keys() | actual.keys()):
     still = any(
       file == name or file.startswith(name + "/") for file in untouched
     )
-    if not still and wanted.get(name) != found.get(name):
+    if not still and wanted.get(name) != actual.get(name):
       names.append(name)
   return names
 
@@ -233,20 +233,20 @@ def _situations(records: Mapping[str, dict]) -> dict:
   """Predictions that are half right: the true verb is first or second."""
   verbs = sorted({record["verb"] for record in records.values()})
   frames = {record["verb"]: record for record in records.values()}
-  found = {}
+  predictions = {}
   for place, (name, record) in enumerate(sorted(records.items())):
     others = [verb for verb in verbs if verb != record["verb"]][:4]
     ranked = [record["verb"], *others]
     if place % 2:
       ranked[:2] = ranked[1::-1]
-    found[name] = {
+    predictions[name] = {
       "verbs": ranked,
       "frames": {
         verb: _frame(record if verb == record["verb"] else frames[verb])
         for verb in ranked
       },
     }
-  return found
+  return predictions
 
 
 def _frame(record: dict) -> dict:

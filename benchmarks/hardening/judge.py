@@ -41,15 +41,15 @@ def run(case: Case, states: States, folder: pathlib.Path) -> dict:
   wanted = states.undisturbed(case.state, case.command)
   states.copy(case.state, folder)
   if case.number:
-    found = _kill(case, wanted, folder)
+    row = _kill(case, wanted, folder)
   else:
-    found = _corrupt(case, wanted, states, folder)
+    row = _corrupt(case, wanted, states, folder)
   return {
     "case": case.name,
     "kind": case.kind,
     "state": case.state,
     "command": case.command,
-  } | found
+  } | row
 
 
 def clear(folder: pathlib.Path) -> None:
@@ -75,7 +75,7 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
     kill=process.Kill(case.number, lambda cpu: cpu >= seconds),
   )
   own = ", own process" if case.own_process else ""
-  found = {
+  row = {
     "damage": f"{case.kind} at {100 * case.share:.0f} %{own}",
     "code": ended.code,
     "said": _last(ended.after if ended.killed else ended.err),
@@ -92,21 +92,21 @@ def _kill(case: Case, wanted: dict, folder: pathlib.Path) -> dict:
     again = process.run(command, folder)
   after = _products(command, folder, again)
   differ = command_lines.differing(wanted["products"], after, set())
-  found["leftovers"] = _leftovers(folder)
+  row["leftovers"] = _leftovers(folder)
   if again.code or again.hung or _has_trace(again):
     outcome = "traceback" if _is_trace(again) else "lost"
-    return found | {
+    return row | {
       "outcome": outcome,
       "why": f"the same command again ends with {again.code}",
       "said": _last(again.err),
     }
   if differ:
-    return found | {
+    return row | {
       "outcome": "silent",
       "why": f"after the same command again {_listed(differ)} differ",
     }
   outcome, why = wrong or ("same", "")
-  return found | {"outcome": outcome, "why": why}
+  return row | {"outcome": outcome, "why": why}
 
 
 def stopped_wrong(case: Case, ended: Ended) -> tuple[str, str] | None:
@@ -138,7 +138,7 @@ def _corrupt(
     name, said, touched = _damage(case, rng, folder)
   ended = process.run(command, folder, file_size=case.file_size)
   after = _products(command, folder, ended)
-  found = {
+  row = {
     "file": name,
     "damage": said,
     "code": ended.code,
@@ -160,7 +160,7 @@ def _corrupt(
   ):
     lost = _repeat(case, wanted, states, folder, touched)
     outcome, why = ("lost", lost) if lost else (outcome, why)
-  return found | {"outcome": outcome, "why": why}
+  return row | {"outcome": outcome, "why": why}
 
 
 def outcome_of(ended: Ended, differ: list[str], name: str) -> tuple[str, str]:
@@ -294,14 +294,14 @@ def _products(
 
 def _leftovers(folder: pathlib.Path) -> list[str]:
   """Temporary files that nothing will delete, and superfluous checkpoints."""
-  found = [
+  temporary = [
     str(path.relative_to(folder))
     for path in folder.rglob("*")
     if re.search(r"tmp|incomplete|^\.[a-z_0-9]+\..{6,}", path.name)
     and COMPILED not in path.parts
   ]
   best = [x for x in folder.glob("work/best/*") if x.name.isdigit()]
-  return sorted(found)[:10] + [str(x.relative_to(folder)) for x in best[1:]]
+  return sorted(temporary)[:10] + [str(x.relative_to(folder)) for x in best[1:]]
 
 
 def _is_trace(ended: Ended) -> bool:

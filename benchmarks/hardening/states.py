@@ -89,7 +89,7 @@ class States:
         f"{what.typed} in state {state} ends with {ended.code}:\n"
         f"{ended.err[-3000:]}"
       )
-    found = {
+    made = {
       "products": process.in_fork(
         lambda: command_lines.products(what, trial, ended.out)
       ),
@@ -97,8 +97,8 @@ class States:
     }
     shutil.rmtree(trial)
     with atomic.replacing(path) as partial:
-      partial.write_text(json.dumps(found, indent=1) + "\n")
-    return found
+      partial.write_text(json.dumps(made, indent=1) + "\n")
+    return made
 
   def _make(self, state: str, place: pathlib.Path) -> None:
     if state == "nothing":

@@ -74,11 +74,13 @@ def markdown(rows: Sequence[dict], command: str) -> str:
 
 
 def _by_kind(rows: Sequence[dict]) -> dict[str, dict[str, int]]:
-  found: dict[str, collections.Counter] = {}
+  counts_of: dict[str, collections.Counter] = {}
   for row in rows:
-    counts = found.setdefault(row["kind"], collections.Counter())
+    counts = counts_of.setdefault(row["kind"], collections.Counter())
     counts[row["outcome"]] += 1
-  return {kind: dict(found[kind]) for kind in sorted(found, key=str.lower)}
+  return {
+    kind: dict(counts_of[kind]) for kind in sorted(counts_of, key=str.lower)
+  }
 
 
 def _worst_stop(rows: Sequence[dict]) -> float:

@@ -134,12 +134,12 @@ def _tpu_cells(row: Row) -> tuple[str, ...]:
   )
 
 
-def _collectives(found: Mapping[str, Row]) -> str:
-  if not found:
+def _collectives(kinds: Mapping[str, Row]) -> str:
+  if not kinds:
     return "none"
   return ", ".join(
     f"{kind}: {row['count']}, {row['bytes'] / 1e6:.1f} MB"
-    for kind, row in found.items()
+    for kind, row in kinds.items()
   )
 
 

@@ -10,29 +10,31 @@ _PART = re.compile(
 )
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(measured: dict[str, Any]) -> str:
   """The part of the data card with the figures."""
-  total = sum(found["images"].values())
-  tiny = found["streams"]["tiny"]
+  total = sum(measured["images"].values())
+  tiny = measured["streams"]["tiny"]
   parts = [
     f"{total:,} records with real names, frames and nouns and tiny pictures "
-    f"({tiny['kb_per_image']:.1f} kB), on {found['cores']} cores "
-    f"(`{found['command']}`).",
+    f"({tiny['kb_per_image']:.1f} kB), on {measured['cores']} cores "
+    f"(`{measured['command']}`).",
     _rows(
       ["what", "time", "peak memory"],
       (
         [name, _seconds(stage["seconds"]), _megabytes(stage.get("peak_mb"))]
-        for name, stage in found["stages"].items()
+        for name, stage in measured["stages"].items()
         if not name.startswith("stream")
       ),
     ),
     _rows(
       ["stream", "images/s", "MB/s"],
       [
-        *(_decoded(name, stream) for name, stream in found["streams"].items()),
+        *(
+          _decoded(name, stream) for name, stream in measured["streams"].items()
+        ),
         *(
           _cached(name, stream)
-          for name, stream in found["streams"].items()
+          for name, stream in measured["streams"].items()
           if "cached" in stream
         ),
         [
@@ -44,7 +46,7 @@ def markdown(found: dict[str, Any]) -> str:
     ),
     *(
       _need(name, stream)
-      for name, stream in found["streams"].items()
+      for name, stream in measured["streams"].items()
       if "need" in stream
     ),
     _rows(
@@ -56,7 +58,7 @@ def markdown(found: dict[str, Any]) -> str:
           str(numbers["verbs"]),
           f"{100 * numbers['grounded']:.0f} %",
         ]
-        for split, numbers in found["statistics"].items()
+        for split, numbers in measured["statistics"].items()
       ),
     ),
     _rows(
@@ -73,7 +75,7 @@ def markdown(found: dict[str, Any]) -> str:
           str(row["only_given"]),
           str(row["only_given_of_unseen_verbs"]),
         ]
-        for name, row in found["index_files"].items()
+        for name, row in measured["index_files"].items()
       ),
     ),
   ]
@@ -109,10 +111,10 @@ def _need(name: str, stream: dict[str, Any]) -> str:
   )
 
 
-def filled(card: str, found: dict[str, Any]) -> str:
+def filled(card: str, measured: dict[str, Any]) -> str:
   """The data card with the current figures between its markers."""
   return _PART.sub(
-    lambda match: f"{match[1]}\n\n{markdown(found)}\n{match[2]}", card
+    lambda match: f"{match[1]}\n\n{markdown(measured)}\n{match[2]}", card
   )
 
 

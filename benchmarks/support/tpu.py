@@ -83,7 +83,7 @@ def costs(
       raise
     return {"fits": False, "problem": needed[0]}
   memory, work = compiled.memory_analysis(), compiled.cost_analysis()
-  found = collectives(compiled.as_text())
+  by_kind = collectives(compiled.as_text())
   total = (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
@@ -93,7 +93,7 @@ def costs(
   seconds = {
     "compute": work["flops"] / chip.flops,
     "memory": work["bytes accessed"] / chip.bandwidth,
-    "interconnect": _sent(found) / chip.interconnect,
+    "interconnect": _sent(by_kind) / chip.interconnect,
   }
   bound = max(seconds, key=seconds.__getitem__)
   return {
@@ -103,7 +103,7 @@ def costs(
     "fits": total < chip.memory,
     "flops": work["flops"],
     "bytes": work["bytes accessed"],
-    "collectives": found,
+    "collectives": by_kind,
     "roofline_ms": 1e3 * seconds[bound],
     "bound": bound,
   }
@@ -115,7 +115,7 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
   Args:
     hlo: the text of a compiled program.
   """
-  found: dict[str, dict[str, int]] = {}
+  kinds: dict[str, dict[str, int]] = {}
   seen = set()
   for match in _INSTRUCTION.finditer(hlo):
     # XLA may cut one collective into many pieces, all on its channel.
@@ -127,13 +127,13 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
     sizes = _sizes(match["type"].replace(" u32[]", ""))
     if match["start"] and match["kind"] != "all-reduce":
       sizes = sizes[len(sizes) // 2 :]
-    entry = found.setdefault(
+    entry = kinds.setdefault(
       match["kind"], {"count": 0, "bytes": 0, "largest": 0}
     )
     entry["count"] += 1
     entry["bytes"] += sum(sizes)
     entry["largest"] = max(entry["largest"], *sizes)
-  return found
+  return kinds
 
 
 def _sizes(shape: str) -> list[int]:
@@ -150,9 +150,9 @@ def _bits(dtype: str) -> int:
   return known or int(re.search(r"\d+", dtype)[0])
 
 
-def _sent(found: Mapping[str, Mapping[str, int]]) -> float:
+def _sent(moved: Mapping[str, Mapping[str, int]]) -> float:
   """Bytes that a chip sends, in large rings; an all-reduce sends all twice."""
   return sum(
     entry["bytes"] * (2 if kind == "all-reduce" else 1)
-    for kind, entry in found.items()
+    for kind, entry in moved.items()
   )

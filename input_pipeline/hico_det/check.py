@@ -217,7 +217,7 @@ def _check_split(
   """Reads a split and reports its counts, faults and notes."""
   wrong: list[RecordError] = []
   try:
-    found = folder.read_labels(
+    labels = folder.read_labels(
       layout, split, words, base=base, report=wrong.append
     )
   except InputError as error:
@@ -225,7 +225,7 @@ def _check_split(
     return []
   report.problems += [Finding.of(error) for error in wrong]
   there = layout.image_sizes(split)
-  names = {item.name for item in found}
+  names = {item.name for item in labels}
   file = layout.annotations[split].name
   for name in sorted(names - there.keys()):
     report.problems.append(
@@ -234,28 +234,28 @@ def _check_split(
   named = names | {error.image for error in wrong}
   for name in sorted(there.keys() - named):
     report.note("images without an entry", f"{split}: {name}", image=name)
-  report.count(split, found, words)
-  for item in found:
+  report.count(split, labels, words)
+  for item in labels:
     _note_labels(report, item)
-  corners = annotations.corners(found)
+  corners = annotations.corners(labels)
   if len(corners) >= _MANY_BOXES and corners[:, :2].min() >= 1:
     report.note(
       "doubt about the first pixel",
       f"{split}: none of {len(corners)} boxes touches the left or upper edge; "
       "if the file counts pixels from 1, say --box-base=1",
     )
-  return found
+  return labels
 
 
 def _note_reach(
-  report: Report, split: str, found: list[ImageLabels], read_images: bool
+  report: Report, split: str, items: list[ImageLabels], read_images: bool
 ) -> None:
   """Notes if no box comes near the far sides of its image.
 
   So do boxes of a smaller image, or in hundredths.
   """
   reached, number = np.zeros(2), 0
-  for item in found:
+  for item in items:
     boxes = annotations.corners([item])
     size = item.size
     # If the file has no sizes, the first images are enough.
@@ -328,15 +328,15 @@ def _add_zero_shot(
 
 
 def _check_images(
-  report: Report, layout: Layout, split: str, found: list[ImageLabels]
+  report: Report, layout: Layout, split: str, items: list[ImageLabels]
 ) -> None:
   """Reads every image; adds faults and a digest of the split's images."""
   there = layout.image_sizes(split)
-  found = [item for item in found if item.name in there]
-  chunks = [found[i : i + _CHUNK] for i in range(0, len(found), _CHUNK)]
+  items = [item for item in items if item.name in there]
+  chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
   digest = ImageDigest()
   with (
-    Progress(f"check {split}", len(found), "images") as progress,
+    Progress(f"check {split}", len(items), "images") as progress,
     futures.ThreadPoolExecutor(_THREADS) as pool,
   ):
     for chunk, results in zip(

@@ -50,22 +50,24 @@ class Pairs:
     return Pairs(self.boxes[which], self.objects[which], self.scores[which])
 
 
-def pair_up(found: ImageDetections, person: int, selection: Selection) -> Pairs:
+def pair_up(
+  detected: ImageDetections, person: int, selection: Selection
+) -> Pairs:
   """All pairs of an image's detections, the best product of scores first."""
-  good = found.scores >= selection.min_score
-  people = np.flatnonzero(good & (found.objects == person))
-  things = np.flatnonzero(good & (found.objects != person))
+  good = detected.scores >= selection.min_score
+  people = np.flatnonzero(good & (detected.objects == person))
+  things = np.flatnonzero(good & (detected.objects != person))
   people = people[: selection.max_people]
   things = np.concatenate([people, things[: selection.max_objects]])
   pairs = np.array(
     [(a, b) for a in people for b in things if a != b], np.int64
   ).reshape(-1, 2)
-  product = found.scores[pairs].astype(np.float64).prod(axis=1)
+  product = detected.scores[pairs].astype(np.float64).prod(axis=1)
   pairs = pairs[np.argsort(-product, kind="stable")]
   return Pairs(
-    found.boxes[pairs].astype(np.float64).reshape(-1, 8),
-    found.objects[pairs[:, 1]],
-    found.scores[pairs],
+    detected.boxes[pairs].astype(np.float64).reshape(-1, 8),
+    detected.objects[pairs[:, 1]],
+    detected.scores[pairs],
   )
 
 
@@ -120,7 +122,7 @@ def columns(
   most = max([len(x.objects) for x in pairs] + [1])
   count, size = len(records), -(-most // slots) * slots
   width = max([len(x) for image in labels for x in image] + [1])
-  found = {
+  arrays = {
     schema.EXAMPLE_MASK: np.ones(count, bool),
     schema.INDEX: np.arange(count, dtype=np.int32),
     schema.PAIR_MASK: np.zeros((count, size), bool),
@@ -134,13 +136,13 @@ def columns(
   }
   for row, (record, item) in enumerate(zip(records, pairs, strict=True)):
     n = len(item.objects)
-    found[schema.PAIR_MASK][row, :n] = True
-    found[schema.PAIR_BOXES][row, :n] = to_canvas(record, item.boxes)
-    found[schema.PAIR_OBJECT][row, :n] = item.objects
-    found[schema.PAIR_DETECTION][row, :n] = item.scores
+    arrays[schema.PAIR_MASK][row, :n] = True
+    arrays[schema.PAIR_BOXES][row, :n] = to_canvas(record, item.boxes)
+    arrays[schema.PAIR_OBJECT][row, :n] = item.objects
+    arrays[schema.PAIR_DETECTION][row, :n] = item.scores
     for place, numbers in enumerate(labels[row]):
-      found[schema.PAIR_LABELS][row, place, : len(numbers)] = numbers
-  return found
+      arrays[schema.PAIR_LABELS][row, place, : len(numbers)] = numbers
+  return arrays
 
 
 # A box's edge is one pixel after its last pixel.

@@ -44,14 +44,15 @@ def check(content: bytes, name: str, size: tuple[int, int] | None) -> None:
     InputError: the image is broken, truncated, or of another size.
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
-    found, turn = _stored_size(image), _own_turn(image)
+    stored, turn = _stored_size(image), _own_turn(image)
     image.draft(None, (1, 1))  # only affects JPEG
     image.load()
-    turned = found != size and (turn != 1 or _is_turned(image))
-  if size is not None and found != size:
+    turned = stored != size and (turn != 1 or _is_turned(image))
+  if size is not None and stored != size:
     raise InputError(
-      f"image {name} is {found[0]} x {found[1]} pixels (height x width), "
-      f"its record says {size[0]} x {size[1]}{_exchanged(found, size, turned)}",
+      f"image {name} is {stored[0]} x {stored[1]} pixels (height x width), "
+      f"its record says {size[0]} x {size[1]}"
+      f"{_exchanged(stored, size, turned)}",
       "use the images that the boxes were drawn on (SWiG: images_512), or "
       "scale the record's height, width and boxes",
     )
@@ -92,9 +93,9 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _exchanged(
-  found: tuple[int, int], size: tuple[int, int], turned: bool
+  stored: tuple[int, int], size: tuple[int, int], turned: bool
 ) -> str:
-  if found != size[::-1]:
+  if stored != size[::-1]:
     return ""
   if turned:
     return "; its orientation tag turns it, and tags are ignored"
@@ -111,10 +112,10 @@ def decode(content: bytes, name: str) -> Image.Image:
   """
   with _naming(name), Image.open(io.BytesIO(content)) as image:
     turn = _own_turn(image)
-    found = to_rgb(image)
+    rgb = to_rgb(image)
     if turn in _BACK:
-      return found.transpose(_BACK[turn])
-    return found.copy() if found is image else found
+      return rgb.transpose(_BACK[turn])
+    return rgb.copy() if rgb is image else rgb
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
