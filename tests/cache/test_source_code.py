@@ -82,9 +82,19 @@ def _changed(root, kind, file, old, new) -> set[str]:
   [
     ("clip", f"{_TEACHERS}/clip.py", "/ 255.0", "/ 256.0"),
     ("clip", f"{_TEACHERS}/clip.py", "text_projection", "visual_projection"),
-    ("clip", f"{_TEACHERS}/tokenizer.py", "truncation=True", "truncation=0"),
-    ("clip", f"{_TEACHERS}/hf_weights.py", "(3, 2, 0, 1)", "(2, 3, 0, 1)"),
-    ("clip", f"{_TEACHERS}/hf_config.py", "0.4578275", "0.4578276"),
+    (
+      "clip",
+      f"{_TEACHERS}/checkpoints/tokenizer.py",
+      "truncation=True",
+      "truncation=0",
+    ),
+    (
+      "clip",
+      f"{_TEACHERS}/checkpoints/hf_weights.py",
+      "(3, 2, 0, 1)",
+      "(2, 3, 0, 1)",
+    ),
+    ("clip", f"{_TEACHERS}/checkpoints/hf_config.py", "0.4578275", "0.4578276"),
     ("clip", f"{_TEACHERS}/encoding.py", "scale * image", "image"),
     ("clip", f"{_TEACHERS}/labels.py", "a photo of {verb}", "{verb}"),
     ("clip", f"{_TEACHERS}/labels.py", "_SYNONYMS = 2", "_SYNONYMS = 3"),
@@ -94,7 +104,12 @@ def _changed(root, kind, file, old, new) -> set[str]:
       "for four in texts",
       "for four in []",
     ),
-    ("clip", "mipd_jax/rationales/wording.py", "return", "return None or"),
+    (
+      "clip",
+      "mipd_jax/rationales/wording.py",
+      "return glosses",
+      "return None or glosses",
+    ),
     ("clip", "input_pipeline/geometry.py", "return", "return None or"),
     (
       "clip",
@@ -103,7 +118,7 @@ def _changed(root, kind, file, old, new) -> set[str]:
       "LEVELS = 9",
     ),
     ("blip2", f"{_TEACHERS}/image_teachers.py", "_GREY = 127", "_GREY = 0"),
-    ("blip2", f"{_TEACHERS}/blip2/opt.py", "return", "return None or"),
+    ("blip2", f"{_TEACHERS}/blip2/decoders/opt.py", "return", "return None or"),
     ("blip2", f"{_TEACHERS}/blip2/vision.py", "return", "return None or"),
     ("blip2", f"{_TEACHERS}/blip2/weights.py", "return", "return None or"),
     ("jrg", "mipd_jax/rationales/rules.py", "return", "return None or"),
@@ -120,7 +135,7 @@ def test_code_that_encodes_is_named(copy, kind, file, old, new):
   [
     # How it looks.
     ("clip", f"{_TEACHERS}/clip.py", "\n@dataclasses", "\n# x\n\n@dataclasses"),
-    ("clip", f"{_TEACHERS}/clip.py", "A frozen CLIP.", "Frozen."),
+    ("clip", f"{_TEACHERS}/clip.py", "A frozen CLIP,", "Frozen,"),
     ("clip", f"{_TEACHERS}/clip.py", '"""Loads any CLIP', '"""Loads a CLIP'),
     ("clip", f"{_TEACHERS}/clip.py", '    """N."""\n', ""),
     ("clip", f"{_TEACHERS}/clip.py", "jnp.asarray(pixels, jnp.float32)",
@@ -130,9 +145,10 @@ def test_code_that_encodes_is_named(copy, kind, file, old, new):
     ("clip", f"{_TEACHERS}/clip.py", '"model_type"', "'model_type'"),
     # Other code, in the same files and in others.
     ("clip", f"{_TEACHERS}/image_teachers.py", "_GREY = 127", "_GREY = 0"),
-    ("clip", f"{_TEACHERS}/blip2/opt.py", "return", "return None or"),
+    ("clip", f"{_TEACHERS}/blip2/decoders/opt.py", "return", "return None or"),
     ("clip", f"{_TEACHERS}/foundation.py", "return", "return None or"),
-    ("clip", f"{_TEACHERS}/language_model.py", "return", "return None or"),
+    ("clip", f"{_TEACHERS}/language/language_model.py", "return",
+     "return None or"),
     ("clip", "mipd_jax/rationales/rules.py", "return", "return None or"),
     ("clip", "mipd_jax/losses/terms.py", "return", "return None or"),
     ("clip", "mipd_jax/models/layers.py", "return", "return None or"),
@@ -140,7 +156,8 @@ def test_code_that_encodes_is_named(copy, kind, file, old, new):
     ("clip", "input_pipeline/io/lock.py", "return", "return None or"),
     ("clip", "input_pipeline/feature_cache/writer.py", "return",
      "return None or"),
-    ("blip2", f"{_TEACHERS}/language_model.py", "return", "return None or"),
+    ("blip2", f"{_TEACHERS}/language/language_model.py", "return",
+     "return None or"),
   ],
 )  # fmt: skip
 def test_anything_else_leaves_a_cache_good(copy, kind, file, old, new):
@@ -152,9 +169,11 @@ def test_what_is_reached():
   assert "transformers.models.clip.modeling_flax_clip" in clip_code
   assert not [name for name in clip_code if "blip2" in name]
   added = {*blip2_code} - {*clip_code}
-  assert not [n for n in blip2_code if "losses" in n or "language_m" in n]
+  assert not [
+    n for n in blip2_code if "losses" in n or "language.language_m" in n
+  ]
   assert {n.rpartition(".")[2] for n in added} >= {"opt", "t5", "vision"}
-  for name in ("clip.load", "blip2.loading.load"):
+  for name in ("clip.load", "blip2.weights.load"):
     assert f"{_TEACHERS}/{name}".replace("/", ".") in _entries("blip2")
   assert "mipd_jax.rationales.jrg" in _before("jrg")
 
