@@ -304,6 +304,11 @@ class Config:
     return task_config.objective(self)
 
   @property
+  def is_predicted(self) -> bool:
+    """Whether `--mode=predict` and the export know the task's student."""
+    return self.task == "situations"
+
+  @property
   def world(self) -> WorldConfig | PairWorldConfig | None:
     """The small world to draw, if any."""
     return (self.interactions or self.dataset).world

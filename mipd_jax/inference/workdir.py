@@ -121,7 +121,7 @@ def open_workdir(
   """
   place = paths.absolute(folder)
   config = _config(place, config)
-  if config.task != "situations":
+  if not config.is_predicted:
     raise InputError(
       f"{place} holds a student of {config.task}; only situations are "
       "predicted",

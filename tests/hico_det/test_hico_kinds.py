@@ -379,7 +379,7 @@ def test_public_splits_are_of_hico_dets_interactions(tmp_path):
   path = tmp_path / "classes.json"
   path.write_text(json.dumps(content))
   others = vocabulary.load(path)
-  with pytest.raises(InputError, match="of HICO-DET's interactions"):
+  with pytest.raises(InputError, match="for HICO-DET's interactions"):
     splits.load("UV", others)
   assert not splits.load("full", others).unseen.any()
 
