@@ -341,8 +341,8 @@ def of_nouns(
   if alike:
     like = by_form[vocabulary.folded(alike[0])]
     lines.append(
-      f"{len(alike)} of {len(said)} predicted nouns differ by capitals, spaces "
-      f"or the form of letters alone from an annotated one, and are wrong: "
+      f"{len(alike)} of {len(said)} predicted nouns differ only in capitals, "
+      f"spaces or the form of letters from an annotated one, and are wrong: "
       f"{alike[0]!r} is {like!r} there"
     )
   if nothing:
