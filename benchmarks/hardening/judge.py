@@ -216,8 +216,10 @@ def _damage(
     before = _digests(folder, files[0].parent.iterdir())
   else:
     files = sorted({path for p in kind.patterns for path in folder.glob(p)})
-    if case.how != "folder":
-      files = [path for path in files if path.is_file()]
+    is_kind = (
+      pathlib.Path.is_dir if case.how == "folder" else pathlib.Path.is_file
+    )
+    files = [path for path in files if is_kind(path)]
     before = _digests(folder, files)
   path = rng.choice(files)
   name = str(path.relative_to(folder))
