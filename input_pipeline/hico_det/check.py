@@ -14,7 +14,6 @@ import json
 import pathlib
 import sys
 import time
-from concurrent import futures
 from typing import Any, TextIO
 
 import numpy as np
@@ -28,7 +27,7 @@ from input_pipeline.io import atomic, commands, images
 from input_pipeline.io.builds import ImageDigest
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.findings import Finding, Place, RecordError
-from input_pipeline.io.progress import Progress
+from input_pipeline.io.progress import each
 from input_pipeline.ov_swig.splits import groups
 
 _SHOWN = 5  # examples of each kind
@@ -146,8 +145,6 @@ class Report:
     return line + (published if len(self.words) == 600 else "")
 
 
-_CHUNK = 64  # images that a thread checks at a time
-_THREADS = 8  # they wait for the disk most of the time
 # If so many boxes have no corner at 0, the file may count pixels from 1.
 _MANY_BOXES = 1000
 # Among so many boxes, some should reach this share of an image's side.
@@ -333,30 +330,18 @@ def _check_images(
   """Reads every image; adds faults and a digest of the split's images."""
   there = layout.image_sizes(split)
   items = [item for item in items if item.name in there]
-  chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
   digest = ImageDigest()
-  with (
-    Progress(f"check {split}", len(items), "images") as progress,
-    futures.ThreadPoolExecutor(_THREADS) as pool,
-  ):
-    for chunk, results in zip(
-      chunks, pool.map(_check_chunk, chunks), strict=True
-    ):
-      for item, result in zip(chunk, results, strict=True):
-        if isinstance(result, RecordError):
-          report.problems.append(Finding.of(result))
-        else:
-          digest.add(item.name, result)
-      progress.advance(len(chunk))
+  results = each(items, _check_image, f"check {split}")
+  for item, result in zip(items, results, strict=True):
+    if isinstance(result, RecordError):
+      report.problems.append(Finding.of(result))
+    else:
+      digest.add(item.name, result)
   report.images[split] = digest.result()
 
 
-def _check_chunk(chunk: list[ImageLabels]) -> list[str | RecordError]:
-  """sha256 of each image, or its fault; runs on a thread."""
-  return [_check_image(item) for item in chunk]
-
-
 def _check_image(item: ImageLabels) -> str | RecordError:
+  """sha256 of the image, or its fault."""
   try:
     content = item.place.read_image(item.size)
     if item.size is None:

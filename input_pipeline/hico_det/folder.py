@@ -18,8 +18,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent import futures
+from collections.abc import Callable, Mapping
 
 from input_pipeline.hico_det import records, splits, vocabulary
 from input_pipeline.hico_det.records import ImageLabels, Record
@@ -28,7 +27,7 @@ from input_pipeline.hico_det.vocabulary import Vocabulary, shown
 from input_pipeline.io import images
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.findings import RecordError
-from input_pipeline.io.progress import Progress
+from input_pipeline.io.progress import each
 
 SPLITS = ("train", "test")
 _IMAGES = {"train": "train2015", "test": "test2015"}
@@ -220,8 +219,6 @@ def _form(
   return (whole or part or [annotations.QPIC])[0]
 
 
-_CHUNK = 64  # images that a thread reads at a time
-_THREADS = 8  # they wait for the disk most of the time
 _GET = "put it there, or take its entry out of the file"
 
 
@@ -259,7 +256,7 @@ def read_usable_records(
       return error
 
   records = []
-  for item in _each(labels, usable, f"look for broken images, {split}"):
+  for item in each(labels, usable, f"look for broken images, {split}"):
     (errors if isinstance(item, RecordError) else records).append(item)
   if not records:
     raise InputError(
@@ -268,23 +265,3 @@ def read_usable_records(
       "download images and annotations again",
     )
   return records, errors
-
-
-def _each(
-  labels: list[ImageLabels],
-  function: Callable[[ImageLabels], Record | RecordError],
-  what: str,
-) -> Iterable[Record | RecordError]:
-  """Applies the function to each on threads; results come in order."""
-  chunks = [labels[i : i + _CHUNK] for i in range(0, len(labels), _CHUNK)]
-
-  def run(chunk: list[ImageLabels]) -> list[Record | RecordError]:
-    return [function(item) for item in chunk]
-
-  with (
-    Progress(what, len(labels), "images") as progress,
-    futures.ThreadPoolExecutor(_THREADS) as pool,
-  ):
-    for results in pool.map(run, chunks):
-      yield from results
-      progress.advance(len(results))

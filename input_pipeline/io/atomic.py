@@ -91,7 +91,7 @@ def _sweep(folder: pathlib.Path) -> None:
   with contextlib.suppress(OSError):
     for entry in list(os.scandir(folder)):
       leftover = _LEFT.fullmatch(entry.name)
-      if leftover is None or _runs(int(leftover[1])):
+      if leftover is None or process_exists(int(leftover[1])):
         continue
       with contextlib.suppress(OSError):
         if entry.is_dir(follow_symlinks=False):
@@ -100,7 +100,8 @@ def _sweep(folder: pathlib.Path) -> None:
           os.unlink(entry.path)
 
 
-def _runs(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+  """Whether this machine has such a process, even one of another user."""
   try:
     os.kill(pid, 0)
   except (ProcessLookupError, OverflowError):

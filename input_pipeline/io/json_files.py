@@ -8,11 +8,12 @@ byte order mark that Windows editors write is not part of the text.
 
 import codecs
 import collections
+import contextlib
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from input_pipeline.io import paths
@@ -46,7 +47,7 @@ def read_text(path: paths.AnyPath | str, remedy: str = _AGAIN) -> str:
     InputError: it is missing, a folder, unreadable, or not UTF-8.
   """
   path = paths.path(path)
-  try:
+  with naming(path, remedy):
     content = path.read_bytes()
     if content[:2] == _GZIP:
       raise InputError(f"{path} is compressed by gzip", "unpack it: gunzip")
@@ -55,6 +56,13 @@ def read_text(path: paths.AnyPath | str, remedy: str = _AGAIN) -> str:
         f"{path} is UTF-16 text, or no text", f"save it as UTF-8, or {remedy}"
       )
     return content.decode("utf-8-sig")
+
+
+@contextlib.contextmanager
+def naming(path: paths.AnyPath | str, remedy: str = _AGAIN) -> Iterator[None]:
+  """Inside, a text file that cannot be read is an InputError that names it."""
+  try:
+    yield
   except FileNotFoundError:
     raise InputError(f"{path} is missing", "put the file there") from None
   except IsADirectoryError:

@@ -28,7 +28,7 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from input_pipeline.io import json_files, paths
+from input_pipeline.io import atomic, json_files, paths
 from input_pipeline.io.errors import InputError
 
 # Beginning of a lock's name; the number of the process follows.
@@ -335,12 +335,8 @@ def _started(pid: int) -> str | None:
     None if there is no such process, or it is a zombie; "" if the system does
     not say.
   """
-  try:
-    os.kill(pid, 0)
-  except (ProcessLookupError, OverflowError):
+  if not atomic.process_exists(pid):
     return None
-  except PermissionError:  # another user's
-    pass
   with contextlib.suppress(OSError):
     if _LINUX.is_dir():
       # Fields 3 to 52, after the command's name, which may hold anything.

@@ -7,11 +7,18 @@ a log file stays readable.
 import sys
 import time
 import types
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import TypeVar
 
 from rich import progress as rich_progress
 from rich.console import Console
 
 LINE_EVERY_SECONDS = 10.0
+_CHUNK = 64  # items that a thread takes at a time
+_THREADS = 8  # they wait for the disk most of the time
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Progress:
@@ -101,3 +108,30 @@ def _clock(seconds: float) -> str:
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def each(
+  items: Sequence[Item], function: Callable[[Item], Result], what: str
+) -> Iterator[Result]:
+  """Applies a function to each image on threads, with progress.
+
+  Args:
+    items: one for each image.
+    function: reads the disk; runs on a thread.
+    what: a few words, for the progress.
+
+  Yields:
+    The results, in the order of the items.
+  """
+  chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
+
+  def run(chunk: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in chunk]
+
+  with (
+    Progress(what, len(items), "images") as progress,
+    futures.ThreadPoolExecutor(_THREADS) as pool,
+  ):
+    for results in pool.map(run, chunks):
+      yield from results
+      progress.advance(len(results))

@@ -10,13 +10,12 @@ import hashlib
 import pathlib
 import time
 from collections.abc import Collection, Mapping
-from concurrent import futures
 
 from input_pipeline.io import builds, images
 from input_pipeline.io.builds import ImageDigest
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.findings import Finding, RecordError
-from input_pipeline.io.progress import Progress
+from input_pipeline.io.progress import each
 from input_pipeline.ov_swig import (
   check_report,
   layout,
@@ -31,9 +30,6 @@ from input_pipeline.ov_swig.record_files import Row, Rows
 from input_pipeline.ov_swig.splits import folder_groups, leaks
 from input_pipeline.ov_swig.splits import groups as groups_lib
 from input_pipeline.ov_swig.vocabulary import Vocabulary
-
-_CHUNK = 64  # images that a thread checks at a time
-_THREADS = 8  # they wait for the disk most of the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,37 +136,29 @@ def check_images(report: Report, checked: list[Checked]) -> None:
   """Reads every image; adds faults and a digest of each split's images."""
   digests = {split: ImageDigest() for split in SPLITS}
   first: dict[bytes, Checked] = {}
-  chunks = [checked[i : i + _CHUNK] for i in range(0, len(checked), _CHUNK)]
-  with (
-    Progress("check", len(checked), "images") as progress,
-    futures.ThreadPoolExecutor(_THREADS) as pool,
-  ):
-    for chunk, results in zip(
-      chunks, pool.map(_check_chunk, chunks), strict=True
-    ):
-      for item, result in zip(chunk, results, strict=True):
-        if isinstance(result, RecordError):
-          report.problems.append(Finding.of(result))
-          continue
-        digest, is_turned = result
-        if is_turned:
-          report.note(
-            "images with an orientation tag, which is ignored",
-            "boxes are those of the image as stored",
-            item.row,
-          )
-        name = item.row.place.image_path.name
-        if item.built:
-          digests[item.split].add(name, digest.hex())
-        other = first.setdefault(digest, item)
-        if other.split != item.split:
-          report.note(
-            "the same image in two splits",
-            f"{item.split}: {name} is {other.split}: "
-            f"{other.row.place.image_path.name}",
-            item.row,
-          )
-      progress.advance(len(chunk))
+  results = each(checked, _check_image, "check")
+  for item, result in zip(checked, results, strict=True):
+    if isinstance(result, RecordError):
+      report.problems.append(Finding.of(result))
+      continue
+    digest, is_turned = result
+    if is_turned:
+      report.note(
+        "images with an orientation tag, which is ignored",
+        "boxes are those of the image as stored",
+        item.row,
+      )
+    name = item.row.place.image_path.name
+    if item.built:
+      digests[item.split].add(name, digest.hex())
+    other = first.setdefault(digest, item)
+    if other.split != item.split:
+      report.note(
+        "the same image in two splits",
+        f"{item.split}: {name} is {other.split}: "
+        f"{other.row.place.image_path.name}",
+        item.row,
+      )
   report.facts["image_checksums"] = {
     split: digest.result() for split, digest in digests.items()
   }
@@ -326,17 +314,8 @@ def _check_row(report: Report, split: str, row: Row, words: Vocabulary) -> bool:
   return all(error.kind != "image" for error in errors)
 
 
-def _check_chunk(
-  chunk: list[Checked],
-) -> list[tuple[bytes, bool] | RecordError]:
-  """For each image its sha256 and whether a tag turns it, or its fault.
-
-  Runs on a thread.
-  """
-  return [_check_image(item) for item in chunk]
-
-
 def _check_image(item: Checked) -> tuple[bytes, bool] | RecordError:
+  """sha256 of the image and whether a tag turns it, or its fault."""
   try:
     content = item.row.place.read_image(item.size)
   except RecordError as error:

@@ -16,14 +16,13 @@ import functools
 import logging
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any
 
 import numpy as np
 
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.findings import RecordError
-from input_pipeline.io.progress import Progress
+from input_pipeline.io.progress import each
 from input_pipeline.ov_swig import (
   layout,
   record_conventions,
@@ -39,9 +38,6 @@ from input_pipeline.ov_swig.splits import groups as groups_lib
 from input_pipeline.ov_swig.splits.groups import VerbGroups
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from input_pipeline.schema import GROUPS
-
-_CHUNK = 64  # images that a thread reads at a time
-_THREADS = 8  # they wait for the disk most of the time
 
 
 def take_out(rows: Rows, split: str) -> list[RecordError]:
@@ -61,20 +57,13 @@ def take_out(rows: Rows, split: str) -> list[RecordError]:
     InputError: no image of the split would be left.
   """
   names = list(rows)
-  chunks = [names[i : i + _CHUNK] for i in range(0, len(names), _CHUNK)]
-
-  def check(chunk: list[str]) -> list[RecordError | None]:
-    return [_problem(rows[name]) for name in chunk]
-
-  faults: dict[str, RecordError] = {}
-  with (
-    Progress(f"look for broken images, {split}", len(names), "images") as bar,
-    futures.ThreadPoolExecutor(_THREADS) as pool,
-  ):
-    for chunk, errors in zip(chunks, pool.map(check, chunks), strict=True):
-      pairs = zip(chunk, errors, strict=True)
-      faults |= {name: error for name, error in pairs if error is not None}
-      bar.advance(len(chunk))
+  errors = each(
+    names,
+    lambda name: _problem(rows[name]),
+    f"look for broken images, {split}",
+  )
+  pairs = zip(names, errors, strict=True)
+  faults = {name: error for name, error in pairs if error is not None}
   if names and len(faults) == len(names):
     raise InputError(
       f"all {len(names)} images of the split {split!r} are broken; the first: "

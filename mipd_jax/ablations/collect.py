@@ -71,12 +71,12 @@ def frozen(plan: Plan, world: World) -> dict[str, Result] | None:
   None if there are none, or if they are of other data; those of the first
   studies do not name their data.
   """
+  wanted = plan.frozen_hash(world)
   try:
     results = json.loads((plan.folder / world.name / ZERO_SHOT).read_text())
-  except (OSError, ValueError):
+    same = all(x.get("hash", wanted) == wanted for x in results.values())
+  except (OSError, ValueError, AttributeError):  # absent, or damaged
     return None
-  wanted = plan.frozen_hash(world)
-  same = all(x.get("hash", wanted) == wanted for x in results.values())
   return results if same else None
 
 

@@ -40,9 +40,9 @@ def finished(run: Run, hash_: str) -> Result | None:
   """The result of a run with this hash, if there is one."""
   try:
     result = json.loads(run.path.read_text())
-  except (OSError, ValueError):
+    return result if result.get("hash") == hash_ else None
+  except (OSError, ValueError, AttributeError):  # absent, or damaged
     return None
-  return result if result.get("hash") == hash_ else None
 
 
 def do(

@@ -52,11 +52,6 @@ VARIANTS = {
   COFORMER: "boxes cut to the image, IoU >= 0.5, over images",
   ALLENAI: "IoU > 0.5 with widths + 1, frames averaged over verbs",
 }
-_WHEN = {
-  "top1": "verb and frame as predicted (top-1)",
-  "top5": "true verb among the five best (top-5)",
-  "gt": "true verb given (gt)",
-}
 
 
 def score(
@@ -192,7 +187,7 @@ def _print_tables(figures: dict, out) -> None:
     print(f"{name:10}" + "".join(f"{cell:>10}" for cell in cells), file=out)
   if "all" not in figures:
     return
-  for when, title in _WHEN.items():
+  for when, title in swig_scores.TITLES.items():
     scores = [score for score in swig_scores.SCORES if score.table == when]
     heads = [score.stem if score.frame else score.name for score in scores]
     print(f"\n{title}\n{'verbs':10}{'images':>10}", end="", file=out)

@@ -127,6 +127,12 @@ class FrameScore:
     )
 
 
+# Titles of the tables, by condition.
+TITLES = {
+  "top1": "verb and frame as predicted (top-1)",
+  "top5": "true verb among the five best (top-5)",
+  "gt": "true verb given (gt)",
+}
 # When a frame counts: its verb is first, among the first five, or given.
 CONDITIONS: Mapping[str, Value] = {
   "top1": lambda judged: judged.rank < 1,

@@ -1,6 +1,7 @@
 """MIPD: the student, and the teacher branch that trains it."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,10 +28,13 @@ class Mipd(nn.Module):
   sizes: Sizes
   dtype: jnp.dtype = jnp.float32
   absorbed: bool = True
+  # The parts, which another task has of its own.
+  student_type: ClassVar[type[nn.Module]] = Student
+  teacher_type: ClassVar[type[nn.Module]] = TeacherBranch
 
   def setup(self):
     self.eyes = eyes.of(self.config)
-    self.student = Student(
+    self.student = self.student_type(
       self.config,
       self.sizes,
       self.dtype,
@@ -38,7 +42,7 @@ class Mipd(nn.Module):
       frozen=not self.eyes.trained,
     )
     if self.config.teacher_branch:
-      self.teacher_branch = TeacherBranch(
+      self.teacher_branch = self.teacher_type(
         self.config, self.dtype, self.absorbed
       )
 

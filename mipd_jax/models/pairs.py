@@ -9,13 +9,14 @@ Boxes are shares of the canvas side.
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from input_pipeline import schema
-from mipd_jax.models import eyes, layers, outputs, visual_prompts
+from mipd_jax.models import layers, outputs, visual_prompts
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.models.student import Student
 from mipd_jax.models.teacher_branch import TeacherBranch
@@ -238,19 +239,8 @@ class PairTeacherBranch(TeacherBranch):
 class PairMipd(Mipd):
   """Batches with pairs to the outputs of `models.outputs`; see `Mipd`."""
 
-  def setup(self):
-    self.eyes = eyes.of(self.config)
-    self.student = PairStudent(
-      self.config,
-      self.sizes,
-      self.dtype,
-      self.absorbed,
-      frozen=not self.eyes.trained,
-    )
-    if self.config.teacher_branch:
-      self.teacher_branch = PairTeacherBranch(
-        self.config, self.dtype, self.absorbed
-      )
+  student_type: ClassVar[type[nn.Module]] = PairStudent
+  teacher_type: ClassVar[type[nn.Module]] = PairTeacherBranch
 
   def predict(
     self,

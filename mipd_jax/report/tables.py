@@ -39,9 +39,8 @@ _MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 ROW_GROUPS = (*schema.GROUPS, "all")
 # Titles of the tables, by the condition of their columns.
 CRITERIA = {
-  "top1": "Verb and frame as predicted (top-1)",
-  "top5": "True verb among the five best (top-5)",
-  "gt": "True verb given (gt)",
+  condition: title[0].upper() + title[1:]
+  for condition, title in swig_scores.TITLES.items()
 }
 
 
@@ -162,7 +161,7 @@ def blocks(results: Mapping[str, Any]) -> list[Block]:
     for c in CRITERIA
   ]
   for criterion in ("top1", "gt"):
-    title = f"Averaged over verbs: {CRITERIA[criterion].lower()}"
+    title = f"Averaged over verbs: {swig_scores.TITLES[criterion]}"
     block = _scores(title, macro, criterion)
     tables.append(dataclasses.replace(block, main=False))
   return [

@@ -1,6 +1,7 @@
 """Plans: configs of runs, their hashes, and the grid of configs/."""
 
 import pathlib
+import types
 
 import pytest
 
@@ -8,6 +9,7 @@ from configs import ablations
 from input_pipeline.io.errors import InputError
 from mipd_jax import presets
 from mipd_jax.ablations import plan as plan_lib
+from mipd_jax.ablations import runs
 from mipd_jax.ablations.plan import Plan, Variant, World
 from tests.fakes import ablation_fakes as fakes
 
@@ -173,3 +175,12 @@ def test_variants_that_are_told_unseen_names_are_marked():
 def test_unknown_words_are_refused():
   with pytest.raises(InputError, match="'fool'"):
     ablations.get_config("fool")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"3", b"\xff\xfe{", b"null"])
+def test_a_damaged_result_is_computed_again(tmp_path, content):
+  path = tmp_path / "run.json"
+  path.write_bytes(content)
+  assert runs.finished(types.SimpleNamespace(path=path), "hash") is None
+  path.write_text('{"hash": "hash"}')
+  assert runs.finished(types.SimpleNamespace(path=path), "hash") is not None

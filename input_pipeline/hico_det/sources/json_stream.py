@@ -37,24 +37,10 @@ def entries(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
     InputError: the file is missing, truncated, not JSON, or not a list of
       objects.
   """
-  try:
+  with json_files.naming(path, _AGAIN):
     _refuse_binary(path)
     with open(path, encoding="utf-8-sig") as file:
       yield from _Reader(path, file).entries()
-  except FileNotFoundError:
-    raise InputError(f"{path} is missing", "put the file there") from None
-  except IsADirectoryError:
-    raise InputError(f"{path} is a folder", "give a file") from None
-  except UnicodeDecodeError as error:
-    raise InputError(
-      f"{path} is not UTF-8 text: byte {error.start}",
-      _AGAIN,
-    ) from None
-  except OSError as error:
-    raise InputError(
-      f"{path} cannot be read: {error.strerror or error}",
-      "make it readable, or give another file",
-    ) from None
 
 
 def _refuse_binary(path: str | pathlib.Path) -> None:

@@ -1,10 +1,12 @@
 """Checks for all annotation files: names, boxes, numbers."""
 
 import pathlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from input_pipeline.hico_det.records import ImageLabels
 from input_pipeline.io.findings import Place, RecordError
 
 # Annotated boxes may leave the image by so many pixels; they are clipped.
@@ -40,6 +42,30 @@ def place(path: pathlib.Path, images: pathlib.Path, name: Any) -> Place:
       "give the name of a file, without folders",
     )
   return Place(path, images / name)
+
+
+def labels_of(
+  entries: Iterable[tuple[Any, Any]],
+  path: pathlib.Path,
+  images: pathlib.Path,
+  read: Callable[[Any, Place], ImageLabels],
+  report: Callable[[RecordError], None],
+) -> list[ImageLabels]:
+  """Labels of every usable image of a file.
+
+  Args:
+    entries: name and entry of each image.
+    path, images: the file and the image folder.
+    read: parses an entry; RecordError says what is wrong with it.
+    report: takes the faults.
+  """
+  labels = []
+  for name, entry in entries:
+    try:
+      labels.append(read(entry, place(path, images, name)))
+    except RecordError as error:
+      report(error)
+  return labels
 
 
 def looks_like(content: Any) -> str:

@@ -34,16 +34,18 @@ def read(
 ) -> list[ImageLabels]:
   """Labels of every usable image; see `annotations.read`."""
   objects = {int(number): i for i, number in enumerate(words.category_ids)}
-  labels = []
-  for number, entry in enumerate(content):
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    name = f"(entry {number})" if name is None else name
-    try:
-      where = parsing.place(path, images, name)
-      labels.append(_image(entry, where, words, objects, base))
-    except RecordError as error:
-      report(error)
-  return labels
+
+  def name(number: int, entry: Any) -> Any:
+    given = entry.get("file_name") if isinstance(entry, dict) else None
+    return f"(entry {number})" if given is None else given
+
+  return parsing.labels_of(
+    ((name(i, entry), entry) for i, entry in enumerate(content)),
+    path,
+    images,
+    lambda entry, where: _image(entry, where, words, objects, base),
+    report,
+  )
 
 
 def _image(

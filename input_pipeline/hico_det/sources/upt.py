@@ -178,14 +178,13 @@ def _read(
   base: int,
   report: Callable[[RecordError], None],
 ) -> list[ImageLabels]:
-  labels = []
-  for entry in entries:
-    try:
-      where = parsing.place(path, images, entry["file_name"])
-      labels.append(_image(entry, where, words, numbers, base))
-    except RecordError as error:
-      report(error)
-  return labels
+  return parsing.labels_of(
+    ((entry["file_name"], entry) for entry in entries),
+    path,
+    images,
+    lambda entry, where: _image(entry, where, words, numbers, base),
+    report,
+  )
 
 
 def _image(
