@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from input_pipeline.io import ranges
+from input_pipeline import ranges
 from input_pipeline.io.errors import InputError
 from input_pipeline.small_world.interactions.config import PairWorldConfig
 from input_pipeline.small_world.situations.config import WorldConfig

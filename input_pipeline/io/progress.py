@@ -8,17 +8,16 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
-from typing import TypeVar
 
 from rich import progress as rich_progress
 from rich.console import Console
 
+from input_pipeline.io import ahead
+from input_pipeline.io.ahead import Item, Result
+
 LINE_EVERY_SECONDS = 10.0
 _CHUNK = 64  # items that a thread takes at a time
 _THREADS = 8  # they wait for the disk most of the time
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Progress:
@@ -128,10 +127,7 @@ def each(
   def run(chunk: Sequence[Item]) -> list[Result]:
     return [function(item) for item in chunk]
 
-  with (
-    Progress(what, len(items), "images") as progress,
-    futures.ThreadPoolExecutor(_THREADS) as pool,
-  ):
-    for results in pool.map(run, chunks):
+  with Progress(what, len(items), "images") as progress:
+    for results in ahead.in_order(run, chunks, _THREADS):
       yield from results
       progress.advance(len(results))

@@ -12,7 +12,6 @@ Loading: several threads read and one sends. Host memory holds only a few
 chunks. A process reads only its own devices' examples, in file order.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -28,6 +27,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from input_pipeline import order, schema
+from input_pipeline.io import ahead
 from input_pipeline.io.errors import InputError
 from input_pipeline.io.progress import Progress
 from input_pipeline.stream import Source
@@ -323,17 +323,5 @@ def _chunks(
     }
 
   readers = min(_READERS, os.cpu_count() or 1)
-  with concurrent.futures.ThreadPoolExecutor(readers) as pool:
-    ahead: collections.deque = collections.deque()
-    try:
-      for start in starts:
-        ahead.append((start, pool.submit(read, start)))
-        if len(ahead) > readers:
-          first, future = ahead.popleft()
-          yield first, future.result()
-      while ahead:
-        first, future = ahead.popleft()
-        yield first, future.result()
-    finally:
-      for _, future in ahead:
-        future.cancel()
+  with contextlib.closing(ahead.in_order(read, starts, readers)) as chunks:
+    yield from zip(starts, chunks, strict=True)

@@ -1,9 +1,9 @@
 """The predictor: images and words in, plain values out."""
 
-import collections
+import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from input_pipeline import geometry
+from input_pipeline.io import ahead
 from input_pipeline.io.errors import InputError
 from mipd_jax.config import Config
 from mipd_jax.devices import sharding
@@ -148,17 +149,13 @@ class Predictor:
 
   def _results(self, jobs, lists, options) -> Iterator[Prediction | Failure]:
     """Decodes one batch while the devices work on the one before."""
-    waiting = collections.deque()
-    with futures.ThreadPoolExecutor(_READERS) as pool:
-      for start in range(0, len(jobs), self.batch_size):
-        batch = jobs[start : start + self.batch_size]
-        waiting.append([pool.submit(self._read, *job) for job in batch])
-        if len(waiting) > 1:
-          yield from self._batch(waiting.popleft(), lists, options)
-      while waiting:
-        yield from self._batch(waiting.popleft(), lists, options)
+    read = ahead.in_order(self._read, jobs, _READERS, ahead=self.batch_size)
+    with contextlib.closing(read):
+      while batch := list(itertools.islice(read, self.batch_size)):
+        yield from self._batch(batch, lists, options)
 
-  def _read(self, source, index: int, verb: int | None) -> Seen | Failure:
+  def _read(self, job: tuple[Any, int, int | None]) -> Seen | Failure:
+    source, index, verb = job
     name = image_lib.name_of(source, index)
     try:
       picture = image_lib.open_image(source, name)
@@ -172,8 +169,7 @@ class Predictor:
       verb=verb,
     )
 
-  def _batch(self, reading, lists, options) -> Iterator[Prediction | Failure]:
-    read = [job.result() for job in reading]
+  def _batch(self, read, lists, options) -> Iterator[Prediction | Failure]:
     seen = [item for item in read if isinstance(item, Seen)]
     predictions = iter(self._runner.run(seen, lists, *options) if seen else ())
     for item in read:

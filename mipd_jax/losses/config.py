@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from input_pipeline import schema
-from input_pipeline.io import ranges
+from input_pipeline import ranges, schema
 
 # Logits that `verb_kl_source` distils, as keys of the batch.
 KL_SOURCES = {"teacher": schema.VERB_LOGITS, "clip": schema.CLIP_LOGITS}

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from input_pipeline import schema
-from input_pipeline.io import ranges
+from input_pipeline import ranges, schema
 
 VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from input_pipeline import schema
-from input_pipeline.io import ranges
+from input_pipeline import ranges, schema
 from input_pipeline.io.errors import InputError
 from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame

@@ -20,7 +20,7 @@ DATA = "input_pipeline"
 CONTRACT = (
   "input_pipeline.schema",
   "input_pipeline.io.errors",
-  "input_pipeline.io.ranges",
+  "input_pipeline.ranges",
 )
 SMALL = ("mipd_jax.devices",)
 STEP = ("mipd_jax.models", "mipd_jax.losses", "mipd_jax.metrics")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from input_pipeline.io import ranges
+from input_pipeline import ranges
 from input_pipeline.io.errors import InputError
 
 
