@@ -109,7 +109,7 @@ class Dataset(Protocol):
 
   @property
   def fingerprint(self) -> str:
-    """sha256 over all of the dataset's content; part of a cache's plan."""
+    """A text that names the dataset's content; part of a cache's plan."""
     ...
 
   @property

@@ -80,7 +80,7 @@ def run(settings: Config, source=None, mesh=None, dev_source=None):
 
   identity = {"loss": dataclasses.asdict(settings.loss)}
   checkpoints = Checkpoints(settings.workdir, identity, settings.train.keep)
-  inputs = loop.TrainInputs(source, source.names, banks, dev, identity)
+  inputs = loop.TrainInputs(source, source.names, banks, dev)
   try:
     return loop.train(settings, model, inputs, mesh, checkpoints)
   finally:

@@ -52,13 +52,13 @@ PAIRS = (
   (
     "gaze: unlabelled pairs too",
     LOSS,
-    "terms.per_role_mean(value, self.labelled)",
+    "terms.masked_mean(value, self.labelled)",
     "value.mean(axis=-1)",
   ),
   (
     "KL: all objects' interactions",
     LOSS,
-    "terms.name_groups(trained & asked, known & asked,",
+    "terms.name_groups(trained & own, known & own,",
     "terms.name_groups(trained, known,",
   ),
   (

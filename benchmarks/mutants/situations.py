@@ -31,14 +31,14 @@ LOSSES = (
   (
     "role mean: mask dropped",
     TERMS,
-    "jnp.where(role_mask, value, 0), axis=-1) / count",
+    "jnp.where(mask, value, 0), axis=-1) / count",
     "value, axis=-1) / count",
   ),
   (
     "role mean: over all slots",
     TERMS,
-    "count = jnp.maximum(jnp.sum(role_mask, axis=-1), 1)",
-    "count = role_mask.shape[-1]",
+    "count = jnp.maximum(jnp.sum(mask, axis=-1), 1)",
+    "count = mask.shape[-1]",
   ),
   (
     "contrast: no hinge",
@@ -92,8 +92,8 @@ LOSSES = (
   (
     "confidence: boxes only",
     SITUATIONS,
-    "terms.per_role_mean(value, given.batch[schema.ROLE_MASK]))",
-    "terms.per_role_mean(value, given.batch[schema.BOX_MASK]))",
+    "terms.masked_mean(value, given.batch[schema.ROLE_MASK]))",
+    "terms.masked_mean(value, given.batch[schema.BOX_MASK]))",
   ),
   ("GIoU: hull ignored", LOSS_BOXES, "_ratio(hull - union, hull)", "0 * hull"),
   (

@@ -5,8 +5,9 @@
   tfds build input_pipeline/ov_swig/builder.py --manual_dir=DIR    TFDS's own
 
 `prepare` builds the dataset unless it exists. A changed folder is another
-dataset, since the configuration's name holds its fingerprint. A data_dir has
-only one dataset of the configuration `manual`, which plain TFDS uses.
+dataset, since the configuration's name holds its fingerprint. Plain TFDS uses
+the configuration `manual`, whose name has no fingerprint: a data_dir holds only
+one such dataset.
 """
 
 import dataclasses
@@ -102,7 +103,7 @@ class OvSwig(tfds.core.ShardBasedBuilder):
     "`python -m input_pipeline.ov_swig --check DIR`."
   )
   # The folder that `prepare` has read, so that it is not read twice.
-  content: folder_lib.SwigFolder | None = None
+  source: folder_lib.SwigFolder | None = None
   # Only set for a build in this process; Beam's workers cannot report to it.
   _watch: Watch | None = None
 
@@ -116,6 +117,11 @@ class OvSwig(tfds.core.ShardBasedBuilder):
       metadata=tfds.core.MetadataDict(),
       # Shards keep the order of the JSON.
       disable_shuffling=True,
+      # `boxes` are x1 y1 x2 y2 in pixels, -1 absent (the batch contract has
+      # shares of the canvas). Beyond the frame `roles` are -1 and `nouns` Pad.
+      # `height` and `width` are in pixels; `group` is an index into
+      # schema.GROUPS. `rationales` are in the order of schema.RATIONALES, ''
+      # where there is none.
       features=tfds.features.FeaturesDict(
         {
           "image": tfds.features.Image(shape=(None, None, 3)),
@@ -141,21 +147,21 @@ class OvSwig(tfds.core.ShardBasedBuilder):
   ) -> None:
     """Builds in this process, or with Beam if a runner or options are given."""
     config = _with_runner(download_config or tfds.download.DownloadConfig())
-    if self.content is None:
-      self.content = folder_lib.read_folder(
+    if self.source is None:
+      self.source = folder_lib.read_folder(
         self.builder_config.folder or dl_manager.manual_dir,
         withhold=self.builder_config.withhold,
         skip_broken=self.builder_config.skip_broken,
       )
-    for error in self.content.lacks():
+    if error := next(self.source.missing_parts(), None):
       raise error
-    self.info.metadata.update(shards.metadata(self.content))
+    self.info.metadata.update(shards.metadata(self.source))
     if config.beam_runner is not None:
       super()._download_and_prepare(dl_manager, config)
       _mend_lengths(self)
       builds.seal(self)
       return
-    total = sum(map(len, self.content.splits.values()))
+    total = sum(map(len, self.source.splits.values()))
     with Progress("build", total, "images") as progress:
       self._watch = Watch(progress)
       super()._download_and_prepare(dl_manager, config)
@@ -166,7 +172,7 @@ class OvSwig(tfds.core.ShardBasedBuilder):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[shards.Shard]]:
     return {
-      split: shards.shards(self.content, split, self._watch)
+      split: shards.shards(self.source, split, self._watch)
       for split in layout.SPLITS
     }
 
@@ -188,16 +194,18 @@ def _mend_lengths(builder: OvSwig) -> None:
   """Corrects the order of the shards' lengths after a Beam build.
 
   TFDS 4.9.10 (split_builder's `submit_shard_based_generation`) sorts them by
-  the number of the shard as text, so "10" comes before "2".
+  the number of the shard as text, so "10" comes before "2". Also deletes
+  *.shard_infos.json, the files in which TFDS passes the lengths on and which it
+  leaves beside the shards.
   """
   infos = []
   for split, info in builder.info.splits.items():
-    cuts = builds.cuts(builder.content.splits[split])
+    cuts = builds.cuts(builder.source.splits[split])
     lengths = [stop - start for start, stop in cuts]
     infos.append(info.replace(shard_lengths=lengths))
   builder.info.set_splits(tfds.core.SplitDict(infos))
-  for note in builder.data_path.glob("*.shard_infos.json"):
-    note.unlink()
+  for infos_file in builder.data_path.glob("*.shard_infos.json"):
+    infos_file.unlink()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +215,9 @@ class SwigDataset:
   Attributes:
     builder: the builder of the records.
     vocabulary, groups: those of the folder.
-    fingerprint: sha256 over all of the dataset's content.
+    fingerprint: names the content, see `folder.fingerprint`, and with mirrored
+      views ends in "and mirrored"; the same for any `withhold` and
+      `skip_broken`.
     mirrored: whether `train` also has the mirror image of every image.
   """
 
@@ -283,19 +293,21 @@ def prepare(
   draw = {"num_rare": num_rare, "num_unseen": num_unseen, "seed": seed}
   read = functools.partial(folder_lib.read_folder, folder, **options, **draw)
   data_dir = pathlib.Path(data_dir)
-  content = None
+  source = None
+  # Reading draws the split file, which is part of the fingerprint, so it comes
+  # first.
   if not (layout.jsons_folder(folder) / groups_lib.SPLITS_FILE).exists():
     builds.make_folder(data_dir)
-    content = read()
+    source = read()
   config = OvSwigConfig.of(folder, **options)
   where = data_dir / OvSwig.name / config.name / str(OvSwig.VERSION)
   if not builds.is_built(where):
     builds.make_folder(data_dir)
-    content = content or read()
+    source = source or read()
     with builds.alone(where):
       # Another process may have built it meanwhile.
       if not builds.is_built(where):
-        _build(_builder(config, data_dir), content, data_dir)
+        _build(_builder(config, data_dir), source, data_dir)
   with builds.opening(where):
     builder = _builder(config, data_dir)
   words = vocabulary.load(folder)
@@ -313,12 +325,12 @@ def _builder(config: OvSwigConfig, data_dir: pathlib.Path) -> OvSwig:
 
 
 def _build(
-  builder: OvSwig, content: folder_lib.SwigFolder, data_dir: pathlib.Path
+  builder: OvSwig, source: folder_lib.SwigFolder, data_dir: pathlib.Path
 ) -> None:
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()  # its bars would fill a log file
-  builder.content = content
-  records = [r for rows in content.splits.values() for r in rows]
+  builder.source = source
+  records = [r for rows in source.splits.values() for r in rows]
   need = sum(record.path.stat().st_size for record in records)
   with builds.room_for(need, data_dir), builds.quiet():
     builder.download_and_prepare()

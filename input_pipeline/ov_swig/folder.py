@@ -248,7 +248,7 @@ class SwigFolder:
     verbs = [record.verb for record in self.splits["train"]]
     return np.bincount(verbs, minlength=len(self.vocabulary.verbs))
 
-  def lacks(self) -> Iterator[InputError]:
+  def missing_parts(self) -> Iterator[InputError]:
     """What a build refuses, see `record_conventions.missing_images`."""
     verbs = self.vocabulary.verbs
     verbs_of = {

@@ -14,7 +14,7 @@ from input_pipeline.ov_swig.vocabulary import BLANK, OOV, PAD, Vocabulary
 from input_pipeline.schema import ANNOTATORS, GROUPS, MAX_ROLES, RATIONALES
 
 
-def metadata(content: SwigFolder) -> dict[str, Any]:
+def metadata(source: SwigFolder) -> dict[str, Any]:
   """Everything about a folder except its records, as plain JSON.
 
   Returns:
@@ -27,27 +27,27 @@ def metadata(content: SwigFolder) -> dict[str, Any]:
     out as broken; 'wrong_boxes': the same with the role and whether the box
     was dropped ('lost'), of each box that was clipped or dropped.
   """
-  words, groups = content.vocabulary, content.groups
+  words, groups = source.vocabulary, source.groups
   return {
-    "source": content.layout.source,
-    "fingerprint": content.fingerprint,
+    "source": source.layout.source,
+    "fingerprint": source.fingerprint,
     "vocabulary": dataclasses.asdict(words),
     "groups": {
       **groups.lists(words),
       "sha256": groups.sha256,
       "method": groups.method,
     },
-    "images": content.images,
+    "images": source.images,
     "statistics": {
       split: statistics(records, groups.groups, words)
-      for split, records in content.splits.items()
+      for split, records in source.splits.items()
     },
-    "checksums": content.layout.checksums(),
-    "left_out": content.dropped,
-    "withheld": content.withheld,
-    "broken": [_as_row(error) for error in content.broken],
+    "checksums": source.layout.checksums(),
+    "left_out": source.dropped,
+    "withheld": source.withheld,
+    "broken": [_as_row(error) for error in source.broken],
     "wrong_boxes": [
-      _as_row(error) | {"lost": error.lost} for error in content.wrong_boxes
+      _as_row(error) | {"lost": error.lost} for error in source.wrong_boxes
     ],
   }
 
@@ -158,10 +158,10 @@ class Shard:
     }
 
 
-def shards(content: SwigFolder, split: str, watch: Watch | None) -> list[Shard]:
+def shards(source: SwigFolder, split: str, watch: Watch | None) -> list[Shard]:
   """The shards of a split, in order."""
-  records = content.splits[split]
-  groups, words = content.groups.groups, content.vocabulary
+  records = source.splits[split]
+  groups, words = source.groups.groups, source.vocabulary
   return [
     Shard(split, start, records[start:stop], groups, words, watch)
     for start, stop in cuts(records)

@@ -186,11 +186,11 @@ def _train(
   step = programs.train_steps(model, config.objective, train, steps, mesh)
   start = programs.initial_state(model, train, steps, mesh)
   state = start(first_batch(data.source), banks, seed)
-  ours = list(loop.chunks(0, steps, train.steps_per_dispatch, every))
-  length = loop.program_length(ours)
+  turns = list(loop.chunks(0, steps, train.steps_per_dispatch, every))
+  length = loop.program_length(turns)
   fetched = []
   for chunk, batches in zip(
-    ours, data.feed.train(ours, seed=config.seed, length=length), strict=True
+    turns, data.feed.train(turns, seed=config.seed, length=length), strict=True
   ):
     state, metrics = step(state, batches, np.int32(chunk.count), banks, seed)
     fetched.append((chunk.count, metrics))

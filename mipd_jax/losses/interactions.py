@@ -1,19 +1,21 @@
 """The loss terms of interactions; `situations` says how to add one.
 
-  pair        focal binary cross entropy of each pair's interactions
-  verb        cross entropy of the image's scores, mean over the interactions
-              that the image has
-  teacher_verb, teacher_noun    the same two on the scene and gaze targets
-  scene_*, gaze_*               as in situations; gaze over labelled pairs
-  verb_kl     KL of each labelled pair's scores to the teacher's logits of the
-              image, among the interactions of the pair's object
+  pair              focal binary cross entropy of each pair's interactions
+  verb              cross entropy of the image's scores, mean over the
+                    interactions that the image has
+  teacher_verb      `verb` on the scene target's scores
+  teacher_noun      `pair` on the gaze targets' scores
+  scene_*, gaze_*   as in situations; scene_distill by cosine only; gaze over
+                    labelled pairs
+  verb_kl           KL of each labelled pair's scores to the teacher's logits of
+                    the image, among the interactions of the pair's object
 
 The focal form of one (pair, interaction) of label y with probability p, where
 q = p if y else 1 - p (Lin et al. 2017; the normalisation is that of Zhang et
 al. 2022, UPT):  - a_y (1 - q)^gamma log q, a_1 = alpha, a_0 = 1 - alpha, summed
 over trained interactions of the pairs' objects, divided by the number of
-positive labels in the batch. Untrained interactions take no part: a missing
-label says nothing about them.
+positive labels in the batch, where an image without any counts as one.
+Untrained interactions take no part: a missing label says nothing about them.
 """
 
 import dataclasses
@@ -48,6 +50,8 @@ class PairLosses(LossConfig):
 
 # Labels.
 _LABELS = (schema.PAIR_LABELS, schema.PAIR_MASK)
+# What `_Labels` reads.
+_LABELLED = {"batch": _LABELS, "banks": (VERB_TRAINED,)}
 
 
 class _Labels:
@@ -63,7 +67,7 @@ class _Labels:
     count = given.banks[VERB_TRAINED].shape[0]
     numbers = given.batch[schema.PAIR_LABELS]
     there = (numbers >= 0) & given.batch[schema.PAIR_MASK][..., None]
-    # Padding gets class `count`, which one_hot leaves out; hot is [B, P, L, V].
+    # Padding gets class `count`, which one_hot leaves out; hot is [B, P, H, V].
     hot = jax.nn.one_hot(jnp.where(there, numbers, count), count, dtype=bool)
     self.of_pair = hot.any(axis=-2)
     self.of_image = self.of_pair.any(axis=-2)
@@ -71,17 +75,13 @@ class _Labels:
 
   def over_labelled(self, value: Float[Array, "b p"]) -> Term:
     """Mean over labelled pairs; images without one do not count."""
-    mean = terms.per_role_mean(value, self.labelled)
+    mean = terms.masked_mean(value, self.labelled)
     return Term(mean, self.labelled.any(axis=-1).astype(jnp.float32))
 
 
 # Pairs.
 
-_PAIR = {
-  "batch": _LABELS,
-  "banks": (VERB_TRAINED,),
-  "fields": ("focal_alpha", "focal_gamma"),
-}
+_PAIR = {**_LABELLED, "fields": ("focal_alpha", "focal_gamma")}
 
 
 def focal(
@@ -104,17 +104,20 @@ def focal(
 def _focal(given: Given, key: str) -> Term:
   """Loss of scores [B, P, V] per positive, weighted by the positives.
 
-  So the batch's mean is its whole loss divided by all its positives.
+  So the batch's mean is its whole loss divided by all its positives, where an
+  image without any counts as one.
   """
   labels, scores = _Labels(given), given.outputs[key]
-  asked = (scores > out.NEVER / 2) & given.banks[VERB_TRAINED]
-  logits = jnp.where(asked, scores, 0)
-  form = given.settings
-  each = focal(logits, labels.of_pair, form.focal_alpha, form.focal_gamma)
-  total = jnp.sum(jnp.where(asked, each, 0), axis=(1, 2))
+  counted = (scores > out.NEVER / 2) & given.banks[VERB_TRAINED]
+  logits = jnp.where(counted, scores, 0)
+  settings = given.settings
+  each = focal(
+    logits, labels.of_pair, settings.focal_alpha, settings.focal_gamma
+  )
+  total = jnp.sum(jnp.where(counted, each, 0), axis=(1, 2))
   # At least one per image, so that an image of negatives alone counts too.
   positives = jnp.maximum(
-    jnp.sum(asked & labels.of_pair, axis=(1, 2)), 1
+    jnp.sum(counted & labels.of_pair, axis=(1, 2)), 1
   ).astype(jnp.float32)
   return Term(total / positives, positives)
 
@@ -127,14 +130,16 @@ def pair(given: Given) -> Term:
 
 @loss_term(target=out.GAZE_TARGET, outputs=(out.TEACHER_PAIR_SCORES,), **_PAIR)
 def teacher_noun(given: Given) -> Term:
-  """Focal loss of the gaze targets' scores."""
+  """Focal loss of the gaze targets' scores.
+
+  Named as in situations, so that both tasks share one weight.
+  """
   return _focal(given, out.TEACHER_PAIR_SCORES)
 
 
 @loss_term(
   outputs=(out.PAIR_SCORES,),
-  batch=_LABELS,
-  banks=(VERB_TRAINED,),
+  **_LABELLED,
   sources={"verb_kl_source": KL_SOURCES},
   fields=(
     "verb_kl_temperature",
@@ -149,25 +154,24 @@ def verb_kl(given: Given) -> Term:
   The teacher saw the image, not the pair: where the image has two such objects
   its logits are about both.
   """
-  form, scores = given.settings, given.outputs[out.PAIR_SCORES]
-  asked = scores > out.NEVER / 2
-  teacher = given.batch[KL_SOURCES[form.verb_kl_source]][:, None]
+  settings, scores = given.settings, given.outputs[out.PAIR_SCORES]
+  # teacher is [B, 1, V]; scores, own, trained and known are [B, P, V].
+  own = scores > out.NEVER / 2
+  teacher = given.batch[KL_SOURCES[settings.verb_kl_source]][:, None]
   trained = jnp.broadcast_to(given.banks[VERB_TRAINED], scores.shape)
   known = trained | terms.listed_names(
-    given.banks[VERB_TRAINED], form.verb_kl_listed
+    given.banks[VERB_TRAINED], settings.verb_kl_listed
   )
-  value = terms.kl_among(
-    form.verb_kl_gain * teacher.astype(jnp.float32),
-    jnp.where(asked, scores, 0),
-    terms.name_groups(trained & asked, known & asked, form.verb_kl_names),
-    form.verb_kl_temperature,
+  value_BxP = terms.kl_among(
+    settings.verb_kl_gain * teacher.astype(jnp.float32),
+    jnp.where(own, scores, 0),
+    terms.name_groups(trained & own, known & own, settings.verb_kl_names),
+    settings.verb_kl_temperature,
   )
-  return _Labels(given).over_labelled(value)
+  return _Labels(given).over_labelled(value_BxP)
 
 
 # The image.
-
-_IMAGE = {"batch": _LABELS, "banks": (VERB_TRAINED,)}
 
 
 def several_labels(
@@ -175,7 +179,10 @@ def several_labels(
   labels: Bool[Array, "b v"],
   allowed: Bool[Array, "v"],
 ) -> Float[Array, "b"]:
-  """Cross entropy among allowed classes, mean over an example's labels."""
+  """Cross entropy among allowed classes, mean over an example's labels.
+
+  Only allowed labels count; an example without any has a loss of 0.
+  """
   logits = logits.astype(jnp.float32)
   log_sum = jax.nn.logsumexp(logits, axis=-1, where=allowed)
   labels = labels & allowed
@@ -185,19 +192,23 @@ def several_labels(
 
 
 def _cross_entropy(given: Given, key: str) -> Term:
-  """Of scores [B, V], mean over the image's labels."""
+  """Of scores [B, V], mean over the image's labels.
+
+  An image without any counts in the batch's mean, with a loss of 0; in
+  `_Labels.over_labelled` it does not count.
+  """
   labels, trained = _Labels(given).of_image, given.banks[VERB_TRAINED]
   return of_every(several_labels(given.outputs[key], labels, trained))
 
 
-@loss_term(outputs=(out.VERB_SCORES,), **_IMAGE)
+@loss_term(outputs=(out.VERB_SCORES,), **_LABELLED)
 def verb(given: Given) -> Term:
   """Cross entropy of the image's scores."""
   return _cross_entropy(given, out.VERB_SCORES)
 
 
 @loss_term(
-  target=out.SCENE_TARGET, outputs=(out.TEACHER_VERB_SCORES,), **_IMAGE
+  target=out.SCENE_TARGET, outputs=(out.TEACHER_VERB_SCORES,), **_LABELLED
 )
 def teacher_verb(given: Given) -> Term:
   """Cross entropy of the scene target's scores."""
@@ -235,14 +246,12 @@ def scene_align(given: Given) -> Term:
 
 # The gaze targets.
 
-_GAZE = {"batch": _LABELS, "banks": (VERB_TRAINED,)}
-
 
 @loss_term(
   target=out.GAZE_TARGET,
   outputs=(out.PAIR_EMBEDDING,),
   fields=("detach_teacher",),
-  **_GAZE,
+  **_LABELLED,
 )
 def gaze_distill(given: Given) -> Term:
   """Distance of labelled pairs' embeddings to their gaze targets."""
@@ -250,7 +259,7 @@ def gaze_distill(given: Given) -> Term:
   return _Labels(given).over_labelled(value)
 
 
-@loss_term(target=out.GAZE_TARGET, outputs=(out.GAZE_NEGATIVE,), **_GAZE)
+@loss_term(target=out.GAZE_TARGET, outputs=(out.GAZE_NEGATIVE,), **_LABELLED)
 def gaze_contrast(given: Given) -> Term:
   """Pushes labelled pairs' gaze targets away from the negative rationale."""
   negative = given.outputs[out.GAZE_NEGATIVE]

@@ -129,7 +129,7 @@ def _noun_cross_entropy(scores: str, given: Given) -> Term:
     given.settings.noun_smoothing,
   )
   return of_every(
-    terms.per_role_mean(
+    terms.masked_mean(
       jnp.sum(loss_BxRxA, axis=-1), given.batch[schema.ROLE_MASK]
     )
   )
@@ -153,7 +153,7 @@ teacher_noun = _noun_term(
 def _over_roles(value: Float[Array, "b r"] | Float[Array, "b"], given: Given):
   """Mean over roles; preset `reference` has one gaze vector per image."""
   if value.ndim == 2:
-    value = terms.per_role_mean(value, given.batch[schema.ROLE_MASK])
+    value = terms.masked_mean(value, given.batch[schema.ROLE_MASK])
   return of_every(value)
 
 
@@ -220,7 +220,7 @@ def confidence(given: Given) -> Term:
   value = terms.binary_cross_entropy(
     given.outputs[out.BOX_CONFIDENCE], given.batch[schema.BOX_MASK]
   )
-  return of_every(terms.per_role_mean(value, given.batch[schema.ROLE_MASK]))
+  return of_every(terms.masked_mean(value, given.batch[schema.ROLE_MASK]))
 
 
 # In the order in which they are added.

@@ -66,12 +66,12 @@ def smoothed_cross_entropy(
   return (1 - smoothing) * nll + smoothing * (log_sum - mean)[..., None]
 
 
-def per_role_mean(
-  value: Float[Array, "b r"], role_mask: Bool[Array, "b r"]
+def masked_mean(
+  value: Float[Array, "b n"], mask: Bool[Array, "b n"]
 ) -> Float[Array, "b"]:
-  """Mean over the roles that an example has."""
-  count = jnp.maximum(jnp.sum(role_mask, axis=-1), 1)
-  return jnp.sum(jnp.where(role_mask, value, 0), axis=-1) / count
+  """Mean over the roles or pairs that an example has; 0 without any."""
+  count = jnp.maximum(jnp.sum(mask, axis=-1), 1)
+  return jnp.sum(jnp.where(mask, value, 0), axis=-1) / count
 
 
 def cosine(

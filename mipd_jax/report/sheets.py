@@ -13,16 +13,22 @@ from mipd_jax.report import drawing, style
 from mipd_jax.report.drawing import text_line
 from mipd_jax.report.examples import Example, RoleExample
 
-SHEET_WIDTH = 1200  # pixels; about the width of a README
-MAX_BYTES = 600_000
+# Lengths are in pixels.
+SHEET_WIDTH = 1200  # about the width of a README
+MAX_BYTES = 600_000  # of a sheet's file, if any palette allows it
 MAX_COLUMNS = 3  # more leave no room for a row of the legend
+# Of a sheet: its rim, between two cards, the heights of its title and its note.
 MARGIN, GAP, TITLE, NOTE = 20, 16, 30, 22
 # Of a card: its rim, a row of its legend, its head, the line below pictures.
 PAD, ROW, HEADER, CAPTION = 14, 24, 62, 22
-RIGHT_MARK, WRONG_MARK = "✓", "✗"
-# Of a card with pairs: a picture's side, the rim, a row, a heading.
+# Of a card's head: the middles of its two lines.
+_VERB_LINE, _TRUTH_LINE = 22, 46
+CORRECT_MARK, WRONG_MARK = "✓", "✗"
+# Of a card with pairs: a picture's side, the rim, a row, a heading, from a
+# heading to its first row, the part of a row that badge and pill need.
 _PAIR_SIDE, _PAIR_PAD, _PAIR_ROW, _PAIR_BAND = 340, 10, 27, 26
-_PAIRS = 4  # most pairs per picture: more hide it
+_PAIR_STEP, _PAIR_ENDS = 20, 110
+MAX_PAIRS = 3  # per picture: more hide it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +68,9 @@ def example_sheet(
   title: str = "",
   note: str = "",
 ) -> None:
-  """Draws one card per example; writes a PNG of at most `MAX_BYTES`.
+  """Draws one card per example; writes a PNG.
+
+  The file has at most `MAX_BYTES` if any palette allows it.
 
   Each card shows the image twice: with the true boxes, solid, and with the
   predicted ones, dashed. A role keeps its colour and number on both and in
@@ -84,8 +92,8 @@ def example_sheet(
       f"a sheet of {len(examples)} examples in {columns} columns",
       f"give at least one example and 1 to {MAX_COLUMNS} columns",
     )
-  cards = [draw_card(example, card_width(columns)) for example in examples]
-  write_cards(cards, out_png, columns, title, note)
+  cards = [draw_card(example, _card_width(columns)) for example in examples]
+  _write_cards(cards, out_png, columns, title, note)
 
 
 def pair_sheet(
@@ -98,30 +106,31 @@ def pair_sheet(
   """Draws a card per example: annotated pairs, then predicted ones.
 
   Args:
-    examples: at least one.
+    examples: any number; without any the sheet has no card. Of each, the
+      first `MAX_PAIRS` pairs of both kinds are drawn.
     out_png: written whole or not at all.
-    columns: cards side by side.
+    columns: cards side by side, at least one.
     title: a line above the cards.
     note: a line below them.
   """
-  width = card_width(columns)
+  width = _card_width(columns)
   cards = [_pair_card(example, width) for example in examples]
-  write_cards(cards, out_png, columns, title, note)
+  _write_cards(cards, out_png, columns, title, note)
 
 
-def card_width(columns: int) -> int:
+def _card_width(columns: int) -> int:
   """Width of each of `columns` cards side by side, pixels."""
   return (SHEET_WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
 
 
-def write_cards(
+def _write_cards(
   cards: Sequence[Image.Image],
   out_png: str | os.PathLike[str],
   columns: int,
   title: str = "",
   note: str = "",
 ) -> None:
-  """Lays cards of `card_width` out on one sheet and writes it."""
+  """Lays cards of `_card_width` out on one sheet and writes it."""
   rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
   sheet = _lay_out(rows, title, note)
   with atomic.replacing(out_png) as temporary:
@@ -148,9 +157,9 @@ def _lay_out(
     for card in row:
       box = (x, y, x + card.width - 1, y + height - 1)
       draw.rounded_rectangle(box, 10, fill=style.CARD, outline=style.RULE)
-      # Without its rim the card does not cover the rounded outline.
-      rim = (1, 10, card.width - 1, card.height - 10)
-      sheet.paste(card.crop(rim), (x + 1, y + 10))
+      # Only the inside is pasted, so that the rounded outline stays visible.
+      inside = (1, 10, card.width - 1, card.height - 10)
+      sheet.paste(card.crop(inside), (x + 1, y + 10))
       x += card.width + GAP
     y += height + GAP
   if note:
@@ -190,7 +199,7 @@ def _palette(sheet: Image.Image, colours: int) -> Image.Image:
 
 def draw_card(example: Example, width: int) -> Image.Image:
   """Header, the image with true and with predicted boxes, legend of roles."""
-  image = _checked_image(example)
+  image = _checked(example)
   side = (width - 2 * PAD - GAP) // 2
   picture, scale = drawing.fit_image(image, side)
   height = HEADER + picture.height + CAPTION + ROW * len(example.roles) + PAD
@@ -213,23 +222,33 @@ def draw_card(example: Example, width: int) -> Image.Image:
   return card
 
 
-def _draw_header(draw: ImageDraw.ImageDraw, example: Example, width: int):
-  right = example.predicted_verb == example.true_verb
-  colour = style.RIGHT if right else style.WRONG
+def _draw_header(
+  draw: ImageDraw.ImageDraw, example: Example, width: int
+) -> None:
+  """Predicted verb, its probability, the group; below them truth and name."""
+  correct = example.predicted_verb == example.true_verb
+  colour = style.RIGHT if correct else style.WRONG
   group_colour = style.GROUP_COLOURS.get(example.group, style.FAINT)
-  edge = drawing.draw_pill(draw, width - PAD, 22, example.group, group_colour)
-  verb = f"{RIGHT_MARK if right else WRONG_MARK} {example.predicted_verb}"
+  edge = drawing.draw_pill(
+    draw, width - PAD, _VERB_LINE, example.group, group_colour
+  )
+  verb = f"{CORRECT_MARK if correct else WRONG_MARK} {example.predicted_verb}"
   chance = ""
   if example.probability is not None:
     chance = f"{100 * example.probability:.0f} %"
   room = edge - PAD - 16 - style.font(14).getlength(chance)
-  drawn = text_line(draw, (PAD, 22), verb, 18, colour, bold=True, width=room)
-  text_line(draw, (PAD + drawn + 8, 23), chance, 14, style.FAINT)
+  drawn = text_line(
+    draw, (PAD, _VERB_LINE), verb, 18, colour, bold=True, width=room
+  )
+  # Smaller letters, one pixel lower.
+  place = (PAD + drawn + 8, _VERB_LINE + 1)
+  text_line(draw, place, chance, 14, style.FAINT)
   name = drawing.shorten(example.name, width * 0.35, 12)
-  text_line(draw, (width - PAD, 46), name, 12, style.FAINT, anchor="rm")
+  place = (width - PAD, _TRUTH_LINE)
+  text_line(draw, place, name, 12, style.FAINT, anchor="rm")
   room = width - 2 * PAD - style.font(12).getlength(name) - 12
   truth = f"truth: {example.true_verb}"
-  text_line(draw, (PAD, 46), truth, 14, style.INK, width=room)
+  text_line(draw, (PAD, _TRUTH_LINE), truth, 14, style.INK, width=room)
 
 
 def _draw_boxes(
@@ -240,6 +259,16 @@ def _draw_boxes(
   scale: float,
   predicted: bool,
 ) -> None:
+  """Draws the true or the predicted boxes on one picture, with badges.
+
+  Args:
+    draw: of the card.
+    example: its boxes are in original pixels.
+    origin: the picture's top left corner, pixels of the card.
+    size: width and height of the picture, pixels of the card.
+    scale: pixels of the card per original pixel.
+    predicted: whether to draw the predicted boxes, dashed.
+  """
   placed = {}
   for position, role in enumerate(example.roles):
     box = role.predicted_box if predicted else role.true_box
@@ -274,22 +303,19 @@ def _draw_legend(
   truth = " / ".join(dict.fromkeys(n or "blank" for n in role.true_nouns))
   start += drawn + 8
   text_line(draw, (start, y), truth or "blank", 13, width=half - start - 10)
-  right, verdict = role.box_verdict
-  colour = style.RIGHT if right else style.WRONG
-  verdict = f"{RIGHT_MARK if right else WRONG_MARK} {verdict}"
+  correct, verdict = role.box_verdict
+  colour = style.RIGHT if correct else style.WRONG
+  verdict = f"{CORRECT_MARK if correct else WRONG_MARK} {verdict}"
   text_line(draw, (width - PAD, y), verdict, 12, colour, anchor="rm")
   room = width - PAD - half - style.font(12).getlength(verdict) - 10
   colour = style.RIGHT if role.noun_right else style.WRONG
-  mark = RIGHT_MARK if role.noun_right else WRONG_MARK
+  mark = CORRECT_MARK if role.noun_right else WRONG_MARK
   words = f"{mark} {role.predicted_noun or 'blank'}"
   text_line(draw, (half, y), words, 13, colour, width=room)
 
 
-def _colour(position: int) -> str:
-  return style.ROLE_COLOURS[position % len(style.ROLE_COLOURS)]
-
-
-def _checked_image(example: Example) -> Image.Image:
+def _checked(example: Example) -> Image.Image:
+  """The image, after a check of the example's boxes and its pixels."""
   for role in example.roles:
     for name in ("true_box", "predicted_box"):
       box = getattr(role, name)
@@ -316,7 +342,8 @@ def _checked_image(example: Example) -> Image.Image:
 
 
 def _pair_card(example: PairExample, width: int) -> Image.Image:
-  true, predicted = example.true[:_PAIRS], example.predicted[:_PAIRS]
+  """The name, the image with both kinds of pairs, a row for each pair."""
+  true, predicted = example.true[:MAX_PAIRS], example.predicted[:MAX_PAIRS]
   rows = len(true) + len(predicted)
   inner = width - 2 * _PAIR_PAD
   fitted, scale = drawing.fit_image(
@@ -338,15 +365,25 @@ def _pair_card(example: PairExample, width: int) -> Image.Image:
     for number, pair in enumerate(pairs):
       _draw_pair(draw, pair, number, scale, origin, fitted.size)
     text_line(draw, (_PAIR_PAD, y), heading, 12, style.FAINT, bold=True)
-    y += _PAIR_BAND - 6
+    y += _PAIR_STEP
     for number, pair in enumerate(pairs):
       _pair_line(draw, pair, number, y, inner)
       y += _PAIR_ROW
   return card
 
 
-def _draw_pair(draw, pair, number, scale, origin, size) -> None:
-  """Both boxes (the object's dashed) and the line between their centres."""
+def _draw_pair(
+  draw: ImageDraw.ImageDraw,
+  pair: ShownPair,
+  number: int,
+  scale: float,
+  origin: tuple[int, int],
+  size: tuple[int, int],
+) -> None:
+  """Both boxes (the object's dashed) and the line between their centres.
+
+  `number` chooses the colour; the others are those of `_draw_boxes`.
+  """
   placed = [
     drawing.place_box(box, scale, origin, size)
     for box in (pair.person, pair.object_)
@@ -360,14 +397,18 @@ def _draw_pair(draw, pair, number, scale, origin, size) -> None:
   drawing.draw_badge(draw, placed[0][:2], number)
 
 
-def _pair_line(draw, pair, number, y, width) -> None:
+def _pair_line(
+  draw: ImageDraw.ImageDraw, pair: ShownPair, number: int, y: int, width: int
+) -> None:
+  """One row, its middle at `y`: badge, interactions with score, group."""
   drawing.draw_badge(draw, (_PAIR_PAD, y - 9), number)
   text, ink = pair.text, style.INK
   if pair.is_right is not None:
-    mark = RIGHT_MARK if pair.is_right else WRONG_MARK
+    mark = CORRECT_MARK if pair.is_right else WRONG_MARK
     text = f"{mark} {text} {pair.score:.2f}"
     ink = style.RIGHT if pair.is_right else style.WRONG
-  text_line(draw, (_PAIR_PAD + 24, y), text, 13, ink, width=width - 110)
+  room = width - _PAIR_ENDS
+  text_line(draw, (_PAIR_PAD + 24, y), text, 13, ink, width=room)
   drawing.draw_pill(
     draw, _PAIR_PAD + width, y, pair.group, style.GROUP_COLOURS[pair.group]
   )

@@ -4,8 +4,9 @@ A finished cache gets a note of everything it was made from. Its plan names the
 encoders by a hash of their weights, and reading these takes minutes for a large
 teacher; a restarted run, after a preemption above all, must not pay that each
 time. The note lists files by size and time of change. While nothing differs,
-the cache is opened without reading the encoders. After any difference, also of
-our code, the plan decides.
+the cache is opened without reading the encoders. If anything differs, our code
+included, the encoders are read, and the plan made of them
+(feature_cache/plan.py) says whether the cache still fits.
 """
 
 import contextlib
@@ -35,8 +36,14 @@ if TYPE_CHECKING:
   from mipd_jax.rationales.source import RationaleSource
 
 NOTE = "made_from.json"
-# The teacher's settings that the cache does not depend on.
-_ELSEWHERE = ("cache", "only", "process_index", "process_count", "batch_size")
+# Fields of `config.teacher` that change nothing in the cache.
+_WITHOUT_EFFECT = (
+  "cache",
+  "only",
+  "process_index",
+  "process_count",
+  "batch_size",
+)
 # The function that makes a cache.
 _START = "mipd_jax.stages.prepare._make_cache"
 Facts = dict[str, object]
@@ -54,9 +61,9 @@ def origin_facts(
     dataset: its images are encoded.
     encoders: folders of the checkpoints.
   """
-  settings = dataclasses.asdict(config.teacher)
+  fields = dataclasses.asdict(config.teacher)
   return {
-    "settings": {k: v for k, v in settings.items() if k not in _ELSEWHERE},
+    "settings": {k: v for k, v in fields.items() if k not in _WITHOUT_EFFECT},
     "eyes": eyes.of(config.model).keys,
     "dataset": dataset.fingerprint,
     "vocabulary": dataset.vocabulary.fingerprint,
@@ -78,7 +85,7 @@ def same_origin(cache: str | os.PathLike, wanted: Facts) -> bool:
 
 
 def write_origin(cache: str | os.PathLike, facts: Facts) -> None:
-  """Notes what a finished cache was made from, or is equal to."""
+  """Writes the note of a cache that was made from these facts, or fits them."""
   with atomic.replacing(pathlib.Path(cache) / NOTE) as path:
     path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
@@ -92,7 +99,8 @@ def _files(folder: pathlib.Path) -> list[list[object]]:
 def _code() -> dict[str, str]:
   """Digests of the code that makes a cache, for any encoder and task.
 
-  Each task chooses the source of its rationales.
+  Every task's choice of rationales counts. `tasks.of` itself is not followed:
+  it would reach all code of every task.
   """
   choosers = [task.rationales for task in tasks.classes().values()]
   names = (f"{one.__module__}.{one.__qualname__}" for one in choosers)
@@ -103,22 +111,22 @@ def prepare(config: Config) -> Prepared | None:
   """Makes what is missing and opens everything.
 
   Returns:
-    All of it, or None if teacher.only left a part undone.
+    Dataset and cache, opened; None if teacher.only left a part undone.
 
   Raises:
     InputError: the folder, the checkpoints or an existing cache cannot be
       used.
   """
-  plan = _precompute_config(config)
-  here, dataset = distributed.agreed(lambda: _made_inputs(config))
-  facts = origin_facts(here, dataset, inputs.encoder_folders(here))
-  cache = _opened(here, facts)
+  settings = _precompute_config(config)
+  local, dataset = distributed.agreed(lambda: _made_inputs(config))
+  facts = origin_facts(local, dataset, inputs.encoder_folders(local))
+  cache = _opened(local, facts)
   if cache is None:
     with _bucket_alone(config.teacher.cache):
-      cache = _made(here, dataset, plan, facts)
-      _upload(cache, here, config.teacher.cache)
+      cache = _make_and_note(local, dataset, settings, facts)
+      _upload(cache, local, config.teacher.cache)
   else:
-    _upload(cache, here, config.teacher.cache)
+    _upload(cache, local, config.teacher.cache)
   return tasks.of(config).prepared(dataset, cache) if cache else None
 
 
@@ -139,15 +147,15 @@ def _bucket_alone(cache: str) -> contextlib.AbstractContextManager:
 
 
 def _upload(
-  cache: feature_cache.Cache | None, here: Config, where: str
+  cache: feature_cache.Cache | None, local: Config, where: str
 ) -> None:
   """Copies a cache into the bucket that the config names."""
-  if cache and here.teacher.cache != where:
+  if cache and local.teacher.cache != where:
     buckets.upload(where, last=feature_cache.MANIFEST)
 
 
 def _process(config: Config) -> tuple[int, int]:
-  """Index and number of the processes that make the cache."""
+  """This process's index among those that make the cache, and their count."""
   if config.teacher.process_count:
     return config.teacher.process_index, config.teacher.process_count
   return jax.process_index(), jax.process_count()
@@ -163,11 +171,11 @@ def open_prepared(config: Config) -> Prepared:
   inputs.check_sources(config, encoders=False)
   dataset = inputs.dataset(config)
   cache = feature_cache.open_cache(config.teacher.cache)
-  for what, here, there in (
+  for what, kept, wanted in (
     ("images or annotations", cache.plan.dataset, dataset.fingerprint),
     ("vocabulary", cache.plan.vocabulary, dataset.vocabulary.fingerprint),
   ):
-    if here != there:
+    if kept != wanted:
       raise InputError(
         f"the cache {cache.folder} was made for other {what} than those of "
         f"{config.dataset.folder}",
@@ -179,15 +187,13 @@ def open_prepared(config: Config) -> Prepared:
 
 def _precompute_config(config: Config) -> cache_plan.PrecomputeConfig:
   """The settings of the cache; refuses wrong names before any work."""
-  from mipd_jax.teachers import cache_plan
-
-  settings = config.teacher
-  cache_plan.check_tasks(_listed(settings.only))
+  teacher_settings = config.teacher
+  cache_plan.check_tasks(_listed(teacher_settings.only))
   return cache_plan.PrecomputeConfig(
-    batch_size=settings.batch_size,
-    text_length=settings.text_length,
-    dtype=settings.dtype,
-    parts=_listed(settings.parts),
+    batch_size=teacher_settings.batch_size,
+    text_length=teacher_settings.text_length,
+    dtype=teacher_settings.dtype,
+    parts=_listed(teacher_settings.parts),
   )
 
 
@@ -199,14 +205,18 @@ def _opened(config: Config, facts: Facts) -> feature_cache.Cache | None:
   return None
 
 
-def _made(
+def _make_and_note(
   config: Config,
   dataset: Dataset,
-  plan: cache_plan.PrecomputeConfig,
+  settings: cache_plan.PrecomputeConfig,
   facts: Facts,
 ) -> feature_cache.Cache | None:
-  """The cache, made if needed; None if teacher.only left a part undone."""
-  cache = _make_cache(config, dataset, plan)
+  """Makes the cache if needed and writes its note.
+
+  Returns:
+    The cache, or None if teacher.only left a part undone.
+  """
+  cache = _make_cache(config, dataset, settings)
   if cache and distributed.is_first():
     write_origin(config.teacher.cache, facts)
   return cache
@@ -221,7 +231,7 @@ def _is_whole(folder: str) -> bool:
 def _make_cache(
   config: Config,
   dataset: Dataset,
-  plan: cache_plan.PrecomputeConfig,
+  settings: cache_plan.PrecomputeConfig,
 ) -> feature_cache.Cache | None:
   """Runs the frozen encoders over every split, unless that is done.
 
@@ -230,33 +240,35 @@ def _make_cache(
   """
   from mipd_jax.teachers import families, precompute
 
-  settings = config.teacher
-  dtype = compilation.compute_dtype(settings.compute_dtype)
-  names = (settings.student_encoder, inputs.text_encoder(config))
+  teacher_settings = config.teacher
+  dtype = compilation.compute_dtype(teacher_settings.compute_dtype)
+  names = (teacher_settings.student_encoder, inputs.text_encoder(config))
   encoders = {name: families.load_encoder(name, dtype) for name in set(names)}
   mesh = sharding.make_mesh(
     model=config.mesh.model, devices=jax.local_devices()
   )
   teacher = families.load_teacher(
-    settings.teacher_encoder,
+    teacher_settings.teacher_encoder,
     dtype,
-    question=settings.question,
-    verb_score=settings.verb_score,
+    question=teacher_settings.question,
+    verb_score=teacher_settings.verb_score,
     mesh=mesh,
   )
   process = None
-  if settings.process_count:
-    process = precompute.Process(settings.process_index, settings.process_count)
+  if teacher_settings.process_count:
+    process = precompute.Process(
+      teacher_settings.process_index, teacher_settings.process_count
+    )
   return precompute.build_cache(
     dataset,
-    encoders[settings.student_encoder],
+    encoders[teacher_settings.student_encoder],
     teacher,
-    settings.cache,
-    config=plan,
+    teacher_settings.cache,
+    config=settings,
     mesh=mesh,
     text=encoders[inputs.text_encoder(config)],
     rationales=_rationales(config, dataset),
-    only=_listed(settings.only),
+    only=_listed(teacher_settings.only),
     process=process,
     eyes=eyes.of(config.model),
   )
@@ -266,10 +278,10 @@ def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
   """The task's rationales, by the language model if one is given."""
   from mipd_jax.teachers.language import language_model
 
-  settings, model = config.teacher, None
-  if settings.language_model:
-    dtype = compilation.compute_dtype(settings.compute_dtype)
-    model = language_model.load(settings.language_model, dtype)
+  teacher_settings, model = config.teacher, None
+  if teacher_settings.language_model:
+    dtype = compilation.compute_dtype(teacher_settings.compute_dtype)
+    model = language_model.load(teacher_settings.language_model, dtype)
   return tasks.of(config).rationales(dataset, model)
 
 

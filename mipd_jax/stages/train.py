@@ -51,7 +51,6 @@ def train(config: Config, prepared: Prepared) -> bool:
     names=source.names,
     banks=prepared.banks,
     dev=_dev_scores(config, prepared, model, mesh),
-    identity=identity(config, prepared),
   )
   logging.info(
     "Training %s: %d images, %d steps of %d, on %d x %s.",

@@ -38,7 +38,12 @@ from mipd_jax.rationales.interactions import (
 from mipd_jax.rationales.jrg import JrgRationales
 from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.report import files, plots, tables
-from mipd_jax.report.sheets import PairExample, ShownPair, pair_sheet
+from mipd_jax.report.sheets import (
+  MAX_PAIRS,
+  PairExample,
+  ShownPair,
+  pair_sheet,
+)
 from mipd_jax.tasks import worlds
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
@@ -256,7 +261,6 @@ _NOTE = (
   "Solid: the person; dashed: the object. Predicted: the best hypothesis of "
   "each pair of boxes."
 )
-_PAIRS = 3
 
 
 def write_sheet(
@@ -333,7 +337,7 @@ def _true(dataset: PairDataset, record: Record) -> list[ShownPair]:
         max(groups, key=schema.GROUPS.index),
       )
     )
-  return rows[:_PAIRS]
+  return rows[:MAX_PAIRS]
 
 
 def _predicted(
@@ -341,7 +345,7 @@ def _predicted(
 ) -> list[ShownPair]:
   """The best hypothesis of each pair of boxes, best pairs first."""
   _, first = np.unique(hits.boxes, axis=0, return_index=True)
-  rows = sorted(first.tolist(), key=lambda row: -hits.score[row])[:_PAIRS]
+  rows = sorted(first.tolist(), key=lambda row: -hits.score[row])[:MAX_PAIRS]
   return [
     ShownPair(
       _box(hits.boxes[row, :4]),

@@ -3,19 +3,20 @@
   1. batches of the next steps, a pure function of (seed, step), up to the
      step where one of 3 to 5 is due
   2. these steps on the devices in one program; their metrics stay there
-  3. every `log_every`: fetch metrics, stop if one is not finite, write them
-  4. every `eval_every`: dev evaluation, best checkpoint
-  5. every `checkpoint_every`, at the end and at SIGTERM: checkpoint
+  3. every `log_every`, and before 4 and 5: fetch metrics, stop if one is not
+     finite, write them
+  4. every `eval_every` and at the last step, but not for a signal: dev
+     evaluation, best checkpoint
+  5. every `checkpoint_every`, at the last step and at a signal: checkpoint
 
 so a killed run repeats what came after its last checkpoint, bit for bit, and
 nothing else. All processes do all of it together; only process 0 writes the
-metrics. At Ctrl-C and SIGTERM the loop saves and ends.
+metrics. At a signal (Ctrl-C or SIGTERM) the loop saves and ends.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -50,16 +51,15 @@ class TrainInputs:
       cache stores them or decoded.
     names: image name of each.
     banks: text embeddings, log prior and trained verbs, on the host.
-    dev: evaluates a state on the dev split: curves by name, and the score that
-      chooses checkpoints, in which unseen classes have no part.
-    identity: what checkpoints must share with the run (see Checkpoints).
+    dev: evaluates a state on the dev split; returns curves by name and one
+      score, by which the best checkpoint is chosen. Unseen classes do not
+      enter that score.
   """
 
   source: stream.Source
   names: Sequence[str]
   banks: Mapping[str, np.ndarray]
   dev: Callable[[TrainState], tuple[dict[str, float], float]]
-  identity: Mapping[str, Any]
 
 
 def total_steps(config: Config, num_examples: int) -> int:
@@ -69,22 +69,59 @@ def total_steps(config: Config, num_examples: int) -> int:
   return -(-config.train.epochs * num_examples // config.train.batch_size)
 
 
-def chunks(first: int, steps: int, length: int, *every: int) -> Iterator[Chunk]:
-  """Cuts first..steps-1 at multiples of `every`, into at most `length` each."""
-  while first < steps:
-    ends = [(first // n + 1) * n for n in every if n]
-    stop = min(steps, first + length, *ends)
-    yield Chunk(first, stop - first)
-    first = stop
+def chunks(first: int, stop: int, length: int, *every: int) -> Iterator[Chunk]:
+  """Yields the steps first..stop-1 as chunks of at most `length`.
+
+  None reaches across a multiple of one of `every`; a 0 there cuts nothing.
+  """
+  while first < stop:
+    multiples = [(first // n + 1) * n for n in every if n]
+    end = min(stop, first + length, *multiples)
+    yield Chunk(first, end - first)
+    first = end
 
 
-def program_length(ours: Sequence[Chunk]) -> int:
+def program_length(turns: Sequence[Chunk]) -> int:
   """Batches that one program takes: enough for every chunk, and at least two.
 
   With two or more, XLA was seen to compile the same step for any number, bit
   for bit; with one it drops the indexing and rounds differently.
   """
-  return max(2, *(chunk.count for chunk in ours))
+  return max(2, *(chunk.count for chunk in turns))
+
+
+# Seconds that the current step or evaluation may take after a signal. Then the
+# process ends without saving: the next run repeats what came after the latest
+# checkpoint. Cloud platforms announce a preemption about 30 seconds ahead.
+SAVE_GRACE = 10.0
+
+
+class Preemption:
+  """The signals that the loop got.
+
+  Attributes:
+    requested: whether one came; the loop then saves and ends.
+  """
+
+  def __init__(self):
+    self.requested = False
+
+  @contextlib.contextmanager
+  def heeded(self) -> Iterator["Preemption"]:
+    """Inside, the first signal sets `requested`; a second stops at once."""
+    # One of several processes may have to wait for the others to notice.
+    grace = SAVE_GRACE if jax.process_count() == 1 else None
+    with HEEDED.handled(self._notice, grace):
+      yield self
+
+  def saving(self) -> None:
+    """Lifts the time limit: the loop saves now and ends."""
+    HEEDED.see_to()
+
+  def _notice(self, number: int) -> None:
+    del number
+    self.requested = True
+    logging.info("A signal: saving and leaving after this step.")
 
 
 def train(
@@ -94,7 +131,7 @@ def train(
   mesh: jax.sharding.Mesh,
   checkpoints: Checkpoints,
 ) -> tuple[TrainState, bool]:
-  """Trains to the last step, or until SIGTERM, from the latest checkpoint.
+  """Trains to the last step, or until a signal, from the latest checkpoint.
 
   Returns:
     The state, and whether the run is complete.
@@ -112,18 +149,18 @@ def train(
     state = program.initial_state()
   else:
     logging.info("Resuming at step %d of %d.", first, steps)
-  ours = list(
+  turns = list(
     chunks(first, steps, config.train.steps_per_dispatch, *_due_every(config))
   )
-  length = program_length(ours)
+  length = program_length(turns)
   with program.opening() as ready:
     step_fn = program.compile(length)  # meanwhile the features are read
     feed = ready()
-  batches = feed.train(ours, seed=config.seed, length=length)
+  batches = feed.train(turns, seed=config.seed, length=length)
   run = _Run(config, inputs, checkpoints, steps, first)
   progress = Progress("train", steps, "steps", done=first)
   with Preemption().heeded() as preemption, run, progress:
-    for chunk, batch in zip(ours, batches, strict=True):
+    for chunk, batch in zip(turns, batches, strict=True):
       count = np.int32(chunk.count)
       state, metrics = step_fn(state, batch, count, program.banks)
       done = chunk.first + chunk.count
@@ -181,22 +218,38 @@ class _Run:
     self._writer.flush()
     self._writer.close()
 
-  def after_steps(self, chunk, state, metrics, *, stop, saving):
-    """Steps 3 to 5 of the loop's order; calls `saving` before the last save."""
+  def after_steps(
+    self,
+    chunk: Chunk,
+    state: TrainState,
+    metrics: dict[str, jax.Array],
+    *,
+    stop: bool,
+    saving: Callable[[], None],
+  ) -> None:
+    """Does 3 to 5 of the loop's order.
+
+    Args:
+      chunk: the steps just sent to the devices.
+      state: after them.
+      metrics: name -> float32 [length], of which the first chunk.count are
+        used.
+      stop: whether a signal asks to save and end.
+      saving: called before the save that a signal asks for.
+    """
     train = self._config.train
     done = chunk.first + chunk.count
     self._pending.append((chunk, metrics))
     if len(self._pending) > _IN_FLIGHT:  # or batches pile up on the devices
       jax.block_until_ready(self._pending[-1 - _IN_FLIGHT][1])
-    last = stop or done == self._steps
 
-    def due(every):
-      return last or (every and done % every == 0)
+    def due(every: int) -> bool:
+      return bool(every) and done % every == 0
 
-    evaluate = done == self._steps or (
-      train.eval_every and done % train.eval_every == 0
-    )
-    save = due(train.checkpoint_every)
+    complete = done == self._steps
+    ending = stop or complete
+    evaluate = complete or due(train.eval_every)
+    save = ending or due(train.checkpoint_every)
     if evaluate or save or due(train.log_every):
       self._flush(done)
     if evaluate:
@@ -223,9 +276,7 @@ class _Run:
       )
     if fetched:
       means = {
-        f"loss/{name}" if name != "grad_norm" else name: float(
-          np.mean([metrics[name] for _, metrics in fetched])
-        )
+        _curve(name): float(np.mean([metrics[name] for _, metrics in fetched]))
         for name in fetched[0][1]
       }
       means["learning_rate"] = float(self._learning_rate(done - 1))
@@ -239,35 +290,6 @@ class _Run:
     self._checkpoints.save_best(state, selection)
 
 
-# Seconds that the current step or evaluation may take after a signal. Then the
-# process ends without saving: the next run repeats what came after the latest
-# checkpoint. Platforms that take a machine back give about 30.
-GRACE = 10.0
-
-
-class Preemption:
-  """The signals that the loop got.
-
-  Attributes:
-    requested: whether one came; the loop then saves and ends.
-  """
-
-  def __init__(self):
-    self.requested = False
-
-  @contextlib.contextmanager
-  def heeded(self) -> Iterator["Preemption"]:
-    """Inside, the first signal sets `requested`; a second stops at once."""
-    # One of several processes may have to wait for the others to notice.
-    grace = GRACE if jax.process_count() == 1 else None
-    with HEEDED.handled(self._notice, grace):
-      yield self
-
-  def saving(self) -> None:
-    """Lifts the time limit: the loop saves now and ends."""
-    HEEDED.see_to()
-
-  def _notice(self, number: int) -> None:
-    del number
-    self.requested = True
-    logging.info("A signal: saving and leaving after this step.")
+def _curve(metric: str) -> str:
+  """Name of a metric's curve: "grad_norm", or "loss/NAME" for a term."""
+  return metric if metric == "grad_norm" else f"loss/{metric}"

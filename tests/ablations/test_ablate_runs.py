@@ -58,7 +58,7 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   source = train_stage.stored(prepared, "train", (feature_cache.STUDENT,))
   checkpoints = Checkpoints(tmp_path / "loop", {}, 1)
   inputs = loop.TrainInputs(
-    source, source.names, prepared.banks, lambda _: ({}, 0.0), {}
+    source, source.names, prepared.banks, lambda _: ({}, 0.0)
   )
   try:
     state, complete = loop.train(
