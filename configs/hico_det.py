@@ -23,10 +23,16 @@ import ml_collections
 from configs import common
 from input_pipeline.io.errors import InputError
 from input_pipeline.small_world.interactions.config import PairWorldConfig
-from mipd_jax.config import DatasetConfig, InteractionsConfig, TeacherConfig
+from mipd_jax.config import (
+  DatasetConfig,
+  InstancesConfig,
+  InteractionsConfig,
+  TeacherConfig,
+)
 
 _SMALL_WORLD = "small_world"
 _QUESTION = "Question: what is the person in this picture doing? Answer:"
+_PAIR_QUESTION = "Question: what is the person doing with the {object}? Answer:"
 # The small BLIP-2 is trained on this question.
 _SMALL_QUESTION = TeacherConfig("", "", "").question
 
@@ -61,6 +67,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       text_encoder="openai/clip-vit-large-patch14",
       cache="data/cache-hico-jrg" if jrg else "data/cache-hico",
       language_model="google/flan-t5-xl" if jrg else "",
+      instances=InstancesConfig(show="crop", question=_PAIR_QUESTION),
       question=_QUESTION,
     )
   )
@@ -92,6 +99,7 @@ def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
       text_encoder=f"{data}/foundation/teacher_clip",
       cache=f"{data}/cache",
       text_length=56,
+      instances=InstancesConfig(show="tokens"),
       question=_SMALL_QUESTION,
     )
   )

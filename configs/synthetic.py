@@ -16,7 +16,12 @@ import ml_collections
 
 from configs import common
 from input_pipeline.small_world.situations.config import WorldConfig
-from mipd_jax.config import DatasetConfig, JrgConfig, TeacherConfig
+from mipd_jax.config import (
+  DatasetConfig,
+  InstancesConfig,
+  JrgConfig,
+  TeacherConfig,
+)
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -39,6 +44,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       text_length=56,
       language_model=f"{data}/foundation/language_model" if jrg else "",
       jrg=JrgConfig(style="terse", max_new_tokens=64),
+      instances=InstancesConfig(show="tokens"),
     )
   )
   common.set_small_student(config, steps=800, eval_every=200, debug=debug)

@@ -9,6 +9,8 @@ drawings share only this. Shapes are written with these letters:
   M  teacher tokens (the same layout)
   K  rationales (4, in the order of `RATIONALES`)     L  text tokens
   S, T, X  widths of student, teacher and text features
+  I  instances: roles or, where a dataset annotates pairs, pairs
+  J  answers kept of each instance
 
 and, where a dataset annotates pairs of a person and an object instead:
 
@@ -55,6 +57,10 @@ RATIONALE_TOKENS = "rationale_tokens"
 RATIONALE_MASK = "rationale_mask"
 VERB_LOGITS = "verb_logits"
 CLIP_LOGITS = "clip_logits"
+ANSWER_CLASSES = "answer_classes"
+ANSWER_LOG_SHARES = "answer_log_shares"
+ANSWER_LOG_REST = "answer_log_rest"
+ANSWER_KEYS = (ANSWER_CLASSES, ANSWER_LOG_SHARES, ANSWER_LOG_REST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +106,20 @@ FEATURES: Mapping[str, Key] = {
   RATIONALE_MASK: Key("B K L", "bool", "True where there is a text token"),
   VERB_LOGITS: Key("B V", "float32", "teacher's logits over the verbs"),
   CLIP_LOGITS: Key("B V", "float32", "student encoder's zero-shot logits"),
+  # Only where the teacher was asked; log shares are -1e4 where nothing is.
+  ANSWER_CLASSES: Key("B I J", "int32", "classes it answers, best first; -1"),
+  ANSWER_LOG_SHARES: Key("B I J", "float32", "logarithms of their shares"),
+  ANSWER_LOG_REST: Key("B I", "float32", "that of all other candidates"),
 }
 CONTRACT: Mapping[str, Key] = {**ANNOTATIONS, **FEATURES}
 
 # The keys that an evaluation step may read: no teacher, no rationales.
 STUDENT_KEYS = (*ANNOTATIONS, STUDENT_TOKENS)
-TRAIN_KEYS = tuple(CONTRACT)
 PAIR_STUDENT_KEYS = (*PAIR_ANNOTATIONS, STUDENT_TOKENS)
-PAIR_TRAIN_KEYS = (*PAIR_ANNOTATIONS, *FEATURES)
+# Training features of a teacher that is not asked about instances.
+_STANDARD = tuple(key for key in FEATURES if key not in ANSWER_KEYS)
+TRAIN_KEYS = (*ANNOTATIONS, *_STANDARD)
+PAIR_TRAIN_KEYS = (*PAIR_ANNOTATIONS, *_STANDARD)
 _ALL_KEYS: Mapping[str, Key] = {**CONTRACT, **PAIR_ANNOTATIONS}
 
 

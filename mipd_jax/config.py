@@ -29,6 +29,8 @@ from mipd_jax.tasks import config as task_config
 from mipd_jax.tasks.config import InteractionsConfig
 
 T = TypeVar("T")
+# How a teacher is shown an instance, as in teachers/showing.
+SHOWN = ("", "tokens", "crop", "blur", "outline")
 _VERB_SCORES = ("sum", "mean", "calibrated")  # as in teachers/image_teachers
 
 
@@ -57,6 +59,32 @@ class DatasetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InstancesConfig:
+  """What the teacher is asked about each annotated instance.
+
+  Attributes:
+    show: "tokens" (it reads only the image tokens in the box), "crop", "blur"
+      (of what surrounds it) or "outline" (a red rectangle); "" does not ask.
+    question: asked; {kind} is the role, or "activity" for a pair of a person
+      and an object, {object} the pair's object. "" is "Question: what is the
+      {kind} in this picture? Answer:".
+    margin: for all but tokens, the box grows by this share of its longer side.
+    top_k: answers that are kept of each instance.
+  """
+
+  show: str = ""
+  question: str = ""
+  margin: ranges.Weight = 0.1
+  top_k: ranges.Count = 16
+
+  def __post_init__(self):
+    if self.show not in SHOWN:
+      raise ValueError(
+        f"teacher.instances.show={self.show!r} is not one of {SHOWN}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class TeacherConfig:
   """The frozen encoders and the cache of their outputs.
 
@@ -75,6 +103,7 @@ class TeacherConfig:
     language_model: causal or seq2seq model that writes and judges rationales
       (JRG, docs/rationales.md); "" leaves them to templates.
     jrg: its settings.
+    instances: what it is asked about each instance (docs/teachers.md).
     parts: comma-separated parts of the cache (docs/teachers.md).
     only: comma-separated tasks of this run of --mode=prepare; "" is all.
     process_index, process_count: of separate processes that make one cache;
@@ -95,7 +124,10 @@ class TeacherConfig:
   verb_score: str = "sum"
   language_model: str = ""
   jrg: JrgConfig = dataclasses.field(default_factory=JrgConfig)
-  parts: str = "student,teacher,text,verb_logits,clip_logits"
+  instances: InstancesConfig = dataclasses.field(
+    default_factory=InstancesConfig
+  )
+  parts: str = "student,teacher,text,verb_logits,clip_logits,answers"
   only: str = ""
   process_index: ranges.Whole = 0
   process_count: ranges.Whole = 0
@@ -269,6 +301,11 @@ class Config:
     if needed and not self.model.teacher_branch:
       raise ValueError(
         f"model.teacher_branch is off but loss.{needed[0]} is not 0"
+      )
+    if self.loss.answers and not self.teacher.instances.show:
+      raise ValueError(
+        "loss.answers is not 0, but teacher.instances.show, how the teacher "
+        "is shown instances, is empty"
       )
     self._refuse_idle()
 

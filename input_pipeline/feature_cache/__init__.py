@@ -7,6 +7,7 @@ it.
 
 from input_pipeline.feature_cache.manifest import MANIFEST
 from input_pipeline.feature_cache.plan import (
+  ANSWERS,
   CLIP_LOGITS,
   PARTS,
   STUDENT,
@@ -38,6 +39,7 @@ from input_pipeline.feature_cache.writer import CacheWriter, alone
 
 __all__ = [
   "ANNOTATIONS",
+  "ANSWERS",
   "CLIP_LOGITS",
   "COLUMNS",
   "LABELS",

@@ -45,6 +45,7 @@ TEACHER = "teacher"
 TEXT = "text"
 VERB_LOGITS = "verb_logits"
 CLIP_LOGITS = "clip_logits"
+ANSWERS = "answers"
 # The contract's keys in one record of each part, in the order of their bytes.
 PARTS: Mapping[str, tuple[str, ...]] = {
   STUDENT: (schema.STUDENT_TOKENS,),
@@ -52,6 +53,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
   TEXT: (schema.RATIONALE_TOKENS, schema.RATIONALE_MASK),
   VERB_LOGITS: (schema.VERB_LOGITS,),
   CLIP_LOGITS: (schema.CLIP_LOGITS,),
+  ANSWERS: schema.ANSWER_KEYS,
 }
 
 

@@ -58,6 +58,10 @@ class LossConfig:
   noun_closed: ranges.Weight = 0.0
   noun_text: ranges.Weight = 0.0
   noun_smoothing: ranges.Part = 0.1
+  # KL of the scores of boxed roles, or of pairs, to what the teacher answers
+  # when it is shown the instance; needs teacher.instances.show.
+  answers: ranges.Weight = 0.0
+  answers_temperature: ranges.Positive = 2.0
   # Gaze distillation: role embedding -> gaze target.
   gaze_distill: ranges.Weight = 1.0
   gaze_contrast: ranges.Weight = 0.5

@@ -1,8 +1,10 @@
 """What both tasks share of the terms on a teacher's targets."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from input_pipeline import schema
 from mipd_jax.losses import terms
 from mipd_jax.losses.objective import Given, loss_term
 from mipd_jax.losses.terms import Term, of_every
@@ -45,3 +47,31 @@ def aligned(given: Given, other: Bool[Array, "b b"]) -> Term:
       given.settings.align_negative,
     )
   )
+
+
+def answered(
+  given: Given, scores: str, candidates: Bool[Array, "b i c"]
+) -> Term:
+  """`terms.answers_kl` of an output [B, I, C], mean over asked instances.
+
+  Args:
+    given: has `schema.ANSWER_KEYS` and the field `answers_temperature`.
+    scores: name of the output.
+    candidates: the classes that compete; others of the teacher's answers are
+      left out.
+  """
+  classes = given.batch[schema.ANSWER_CLASSES]
+  competes = jnp.take_along_axis(
+    candidates, jnp.maximum(classes, 0), axis=-1
+  ) & (classes >= 0)
+  value = terms.answers_kl(
+    given.batch[schema.ANSWER_LOG_SHARES],
+    jnp.where(competes, classes, -1),
+    given.batch[schema.ANSWER_LOG_REST],
+    given.outputs[scores],
+    candidates,
+    given.settings.answers_temperature,
+  )
+  asked = competes.any(axis=-1)
+  mean = terms.masked_mean(value, asked)
+  return Term(mean, asked.any(axis=-1).astype(jnp.float32))

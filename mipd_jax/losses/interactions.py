@@ -7,6 +7,7 @@
   teacher_noun      `pair` on the gaze targets' scores
   scene_*, gaze_*   as in situations; scene_distill by cosine only; gaze over
                     labelled pairs
+  answers           KL of each pair's scores to the teacher's answers about it
   verb_kl           KL of each labelled pair's scores to the teacher's logits of
                     the image, among the interactions of the pair's object
 
@@ -39,13 +40,14 @@ class PairLosses(LossConfig):
   """The shared weights and forms, and the pairs' own.
 
   Attributes:
-    pair, focal_alpha, focal_gamma: as in `tasks.config.InteractionsConfig`;
-      see the top of this file.
+    pair, focal_alpha, focal_gamma, answers_names: as in
+      `tasks.config.InteractionsConfig`; see the top of this file.
   """
 
   pair: float
   focal_alpha: float
   focal_gamma: float
+  answers_names: str
 
 
 # Labels.
@@ -171,6 +173,21 @@ def verb_kl(given: Given) -> Term:
   return _Labels(given).over_labelled(value_BxP)
 
 
+@loss_term(
+  outputs=(out.PAIR_SCORES,),
+  batch=schema.ANSWER_KEYS,
+  banks=(VERB_TRAINED,),
+  fields=("answers_temperature", "answers_names"),
+)
+def answers(given: Given) -> Term:
+  """KL of pairs' scores to the teacher's answers about each pair."""
+  scores = given.outputs[out.PAIR_SCORES]
+  candidates = scores > out.NEVER / 2
+  if given.settings.answers_names == "trained":
+    candidates = candidates & given.banks[VERB_TRAINED]
+  return distillation.answered(given, out.PAIR_SCORES, candidates)
+
+
 # The image.
 
 
@@ -279,4 +296,5 @@ TERMS = (
   gaze_contrast,
   teacher_noun,
   verb_kl,
+  answers,
 )

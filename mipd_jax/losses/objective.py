@@ -70,8 +70,9 @@ class LossTerm:
 
   @property
   def distils(self) -> bool:
-    """Whether it needs a frozen model: its targets or its logits."""
-    return bool(self.target or self.sources)
+    """Whether it needs a frozen model: its targets, logits or answers."""
+    of_teacher = set(self.batch) & set(schema.FEATURES)
+    return bool(self.target or self.sources or of_teacher)
 
   @property
   def settings(self) -> tuple[str, ...]:

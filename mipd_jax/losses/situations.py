@@ -11,7 +11,11 @@ from jaxtyping import Array, Bool, Float
 
 from input_pipeline import schema
 from mipd_jax.losses import distillation, terms
-from mipd_jax.losses.banks import VERB_LOG_PRIOR, VERB_TRAINED
+from mipd_jax.losses.banks import (
+  ROLE_CANDIDATES,
+  VERB_LOG_PRIOR,
+  VERB_TRAINED,
+)
 from mipd_jax.losses.config import KL_SOURCES
 from mipd_jax.losses.distillation import scene_contrast
 from mipd_jax.losses.objective import Given, LossTerm, loss_term
@@ -147,6 +151,24 @@ teacher_noun = _noun_term(
   "teacher_noun", out.TEACHER_NOUN_SCORES, target=out.GAZE_TARGET
 )
 
+
+@loss_term(
+  outputs=(out.NOUN_SCORES,),
+  batch=(schema.ROLES, *schema.ANSWER_KEYS),
+  banks=(ROLE_CANDIDATES,),
+  fields=("answers_temperature",),
+)
+def answers(given: Given) -> Term:
+  """KL of the noun scores to the teacher's answers about each instance.
+
+  Mean over the roles that it was asked about; images without one do not count.
+  """
+  role = jnp.maximum(given.batch[schema.ROLES], 0)
+  return distillation.answered(
+    given, out.NOUN_SCORES, given.banks[ROLE_CANDIDATES][role]
+  )
+
+
 # The gaze targets.
 
 
@@ -234,6 +256,7 @@ TERMS = (
   noun_sum,
   noun_closed,
   noun_text,
+  answers,
   gaze_distill,
   gaze_contrast,
   teacher_noun,

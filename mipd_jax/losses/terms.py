@@ -218,6 +218,58 @@ def kl_among(
   return temperature**2 * sum(among(group) for group in groups)
 
 
+def answers_kl(
+  log_shares: Float[Array, "*b j"],
+  classes: Int[Array, "*b j"],
+  log_rest: Float[Array, "*b"],
+  student: Float[Array, "*b c"],
+  candidates: Bool[Array, "*b c"],
+  temperature: float,
+) -> Float[Array, "*b"]:
+  """KL(teacher || student) among candidates, from the teacher's best answers.
+
+  What is left of the teacher's mass counts as one more class, as if it were
+  spread evenly over the candidates that are not among the best. Scaled by
+  temperature squared, as in `verb_kl`.
+
+  Args:
+    log_shares, classes: the teacher's best, -1 where there are fewer.
+    log_rest: logarithm of the mass of all other candidates.
+    student: logits.
+    candidates: the classes that compete; the best always do.
+    temperature: divides both logits.
+  """
+  there = classes >= 0
+  count = student.shape[-1]
+  # Filler goes into a column of its own.
+  chosen = jnp.zeros((*student.shape[:-1], count + 1), bool)
+  column = jnp.where(there, classes, count)
+  chosen = jnp.put_along_axis(chosen, column, True, axis=-1, inplace=False)
+  chosen = chosen[..., :count]
+  others = candidates & ~chosen
+
+  def log_normal(best, rest):
+    logits = jnp.concatenate([best, rest[..., None]], axis=-1)
+    return jax.nn.log_softmax(logits, axis=-1)
+
+  # A large finite number: -inf would put NaN into the gradient.
+  never = -1e9
+  number = jnp.sum(others, axis=-1).astype(jnp.float32)
+  log_number = jnp.log(jnp.maximum(number, 1))
+  rest = log_number + (log_rest - log_number) / temperature
+  teacher = log_normal(
+    jnp.where(there, log_shares / temperature, never),
+    jnp.where(number > 0, rest, never),
+  )
+  scores = student.astype(jnp.float32) / temperature
+  of_best = jnp.take_along_axis(scores, jnp.maximum(classes, 0), axis=-1)
+  of_rest = jax.nn.logsumexp(jnp.where(others, scores, never), axis=-1)
+  guess = log_normal(jnp.where(there, of_best, never), of_rest)
+  share = jnp.exp(teacher)
+  gap = jnp.where(share > 0, share * (teacher - guess), 0)
+  return temperature**2 * jnp.sum(gap, axis=-1)
+
+
 def listed_names(trained: Bool[Array, "v"], share: float) -> Bool[Array, "v"]:
   """A share of the untrained names, evenly spread over the list.
 

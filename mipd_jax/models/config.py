@@ -8,6 +8,7 @@ VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")
 NOUN_HEADS = ("closed", "text", "sum")
 TEACHER_POOLINGS = ("cls", "mean", "class_query", "learned_query", "text")
+RATIONALE_SPACES = ("learned", "frozen")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,16 @@ class ModelConfig:
   # row 1: cls | mean | class_query | learned_query | text; the last three are
   # one attention query that reads the prompted tokens.
   teacher_pooling: str = "text"
+  # Of "learned_query": number of queries, the scene prompts that read.
+  scene_queries: ranges.Count = 1
+  scene_heads: ranges.Count = 1  # of the attention that makes the scene target
+  # Whether the branch reads the teacher's tokens layer-normed, each alone.
+  teacher_norm: bool = False
+  # Where rationales are compared with the scene target: after projections
+  # that are learned with it, or as the frozen text encoder embeds the whole
+  # sentence, without what all sentences of the batch share. A learned space
+  # can make any negative orthogonal; a frozen one cannot.
+  rationale_space: str = "learned"
   gaze: bool = True  # row 2: False | True, per-role gaze targets
   mask_padding: bool = True  # row 8: False | True
 
@@ -68,11 +79,31 @@ class ModelConfig:
       schema.RATIONALE_MASK,
     )
 
+  @property
+  def projected_rationales(self) -> tuple[str, ...]:
+    """Names, of `schema.RATIONALES`, of those that learned layers read."""
+    if self.teacher_pooling == "cls":
+      return schema.RATIONALES
+    positive, negative, *gaze = schema.RATIONALES
+    guides = self.teacher_pooling in ("mean", "text")
+    compared = self.rationale_space == "learned"
+    return (
+      *((positive,) if guides or compared else ()),
+      *((negative,) if compared else ()),
+      *(gaze if self.gaze else ()),
+    )
+
   def __post_init__(self):
     _one_of("verb_pooling", self.verb_pooling, VERB_POOLINGS)
     _one_of("role_queries", self.role_queries, QUERY_SOURCES)
     _one_of("noun_head", self.noun_head, NOUN_HEADS)
     _one_of("teacher_pooling", self.teacher_pooling, TEACHER_POOLINGS)
+    _one_of("rationale_space", self.rationale_space, RATIONALE_SPACES)
+    if self.hidden % self.scene_heads:
+      raise ValueError(
+        f"model.hidden={self.hidden} is not a multiple of "
+        f"model.scene_heads={self.scene_heads}"
+      )
     if self.hidden % self.heads:
       raise ValueError(
         f"model.hidden={self.hidden} is not a multiple of "

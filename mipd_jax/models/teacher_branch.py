@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -57,11 +58,15 @@ class TeacherBranch(nn.Module):
     texts, masks = self._texts(batch)
     # When pooling by mean every token is a query: nothing to absorb.
     few = self.config.teacher_pooling != "mean"
-    attention = self._attention("attention", absorbed=self.absorbed and few)
+    attention = self._attention(
+      "attention", self.absorbed and few, self.config.scene_heads
+    )
     if self.config.teacher_pooling == "cls":
       return self._class_token_targets(scene, texts, masks, attention)
     width = banks["verb_text"].shape[-1]
     result = self._scene_targets(scene, texts, masks, attention, width)
+    if self.config.rationale_space == "frozen":
+      result |= _frozen_sentences(batch)
     result[outputs.TEACHER_VERB_SCORES] = _scores(
       self, "scene_scale", result[outputs.SCENE_TARGET], banks["verb_text"]
     )
@@ -98,9 +103,9 @@ class TeacherBranch(nn.Module):
 
   # Shared by both presets.
 
-  def _attention(self, name, absorbed):
+  def _attention(self, name, absorbed, heads=1):
     return Attention(
-      self.config.hidden, 1, dtype=self.dtype, absorbed=absorbed, name=name
+      self.config.hidden, heads, dtype=self.dtype, absorbed=absorbed, name=name
     )
 
   def _memory(self, memory: Memory) -> Memory:
@@ -113,7 +118,13 @@ class TeacherBranch(nn.Module):
     projection. Here they are projected alone: the same by linearity, for
     32 x 32 vectors instead of every token. The class token gets none.
     """
-    tokens_BxMxT = batch[schema.TEACHER_TOKENS].astype(self.dtype)
+    tokens_BxMxT = batch[schema.TEACHER_TOKENS]
+    if self.config.teacher_norm:
+      # Without scale and bias: the projection has both.
+      tokens_BxMxT = jax.nn.standardize(
+        tokens_BxMxT.astype(jnp.float32), epsilon=layers.LAYER_NORM_EPSILON
+      )
+    tokens_BxMxT = tokens_BxMxT.astype(self.dtype)
     width, grid = tokens_BxMxT.shape[-1], math.isqrt(tokens_BxMxT.shape[1] - 1)
     kernel = self.param(
       "project_kernel", layers.TORCH_KERNEL, (width, self.config.hidden)
@@ -143,17 +154,23 @@ class TeacherBranch(nn.Module):
     return self._memory(scene), self._memory(instance)
 
   def _texts(self, batch):
-    """Four projected rationales [B, L, D] and their masks [B, L]."""
+    """Projected rationales [B, L, D], of those that are read, and all masks.
+
+    Masks are [B, L].
+    """
     tokens = batch[schema.RATIONALE_TOKENS]
-    texts = [
-      self._memory(
+    texts = {
+      i: self._memory(
         layers.Linear(
           self.config.hidden, self.dtype, name=f"text_{name}"
         ).memory(tokens[:, i])
       )
       for i, name in enumerate(schema.RATIONALES)
+      if name in self.config.projected_rationales
+    }
+    masks = [
+      batch[schema.RATIONALE_MASK][:, i] for i in range(len(schema.RATIONALES))
     ]
-    masks = [batch[schema.RATIONALE_MASK][:, i] for i in range(len(texts))]
     if not self.config.mask_padding:
       masks = [jnp.ones_like(mask) for mask in masks]
     return texts, masks
@@ -178,40 +195,54 @@ class TeacherBranch(nn.Module):
   # Preset `mipd`.
 
   def _scene_targets(self, tokens, texts, masks, attention, width):
-    """One query reads the prompted tokens, or these the rationale; [B, E]."""
-    positive = texts[_GLIMPSE_POS].mean(masks[_GLIMPSE_POS])
-    negative = texts[_GLIMPSE_NEG].mean(masks[_GLIMPSE_NEG])
+    """Queries read the prompted tokens, or these the rationale; [B, E]."""
+    compared = {
+      name: texts[i].mean(masks[i])
+      for name, i in (
+        (outputs.SCENE_POSITIVE, _GLIMPSE_POS),
+        (outputs.SCENE_NEGATIVE, _GLIMPSE_NEG),
+      )
+      if i in texts
+    }
     if self.config.teacher_pooling != "mean":
-      query = self._scene_query(tokens, positive)
-      pooled = attention(query[:, None].astype(self.dtype), tokens)[:, 0]
+      query = self._scene_query(tokens, compared.get(outputs.SCENE_POSITIVE))
+      pooled = attention(query.astype(self.dtype), tokens)
+      pooled = self._joined(pooled)
     else:
       tokens, mask = tokens.tokens(), masks[_GLIMPSE_POS][:, None, :]
       pooled = jnp.mean(
         tokens + attention(tokens, texts[_GLIMPSE_POS], mask), axis=1
       )
     to_text_space = layers.Linear(width, self.dtype, name="scene_out")
-    return {
-      outputs.SCENE_TARGET: to_text_space(pooled).astype(jnp.float32),
-      outputs.SCENE_POSITIVE: to_text_space(positive.astype(self.dtype)).astype(
-        jnp.float32
-      ),
-      outputs.SCENE_NEGATIVE: to_text_space(negative.astype(self.dtype)).astype(
-        jnp.float32
-      ),
+    target = to_text_space(pooled).astype(jnp.float32)
+    if self.config.rationale_space == "frozen":
+      return {outputs.SCENE_TARGET: target}
+    return {outputs.SCENE_TARGET: target} | {
+      name: to_text_space(text.astype(self.dtype)).astype(jnp.float32)
+      for name, text in compared.items()
     }
 
-  def _scene_query(self, tokens, positive):
-    """The query on the prompted tokens, [B, D].
+  def _joined(self, read):
+    """What several queries read, [B, Q, D] -> [B, D]."""
+    if read.shape[1] == 1:
+      return read[:, 0]
+    join = layers.Linear(self.config.hidden, self.dtype, name="scene_join")
+    return join(read.reshape(len(read), -1))
 
-    It is the rationale; studies of targets that no text guides choose others.
+  def _scene_query(self, tokens, positive):
+    """The queries on the prompted tokens, [B, Q, D].
+
+    Either the rationale, or what has never seen one.
     """
     if self.config.teacher_pooling == "class_query":
-      return tokens.token(0)
+      return tokens.token(0)[:, None]
     if self.config.teacher_pooling == "learned_query":
-      init, shape = nn.initializers.normal(0.02), (self.config.hidden,)
-      learned = self.param("scene_query", init, shape)
-      return jnp.broadcast_to(learned, positive.shape)
-    return positive
+      count = self.config.scene_queries
+      init = nn.initializers.normal(0.02)
+      learned = self.param("scene_query", init, (count, self.config.hidden))
+      batch = tokens.parts[0].x.shape[0]
+      return jnp.broadcast_to(learned, (batch, *learned.shape))
+    return positive[:, None]
 
   def _gaze_targets(self, tokens, texts, masks, batch, banks):
     """Each role reads the gaze text, then the teacher in its box; [B, R, E]."""
@@ -237,6 +268,28 @@ class TeacherBranch(nn.Module):
         jnp.float32
       ),
     }
+
+
+def _frozen_sentences(
+  batch: Mapping[str, Array],
+) -> dict[str, Float[Array, "b e"]]:
+  """Glimpse sentences as the frozen text encoder embeds them.
+
+  A sentence's embedding is its end token's. Sentences about scenes share most
+  of their direction; the mean over the batch is subtracted, which leaves what
+  tells them apart.
+  """
+  mask = batch[schema.RATIONALE_MASK]
+  end = jnp.maximum(mask.sum(axis=-1, keepdims=True) - 1, 0)[..., None]
+  rows = jnp.take_along_axis(batch[schema.RATIONALE_TOKENS], end, axis=2)
+  unit_BxKxE = layers.unit(rows[:, :, 0])
+  every = batch[schema.EXAMPLE_MASK].astype(jnp.float32)[:, None]
+  both = unit_BxKxE[:, : _GLIMPSE_NEG + 1].mean(axis=1)
+  shared = jnp.sum(both * every, axis=0) / jnp.maximum(every.sum(), 1)
+  return {
+    outputs.SCENE_POSITIVE: unit_BxKxE[:, _GLIMPSE_POS] - shared,
+    outputs.SCENE_NEGATIVE: unit_BxKxE[:, _GLIMPSE_NEG] - shared,
+  }
 
 
 def _after_class(x: Float[Array, "*b p d"]) -> Float[Array, "*b m d"]:

@@ -189,7 +189,11 @@ def _precompute_config(config: Config) -> cache_plan.PrecomputeConfig:
   """The settings of the cache; refuses wrong names before any work."""
   teacher_settings = config.teacher
   cache_plan.check_tasks(_listed(teacher_settings.only))
+  shown, showing = teacher_settings.instances, None
+  if shown.show:
+    showing = cache_plan.Showing(shown.show, shown.margin, shown.top_k)
   return cache_plan.PrecomputeConfig(
+    showing=showing,
     batch_size=teacher_settings.batch_size,
     text_length=teacher_settings.text_length,
     dtype=teacher_settings.dtype,
@@ -271,6 +275,7 @@ def _make_cache(
     only=_listed(teacher_settings.only),
     process=process,
     eyes=eyes.of(config.model),
+    instances=tasks.of(config).instances(dataset) if settings.showing else None,
   )
 
 

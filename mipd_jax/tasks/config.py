@@ -38,6 +38,10 @@ _TEACHER_BRANCH = (
   "model.scene_prompt",
   "model.instance_prompt",
   "model.teacher_pooling",
+  "model.scene_queries",
+  "model.scene_heads",
+  "model.teacher_norm",
+  "model.rationale_space",
   "model.gaze",
   "model.mask_padding",
 )
@@ -92,6 +96,8 @@ def idle_fields(config: Any) -> Iterator[tuple[str, str]]:
   if not pairs.pair:
     for name in ("focal_alpha", "focal_gamma"):
       yield f"interactions.{name}", "interactions.pair=0"
+  if not config.loss.answers:
+    yield "interactions.answers_names", "loss.answers=0"
   if not pairs.nms:
     yield "interactions.nms_threshold", "interactions.nms=False"
   if pairs.split == "full":
@@ -113,8 +119,21 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
     if hasattr(loss, field) and field not in _GIVEN_WITH_WEIGHT:
       why = " and ".join(f"loss.{name}=0" for name in terms)
       yield f"loss.{field}", why
+  model = config.model
+  if model.teacher_branch and model.teacher_pooling != "learned_query":
+    yield (
+      "model.scene_queries",
+      f"model.teacher_pooling={model.teacher_pooling!r}",
+    )
   if loss.verb_kl and loss.verb_kl_names == "trained":
     yield "loss.verb_kl_listed", "loss.verb_kl_names='trained'"
+  if not teacher.instances.show:
+    for field in dataclasses.fields(teacher.instances):
+      if field.name != "show":
+        why = "teacher.instances.show=''"
+        yield f"teacher.instances.{field.name}", why
+  elif teacher.instances.show == "tokens":
+    yield "teacher.instances.margin", "teacher.instances.show='tokens'"
   if not teacher.language_model:
     for field in dataclasses.fields(teacher.jrg):
       if field.name not in _ALWAYS_GIVEN:
@@ -149,6 +168,8 @@ class InteractionsConfig:
     world: draw this small world into `dataset.folder` if it is not there.
     pair: weight of the interaction loss of pairs.
     focal_alpha, focal_gamma: its form (losses/interactions.py).
+    answers_names: interactions that compete in the loss on the teacher's
+      answers: those with "trained" pairs, or "all" of the object.
     detection_power: final score = sigmoid(logit) * (person's detection score
       * object's) ** this.
     nms: whether a pair that overlaps a better one of the same interaction by
@@ -172,6 +193,7 @@ class InteractionsConfig:
   pair: float = 1.0
   focal_alpha: float = 0.5
   focal_gamma: float = 0.2
+  answers_names: str = "all"
   detection_power: float = 1.0
   nms: bool = False
   nms_threshold: float = 0.7
@@ -182,6 +204,11 @@ class InteractionsConfig:
     if self.dropping not in DROPPING:
       raise ValueError(
         f"interactions.dropping={self.dropping!r} is not one of {DROPPING}"
+      )
+    if self.answers_names not in ("trained", "all"):
+      raise ValueError(
+        f"interactions.answers_names={self.answers_names!r} is not 'trained' "
+        "or 'all'"
       )
     for name in ("slots", "max_people", "max_objects", "top_k"):
       if getattr(self, name) < 1:

@@ -45,6 +45,7 @@ from mipd_jax.report.sheets import (
   pair_sheet,
 )
 from mipd_jax.tasks import worlds
+from mipd_jax.tasks.instances import PairInstances
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
 
@@ -136,6 +137,10 @@ class Interactions:
 
     out, jrg = rationales_file(self.config), self.config.teacher.jrg
     return JrgRationales(writer, out, jrg, frames=frames)
+
+  def instances(self, dataset: PairDataset) -> PairInstances:
+    question = self.config.teacher.instances.question
+    return PairInstances(dataset, self.config.interactions.slots, question)
 
   def prepared(
     self, dataset: PairDataset, cache: feature_cache.Cache

@@ -9,6 +9,7 @@ from input_pipeline import feature_cache, schema
 from input_pipeline.dataset import Dataset
 from mipd_jax.losses import banks
 from mipd_jax.models.config import Sizes
+from mipd_jax.tasks.instances import role_candidates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,4 +46,10 @@ class Prepared:
   @functools.cached_property
   def banks(self) -> dict[str, np.ndarray]:
     """Text embeddings, and what the losses know about the training verbs."""
-    return self.cache.labels() | banks.of_verbs(self.train_images)
+    return {
+      **self.cache.labels(),
+      **banks.of_verbs(self.train_images),
+      banks.ROLE_CANDIDATES: role_candidates(
+        self.cache.split("train", ()).annotations, self.dataset.vocabulary
+      ),
+    }

@@ -26,6 +26,7 @@ from mipd_jax.models.mipd import Mipd
 from mipd_jax.rationales.source import RationaleSource, TemplateRationales
 from mipd_jax.report import examples, files, plots, sheets, tables
 from mipd_jax.tasks import worlds
+from mipd_jax.tasks.instances import RoleInstances
 from mipd_jax.tasks.prepared import Prepared
 from mipd_jax.tasks.task import rationales_file
 
@@ -84,6 +85,10 @@ class Situations:
       return TemplateRationales()
     out = rationales_file(self.config)
     return JrgRationales(writer, out, self.config.teacher.jrg)
+
+  def instances(self, dataset: builder.SwigDataset) -> RoleInstances:
+    question = self.config.teacher.instances.question
+    return RoleInstances(dataset, question)
 
   def prepared(
     self, dataset: builder.SwigDataset, cache: feature_cache.Cache

@@ -14,6 +14,7 @@ from mipd_jax.feeding.feeds import Feed
 from mipd_jax.rationales.judging import Writer
 from mipd_jax.rationales.source import RationaleSource
 from mipd_jax.tasks.prepared import Prepared
+from mipd_jax.teachers.interfaces import InstanceSource
 
 # The result of evaluating a split; opaque to the stages.
 Found = Any
@@ -62,6 +63,10 @@ class Task(Protocol):
       dataset: that dataset.
       writer: a language model, or None.
     """
+    ...
+
+  def instances(self, dataset: Dataset) -> InstanceSource:
+    """About which instances a teacher is asked."""
     ...
 
   def prepared(self, dataset: Dataset, cache: feature_cache.Cache) -> Prepared:

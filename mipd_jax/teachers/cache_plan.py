@@ -10,6 +10,7 @@ import jax
 from absl import logging
 
 from input_pipeline.feature_cache import (
+  ANSWERS,
   PARTS,
   STUDENT,
   TEACHER,
@@ -23,9 +24,14 @@ from input_pipeline.feature_cache import (
 )
 from input_pipeline.io.errors import InputError
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
-from mipd_jax.teachers import labels
+from mipd_jax.teachers import answers, labels
+from mipd_jax.teachers.answers import Showing
 from mipd_jax.teachers.encoding import feature_fields
-from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
+from mipd_jax.teachers.interfaces import (
+  Encoder,
+  ImageTeacher,
+  InstanceSource,
+)
 
 if TYPE_CHECKING:
   from input_pipeline.dataset import Dataset
@@ -58,6 +64,7 @@ class PrecomputeConfig:
     splits: those to encode; `train` also gets the teacher's tokens.
     parts: of `feature_cache.PARTS`, the parts of the cache; `student` is
       whatever the student's eyes read.
+    showing: how the teacher is asked about instances; None: it is not.
   """
 
   batch_size: int = 64
@@ -66,6 +73,7 @@ class PrecomputeConfig:
   dtype: str = "bfloat16"
   splits: tuple[str, ...] = ("train", "dev", "test")
   parts: tuple[str, ...] = tuple(PARTS)
+  showing: Showing | None = None
 
   def __post_init__(self):
     _known("dtype", [self.dtype], DTYPES)
@@ -94,11 +102,15 @@ def make_plan(
   rationales: "RationaleSource",
   config: PrecomputeConfig,
   eyes: Eyes = ENCODER_TOKENS,
+  instances: InstanceSource | None = None,
 ) -> CachePlan:
   """What the cache of this dataset and these encoders holds.
 
+  `instances` are needed with `config.showing`.
+
   Raises:
-    InputError: the rationales are longer than the text tower reads.
+    InputError: the rationales are longer than the text tower reads, or the
+      teacher cannot be asked about instances as `config.showing` says.
   """
   _, mask = text.tokenize([""], config.text_length)
   if mask.shape[1] != config.text_length:
@@ -107,6 +119,11 @@ def make_plan(
       f"reads {mask.shape[1]} tokens at most",
       f"set text_length to {mask.shape[1]} or less",
     )
+  answered, shown = (), {}
+  if config.showing:
+    answers.check_teacher(teacher, config.showing.way)
+    answered = answers.fields(instances.slots, config.showing.top_k)
+    shown = answers.options(instances, config.showing)
   fields = feature_fields(
     student,
     teacher,
@@ -115,6 +132,7 @@ def make_plan(
     config.text_length,
     config.dtype,
     eyes,
+    answered,
   )
   parts = _there(fields, with_eyes(config.parts, eyes))
   teacher_options = (
@@ -131,6 +149,7 @@ def make_plan(
     options=(
       ("geometry", "letterbox"),
       ("groups", dataset.groups.sha256),
+      *shown.items(),
       ("labels", labels.VERSION),
       ("student_dtype", _param_dtype(student.params)),
       ("teacher_dtype", _param_dtype(teacher.params)),
@@ -143,7 +162,16 @@ def make_plan(
       for name in config.splits
     ),
     examples_per_shard=config.examples_per_shard,
-    code=code(dataset, student, teacher, text, rationales, config.splits, eyes),
+    code=code(
+      dataset,
+      student,
+      teacher,
+      text,
+      rationales,
+      config.splits,
+      eyes,
+      instances if config.showing else None,
+    ),
   )
 
 
@@ -155,6 +183,7 @@ def code(
   rationales: "RationaleSource",
   splits: Collection[str],
   eyes: Eyes = ENCODER_TOKENS,
+  instances: InstanceSource | None = None,
 ) -> tuple[tuple[str, str], ...]:
   """Module and digest of all code that encodes these objects.
 
@@ -168,6 +197,7 @@ def code(
     text,
     rationales,
     eyes,
+    *((instances,) if instances else ()),
     *(dataset.split(name) for name in splits),
   )
   return tuple(source_code.reached([_START, *entries]).items())
@@ -208,7 +238,7 @@ def _there(fields: Collection[Field], wanted: Collection[str]) -> set[str]:
 
 def _parts(split: str, wanted: Collection[str]) -> tuple[str, ...]:
   """Evaluation needs no teacher tokens, no texts (METHOD table, row 9)."""
-  only_train = () if split == TRAIN else (TEACHER, TEXT)
+  only_train = () if split == TRAIN else (TEACHER, TEXT, ANSWERS)
   return tuple(p for p in PARTS if p in wanted and p not in only_train)
 
 

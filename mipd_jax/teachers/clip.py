@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.io.errors import InputError
+from mipd_jax.teachers import regions
 from mipd_jax.teachers.checkpoints import hf_config, hf_weights, tokenizer
 
 Params = Any
@@ -113,6 +114,28 @@ class Clip:
   ) -> tuple[jax.Array, jax.Array]:
     """Both of the above in one pass: ([B, N, S], [B, X])."""
     return self._vision(params, pixels)
+
+  def region_embedding(
+    self, params: Params, tokens: jax.Array, boxes: jax.Array
+  ) -> jax.Array:
+    """Boxes of images, in the joint space: [B, K, X], not normalised.
+
+    Tokens in a box are averaged and go through the class token's norm and
+    projection. openai's towers were not trained for it; the small ones are.
+
+    Args:
+      params: of the whole model.
+      tokens: from `image_tokens`, [B, N, S].
+      boxes: corners [B, K, 4] as shares of the side.
+    """
+
+    def run(module, pooled):
+      return module.visual_projection(
+        module.vision_model.post_layernorm(pooled)
+      )
+
+    inside = regions.pooled(tokens, boxes)
+    return self.module.apply({"params": params}, inside, method=run)
 
   def text_tokens(
     self, params: Params, ids: jax.Array, mask: jax.Array

@@ -1,6 +1,6 @@
 """The frozen encoders as compiled functions of a batch of pixels or texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from input_pipeline import schema
 from input_pipeline.feature_cache import (
+  ANSWERS,
   CLIP_LOGITS,
   PARTS,
   TEACHER,
@@ -22,8 +23,14 @@ from input_pipeline.feature_cache.int8 import INT8, LEVELS, scale_name
 from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
+from mipd_jax.teachers.answers import Asker
 from mipd_jax.teachers.checkpoints import hf_weights
-from mipd_jax.teachers.interfaces import Encoder, ImageTeacher, Params
+from mipd_jax.teachers.interfaces import (
+  Encoder,
+  ImageTeacher,
+  Instances,
+  Params,
+)
 
 # The verbs in the student encoder's own text space.
 CLIP_VERB_TEXT = "clip_verb_text"
@@ -48,8 +55,10 @@ class Encoders:
     mesh: Mesh,
     dtype: str,
     eyes: Eyes = ENCODER_TOKENS,
+    asker: Asker | None = None,
   ):
     """`bank` serves the logits of `verbs`; `dtype` is of the features."""
+    self.asker = asker
     self._mesh = mesh
     self._student_parts = (*parts_of(eyes.keys), CLIP_LOGITS)
     self._sides = (student.image_size, teacher.image_size)
@@ -61,7 +70,7 @@ class Encoders:
     )
     self._names = {
       **dict.fromkeys(self._student_parts, student.name),
-      **dict.fromkeys((TEACHER, VERB_LOGITS), teacher.name),
+      **dict.fromkeys((TEACHER, VERB_LOGITS, ANSWERS), teacher.name),
       TEXT: text.name,
     }
     self._clip_text = jax.device_put(bank[CLIP_VERB_TEXT], whole)
@@ -72,6 +81,8 @@ class Encoders:
       "score": _Program(teacher.scorer(verbs, bank)),
       "read": _Program(rationale_view(text, dtype)),
     }
+    if asker:
+      self._programs["ask"] = _Program(asker.program)
 
   @property
   def flops(self) -> float:
@@ -83,6 +94,7 @@ class Encoders:
     parts: Sequence[str],
     pixels: Mapping[int, np.ndarray],
     texts: tuple[np.ndarray, np.ndarray] | None,
+    instances: Instances | None = None,
   ) -> Features:
     """Features of a batch for the given parts of the cache.
 
@@ -90,6 +102,7 @@ class Encoders:
       parts: of `feature_cache.PARTS`.
       pixels: uint8 [B, s, s, 3] by canvas side.
       texts: ids int32 and mask bool [B, 4, L], for the part `text`.
+      instances: of these images, for the part `answers`.
 
     Returns:
       The fields of the parts; for those stored as int8 also their squared
@@ -100,7 +113,11 @@ class Encoders:
     if set(self._student_parts) & set(parts):
       batch = self._put(pixels=pixels[self._sides[0]])
       features |= run["student"](self._student_params, self._clip_text, batch)
-    if TEACHER in parts or VERB_LOGITS in parts:
+    asked = self.asker if ANSWERS in parts else None
+    seen = None
+    if (
+      TEACHER in parts or VERB_LOGITS in parts or (asked and asked.needs_tokens)
+    ):
       batch = self._put(pixels=pixels[self._sides[1]])
       seen = run["see"](self._teacher_params, batch)
       if TEACHER in parts:
@@ -108,6 +125,14 @@ class Encoders:
       if VERB_LOGITS in parts:
         logits = run["score"](self._teacher_params, seen)
         features[schema.VERB_LOGITS] = logits
+    if asked:
+      features |= asked.answers(
+        run["ask"],
+        self._teacher_params,
+        seen["tokens"] if asked.needs_tokens else None,
+        pixels[asked.canvas],
+        instances,
+      )
     if TEXT in parts:
       batch = self._put(ids=texts[0], mask=texts[1])
       features |= run["read"](self._text_params, batch)
@@ -150,24 +175,25 @@ class Encoders:
 
 
 class _Program:
-  """A function compiled at its first call; counts its operations.
+  """A function compiled at the first call of each shape; counts operations.
 
-  All batches have one shape, so it compiles once.
+  The first argument, the parameters, always has the same shapes.
   """
 
   def __init__(self, function: Callable):
     self._jitted = jax.jit(function)
-    self._compiled: Any = None
-    self._flops = 0.0
+    self._compiled: dict[Any, tuple[Any, float]] = {}
     self.flops = 0.0
 
   def __call__(self, *args: Any) -> Any:
-    if self._compiled is None:
-      self._compiled = self._jitted.lower(*args).compile()
-      costs = self._compiled.cost_analysis() or {}
-      self._flops = float(costs.get("flops", 0.0))
-    self.flops += self._flops
-    return self._compiled(*args)
+    shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(args[1:]))
+    if shapes not in self._compiled:
+      compiled = self._jitted.lower(*args).compile()
+      costs = compiled.cost_analysis() or {}
+      self._compiled[shapes] = compiled, float(costs.get("flops", 0.0))
+    compiled, flops = self._compiled[shapes]
+    self.flops += flops
+    return compiled(*args)
 
 
 def student_view(
@@ -277,8 +303,12 @@ def feature_fields(
   text_length: int,
   dtype: str,
   eyes: Eyes = ENCODER_TOKENS,
+  answered: Collection[Field] = (),
 ) -> tuple[Field, ...]:
-  """Shape and dtype of every feature of one example; computes nothing."""
+  """Shape and dtype of every feature of one example; computes nothing.
+
+  `answered`: those of the teacher's answers, from `answers.fields`.
+  """
 
   def pixels(side: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
@@ -305,8 +335,11 @@ def feature_fields(
   }
   keys = [key for names in PARTS.values() for key in names]
   names = [name for key in keys for name in (key, scale_name(key))]
-  return tuple(
-    Field(name, tuple(shapes[name].shape[1:]), str(shapes[name].dtype))
-    for name in names
-    if name in shapes
+  return (
+    *(
+      Field(name, tuple(shapes[name].shape[1:]), str(shapes[name].dtype))
+      for name in names
+      if name in shapes
+    ),
+    *answered,
   )

@@ -27,6 +27,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -41,6 +42,7 @@ from input_pipeline.small_world.situations.world import World
 from mipd_jax.teachers import clip
 from mipd_jax.teachers.small import (
   blip2_maker,
+  card,
   clip_maker,
   clip_training,
   language_maker,
@@ -56,7 +58,7 @@ LANGUAGE_MODEL = "language_model"
 MODELS = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2, LANGUAGE_MODEL)
 # The models that every run needs: templates can also write rationales.
 STANDARD = (TEACHER_CLIP, STUDENT_CLIP, TEACHER_BLIP2)
-_VERSION = 1  # raise it when equal settings give other weights
+_VERSION = 2  # raise it when equal settings give other weights
 _RECORD = "foundation.json"
 _REMEDY = "give another folder with --out, or delete this one"
 
@@ -71,7 +73,10 @@ def _student() -> ClipSettings:
     text_width=64,
     text_layers=2,
     joint_width=64,
-    steps=700,
+    steps=420,
+    learning_rate=2e-3,
+    word_weight=4.0,
+    region_weight=0.8,
     # Sparser captions keep it well behind the teacher.
     captions=CaptionConfig(verb=0.6, unseen=0.5, attribute=0.4),
   )
@@ -84,7 +89,13 @@ def _teacher() -> ClipSettings:
     text_width=64,
     text_layers=2,
     joint_width=128,
-    steps=600,
+    image_size=64,
+    steps=700,
+    batch_size=32,
+    learning_rate=2e-3,
+    muon_rate=1e-2,
+    word_weight=4.0,
+    region_weight=4.0,
   )
 
 
@@ -107,7 +118,7 @@ class FoundationConfig:
   language: LanguageSettings = dataclasses.field(
     default_factory=LanguageSettings
   )
-  num_images: int = 16384
+  num_images: int = 8192
   eval_images: int = 10
   seed: int = 0
 
@@ -145,10 +156,11 @@ class FoundationConfig:
       joint_width=32,
       steps=20,
       batch_size=16,
+      region_weight=1.0,
     )
     return cls(
       student=tiny,
-      teacher=tiny,
+      teacher=dataclasses.replace(tiny, muon_rate=1e-2),
       blip2=Blip2Settings.debug(),
       language=LanguageSettings.debug(),
       num_images=128,
@@ -192,6 +204,9 @@ def train_foundation(
       trainer = _Trainer(lessons.draw(world_config), config, pathlib.Path(out))
       for name in todo:
         _make(folders[name], prints[name], trainer.writer(name))
+      if not set(todo).isdisjoint(STANDARD):
+        records = {name: _read_record(folders[name]) for name in wanted}
+        card.show(trainer.world, records)
   return folders
 
 
@@ -321,9 +336,14 @@ def _make(folder: pathlib.Path, fingerprint: str, write: Write) -> None:
   try:
     part = pathlib.Path(hidden) / folder.name
     part.mkdir()
+    start = time.monotonic()
     scores = write(part)
     print(f"{folder.name}, scores in percent: {scores}")
-    record = {"fingerprint": fingerprint, "scores": scores}
+    record = {
+      "fingerprint": fingerprint,
+      "scores": scores,
+      "seconds": round(time.monotonic() - start, 1),
+    }
     (part / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
     part.rename(folder)
   finally:

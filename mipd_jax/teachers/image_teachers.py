@@ -13,11 +13,19 @@ from jax.sharding import Mesh
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.devices import sharding
+from mipd_jax.rationales import wording
 from mipd_jax.teachers import blip2, labels
 from mipd_jax.teachers.blip2 import Blip2, sharding_rules
+from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
 from mipd_jax.teachers.checkpoints import hf_weights
 from mipd_jax.teachers.encoding import zero_shot_logits
-from mipd_jax.teachers.interfaces import Encoder, Params, Scorer, Seen
+from mipd_jax.teachers.interfaces import (
+  Encoder,
+  Params,
+  Question,
+  Scorer,
+  Seen,
+)
 
 # The verbs in a CLIP teacher's own text space; a BLIP-2's log-likelihoods of
 # the verbs for a grey image, float32 [V].
@@ -63,6 +71,26 @@ class ZeroShotTeacher:
       return zero_shot_logits(seen["image"], text, scale)
 
     return score
+
+  def questions(self, texts: Sequence[str]) -> Question:
+    """A dual encoder is not asked: it compares what it sees with names."""
+    shape = (len(texts), 1)
+    return np.zeros(shape, np.int32), np.ones(shape, bool)
+
+  def candidates(self, names: Sequence[str]) -> np.ndarray:
+    prompts = [[f"a photo of {wording.with_article(n)}"] for n in names]
+    return labels.text_bank(self._encoder, prompts, sharding.make_mesh())
+
+  def answer_scores(
+    self,
+    params: Params,
+    seen: Seen,
+    question: Question,
+    candidates: np.ndarray,
+  ) -> jax.Array:
+    del params, question
+    scale = self._encoder.logit_scale
+    return zero_shot_logits(seen["image"], candidates, scale)
 
 
 class Blip2Teacher:
@@ -141,6 +169,32 @@ class Blip2Teacher:
       return blip2.normalise_scores(scores, tree.lengths, mode) - prior
 
     return score
+
+  def see_part(
+    self, params: Params, tokens: jax.Array, coverage: jax.Array
+  ) -> Seen:
+    language = self._model.region_tokens(params, tokens, coverage)
+    return {"tokens": tokens, "language": language}
+
+  def questions(self, texts: Sequence[str]) -> Question:
+    return self._model.tokenize(texts)
+
+  def candidates(self, names: Sequence[str]) -> CandidateTree:
+    return self._model.tokenize_answers(names)
+
+  def answer_scores(
+    self,
+    params: Params,
+    seen: Seen,
+    question: Question,
+    candidates: CandidateTree,
+  ) -> jax.Array:
+    scores = self._model.candidate_scores(
+      params, seen["language"], *question, candidates
+    )
+    mode = "mean" if self._verb_score == "mean" else "sum"
+    lengths = candidates.real.sum(axis=1)
+    return blip2.normalise_scores(scores, lengths, mode)
 
 
 def load_blip2(

@@ -10,6 +10,7 @@ texts, V verbs. Methods that take `params` are pure and can be jitted; `params`
 are always an object's own, or these placed on a mesh.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,11 +18,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from input_pipeline.dataset import Split
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 
 Params = Any  # nested dict of arrays
 Seen = Mapping[str, jax.Array]  # "tokens" [B, M, T], and inputs of a scorer
 Scorer = Callable[[Params, Seen], jax.Array]
+Question = tuple[Any, Any]  # ids int32 and mask bool, [n, P]
 
 
 class TextEncoder(Protocol):
@@ -155,4 +158,94 @@ class ImageTeacher(Protocol):
     self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
   ) -> Scorer:
     """(params, seen) -> logits of the verbs, float32 [B, V]; pure."""
+    ...
+
+
+class InstanceTeacher(ImageTeacher, Protocol):
+  """A teacher that also says what a part of an image shows.
+
+  Letters: I instances, P tokens of a question, C candidates.
+  """
+
+  def see_part(
+    self, params: Params, tokens: jax.Array, coverage: jax.Array
+  ) -> Seen:
+    """Some of an image's tokens, as `see` gives a whole image.
+
+    Args:
+      params: its own.
+      tokens: [I, M, T], from `see`, of the image of each instance.
+      coverage: float [I, M], how much of each token is read.
+    """
+    ...
+
+  def questions(self, texts: Sequence[str]) -> Question:
+    """Questions, tokenized, padded to one length."""
+    ...
+
+  def candidates(self, names: Sequence[str]) -> Any:
+    """Possible answers: a pytree, an argument of compiled functions."""
+    ...
+
+  def answer_scores(
+    self, params: Params, seen: Seen, question: Question, candidates: Any
+  ) -> jax.Array:
+    """Log-likelihoods of the candidates up to a constant, float32 [I, C].
+
+    Args:
+      params: its own.
+      seen: of `see` or `see_part`.
+      question: a row for each instance.
+      candidates: of `candidates`.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """Instances about which the same is asked, such as all of one role.
+
+  Attributes:
+    question: as the teacher is asked.
+    classes: int [c], the classes among which it chooses.
+    names: the c candidate answers.
+  """
+
+  question: str
+  classes: np.ndarray
+  names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Instances:
+  """The instances of a split's images; K is the most of an image.
+
+  Attributes:
+    boxes: corners float32 [n, K, 4] as shares of the canvas.
+    kind: int32 [n, K], a place in the kinds; -1 where there is no instance.
+  """
+
+  boxes: np.ndarray
+  kind: np.ndarray
+
+  def rows(self, indices: np.ndarray) -> "Instances":
+    """Those of some images."""
+    return Instances(self.boxes[indices], self.kind[indices])
+
+
+class InstanceSource(Protocol):
+  """A task's instances: what is asked about which boxes."""
+
+  @property
+  def kinds(self) -> Sequence[Kind]:
+    """All kinds, whatever the split."""
+    ...
+
+  @property
+  def slots(self) -> int:
+    """K."""
+    ...
+
+  def of(self, split: Split) -> Instances:
+    """The instances of a split, in the order of its images."""
     ...

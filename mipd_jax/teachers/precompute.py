@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from input_pipeline import feature_cache, schema, stream
 from input_pipeline.dataset import Dataset, Split
 from input_pipeline.feature_cache import (
+  ANSWERS,
   PARTS,
   TEXT,
   Cache,
@@ -36,6 +37,7 @@ from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts
 from mipd_jax.teachers import cache_plan, labels
+from mipd_jax.teachers.answers import Asker
 from mipd_jax.teachers.cache_plan import TRAIN, PrecomputeConfig
 from mipd_jax.teachers.encoding import (
   CLIP_VERB_TEXT,
@@ -43,7 +45,11 @@ from mipd_jax.teachers.encoding import (
   Features,
   error_name,
 )
-from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
+from mipd_jax.teachers.interfaces import (
+  Encoder,
+  ImageTeacher,
+  InstanceSource,
+)
 
 # (part, field -> rows, indices of the rows' examples): raises for bad rows.
 Check = Callable[[str, Mapping[str, np.ndarray], np.ndarray], None]
@@ -189,6 +195,7 @@ def build_cache(
   only: Collection[str] = (),
   process: Process | None = None,
   eyes: Eyes = ENCODER_TOKENS,
+  instances: InstanceSource | None = None,
 ) -> Cache | None:
   """Makes, continues or repairs a cache; opens a complete one.
 
@@ -204,6 +211,7 @@ def build_cache(
     only: of `cache_plan.TASKS`, the tasks of this call; all if empty.
     process: this process's index among several; JAX's own if None.
     eyes: of the student that the cache is for.
+    instances: about which the teacher is asked; for `config.showing`.
 
   Returns:
     The cache, or None if `only` left a part undone.
@@ -220,7 +228,7 @@ def build_cache(
   cache_plan.check_tasks(only)
   sharding.check_batch_size(mesh, config.batch_size)
   plan = cache_plan.make_plan(
-    dataset, student, teacher, text, rationales, config, eyes
+    dataset, student, teacher, text, rationales, config, eyes, instances
   )
   if not feature_cache.is_complete(out, plan):
     tasks = cache_plan.with_eyes(only or PARTS, eyes)
@@ -234,6 +242,7 @@ def build_cache(
       mesh=mesh,
       tasks=tasks,
       eyes=eyes,
+      instances=instances,
     )
     with _alone(out, process):
       writer = CacheWriter(
@@ -279,6 +288,7 @@ class _Builder:
   mesh: Mesh
   tasks: set[str]
   eyes: Eyes
+  instances: InstanceSource | None
 
   def build(self, writer: CacheWriter, *, everything: bool) -> bool:
     """Does this process's share; True when the cache is finished."""
@@ -356,6 +366,11 @@ class _Builder:
       return
     # Read back from the first process's file: the same in all processes.
     bank = writer.load_arrays(feature_cache.LABELS)
+    asker = None
+    if self.config.showing and ANSWERS in parts:
+      asker = Asker(
+        self.teacher, self.instances, self.config.showing, self.mesh
+      )
     encoders = Encoders(
       student=self.student,
       teacher=self.teacher,
@@ -365,6 +380,7 @@ class _Builder:
       mesh=self.mesh,
       dtype=self.config.dtype,
       eyes=self.eyes,
+      asker=asker,
     )
     for name in splits:
       texts = None
@@ -427,10 +443,14 @@ class _Builder:
   ) -> Iterator[tuple[Work, Features]]:
     """Starts the encoders on each batch while later ones are decoded."""
     seeing = any(set(work.parts) - {TEXT} for work in works)
-    sizes = (self.student.image_size, self.teacher.image_size)
+    sizes = [self.student.image_size, self.teacher.image_size]
+    asked = None
+    if any(ANSWERS in work.parts for work in works):
+      asked = self.instances.of(split)
+      sizes.append(encoders.asker.canvas)
     batches = stream.image_batches(
       split,
-      sizes=sizes if seeing else (),
+      sizes=tuple(sizes) if seeing else (),
       batch_size=self.config.batch_size,
       indices=np.concatenate([work.indices for work in works]),
     )
@@ -438,7 +458,8 @@ class _Builder:
       tokens = None
       if TEXT in work.parts:
         tokens = self._tokenize([texts[i] for i in work.indices])
-      yield work, encoders.encode(work.parts, batch.pixels, tokens)
+      some = asked and asked.rows(work.indices)
+      yield work, encoders.encode(work.parts, batch.pixels, tokens, some)
 
   def _tokenize(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     """ids int32 and mask bool, [B, 4, L]."""

@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from configs import hico_det, ov_swig, synthetic
+from input_pipeline import schema
 from input_pipeline.io.errors import InputError
 from input_pipeline.small_world.interactions.config import PairWorldConfig
 from mipd_jax import config as config_lib
@@ -209,6 +210,8 @@ _OTHER = {
   "role_queries": "embedding",
   "noun_head": "text",
   "teacher_pooling": "mean",
+  "scene_heads": 2,
+  "rationale_space": "frozen",
   "hidden": 64,
   "heads": 2,
   "teacher_branch": False,
@@ -242,8 +245,13 @@ def test_what_a_task_does_not_read_changes_nothing(task):
   """And every other field of model and loss changes the training step."""
   own = InteractionsConfig() if task == "interactions" else None
   fixture, module = (pair_batches, PairMipd) if own else (batches, Mipd)
-  data = (fixture.batch(), fixture.banks())
+  given = fixture.batch()
+  asked = given[schema.PAIR_MASK if own else schema.BOX_MASK]
+  data = (batches.with_answers(given, asked, 9), fixture.banks())
   config, losses = models.configs("mipd")
+  # The forms in which every field has an effect.
+  config = dataclasses.replace(config, teacher_pooling="learned_query")
+  losses = dataclasses.replace(losses, answers=0.5)
   key = jax.random.key(0)
 
   def outputs_of(config):

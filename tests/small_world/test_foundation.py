@@ -1,6 +1,7 @@
 """The small foundation models: folders, restart, initialisation, loss."""
 
 import dataclasses
+import functools
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,17 @@ import pytest
 
 from input_pipeline.io.errors import InputError
 from input_pipeline.small_world import WorldConfig, draw_world
+from input_pipeline.small_world import regions as region_lib
 from input_pipeline.small_world.situations import captions
 from input_pipeline.small_world.situations.captions import content_words
-from mipd_jax.teachers import blip2, clip, foundation
+from mipd_jax.teachers import blip2, clip, foundation, regions
 from mipd_jax.teachers.checkpoints import tokenizer
-from mipd_jax.teachers.small import clip_training, questions, tower
+from mipd_jax.teachers.small import (
+  box_nouns,
+  clip_training,
+  questions,
+  tower,
+)
 
 WORLD = WorldConfig.tiny()
 
@@ -39,9 +46,13 @@ def test_folders_load_and_have_scores(folders, model):
   assert teacher.revision != ""
   assert model.image_size == teacher.image_size == 48
   assert model.num_image_tokens == 37
-  for folder in folders.values():
-    for scores in foundation.zero_shot(folder).values():
-      assert set(scores) == {"seen", "rare", "unseen"}
+  for name, folder in folders.items():
+    scores = foundation.zero_shot(folder)
+    nouns = scores.pop("nouns in boxes")
+    probe = {"probe"} if name != "teacher_blip2" else set()
+    assert set(nouns) == probe | {"own answers"}
+    for verbs in scores.values():
+      assert set(verbs) == {"seen", "rare", "unseen"}
   parent = folders["student_clip"].parent
   assert {p.name for p in parent.iterdir()} == set(foundation.STANDARD)
 
@@ -70,18 +81,33 @@ def test_questions_know_all_their_words(folders):
   batches = questions.batches(
     model, tokens, scenes, captions.CaptionConfig(verb=1.0), 4, seed=0
   )
-  seen, ids, _, targets = next(batches)
+  seen, boxes, ids, _, targets = next(batches)
+  assert boxes.shape == (4, 2, 4) and ids.shape[1] == 5
   unknown = tokenizer.vocabulary([])[tokenizer.UNKNOWN]
   assert not (ids == unknown).any() and not (targets == unknown).any()
   verbs = {verb.name for verb in draw_world(WORLD).verbs}
   asked, _ = model.tokenize([questions.VERB])
   for row, image in enumerate(seen[:, 0, 0].astype(int)):
-    answered = {
+    answers = [
       model.tokenizer.inner.decode(t[t >= 0], skip_special_tokens=True)
-      for question, t in zip(ids[row], targets[row], strict=True)
+      for t in targets[row]
+    ]
+    answered = {
+      answer
+      for question, answer in zip(ids[row], answers, strict=True)
       if (question == asked[0, : ids.shape[-1]]).all()
     }
     assert answered == {scenes[image].verb.name} <= verbs
+    # The last two are about boxes, in the order of the boxes.
+    told = {r.box: r for r in captions.regions(scenes[image])}
+    for box, question, answer in zip(
+      boxes[row], ids[row, 3:], answers[3:], strict=True
+    ):
+      region = next(r for b, r in told.items() if np.allclose(b, box))
+      text = questions.ROLE.format(role=region.question)
+      wanted, _ = model.tokenize([text], ids.shape[-1])
+      assert answer == region.name
+      assert (question == wanted[0]).all()
 
 
 def test_every_word_of_the_world_is_known(model):
@@ -233,16 +259,23 @@ def test_whitened_patches_are_uncorrelated_and_unit():
 
 
 def test_loss_is_the_formula(model):
-  """InfoNCE and the word loss against plain loops over numpy."""
+  """InfoNCE and the losses on words against plain loops over numpy."""
   world = draw_world(WORLD)
   words, _ = model.tokenize(content_words(world)[:12], 3)
   texts = [" ".join(content_words(world)[k : k + 3]) for k in range(4)]
   ids, mask = model.tokenize(texts, 28)
   positions = np.broadcast_to(np.arange(28), ids.shape)
   pixels = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), np.uint8)
-  loss = jax.jit(clip_training._loss, static_argnums=0)
+  # The first image has two boxes, the second one, the others none.
+  boxes = np.zeros((4, 2, 4), np.float32)
+  boxes[0] = [[0.1, 0.2, 0.6, 0.9], [0.5, 0.0, 1.0, 0.3]]
+  boxes[1, 0] = [0.3, 0.3, 0.4, 0.35]
+  said = np.zeros((4, 2, 12), bool)
+  said[0, 0, [1, 7]] = said[0, 1, 3] = said[1, 0, [0, 1, 2]] = True
+  weights = {"word": 3.0, "region": 0.5}
+  loss = jax.jit(functools.partial(clip_training._loss, model, weights))
   total, metrics = loss(
-    model, model.params, words, pixels, ids, mask, positions
+    model.params, words, pixels, ids, mask, positions, boxes, said
   )
 
   def unit(x):
@@ -268,7 +301,57 @@ def test_loss_is_the_formula(model):
   assert len(each) == 12
   assert float(metrics["nce"]) == pytest.approx(nce, rel=1e-4)
   assert float(metrics["word"]) == pytest.approx(np.mean(each), rel=1e-4)
-  assert float(total) == pytest.approx(nce + np.mean(each), rel=1e-4)
+  tokens = model.image_tokens(model.params, pixels)
+  inside = unit(model.region_embedding(model.params, tokens, boxes))
+  region = []
+  for i, k in [(0, 0), (0, 1), (1, 0)]:
+    scores = np.exp(scale * word @ inside[i, k])
+    absent = scores[~said[i, k]].sum()
+    region += [-np.log(s / (s + absent)) for s in scores[said[i, k]]]
+  assert float(metrics["region"]) == pytest.approx(np.mean(region), rel=1e-4)
+  assert float(total) == pytest.approx(
+    nce + 3 * np.mean(each) + 0.5 * np.mean(region), rel=1e-4
+  )
+
+
+def test_the_mean_of_a_box_weighs_tokens_by_area():
+  """Against a mean over many points, each in one cell."""
+  rng = np.random.default_rng(0)
+  tokens = rng.normal(size=(1, 1 + 16, 3)).astype(np.float32)
+  boxes = np.array([[0.1, 0.3, 0.8, 0.55], [0.26, 0.26, 0.27, 0.4]])
+  place = (np.arange(2000) + 0.5) / 2000
+  found = np.asarray(regions.pooled(tokens, boxes[None].astype(np.float32)))
+  for (x1, y1, x2, y2), mean in zip(boxes, found[0], strict=True):
+    columns = (place[(place > x1) & (place < x2)] * 4).astype(int)
+    rows = (place[(place > y1) & (place < y2)] * 4).astype(int)
+    grid = tokens[0, 1:].reshape(4, 4, 3)
+    expected = grid[rows][:, columns].mean(axis=(0, 1))
+    np.testing.assert_allclose(mean, expected, atol=5e-3)
+  nothing = regions.pooled(tokens, np.full((1, 1, 4), 0.5, np.float32))
+  assert not np.asarray(nothing).any()
+
+
+def test_muon_trains_the_matrices_of_the_image_tower(model):
+  labels = clip_training._matrices(model.params)
+  leaves = jax.tree_util.tree_leaves_with_path(
+    labels, is_leaf=lambda x: x is None or hasattr(x, "reduction_axis")
+  )
+  chosen = {jax.tree_util.keystr(path) for path, leaf in leaves if leaf}
+  assert all("vision_model" in name and "kernel" in name for name in chosen)
+  assert any("q_proj" in name for name in chosen)
+  assert any("fc1" in name for name in chosen)
+  assert not any("patch_embedding" in name for name in chosen)
+
+
+def test_a_probe_finds_a_linear_rule():
+  rng = np.random.default_rng(0)
+  centres = rng.normal(size=(5, 8))
+  labels, held = rng.integers(5, size=400), rng.integers(5, size=100)
+  features, others = (
+    centres[x] + 0.1 * rng.normal(size=(len(x), 8)) for x in (labels, held)
+  )
+  guesses = box_nouns.ridge_probe(features, labels, others, 5)
+  assert (guesses == held).mean() > 0.98
 
 
 def test_training_lowered_the_loss(model):
@@ -277,11 +360,16 @@ def test_training_lowered_the_loss(model):
   config = foundation.FoundationConfig.debug()
   images = clip_training.draw_images(world, config.num_images, 1, 48)
   settings = dataclasses.replace(config.student, batch_size=64)
-  batch = next(
-    clip_training._batches(model, settings, images, 0, captions.caption)
+  content = content_words(world)
+  told = region_lib.arrays(
+    [captions.regions(scene) for scene in images.scenes], content
   )
-  words, _ = model.tokenize(content_words(world), 3)
-  loss = jax.jit(clip_training._loss, static_argnums=0)
+  batch = next(
+    clip_training._batches(model, settings, images, told, 0, captions.caption)
+  )
+  words, _ = model.tokenize(content, 3)
+  weights = {"word": 1.0, "region": 1.0}
+  loss = jax.jit(functools.partial(clip_training._loss, model, weights))
   before = clip_training.init_params(model.params, 0)
   some = np.asarray(model.normalise(images.pixels))
   patches = before["vision_model"]["embeddings"]["patch_embedding"]
@@ -289,7 +377,6 @@ def test_training_lowered_the_loss(model):
     some, patches["kernel"].shape
   )
   losses = [
-    float(loss(model, params, words, *batch)[0])
-    for params in (before, model.params)
+    float(loss(params, words, *batch)[0]) for params in (before, model.params)
   ]
   assert losses[1] < 0.9 * losses[0]

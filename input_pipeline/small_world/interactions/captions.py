@@ -20,7 +20,9 @@ from input_pipeline.small_world.interactions.world import (
   NO_INTERACTION,
   PairWorld,
   attribute_phrases,
+  attribute_words,
 )
+from input_pipeline.small_world.regions import Region, canvas_corners
 from input_pipeline.small_world.situations.captions import (
   FUNCTION_WORDS,
   CaptionConfig,
@@ -37,6 +39,11 @@ def content_words(world: PairWorld) -> list[str]:
   for thing in world.objects:
     words |= {*thing.gloss.split(), *thing.look}
   return sorted(words - set(FUNCTION_WORDS) - set(_WORDS))
+
+
+def nouns(world: PairWorld) -> list[str]:
+  """The nouns of boxes: the objects, without persons."""
+  return [thing.gloss for thing in world.objects]
 
 
 def all_words(world: PairWorld) -> list[str]:
@@ -89,6 +96,40 @@ def caption(
 def answer(scene: PairScene) -> str:
   """The answer to the teacher's question: the name of the interaction."""
   return scene.verb.name
+
+
+def regions(scene: PairScene) -> list[Region]:
+  """Of each pair: its person, its object, and both with what is done."""
+  found = []
+  for pair in scene.pairs:
+    person, thing = np.add(scene.boxes(pair), (0, 0, 1, 1))  # corners outside
+    both = [*np.minimum(person, thing)[:2], *np.maximum(person, thing)[2:]]
+    noun = scene.world.objects[pair.thing]
+    doing = [scene.world.verbs[label] for label in pair.labels]
+    participles = [verb.verb.participle for verb in doing]
+    what = (
+      ("person", "", (pair.colour,), person),
+      ("object", noun.gloss, (*noun.gloss.split(), *noun.look), thing),
+      (
+        "activity",
+        doing[0].name if doing else "",
+        (
+          *(word for text in participles for word in text.split()),
+          *attribute_words(pair.code),
+        ),
+        both,
+      ),
+    )
+    found += [
+      Region(
+        canvas_corners(scene.height, scene.width, corners),
+        question,
+        name,
+        words,
+      )
+      for question, name, words, corners in what
+    ]
+  return found
 
 
 def _describe(

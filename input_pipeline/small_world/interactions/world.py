@@ -156,6 +156,15 @@ def attribute_phrases(code: tuple[int, ...]) -> list[str]:
   ]
 
 
+def attribute_words(code: tuple[int, ...]) -> list[str]:
+  """The words of a code's values: "above", "raised", ...; without open ones."""
+  return [
+    words[value]
+    for words, value in zip(ATTRIBUTES.values(), code, strict=True)
+    if value >= 0
+  ]
+
+
 def draw_world(config: PairWorldConfig) -> PairWorld:
   """Draws verbs, objects, interactions and splits from `config.seed`.
 

@@ -13,6 +13,7 @@ import numpy as np
 from input_pipeline.geometry import letterbox_image
 from input_pipeline.small_world import looks
 from input_pipeline.small_world.painting import draw
+from input_pipeline.small_world.regions import Region, canvas_corners
 from input_pipeline.small_world.situations.scenes import Scene, draw_scene
 from input_pipeline.small_world.situations.world import World
 
@@ -59,6 +60,11 @@ def content_words(world: World) -> list[str]:
   for noun in world.nouns:
     words |= {noun.gloss, *noun.look}
   return sorted(words - set(FUNCTION_WORDS))
+
+
+def nouns(world: World) -> list[str]:
+  """The nouns of boxes: all but places."""
+  return [noun.gloss for noun in world.nouns if noun.kind != "place"]
 
 
 def all_words(world: World) -> list[str]:
@@ -118,6 +124,20 @@ def caption(
 def answer(scene: Scene) -> str:
   """The answer to the teacher's question: the name of the verb."""
   return scene.verb.name
+
+
+def regions(scene: Scene) -> list[Region]:
+  """What is in each of its boxes: a noun, its shape, colour and texture."""
+  corners = scene.boxes()
+  return [
+    Region(
+      canvas_corners(scene.height, scene.width, corners[thing.role]),
+      question=thing.role,
+      name=thing.noun.gloss,
+      words=(thing.noun.gloss, *thing.noun.look),
+    )
+    for thing in scene.things
+  ]
 
 
 def _where(scene: Scene, centre: tuple[float, float]) -> str:

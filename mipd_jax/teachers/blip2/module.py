@@ -47,10 +47,19 @@ class Blip2Module(nn.Module):
   def encode(self, pixels: jax.Array) -> dict[str, jax.Array]:
     """Normalised [B, H, W, 3] -> vision, query and language tokens."""
     vision = self.vision_model(pixels)
-    shape = (pixels.shape[0], *self.query_tokens.shape[1:])
-    query = self.qformer(jnp.broadcast_to(self.query_tokens, shape), vision)
+    return {VISION_TOKENS: vision, **self.read(vision)}
+
+  def read(
+    self, vision: jax.Array, coverage: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
+    """Vision tokens [B, N, S] -> query and language tokens.
+
+    `coverage` [B, N] says how much of each token is read, see `QFormer`.
+    """
+    shape = (vision.shape[0], *self.query_tokens.shape[1:])
+    queries = jnp.broadcast_to(self.query_tokens, shape)
+    query = self.qformer(queries, vision, coverage)
     return {
-      VISION_TOKENS: vision,
       QUERY_TOKENS: query,
       LANGUAGE_TOKENS: self.language_projection(query),
     }

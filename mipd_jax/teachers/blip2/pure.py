@@ -113,6 +113,21 @@ class PureBlip2:
     check_pixels(self.config, pixels, channels_last=True)
     return self._encode(params, self.normalise(pixels))
 
+  def region_tokens(
+    self, params: Params, vision_tokens: jax.Array, coverage: jax.Array
+  ) -> jax.Array:
+    """Language tokens [B, Q, Dl] of a part of each image.
+
+    Args:
+      params: of the whole model.
+      vision_tokens: [B, N, S], from `image_features`.
+      coverage: float [B, N], how much of each token is read; see `QFormer`.
+    """
+    with self._precision():
+      return self.module.apply(
+        {"params": params}, vision_tokens, coverage, method=Blip2Module.read
+      )[LANGUAGE_TOKENS]
+
   def encode(
     self, params: Params, pixel_values: jax.Array
   ) -> dict[str, jax.Array]:
@@ -158,7 +173,7 @@ class PureBlip2:
     prompt_mask: jax.Array,
     candidates: CandidateTree,
   ) -> jax.Array:
-    """Log-likelihood of every candidate answer to one question.
+    """Log-likelihood of every candidate answer to a question.
 
     Image and question are read once per image for any number of candidates.
     Equal to `score` of each candidate.
@@ -166,7 +181,7 @@ class PureBlip2:
     Args:
       params: of the whole model.
       language_tokens: [B, Q, Dl], from `image_features`.
-      prompt_ids, prompt_mask: [P], the question.
+      prompt_ids, prompt_mask: the question [P], or one per image [B, P].
       candidates: from `tokenize_answers` or `CandidateTree.build`.
 
     Returns:
@@ -175,9 +190,10 @@ class PureBlip2:
     Raises:
       InputError: shapes that do not fit, ids beyond the vocabulary.
     """
-    check_prompt(self.config, None, prompt_ids, prompt_mask)
+    images = language_tokens.shape[0] if np.ndim(prompt_ids) == 2 else None
+    check_prompt(self.config, images, prompt_ids, prompt_mask)
     check_ids(self.config, "candidates'", candidates.edge_token)
-    shape = (language_tokens.shape[0], np.shape(prompt_ids)[0])
+    shape = (language_tokens.shape[0], np.shape(prompt_ids)[-1])
     with self._precision():
       context = self._language.context(
         params,

@@ -27,9 +27,22 @@ class QFormer(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, queries: jax.Array, image: jax.Array) -> jax.Array:
+  def __call__(
+    self,
+    queries: jax.Array,
+    image: jax.Array,
+    coverage: jax.Array | None = None,
+  ) -> jax.Array:
+    """Args as above; `coverage` float [B, N] multiplies attention to tokens.
+
+    A token of coverage 0 is not read; BLIP-2 itself reads all alike.
+    """
+    bias = None
+    if coverage is not None:
+      # Finite, so that a row without any is even instead of NaN.
+      bias = jnp.log(jnp.maximum(coverage, 1e-30))[:, None, None, :]
     x = layers.layer_norm(self.config, self.dtype, "layernorm")(queries)
-    return _Encoder(self.config, self.dtype, name="encoder")(x, image)
+    return _Encoder(self.config, self.dtype, name="encoder")(x, image, bias)
 
 
 class _Encoder(nn.Module):
@@ -37,8 +50,8 @@ class _Encoder(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, image):
-    return _Layers(self.config, self.dtype, name="layer")(x, image)
+  def __call__(self, x, image, bias):
+    return _Layers(self.config, self.dtype, name="layer")(x, image, bias)
 
 
 class _Layers(nn.Module):
@@ -46,11 +59,11 @@ class _Layers(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, image):
+  def __call__(self, x, image, bias):
     for index in range(self.config.num_hidden_layers):
       reads = index % self.config.cross_attention_frequency == 0
       layer = _Layer(self.config, self.dtype, name=str(index))
-      x = layer(x, image if reads else None)
+      x = layer(x, image if reads else None, bias)
     return x
 
 
@@ -59,11 +72,11 @@ class _Layer(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, image):
+  def __call__(self, x, image, bias):
     x = _Attention(self.config, self.dtype, name="attention")(x, x)
     if image is not None:
       cross = _Attention(self.config, self.dtype, name="crossattention")
-      x = cross(x, image)
+      x = cross(x, image, bias)
     inner = _Intermediate(self.config, self.dtype, name="intermediate_query")
     return _Output(self.config, self.dtype, name="output_query")(inner(x), x)
 
@@ -73,8 +86,8 @@ class _Attention(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, seen):
-    out = _Heads(self.config, self.dtype, name="attention")(x, seen)
+  def __call__(self, x, seen, bias=None):
+    out = _Heads(self.config, self.dtype, name="attention")(x, seen, bias)
     return _Output(self.config, self.dtype, name="output")(out, x)
 
 
@@ -83,7 +96,7 @@ class _Heads(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, seen):
+  def __call__(self, x, seen, bias):
     query, key, value = (
       layers.split_heads(
         nn.Dense(self.config.hidden_size, dtype=self.dtype, name=name)(source),
@@ -91,7 +104,7 @@ class _Heads(nn.Module):
       )
       for name, source in (("query", x), ("key", seen), ("value", seen))
     )
-    return layers.merge_heads(layers.attend(query, key, value))
+    return layers.merge_heads(layers.attend(query, key, value, bias=bias))
 
 
 class _Intermediate(nn.Module):

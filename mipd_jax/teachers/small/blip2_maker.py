@@ -22,13 +22,13 @@ from input_pipeline.io.progress import Progress
 from input_pipeline.small_world import lessons
 from input_pipeline.small_world.situations.captions import CaptionConfig
 from input_pipeline.small_world.situations.world import World
-from mipd_jax.teachers import blip2
+from mipd_jax.teachers import blip2, regions
 from mipd_jax.teachers.blip2 import module
 from mipd_jax.teachers.blip2.decoders import language
 from mipd_jax.teachers.checkpoints import tokenizer
 from mipd_jax.teachers.clip import Clip
 from mipd_jax.teachers.image_teachers import Blip2Teacher
-from mipd_jax.teachers.small import questions
+from mipd_jax.teachers.small import box_nouns, card, questions
 from mipd_jax.teachers.small import tower as tower_lib
 from mipd_jax.teachers.small.clip_training import Images, by_group
 
@@ -112,7 +112,10 @@ def write(
   )
   params = _train(world, model, clip, settings, images, seed)
   blip2.write_checkpoint(folder, config, jax.tree.map(np.asarray, params))
-  return {"question": verb_accuracy(world, model, params, images)}
+  return {
+    "question": verb_accuracy(world, model, params, images),
+    card.NOUNS: {box_nouns.OWN: box_accuracy(world, model, params, images)},
+  }
 
 
 def _config(settings: Blip2Settings, clip: Clip, words: list[str]) -> Any:
@@ -257,21 +260,28 @@ def fit(
   return state[0]
 
 
-def _answer_loss(model, params, tokens, ids, mask, targets):
+def _answer_loss(model, params, tokens, boxes, ids, mask, targets):
   """Negative log-likelihood per token, mean over answers.
 
   Every answer has equal weight: a verb is one word, a caption a dozen.
-  tokens [B, N, D]; ids and mask [B, questions, P], targets [B, questions, T].
+  tokens [B, N, D], boxes [B, K, 4]; ids and mask [B, Q + K, P], targets
+  [B, Q + K, T], of questions about the image and about each box.
   """
-
-  def read(module, tokens):
-    queries = module.query_tokens
-    queries = jnp.broadcast_to(queries, (len(tokens), *queries.shape[1:]))
-    return module.language_projection(module.qformer(queries, tokens))
-
   tokens = tokens.astype(jnp.float32)
-  image = model.module.apply({"params": params}, tokens, method=read)
-  image = jnp.repeat(image, ids.shape[1], axis=0)
+  count, num_boxes = boxes.shape[:2]
+  covered = regions.token_coverage(boxes, tokens.shape[1])
+  # The whole image is one more part of it.
+  covered = jnp.concatenate([jnp.ones_like(covered[:, :1]), covered], axis=1)
+  parts = num_boxes + 1
+  read = model.region_tokens(
+    params,
+    jnp.repeat(tokens, parts, axis=0),
+    covered.reshape(-1, covered.shape[-1]),
+  )
+  read = read.reshape(count, parts, *read.shape[1:])
+  whole = ids.shape[1] - num_boxes
+  part = np.array([0] * whole + list(range(1, parts)))
+  image = read[:, part].reshape(-1, *read.shape[2:])
   flat = [x.reshape(-1, x.shape[-1]) for x in (ids, mask, targets)]
   logits = model.answer_logits(params, image, *flat)
   likelihood = language.log_likelihood(logits, flat[2])
@@ -293,3 +303,40 @@ def verb_accuracy(
   ]
   right = np.concatenate(scores).argmax(axis=1) == images.eval_verbs
   return by_group(world, right, images.eval_verbs)
+
+
+def box_accuracy(
+  world: World, model: blip2.Blip2, params: Params, images: Images
+) -> float:
+  """Share of held-out boxes whose noun is the best answer, percent.
+
+  Among all nouns of boxes; asked by role, of the tokens in the box.
+  """
+  teacher = Blip2Teacher(model, questions.VERB)
+  nouns = lessons.of(world).nouns(world)
+  asked = box_nouns.Boxes(world, images.eval_scenes, nouns)
+  tree = teacher.candidates(nouns)
+
+  @jax.jit
+  def answer(params, pixels, boxes, ids, mask):
+    count, num_boxes = boxes.shape[:2]
+    tokens = teacher.see(params, pixels)["tokens"]
+    covered = regions.token_coverage(boxes, tokens.shape[1])
+    seen = teacher.see_part(
+      params,
+      jnp.repeat(tokens, num_boxes, axis=0),
+      covered.reshape(count * num_boxes, -1),
+    )
+    question = (ids.reshape(-1, ids.shape[-1]), mask.reshape(-1, ids.shape[-1]))
+    scores = teacher.answer_scores(params, seen, question, tree)
+    return scores.argmax(axis=1).reshape(count, num_boxes)
+
+  texts = [questions.ROLE.format(role=role) for role in asked.questions]
+  question = teacher.questions(texts)
+  shape = (*asked.boxes.shape[:2], -1)
+  (answers,) = asked.seen(
+    lambda *arrays: (answer(params, *arrays),),
+    images.eval_pixels,
+    *(x.reshape(shape) for x in question),
+  )
+  return box_nouns.percent(answers == asked.nouns)

@@ -18,12 +18,22 @@ from input_pipeline.small_world.situations.captions import CaptionConfig
 from input_pipeline.small_world.situations.world import World
 from mipd_jax.teachers import clip
 from mipd_jax.teachers.checkpoints import hf_weights, tokenizer
-from mipd_jax.teachers.small import clip_training
+from mipd_jax.teachers.small import box_nouns, card, clip_training
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSettings:
-  """One CLIP: its size, its captions, its schedule."""
+  """One CLIP: its size, its captions, its schedule.
+
+  Attributes:
+    vision_width, vision_layers, text_width, text_layers, joint_width,
+      head_width, patch_size, image_size, max_text_length: of the towers.
+    captions: the content of captions.
+    word_weight: of the loss on a caption's words.
+    region_weight: of the same loss on the words of what is in a box.
+    steps, batch_size, learning_rate: of AdamW.
+    muon_rate: learning rate of Muon on the image tower's matrices; 0 is AdamW.
+  """
 
   vision_width: int
   vision_layers: int
@@ -38,6 +48,9 @@ class ClipSettings:
   max_text_length: int = 64
   batch_size: int = 64
   learning_rate: float = 1e-3
+  muon_rate: float = 0.0
+  word_weight: float = 1.0
+  region_weight: float = 0.0
 
 
 def write(
@@ -73,6 +86,7 @@ def write(
   )
   params = clip_training.train(world, model, settings, images, seed=seed)
   scores = clip_training.zero_shot(world, model, params, images)
+  scores[card.NOUNS] = box_nouns.scores(world, model, params, images)
   config.save_pretrained(folder)
   hf_weights.write(
     folder / "model.safetensors", jax.tree.map(np.asarray, params)

@@ -12,13 +12,12 @@ import optax
 
 from input_pipeline.io.progress import Progress
 from input_pipeline.schema import GROUPS
-from input_pipeline.small_world import lessons
+from input_pipeline.small_world import lessons, regions
 from input_pipeline.small_world.situations.scenes import Scene
 from input_pipeline.small_world.situations.world import World
 from mipd_jax.teachers.clip import Clip, Params
 
 _CAPTION_LENGTH = 28  # tokens; 95 of 100 captions are shorter
-_WORD_LOSS = 1.0
 _UNKNOWN_RATE = 0.02
 _FIRST_SCALE = 20.0
 _EVAL_BATCH = 64
@@ -33,6 +32,7 @@ class Images:
   pixels: np.ndarray
   scenes: list[Scene]
   eval_pixels: np.ndarray
+  eval_scenes: list[Scene]
   eval_verbs: np.ndarray
 
 
@@ -47,7 +47,7 @@ def draw_images(
   )
   names = [verb.name for verb in world.verbs]
   verbs = np.array([names.index(scene.verb.name) for scene in held_scenes])
-  return Images(pixels, scenes, held, verbs)
+  return Images(pixels, scenes, held, held_scenes, verbs)
 
 
 def init_params(template: Params, seed: int) -> Params:
@@ -132,24 +132,22 @@ def train(
   Returns:
     The trained parameters.
   """
-  words, _ = model.tokenize(lessons.of(world).content_words(world), 3)
-  schedule = optax.warmup_cosine_decay_schedule(
-    0.0, settings.learning_rate, max(1, settings.steps // 20), settings.steps
-  )
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.adamw(schedule, b2=0.98, weight_decay=0.02),
-  )
+  told_by = lessons.of(world)
+  content = told_by.content_words(world)
+  words, _ = model.tokenize(content, 3)
+  optimizer = _optimizer(settings)
   params = init_params(model.params, seed)
   patches = params["vision_model"]["embeddings"]["patch_embedding"]
   some = np.asarray(model.normalise(images.pixels[:_WHITENING_IMAGES]))
   patches["kernel"] = whitening_kernel(some, patches["kernel"].shape)
   state = (params, optimizer.init(params))
+  weights = {"word": settings.word_weight, "region": settings.region_weight}
   step = jax.jit(
-    functools.partial(_step, model, optimizer, jnp.asarray(words)),
+    functools.partial(_step, model, optimizer, weights, jnp.asarray(words)),
     donate_argnums=0,
   )
-  batches = _batches(model, settings, images, seed, lessons.of(world).caption)
+  boxes = regions.arrays([told_by.regions(s) for s in images.scenes], content)
+  batches = _batches(model, settings, images, boxes, seed, told_by.caption)
   note = ""
   with Progress(model.name, settings.steps, "steps") as progress:
     for index in range(settings.steps):
@@ -160,10 +158,58 @@ def train(
   return state[0]
 
 
+def _optimizer(settings: Any) -> optax.GradientTransformation:
+  """AdamW; where `settings.muon_rate` is not 0, Muon on the tower's matrices.
+
+  Muon (Jordan et al. 2024) takes steps of equal size in all directions of a
+  matrix; small towers learn rare details earlier by it.
+  """
+
+  def schedule(rate: float) -> optax.Schedule:
+    warm_up = max(1, settings.steps // 20)
+    return optax.warmup_cosine_decay_schedule(
+      0.0, rate, warm_up, settings.steps
+    )
+
+  rate = schedule(settings.learning_rate)
+  if settings.muon_rate:
+    update = optax.contrib.muon(
+      schedule(settings.muon_rate),
+      adam_b2=0.98,
+      adam_weight_decay=0.02,
+      adam_learning_rate=rate,
+      muon_weight_dimension_numbers=_matrices,
+    )
+  else:
+    update = optax.adamw(rate, b2=0.98, weight_decay=0.02)
+  return optax.chain(optax.clip_by_global_norm(1.0), update)
+
+
+def _matrices(params: Params) -> Params:
+  """Which parameters Muon trains: the layers' kernels of the image tower."""
+
+  def of(path: tuple, leaf: jax.Array):
+    names = [entry.key for entry in path]
+    inner = names[0] == "vision_model" and names[-1] == "kernel"
+    if inner and leaf.ndim == 2:
+      return optax.contrib.MuonDimensionNumbers()
+    return None
+
+  return jax.tree_util.tree_map_with_path(of, params)
+
+
 def _batches(
-  model: Clip, settings: Any, images: Images, seed: int, caption: Callable
+  model: Clip,
+  settings: Any,
+  images: Images,
+  boxes: tuple[np.ndarray, np.ndarray],
+  seed: int,
+  caption: Callable,
 ):
-  """Endless (pixels, ids, mask, positions); captions are new every epoch."""
+  """Endless (pixels, ids, mask, positions, boxes, their words).
+
+  Captions are new every epoch.
+  """
   rng = np.random.default_rng([seed, 4])
   size, count = settings.batch_size, len(images.scenes)
   while True:
@@ -176,7 +222,8 @@ def _batches(
     order = rng.permutation(count)
     for start in range(0, count - size + 1, size):
       rows = order[start : start + size]
-      yield images.pixels[rows], ids[rows], mask[rows], positions[rows]
+      arrays = (images.pixels, ids, mask, positions, *boxes)
+      yield tuple(array[rows] for array in arrays)
 
 
 def _positions(
@@ -192,20 +239,24 @@ def _positions(
   return np.where(steps == 0, 0, steps + moves).astype(np.int32)
 
 
-def _step(model, optimizer, words, state, pixels, ids, mask, positions):
+def _step(model, optimizer, weights, words, state, *batch):
   params, opt_state = state
-  value_and_grad = jax.value_and_grad(_loss, argnums=1, has_aux=True)
-  (_, metrics), grads = value_and_grad(
-    model, params, words, pixels, ids, mask, positions
-  )
+  value_and_grad = jax.value_and_grad(_loss, argnums=2, has_aux=True)
+  (_, metrics), grads = value_and_grad(model, weights, params, words, *batch)
   updates, opt_state = optimizer.update(grads, opt_state, params)
   params = optax.apply_updates(params, updates)
   return (params, opt_state), metrics
 
 
-def _loss(model, params, words, pixels, ids, mask, positions):
-  """InfoNCE over the batch, and each caption word against absent words."""
-  image = _unit(model.image_embedding(params, pixels))
+def _loss(
+  model, weights, params, words, pixels, ids, mask, positions, boxes, said
+):
+  """InfoNCE over the batch, words of captions, words of boxes.
+
+  boxes [B, K, 4], said [B, K, W]; a box without area does not count.
+  """
+  tokens, image = model.image_features(params, pixels)
+  image = _unit(image)
   text = _unit(_text_at(model, params, ids, mask, positions))
   word = _unit(model.text_embedding(params, words, jnp.ones_like(words)))
   scale = jnp.exp(jnp.minimum(params["logit_scale"], jnp.log(100.0)))
@@ -213,14 +264,22 @@ def _loss(model, params, words, pixels, ids, mask, positions):
   matches = -jnp.diagonal(
     jax.nn.log_softmax(logits, 0) + jax.nn.log_softmax(logits, 1)
   )
-  nce = matches.mean() / 2
+  metrics = {"nce": matches.mean() / 2, "scale": scale}
   present = (ids[:, None, :] == words[None, :, 1, None]).any(-1)
-  word_logits = scale * image @ word.T
-  absent = jax.nn.logsumexp(word_logits, axis=1, keepdims=True, where=~present)
-  each = jnp.logaddexp(absent, word_logits) - word_logits
-  word_loss = jnp.sum(each * present) / jnp.maximum(present.sum(), 1)
-  loss = nce + _WORD_LOSS * word_loss
-  return loss, {"nce": nce, "word": word_loss, "scale": scale}
+  metrics["word"] = _word_loss(scale * image @ word.T, present)
+  loss = metrics["nce"] + weights["word"] * metrics["word"]
+  if weights["region"]:
+    inside = _unit(model.region_embedding(params, tokens, boxes))
+    metrics["region"] = _word_loss(scale * inside @ word.T, said)
+    loss += weights["region"] * metrics["region"]
+  return loss, metrics
+
+
+def _word_loss(logits: jax.Array, present: jax.Array) -> jax.Array:
+  """Each present word against all absent ones; logits, present [..., W]."""
+  absent = jax.nn.logsumexp(logits, axis=-1, keepdims=True, where=~present)
+  each = jnp.logaddexp(absent, logits) - logits
+  return jnp.sum(each * present) / jnp.maximum(present.sum(), 1)
 
 
 def _text_at(model, params, ids, mask, positions):
@@ -235,7 +294,8 @@ def _text_at(model, params, ids, mask, positions):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-  return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
+  # Filler is zero, where a norm has no gradient.
+  return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
 def zero_shot(

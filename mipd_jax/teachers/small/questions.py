@@ -6,18 +6,20 @@ import numpy as np
 
 from input_pipeline.small_world import lessons
 from input_pipeline.small_world.lessons import Lessons
+from input_pipeline.small_world.regions import Region
 from input_pipeline.small_world.situations.captions import CaptionConfig
 from input_pipeline.small_world.situations.scenes import Scene
 from mipd_jax.teachers import blip2
 from mipd_jax.teachers.blip2.decoders import language
 
 VERB = "Question: what is the activity in this picture? Answer:"
-_ROLE = "Question: what is the {role} in this picture? Answer:"
+ROLE = "Question: what is the {role} in this picture? Answer:"
 _CAPTION = "describe this picture:"
 # Those of the above that captions do not have.
 WORDS = ("answer", "describe", "question")
 _PROMPT_LENGTH, _ANSWER_LENGTH = 14, 16  # longer captions are cut
 _ASKED = 3  # questions per image and step
+_REGIONS = 2  # boxes per image and step, with a question about each
 
 
 def batches(
@@ -33,7 +35,7 @@ def batches(
 
   Args:
     model: gives the tokenizer.
-    tokens: [n, N, D], of the images.
+    tokens: [n, N, D], of the images; those without a box are left out.
     scenes: the n scenes.
     captions: the content of captions; the verb question is as frequent.
     batch_size: B, images per step; each gets three questions.
@@ -41,22 +43,39 @@ def batches(
     told_by: the lessons of their world, see `lessons.of`.
 
   Yields:
-    [B, N, D], int32 [B, 3, P], bool [B, 3, P], int32 [B, 3, T]; targets are
-    filled with -100 after their end.
+    tokens [B, N, D], boxes float32 [B, 2, 4]; of the questions about whole
+    images and, after them, about boxes: ids int32 [B, 5, P], mask bool
+    [B, 5, P], targets int32 [B, 5, T]. Targets are filled with -100 after
+    their end.
   """
   rng = np.random.default_rng([seed, 5])
-  count = len(scenes)
+  asked_of = [[r for r in told_by.regions(s) if r.name] for s in scenes]
+  there = [i for i, of in enumerate(asked_of) if of]
+  tokens, count = tokens[there], len(there)
+  scenes, asked_of = ([some[i] for i in there] for some in (scenes, asked_of))
   while True:
-    asked = [_ask(s, told_by, captions, rng) for s in scenes]
+    regions = [_some(of, rng) for of in asked_of]
+    boxes = np.array([[r.box for r in some] for some in regions], np.float32)
+    asked = [
+      _ask(s, told_by, captions, rng)
+      + [(ROLE.format(role=r.question), r.name) for r in some]
+      for s, some in zip(scenes, regions, strict=True)
+    ]
     flat = [pair for pairs in asked for pair in pairs]
     ids, mask = model.tokenizer([q for q, _ in flat], _PROMPT_LENGTH)
     answers = model.tokenizer([a for _, a in flat], _ANSWER_LENGTH)
     targets = np.where(answers[1], answers[0], language.IGNORED)
-    arrays = [x.reshape(count, _ASKED, -1) for x in (ids, mask, targets)]
+    arrays = [x.reshape(count, len(asked[0]), -1) for x in (ids, mask, targets)]
     order = rng.permutation(count)
     for start in range(0, count - batch_size + 1, batch_size):
       rows = order[start : start + batch_size]
-      yield tokens[rows], *(x[rows] for x in arrays)
+      yield tokens[rows], boxes[rows], *(x[rows] for x in arrays)
+
+
+def _some(regions: Sequence[Region], rng: np.random.Generator) -> list[Region]:
+  """Two regions, or one of them twice where there is no other."""
+  chosen = rng.permutation(len(regions))[:_REGIONS]
+  return [regions[i] for i in np.resize(chosen, _REGIONS)]
 
 
 def _ask(
@@ -77,5 +96,5 @@ def _ask(
       pairs.append((_CAPTION, caption))
       continue
     role = roles[int(rng.integers(len(roles)))]
-    pairs.append((_ROLE.format(role=role), scene.fillers[role].gloss))
+    pairs.append((ROLE.format(role=role), scene.fillers[role].gloss))
   return pairs
