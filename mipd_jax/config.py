@@ -170,8 +170,9 @@ class TrainConfig:
       or 4 GiB over all devices if they do not report it (CPUs).
     steps_per_dispatch: most steps in one program; fewer where something is due
       (see training/loop.py). Changes no result.
-    shuffled: "teacher" or "rationales": each training image gets these features
-      of another image, a control (feeding/shuffled.py); "" is none.
+    shuffled: "teacher", "rationales" or "answers": each training image gets
+      these features of another image, or each instance the answers about
+      another one, a control (feeding/shuffled.py); "" is none.
   """
 
   steps: ranges.Whole = 0
@@ -193,9 +194,10 @@ class TrainConfig:
   shuffled: str = ""
 
   def __post_init__(self):
-    if self.shuffled not in ("", "teacher", "rationales"):
+    if self.shuffled not in ("", "teacher", "rationales", "answers"):
       raise ValueError(
-        f"train.shuffled={self.shuffled!r} is not '', 'teacher' or 'rationales'"
+        f"train.shuffled={self.shuffled!r} is not '', 'teacher', 'rationales' "
+        "or 'answers'"
       )
     if self.resident not in ("auto", "on", "off"):
       raise ValueError(

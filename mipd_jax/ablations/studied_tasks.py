@@ -21,6 +21,7 @@ from mipd_jax.ablations import holdout, run_scores
 from mipd_jax.ablations.holdout import HeldOut
 from mipd_jax.ablations.run_scores import Figures
 from mipd_jax.config import Config
+from mipd_jax.losses import banks as bank_lib
 from mipd_jax.metrics import hico_det_scores
 from mipd_jax.models.config import Sizes
 from mipd_jax.tasks.prepared import Prepared
@@ -124,7 +125,8 @@ class StudiedSituations:
   def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
     banks = holdout.banks_of(self._prepared.banks, self._verbs("train")[rows])
     added = self._sizes.num_roles - len(banks["role_text"])
-    banks["role_text"] = np.pad(banks["role_text"], [(0, added), (0, 0)])
+    for name in ("role_text", bank_lib.ROLE_CANDIDATES):
+      banks[name] = np.pad(banks[name], [(0, added), (0, 0)])
     return banks
 
   def reported(

@@ -5,11 +5,17 @@ programs and may compile with less effort; only the command line calls it,
 before jax starts its backend: XLA reads its flags once.
 """
 
+import atexit
+import contextlib
+import hashlib
+import json
 import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
+
+from input_pipeline.io import atomic
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -46,3 +52,54 @@ def set_up(folder: str | os.PathLike, *, quick: bool) -> None:
     if name not in os.environ:
       os.environ[name] = str(value)  # for child processes
       jax.config.update(name.lower(), value)
+  kept = os.environ["JAX_COMPILATION_CACHE_DIR"]
+  if kept and "://" not in kept:  # those in buckets are not checked
+    remove_strangers(pathlib.Path(kept).absolute())
+    atexit.register(note_programs, pathlib.Path(kept).absolute())
+
+
+_NOTE = "programs.json"
+_PROGRAMS = "*-cache"  # jax's name of a program, before it a digest of its code
+_ENDS = 2**16  # bytes at both ends of a program that its digest covers
+
+
+def note_programs(folder: pathlib.Path) -> None:
+  """Notes which compiled programs are in a folder, each with a digest.
+
+  jax checks a program's bytes, but not that they are the program of that name.
+  """
+  noted = {path.name: _digest(path) for path in folder.glob(_PROGRAMS)}
+  if not noted:
+    return
+  with contextlib.suppress(OSError), atomic.replacing(folder / _NOTE) as path:
+    path.write_text(json.dumps(noted, indent=1) + "\n")
+
+
+def remove_strangers(folder: pathlib.Path) -> None:
+  """Removes programs that are not what `note_programs` noted under the name.
+
+  Programs of a process that was killed have no note; they stay, since jax
+  checks their bytes. A missing or damaged note names none.
+  """
+  try:
+    noted = json.loads((folder / _NOTE).read_text())
+    if not isinstance(noted, dict):
+      noted = {}
+  except (OSError, ValueError, RecursionError):
+    noted = {}
+  for path in folder.glob(_PROGRAMS):
+    if noted.get(path.name, "") not in ("", _digest(path)):
+      path.unlink(missing_ok=True)
+
+
+def _digest(path: pathlib.Path) -> str:
+  """Tells compressed programs apart: their size and both ends."""
+  try:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+      ends = file.read(_ENDS)
+      file.seek(max(0, size - _ENDS))
+      ends += file.read()
+  except OSError:  # another process removed it
+    return ""
+  return hashlib.sha256(ends + str(size).encode()).hexdigest()

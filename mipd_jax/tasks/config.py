@@ -143,10 +143,14 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
   if train.resident == "off":
     yield "train.resident_gib", "train.resident='off'"
   logits = any(term.sources for term in minimised.used)
-  if not config.model.teacher_branch and (
-    train.shuffled == "rationales" or not logits
-  ):
-    yield "train.shuffled", "model.teacher_branch=False"
+  branch = config.model.teacher_branch
+  read = {
+    "rationales": branch,
+    "teacher": branch or logits or bool(loss.answers),
+    "answers": bool(loss.answers),
+  }
+  if not read.get(train.shuffled, True):
+    yield "train.shuffled", "no term that reads what is shuffled"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -245,6 +245,32 @@ def test_shuffled_features_come_from_another_image(kind):
   assert shuffled.control(source, "") is source
 
 
+def test_shuffled_answers_are_about_another_instance_of_the_role():
+  """All else stays; every answer is one of the split's, of the same role."""
+  source = batches.MemorySource(40)
+  asked = source._data[schema.BOX_MASK]
+  source._data = batches.with_answers(source._data, asked, 9)
+  source.only = lambda part: source
+  control = shuffled.control(source, "answers")
+  rows = np.arange(40)
+  wanted, found = source.read(rows), control.read(rows)
+  key = schema.ANSWER_LOG_SHARES
+  moved, roles = 0, wanted[schema.ROLES]
+  for role in np.unique(roles[asked]):
+    here = asked & (roles == role)
+    np.testing.assert_array_equal(
+      np.sort(found[key][here], axis=0), np.sort(wanted[key][here], axis=0)
+    )
+    same = (found[key][here] == wanted[key][here]).all(axis=-1)
+    assert not same.any() or here.sum() == 1
+    moved += (~same).sum()
+  assert moved > 50
+  for name, value in found.items():
+    if name not in schema.ANSWER_KEYS:
+      np.testing.assert_array_equal(value, wanted[name])
+  np.testing.assert_array_equal(found[key][~asked], wanted[key][~asked])
+
+
 @pytest.mark.slow
 def test_every_variant_of_the_grid_can_take_a_step(tmp_path, prepared):
   """Traced, not compiled: fields that do not go together show here."""

@@ -27,7 +27,7 @@ STEP = ("mipd_jax.models", "mipd_jax.losses", "mipd_jax.metrics")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
   "input_pipeline": (DATA,),
-  "mipd_jax.devices": CONTRACT,
+  "mipd_jax.devices": (*CONTRACT, "input_pipeline.io.atomic"),
   "mipd_jax.feeding": (DATA, *SMALL, "mipd_jax.feeding"),
   "mipd_jax.models": (*CONTRACT, "mipd_jax.models"),
   "mipd_jax.losses": (
