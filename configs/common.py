@@ -13,7 +13,7 @@ VARIANTS = (*presets.PRESETS, "debug", "jrg")
 
 
 def base(
-  name: str, variant: str
+  name: str, variant: str, own: tuple[str, ...] = ()
 ) -> tuple[ml_collections.ConfigDict, frozenset[str]]:
   """A config with preset, defaults and run name filled in.
 
@@ -21,18 +21,20 @@ def base(
     name: name of the config file.
     variant: the words after the colon in --config=FILE:VARIANT, of VARIANTS,
       joined by commas: at most one preset, `debug`, and `jrg`.
+    own: further words that this file knows.
 
   Returns:
     The config, and the words of the variant.
   """
   words = [word for word in variant.split(",") if word]
-  unknown = [word for word in words if word not in VARIANTS]
+  known = (*VARIANTS, *own)
+  unknown = [word for word in words if word not in known]
   if unknown:
-    near = difflib.get_close_matches(unknown[0], VARIANTS, 1)
+    near = difflib.get_close_matches(unknown[0], known, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(
       f"configs/{name}.py has no variant {unknown[0]!r}",
-      f"{hint}there are {VARIANTS}, joined by commas",
+      f"{hint}there are {known}, joined by commas",
     )
   chosen = [word for word in words if word in presets.PRESETS]
   if len(chosen) > 1:

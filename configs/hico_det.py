@@ -67,7 +67,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       text_encoder="openai/clip-vit-large-patch14",
       cache="data/cache-hico-jrg" if jrg else "data/cache-hico",
       language_model="google/flan-t5-xl" if jrg else "",
-      instances=InstancesConfig(show="crop", question=_PAIR_QUESTION),
       question=_QUESTION,
     )
   )
@@ -99,7 +98,7 @@ def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
       text_encoder=f"{data}/foundation/teacher_clip",
       cache=f"{data}/cache",
       text_length=56,
-      instances=InstancesConfig(show="tokens"),
+      instances=InstancesConfig(show="tokens" if debug else ""),
       question=_SMALL_QUESTION,
     )
   )

@@ -16,7 +16,7 @@ import dataclasses
 import ml_collections
 
 from configs import common
-from mipd_jax.config import DatasetConfig, InstancesConfig, TeacherConfig
+from mipd_jax.config import DatasetConfig, TeacherConfig
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -30,7 +30,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
       text_encoder="openai/clip-vit-large-patch14",
       cache="data/cache-jrg" if "jrg" in words else "data/cache",
       language_model="google/flan-t5-xl" if "jrg" in words else "",
-      instances=InstancesConfig(show="tokens"),
     )
   )
   if "debug" in words:

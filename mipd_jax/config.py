@@ -93,8 +93,9 @@ class TeacherConfig:
     teacher_encoder: of a BLIP-2 or a CLIP.
     text_encoder: CLIP whose text tower embeds labels and rationales; "" is
       the student encoder.
-    foundation: "standard" or "debug" trains small models into the folders if
-      they are not there; "" expects them to exist.
+    foundation: "standard", "grounded" (they learn what is in a box, too) or
+      "debug" trains small models into the folders if they are not there; ""
+      expects them to exist.
     cache: folder of the teacher cache.
     question: asked about each image, of a BLIP-2; its logits are the
       log-likelihoods of the verbs' names as answers.
@@ -137,10 +138,10 @@ class TeacherConfig:
   compute_dtype: str = "auto"
 
   def __post_init__(self):
-    if self.foundation not in ("", "standard", "debug"):
+    if self.foundation not in ("", "standard", "grounded", "debug"):
       raise ValueError(
-        f"teacher.foundation={self.foundation!r} is not '', 'standard' or "
-        "'debug'"
+        f"teacher.foundation={self.foundation!r} is not '', 'standard', "
+        "'grounded' or 'debug'"
       )
     if self.verb_score not in _VERB_SCORES:
       raise ValueError(

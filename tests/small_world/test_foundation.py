@@ -21,6 +21,7 @@ from mipd_jax.teachers.checkpoints import tokenizer
 from mipd_jax.teachers.small import (
   box_nouns,
   clip_training,
+  muon,
   questions,
   tower,
 )
@@ -332,7 +333,7 @@ def test_the_mean_of_a_box_weighs_tokens_by_area():
 
 
 def test_muon_trains_the_matrices_of_the_image_tower(model):
-  labels = clip_training._matrices(model.params)
+  labels = muon.matrices(model.params, clip_training._is_matrix)
   leaves = jax.tree_util.tree_leaves_with_path(
     labels, is_leaf=lambda x: x is None or hasattr(x, "reduction_axis")
   )

@@ -114,14 +114,18 @@ class PureBlip2:
     return self._encode(params, self.normalise(pixels))
 
   def region_tokens(
-    self, params: Params, vision_tokens: jax.Array, coverage: jax.Array
+    self,
+    params: Params,
+    vision_tokens: jax.Array,
+    coverage: jax.Array | None,
   ) -> jax.Array:
     """Language tokens [B, Q, Dl] of a part of each image.
 
     Args:
       params: of the whole model.
       vision_tokens: [B, N, S], from `image_features`.
-      coverage: float [B, N], how much of each token is read; see `QFormer`.
+      coverage: float [B, N], how much of each token is read, see `QFormer`;
+        None: all of it.
     """
     with self._precision():
       return self.module.apply(

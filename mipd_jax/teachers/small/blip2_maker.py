@@ -28,7 +28,7 @@ from mipd_jax.teachers.blip2.decoders import language
 from mipd_jax.teachers.checkpoints import tokenizer
 from mipd_jax.teachers.clip import Clip
 from mipd_jax.teachers.image_teachers import Blip2Teacher
-from mipd_jax.teachers.small import box_nouns, card, questions
+from mipd_jax.teachers.small import box_nouns, card, muon, questions
 from mipd_jax.teachers.small import tower as tower_lib
 from mipd_jax.teachers.small.clip_training import Images, by_group
 
@@ -47,6 +47,8 @@ class Blip2Settings:
       captions that name the verb.
     steps, batch_size, learning_rate: of AdamW; a step asks each image of
       the batch several questions.
+    muon_rate: learning rate of Muon on the matrices; 0 is AdamW.
+    boxes: asked about in each image and step, besides the image itself.
     tower_steps: of the regression; 50 give the accuracy of 200.
   """
 
@@ -60,6 +62,8 @@ class Blip2Settings:
   steps: int = 600
   batch_size: int = 64
   learning_rate: float = 2e-3
+  muon_rate: float = 0.0
+  boxes: int = 0
   tower_steps: int = 60
 
   @classmethod
@@ -72,6 +76,8 @@ class Blip2Settings:
       steps=10,
       batch_size=16,
       tower_steps=4,
+      muon_rate=1e-2,
+      boxes=2,
     )
 
 
@@ -185,9 +191,10 @@ def _train(
       settings.batch_size,
       seed,
       lessons.of(world),
+      settings.boxes,
     ),
     settings.steps,
-    settings.learning_rate,
+    muon.optimizer(settings, _is_matrix),
   )
   params = tower_lib.from_clip(params, clip.params)
   tower = fit(
@@ -196,9 +203,14 @@ def _train(
     params["vision_model"],
     tower_lib.batches(images.pixels, tokens, settings.batch_size, seed),
     settings.tower_steps,
-    tower_lib.LEARNING_RATE,
+    muon.optimizer(tower_lib.Regression(settings.tower_steps), _is_matrix),
   )
   return params | {"vision_model": tower}
+
+
+def _is_matrix(names: list[str]) -> bool:
+  """Whether Muon trains this parameter: all but the words' output layer."""
+  return "lm_head" not in names
 
 
 def _init(model: blip2.Blip2, seed: int) -> Params:
@@ -220,27 +232,21 @@ def fit(
   params: Params,
   batches: Iterator,
   steps: int,
-  learning_rate: float,
+  optimizer: optax.GradientTransformation,
 ) -> Params:
-  """Minimises loss(params, *batch) with AdamW; warm-up, then cosine.
+  """Minimises loss(params, *batch).
 
   Args:
     what: for the progress line.
     loss: (params, *batch) -> scalar.
     params: the first ones.
     batches: tuples of arrays of equal shapes.
-    steps, learning_rate: of the schedule.
+    steps: their number.
+    optimizer: with the schedule of these steps.
 
   Returns:
     The parameters after the last step.
   """
-  schedule = optax.warmup_cosine_decay_schedule(
-    0.0, learning_rate, max(1, steps // 20), steps
-  )
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.adamw(schedule, b2=0.98, weight_decay=0.02),
-  )
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, *batch):
@@ -269,19 +275,20 @@ def _answer_loss(model, params, tokens, boxes, ids, mask, targets):
   """
   tokens = tokens.astype(jnp.float32)
   count, num_boxes = boxes.shape[:2]
-  covered = regions.token_coverage(boxes, tokens.shape[1])
-  # The whole image is one more part of it.
-  covered = jnp.concatenate([jnp.ones_like(covered[:, :1]), covered], axis=1)
-  parts = num_boxes + 1
-  read = model.region_tokens(
-    params,
-    jnp.repeat(tokens, parts, axis=0),
-    covered.reshape(-1, covered.shape[-1]),
-  )
-  read = read.reshape(count, parts, *read.shape[1:])
   whole = ids.shape[1] - num_boxes
-  part = np.array([0] * whole + list(range(1, parts)))
-  image = read[:, part].reshape(-1, *read.shape[2:])
+  if num_boxes:
+    parts = num_boxes + 1  # the whole image is one of them
+    every = jnp.repeat(tokens, parts, axis=0)
+    covered = regions.token_coverage(boxes, tokens.shape[1])
+    ones = jnp.ones_like(covered[:, :1])
+    covered = jnp.concatenate([ones, covered], axis=1).reshape(every.shape[:2])
+    read = model.region_tokens(params, every, covered)
+    read = read.reshape(count, parts, *read.shape[1:])
+    part = np.array([0] * whole + list(range(1, parts)))
+    image = read[:, part].reshape(-1, *read.shape[2:])
+  else:
+    read = model.region_tokens(params, tokens, None)
+    image = jnp.repeat(read, whole, axis=0)
   flat = [x.reshape(-1, x.shape[-1]) for x in (ids, mask, targets)]
   logits = model.answer_logits(params, image, *flat)
   likelihood = language.log_likelihood(logits, flat[2])

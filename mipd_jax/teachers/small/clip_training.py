@@ -16,6 +16,7 @@ from input_pipeline.small_world import lessons, regions
 from input_pipeline.small_world.situations.scenes import Scene
 from input_pipeline.small_world.situations.world import World
 from mipd_jax.teachers.clip import Clip, Params
+from mipd_jax.teachers.small import muon
 
 _CAPTION_LENGTH = 28  # tokens; 95 of 100 captions are shorter
 _UNKNOWN_RATE = 0.02
@@ -135,7 +136,7 @@ def train(
   told_by = lessons.of(world)
   content = told_by.content_words(world)
   words, _ = model.tokenize(content, 3)
-  optimizer = _optimizer(settings)
+  optimizer = muon.optimizer(settings, _is_matrix)
   params = init_params(model.params, seed)
   patches = params["vision_model"]["embeddings"]["patch_embedding"]
   some = np.asarray(model.normalise(images.pixels[:_WHITENING_IMAGES]))
@@ -158,44 +159,9 @@ def train(
   return state[0]
 
 
-def _optimizer(settings: Any) -> optax.GradientTransformation:
-  """AdamW; where `settings.muon_rate` is not 0, Muon on the tower's matrices.
-
-  Muon (Jordan et al. 2024) takes steps of equal size in all directions of a
-  matrix; small towers learn rare details earlier by it.
-  """
-
-  def schedule(rate: float) -> optax.Schedule:
-    warm_up = max(1, settings.steps // 20)
-    return optax.warmup_cosine_decay_schedule(
-      0.0, rate, warm_up, settings.steps
-    )
-
-  rate = schedule(settings.learning_rate)
-  if settings.muon_rate:
-    update = optax.contrib.muon(
-      schedule(settings.muon_rate),
-      adam_b2=0.98,
-      adam_weight_decay=0.02,
-      adam_learning_rate=rate,
-      muon_weight_dimension_numbers=_matrices,
-    )
-  else:
-    update = optax.adamw(rate, b2=0.98, weight_decay=0.02)
-  return optax.chain(optax.clip_by_global_norm(1.0), update)
-
-
-def _matrices(params: Params) -> Params:
-  """Which parameters Muon trains: the layers' kernels of the image tower."""
-
-  def of(path: tuple, leaf: jax.Array):
-    names = [entry.key for entry in path]
-    inner = names[0] == "vision_model" and names[-1] == "kernel"
-    if inner and leaf.ndim == 2:
-      return optax.contrib.MuonDimensionNumbers()
-    return None
-
-  return jax.tree_util.tree_map_with_path(of, params)
+def _is_matrix(names: list[str]) -> bool:
+  """Whether Muon trains this parameter: layers of the image tower."""
+  return names[0] == "vision_model" and "layers" in names
 
 
 def _batches(
@@ -269,7 +235,7 @@ def _loss(
   metrics["word"] = _word_loss(scale * image @ word.T, present)
   loss = metrics["nce"] + weights["word"] * metrics["word"]
   if weights["region"]:
-    inside = _unit(model.region_embedding(params, tokens, boxes))
+    inside = _unit_or_zero(model.region_embedding(params, tokens, boxes))
     metrics["region"] = _word_loss(scale * inside @ word.T, said)
     loss += weights["region"] * metrics["region"]
   return loss, metrics
@@ -294,7 +260,11 @@ def _text_at(model, params, ids, mask, positions):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-  # Filler is zero, where a norm has no gradient.
+  return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-6)
+
+
+def _unit_or_zero(x: jax.Array) -> jax.Array:
+  """Zero, as of filler, stays so, and has a gradient."""
   return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 

@@ -19,7 +19,6 @@ _CAPTION = "describe this picture:"
 WORDS = ("answer", "describe", "question")
 _PROMPT_LENGTH, _ANSWER_LENGTH = 14, 16  # longer captions are cut
 _ASKED = 3  # questions per image and step
-_REGIONS = 2  # boxes per image and step, with a question about each
 
 
 def batches(
@@ -30,32 +29,36 @@ def batches(
   batch_size: int,
   seed: int,
   told_by: Lessons = lessons.SITUATIONS,
+  boxes: int = 0,
 ) -> Iterator[tuple[np.ndarray, ...]]:
   """Endless (tokens, prompt ids, mask, targets); new questions every epoch.
 
   Args:
     model: gives the tokenizer.
-    tokens: [n, N, D], of the images; those without a box are left out.
+    tokens: [n, N, D], of the images; with `boxes`, those without a box are
+      left out.
     scenes: the n scenes.
     captions: the content of captions; the verb question is as frequent.
     batch_size: B, images per step; each gets three questions.
     seed: of questions and order.
     told_by: the lessons of their world, see `lessons.of`.
+    boxes: K, of each image and step, with a question about each.
 
   Yields:
-    tokens [B, N, D], boxes float32 [B, 2, 4]; of the questions about whole
-    images and, after them, about boxes: ids int32 [B, 5, P], mask bool
-    [B, 5, P], targets int32 [B, 5, T]. Targets are filled with -100 after
-    their end.
+    tokens [B, N, D], boxes float32 [B, K, 4]; of three questions about the
+    image and, after them, those about boxes: ids int32 [B, 3 + K, P], mask
+    bool [B, 3 + K, P], targets int32 [B, 3 + K, T]. Targets are filled with
+    -100 after their end.
   """
   rng = np.random.default_rng([seed, 5])
   asked_of = [[r for r in told_by.regions(s) if r.name] for s in scenes]
-  there = [i for i, of in enumerate(asked_of) if of]
+  there = [i for i, of in enumerate(asked_of) if of or not boxes]
   tokens, count = tokens[there], len(there)
   scenes, asked_of = ([some[i] for i in there] for some in (scenes, asked_of))
   while True:
-    regions = [_some(of, rng) for of in asked_of]
-    boxes = np.array([[r.box for r in some] for some in regions], np.float32)
+    regions = [_some(of, boxes, rng) for of in asked_of]
+    corners = np.array([[r.box for r in some] for some in regions], np.float32)
+    corners = corners.reshape(count, boxes, 4)
     asked = [
       _ask(s, told_by, captions, rng)
       + [(ROLE.format(role=r.question), r.name) for r in some]
@@ -69,13 +72,17 @@ def batches(
     order = rng.permutation(count)
     for start in range(0, count - batch_size + 1, batch_size):
       rows = order[start : start + batch_size]
-      yield tokens[rows], boxes[rows], *(x[rows] for x in arrays)
+      yield tokens[rows], corners[rows], *(x[rows] for x in arrays)
 
 
-def _some(regions: Sequence[Region], rng: np.random.Generator) -> list[Region]:
-  """Two regions, or one of them twice where there is no other."""
-  chosen = rng.permutation(len(regions))[:_REGIONS]
-  return [regions[i] for i in np.resize(chosen, _REGIONS)]
+def _some(
+  regions: Sequence[Region], count: int, rng: np.random.Generator
+) -> list[Region]:
+  """So many regions, some of them twice where there are fewer."""
+  if not count:
+    return []
+  chosen = rng.permutation(len(regions))[:count]
+  return [regions[i] for i in np.resize(chosen, count)]
 
 
 def _ask(

@@ -6,6 +6,7 @@ the first. So the weights are copied, and a few steps of regression to CLIP's
 normed tokens compensate for the difference.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,18 @@ import numpy as np
 from mipd_jax.teachers.blip2 import Blip2
 from mipd_jax.teachers.clip import Clip
 
-LEARNING_RATE = 1e-3
+_LEARNING_RATE = 1e-3
 _SEEN = 128  # images per call of CLIP
 Params = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+  """Its schedule, see `muon.Schedule`."""
+
+  steps: int
+  learning_rate: float = _LEARNING_RATE
+  muon_rate: float = 0.0
 
 
 def from_clip(params: Params, clip: Params) -> Params:
