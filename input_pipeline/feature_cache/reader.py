@@ -139,6 +139,10 @@ class CachedSplit:
   def num_examples(self) -> int:
     return len(self.names)
 
+  def only(self, *parts: str) -> "CachedSplit":
+    """The same examples with other parts."""
+    return self._cache.split(self.name, parts)
+
   @property
   def keys(self) -> tuple[str, ...]:
     """The keys of `read`."""
@@ -303,6 +307,10 @@ class StoredSplit:
   def names(self) -> tuple[str, ...]:
     """Image names."""
     return self._split.names
+
+  def only(self, *parts: str) -> "StoredSplit":
+    """The same examples with other parts of the cache."""
+    return StoredSplit(self._split.only(*parts))
 
   def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Annotations and fields of the plan; see `CachedSplit.read`.
