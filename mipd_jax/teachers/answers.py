@@ -19,7 +19,7 @@ from input_pipeline import schema
 from input_pipeline.feature_cache import Field
 from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
-from mipd_jax.teachers import regions, showing
+from mipd_jax.teachers import showing, token_boxes
 from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
 from mipd_jax.teachers.interfaces import (
   ImageTeacher,
@@ -122,7 +122,7 @@ class Asker:
 
     def ask_tokens(params, tokens, images, boxes, *rest):
       chosen = tokens[images]
-      covered = regions.token_coverage(boxes, tokens.shape[1])
+      covered = token_boxes.token_coverage(boxes, tokens.shape[1])
       return best(params, teacher.see_part(params, chosen, covered), *rest)
 
     def ask_pixels(params, pixels, boxes, *rest):

@@ -106,11 +106,11 @@ def make_plan(
 ) -> CachePlan:
   """What the cache of this dataset and these encoders holds.
 
-  `instances` are needed with `config.showing`.
+  `instances` are needed with `PrecomputeConfig.showing`.
 
   Raises:
     InputError: the rationales are longer than the text tower reads, or the
-      teacher cannot be asked about instances as `config.showing` says.
+      teacher cannot be asked about instances in the given way.
   """
   _, mask = text.tokenize([""], config.text_length)
   if mask.shape[1] != config.text_length:

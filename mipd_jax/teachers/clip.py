@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.io.errors import InputError
-from mipd_jax.teachers import regions
+from mipd_jax.teachers import token_boxes
 from mipd_jax.teachers.checkpoints import hf_config, hf_weights, tokenizer
 
 Params = Any
@@ -134,7 +134,7 @@ class Clip:
         module.vision_model.post_layernorm(pooled)
       )
 
-    inside = regions.pooled(tokens, boxes)
+    inside = token_boxes.pooled(tokens, boxes)
     return self.module.apply({"params": params}, inside, method=run)
 
   def text_tokens(

@@ -135,7 +135,7 @@ class FoundationConfig:
     """
     student = dataclasses.replace(
       _student(),
-      steps=420,
+      steps=340,
       learning_rate=2e-3,
       muon_rate=1e-2,
       region_weight=0.8,

@@ -211,7 +211,7 @@ def build_cache(
     only: of `cache_plan.TASKS`, the tasks of this call; all if empty.
     process: this process's index among several; JAX's own if None.
     eyes: of the student that the cache is for.
-    instances: about which the teacher is asked; for `config.showing`.
+    instances: about which the teacher is asked; for `PrecomputeConfig.showing`.
 
   Returns:
     The cache, or None if `only` left a part undone.

@@ -16,7 +16,7 @@ from input_pipeline.small_world import WorldConfig, draw_world
 from input_pipeline.small_world import regions as region_lib
 from input_pipeline.small_world.situations import captions
 from input_pipeline.small_world.situations.captions import content_words
-from mipd_jax.teachers import blip2, clip, foundation, regions
+from mipd_jax.teachers import blip2, clip, foundation, token_boxes
 from mipd_jax.teachers.checkpoints import tokenizer
 from mipd_jax.teachers.small import (
   box_nouns,
@@ -79,9 +79,8 @@ def test_questions_know_all_their_words(folders):
   model = blip2.load(folders["teacher_blip2"])
   scenes = captions.draw_pool(draw_world(WORLD), 8, 48)[1]
   tokens = np.arange(8)[:, None, None] * np.ones((1, 2, 3))
-  batches = questions.batches(
-    model, tokens, scenes, captions.CaptionConfig(verb=1.0), 4, seed=0
-  )
+  told = captions.CaptionConfig(verb=1.0)
+  batches = questions.batches(model, tokens, scenes, told, 4, seed=0, boxes=2)
   seen, boxes, ids, _, targets = next(batches)
   assert boxes.shape == (4, 2, 4) and ids.shape[1] == 5
   unknown = tokenizer.vocabulary([])[tokenizer.UNKNOWN]
@@ -321,14 +320,14 @@ def test_the_mean_of_a_box_weighs_tokens_by_area():
   tokens = rng.normal(size=(1, 1 + 16, 3)).astype(np.float32)
   boxes = np.array([[0.1, 0.3, 0.8, 0.55], [0.26, 0.26, 0.27, 0.4]])
   place = (np.arange(2000) + 0.5) / 2000
-  found = np.asarray(regions.pooled(tokens, boxes[None].astype(np.float32)))
+  found = np.asarray(token_boxes.pooled(tokens, boxes[None].astype(np.float32)))
   for (x1, y1, x2, y2), mean in zip(boxes, found[0], strict=True):
     columns = (place[(place > x1) & (place < x2)] * 4).astype(int)
     rows = (place[(place > y1) & (place < y2)] * 4).astype(int)
     grid = tokens[0, 1:].reshape(4, 4, 3)
     expected = grid[rows][:, columns].mean(axis=(0, 1))
     np.testing.assert_allclose(mean, expected, atol=5e-3)
-  nothing = regions.pooled(tokens, np.full((1, 1, 4), 0.5, np.float32))
+  nothing = token_boxes.pooled(tokens, np.full((1, 1, 4), 0.5, np.float32))
   assert not np.asarray(nothing).any()
 
 

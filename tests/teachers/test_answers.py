@@ -11,7 +11,7 @@ from input_pipeline import schema
 from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
 from mipd_jax.losses import terms
-from mipd_jax.teachers import answers, blip2, regions, showing
+from mipd_jax.teachers import answers, blip2, showing, token_boxes
 from mipd_jax.teachers.image_teachers import Blip2Teacher
 from mipd_jax.teachers.interfaces import Instances, Kind
 from tests.fixtures import blip2_fixture as fixture
@@ -238,7 +238,7 @@ def test_answers_are_those_of_each_instance_asked_alone(teacher, way):
     box = boxes[image, slot][None]
     if way == showing.TOKENS:
       tokens = teacher.see(teacher.params, pixels[image][None])["tokens"]
-      covered = regions.token_coverage(box, tokens.shape[1])
+      covered = token_boxes.token_coverage(box, tokens.shape[1])
       seen = teacher.see_part(teacher.params, tokens, covered)
     else:
       shown = showing.shower(way, side, 0.1)(pixels[image][None], box)
@@ -269,7 +269,7 @@ def test_a_box_of_everything_is_the_image_without_its_class_token(teacher):
   ones = jnp.ones(tokens.shape[:2])
   whole = teacher.see_part(teacher.params, tokens, ones)["language"]
   np.testing.assert_allclose(whole, seen["language"], rtol=1e-5, atol=1e-5)
-  covered = regions.token_coverage(
+  covered = token_boxes.token_coverage(
     np.array([[0, 0, 1, 1]], np.float32), tokens.shape[1]
   )
   expected = [0.0] + [1.0] * (tokens.shape[1] - 1)

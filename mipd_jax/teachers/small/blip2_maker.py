@@ -22,7 +22,7 @@ from input_pipeline.io.progress import Progress
 from input_pipeline.small_world import lessons
 from input_pipeline.small_world.situations.captions import CaptionConfig
 from input_pipeline.small_world.situations.world import World
-from mipd_jax.teachers import blip2, regions
+from mipd_jax.teachers import blip2, token_boxes
 from mipd_jax.teachers.blip2 import module
 from mipd_jax.teachers.blip2.decoders import language
 from mipd_jax.teachers.checkpoints import tokenizer
@@ -279,7 +279,7 @@ def _answer_loss(model, params, tokens, boxes, ids, mask, targets):
   if num_boxes:
     parts = num_boxes + 1  # the whole image is one of them
     every = jnp.repeat(tokens, parts, axis=0)
-    covered = regions.token_coverage(boxes, tokens.shape[1])
+    covered = token_boxes.token_coverage(boxes, tokens.shape[1])
     ones = jnp.ones_like(covered[:, :1])
     covered = jnp.concatenate([ones, covered], axis=1).reshape(every.shape[:2])
     read = model.region_tokens(params, every, covered)
@@ -328,7 +328,7 @@ def box_accuracy(
   def answer(params, pixels, boxes, ids, mask):
     count, num_boxes = boxes.shape[:2]
     tokens = teacher.see(params, pixels)["tokens"]
-    covered = regions.token_coverage(boxes, tokens.shape[1])
+    covered = token_boxes.token_coverage(boxes, tokens.shape[1])
     seen = teacher.see_part(
       params,
       jnp.repeat(tokens, num_boxes, axis=0),

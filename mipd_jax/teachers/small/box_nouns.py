@@ -7,7 +7,7 @@ import numpy as np
 
 from input_pipeline.small_world import lessons
 from input_pipeline.small_world.regions import Region
-from mipd_jax.teachers import regions
+from mipd_jax.teachers import token_boxes
 from mipd_jax.teachers.clip import Clip, Params
 from mipd_jax.teachers.small.clip_training import Images
 
@@ -33,7 +33,7 @@ def scores(
   @jax.jit
   def see(pixels, boxes):
     tokens = model.image_tokens(params, pixels)
-    inside = regions.pooled(tokens, boxes)
+    inside = token_boxes.pooled(tokens, boxes)
     return inside, model.region_embedding(params, tokens, boxes)
 
   pixels = images.pixels[: len(known.boxes)]
