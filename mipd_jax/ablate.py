@@ -133,6 +133,7 @@ def _write(plan: plan_lib.Plan) -> None:
   }
   if _MODE.value != "select":
     texts["ablations_main.md"] = tables.main_table(study)
+    texts["ablations_short.md"] = tables.short_table(study)
   for name, content in texts.items():
     with atomic.replacing(folder / name) as path:
       path.write_text(content)

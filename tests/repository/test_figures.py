@@ -46,6 +46,7 @@ def test_tables_of_the_study_are_what_its_json_says(folder):
   docs = figures.DOCS / folder
   found = json.loads((docs / "ablations.json").read_text())
   assert (docs / "ablations_main.md").read_text() == tables.main_table(found)
+  assert (docs / "ablations_short.md").read_text() == tables.short_table(found)
   whole = (docs / "ablations_tables.md").read_text()
   assert tables.main_table(found).splitlines()[4].split(" | ")[1] in whole
 
