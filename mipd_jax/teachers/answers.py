@@ -6,6 +6,7 @@ role in training, is kept as the best few and the mass of the rest.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any
@@ -150,7 +151,7 @@ class Asker:
     tokens: jax.Array | None,
     pixels: np.ndarray,
     found: Instances,
-  ) -> dict[str, "_Rows"]:
+  ) -> dict[str, "_Later"]:
     """The answers' fields of a batch of images; starts all, waits for none.
 
     Args:
@@ -160,15 +161,15 @@ class Asker:
       pixels: uint8 [B, s, s, 3], else; s is `canvas`.
       found: the instances of these B images.
     """
-    rows = _Rows.make(found.kind.shape, self._how.top_k)
+    pending = _Pending(found.kind.shape, self._how.top_k)
     for kind in np.unique(found.kind[found.kind >= 0]):
       image, slot = np.nonzero(found.kind == kind)
       for start in range(0, len(image), self._batch):
         some = slice(start, start + self._batch)
         at = image[some], slot[some]
         shown = self._shown(run, params, tokens, pixels, found.boxes, at, kind)
-        rows.add(*at, shown, self.source.kinds[kind].classes)
-    return rows.fields()
+        pending.add(*at, shown, self.source.kinds[kind].classes)
+    return pending.fields()
 
   def _shown(self, run, params, tokens, pixels, boxes, at, kind):
     image, slot = (np.resize(x, self._batch) for x in at)
@@ -256,68 +257,55 @@ def top_shares(
   return place.astype(jnp.int32), best, rest
 
 
-class _Rows:
-  """Answers of a batch that are still being computed, by field.
-
-  `np.asarray` of a field waits for them and puts each into its place.
-  """
-
-  def __init__(self, shape: tuple[int, int], top_k: int):
-    self._shape, self._top_k = shape, top_k
-    self._parts: list[tuple] = []
-    self._made: dict[str, np.ndarray] | None = None
-
-  @classmethod
-  def make(cls, shape: tuple[int, int], top_k: int) -> "_Rows":
-    return cls(shape, top_k)
-
-  def add(self, image, slot, shown, classes) -> None:
-    self._parts.append((image, slot, shown, classes))
-
-  def fields(self) -> dict[str, "_Field"]:
-    names = (
-      schema.ANSWER_CLASSES,
-      schema.ANSWER_LOG_SHARES,
-      schema.ANSWER_LOG_REST,
-    )
-    return {name: _Field(self, name) for name in names}
-
-  def made(self) -> dict[str, np.ndarray]:
-    if self._made is None:
-      wide = (*self._shape, self._top_k)
-      classes = np.full(wide, -1, np.int32)
-      shares = np.full(wide, NONE, np.float32)
-      rest = np.full(self._shape, NONE, np.float32)
-      for image, slot, shown, of_kind in self._parts:
-        place, share, left = (np.asarray(x)[: len(image)] for x in shown)
-        there = ~np.isneginf(share)  # NaN stays, to be found and named
-        known = np.take(of_kind, np.minimum(place, len(of_kind) - 1))
-        classes[image, slot] = np.where(there, known, -1)
-        shares[image, slot] = np.where(there, share, NONE)
-        rest[image, slot] = np.where(np.isneginf(left), NONE, left)
-      self._made = dict(
-        zip(
-          (
-            schema.ANSWER_CLASSES,
-            schema.ANSWER_LOG_SHARES,
-            schema.ANSWER_LOG_REST,
-          ),
-          (classes, shares, rest),
-          strict=True,
-        )
-      )
-    return self._made
-
-
 # Log share of what is not there: finite, so that no arithmetic gives NaN.
 NONE = -1e4
 
 
+class _Pending:
+  """The answers about a batch's instances, which devices still compute."""
+
+  def __init__(self, shape: tuple[int, int], top_k: int):
+    """`shape` is [B, K]."""
+    self._shape, self._top_k = shape, top_k
+    # Per call: images and slots of its instances, its results, its classes.
+    self._calls: list[tuple] = []
+
+  def add(
+    self, image: np.ndarray, slot: np.ndarray, shown: tuple, classes: np.ndarray
+  ) -> None:
+    self._calls.append((image, slot, shown, classes))
+
+  def fields(self) -> dict[str, "_Later"]:
+    return {name: _Later(self, name) for name in schema.ANSWER_KEYS}
+
+  @functools.cached_property
+  def arrays(self) -> dict[str, np.ndarray]:
+    """All fields; waits for the devices."""
+    wide = (*self._shape, self._top_k)
+    classes = np.full(wide, -1, np.int32)
+    shares = np.full(wide, NONE, np.float32)
+    rest = np.full(self._shape, NONE, np.float32)
+    for image, slot, shown, of_kind in self._calls:
+      place, share, left = (np.asarray(x)[: len(image)] for x in shown)
+      there = ~np.isneginf(share)  # NaN stays, to be found and named
+      known = np.take(of_kind, np.minimum(place, len(of_kind) - 1))
+      classes[image, slot] = np.where(there, known, -1)
+      shares[image, slot] = np.where(there, share, NONE)
+      rest[image, slot] = np.where(np.isneginf(left), NONE, left)
+    return {
+      schema.ANSWER_CLASSES: classes,
+      schema.ANSWER_LOG_SHARES: shares,
+      schema.ANSWER_LOG_REST: rest,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
-class _Field:
-  rows: _Rows
+class _Later:
+  """One field; numpy waits for it."""
+
+  pending: _Pending
   name: str
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     del copy
-    return np.asarray(self.rows.made()[self.name], dtype)
+    return np.asarray(self.pending.arrays[self.name], dtype)

@@ -202,8 +202,8 @@ def teacher(monkeypatch):
   return made
 
 
-def _asked(teacher, way, top_k=3):
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+def _asked(teacher, way, devices, top_k=3):
+  mesh = sharding.make_mesh(devices=jax.devices()[:devices])
   asker = answers.Asker(
     teacher, _Source(), answers.Showing(way, 0.1, top_k), mesh
   )
@@ -226,10 +226,12 @@ def _asked(teacher, way, top_k=3):
   return pixels, boxes, kind, {k: np.asarray(x) for k, x in found.items()}
 
 
-@pytest.mark.parametrize("way", showing.WAYS)
-def test_answers_are_those_of_each_instance_asked_alone(teacher, way):
+@pytest.mark.parametrize(
+  ("way", "devices"), [*((way, 1) for way in showing.WAYS), ("tokens", 8)]
+)
+def test_answers_are_those_of_each_instance_asked_alone(teacher, way, devices):
   """Kinds, filler of trees and of batches change nothing."""
-  pixels, boxes, kind, found = _asked(teacher, way)
+  pixels, boxes, kind, found = _asked(teacher, way, devices)
   classes = found[schema.ANSWER_CLASSES]
   assert (classes[kind < 0] == -1).all()
   assert (found[schema.ANSWER_LOG_REST][kind < 0] == answers.NONE).all()
