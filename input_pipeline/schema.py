@@ -61,6 +61,8 @@ ANSWER_CLASSES = "answer_classes"
 ANSWER_LOG_SHARES = "answer_log_shares"
 ANSWER_LOG_REST = "answer_log_rest"
 ANSWER_KEYS = (ANSWER_CLASSES, ANSWER_LOG_SHARES, ANSWER_LOG_REST)
+INSTANCE_TEXT = "instance_text"
+INSTANCE_TEXT_MASK = "instance_text_mask"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +112,18 @@ FEATURES: Mapping[str, Key] = {
   ANSWER_CLASSES: Key("B I J", "int32", "classes it answers, best first; -1"),
   ANSWER_LOG_SHARES: Key("B I J", "float32", "logarithms of their shares"),
   ANSWER_LOG_REST: Key("B I", "float32", "that of all other candidates"),
+  # Of the positive and the negative gaze text, where they were split.
+  INSTANCE_TEXT: Key("B I 2 X", "bfloat16", "embedding of an instance's text"),
+  INSTANCE_TEXT_MASK: Key("B I 2", "bool", "True where there is such a text"),
 }
 CONTRACT: Mapping[str, Key] = {**ANNOTATIONS, **FEATURES}
 
 # The keys that an evaluation step may read: no teacher, no rationales.
 STUDENT_KEYS = (*ANNOTATIONS, STUDENT_TOKENS)
 PAIR_STUDENT_KEYS = (*PAIR_ANNOTATIONS, STUDENT_TOKENS)
-# Training features of a teacher that is not asked about instances.
-_STANDARD = tuple(key for key in FEATURES if key not in ANSWER_KEYS)
+# Training features, without those about instances, which are made on demand.
+_ON_DEMAND = (*ANSWER_KEYS, INSTANCE_TEXT, INSTANCE_TEXT_MASK)
+_STANDARD = tuple(key for key in FEATURES if key not in _ON_DEMAND)
 TRAIN_KEYS = (*ANNOTATIONS, *_STANDARD)
 PAIR_TRAIN_KEYS = (*PAIR_ANNOTATIONS, *_STANDARD)
 _ALL_KEYS: Mapping[str, Key] = {**CONTRACT, **PAIR_ANNOTATIONS}

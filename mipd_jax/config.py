@@ -70,12 +70,15 @@ class InstancesConfig:
       {kind} in this picture? Answer:".
     margin: for all but tokens, the box grows by this share of its longer side.
     top_k: answers that are kept of each instance.
+    sentences: whether the gaze texts are split by instance and each part is
+      embedded; gaze targets of model.rationale_space="frozen" need it.
   """
 
   show: str = ""
   question: str = ""
   margin: ranges.Weight = 0.1
   top_k: ranges.Count = 16
+  sentences: bool = False
 
   def __post_init__(self):
     if self.show not in SHOWN:
@@ -128,7 +131,9 @@ class TeacherConfig:
   instances: InstancesConfig = dataclasses.field(
     default_factory=InstancesConfig
   )
-  parts: str = "student,teacher,text,verb_logits,clip_logits,answers"
+  parts: str = (
+    "student,teacher,text,verb_logits,clip_logits,answers,instance_text"
+  )
   only: str = ""
   process_index: ranges.Whole = 0
   process_count: ranges.Whole = 0
@@ -309,6 +314,18 @@ class Config:
       raise ValueError(
         "loss.answers is not 0, but teacher.instances.show, how the teacher "
         "is shown instances, is empty"
+      )
+    frozen = self.model.teacher_branch and self.model.frozen_gaze
+    if frozen and not self.teacher.instances.sentences:
+      raise ValueError(
+        "model.rationale_space='frozen' with model.gaze compares gaze targets "
+        "with the sentences about each instance: set "
+        "teacher.instances.sentences=True, or model.gaze=False"
+      )
+    if self.loss.gaze_align and not frozen:
+      raise ValueError(
+        "loss.gaze_align is not 0, but there are no sentences about instances "
+        "to compare with: set model.rationale_space='frozen' and model.gaze"
       )
     self._refuse_idle()
 

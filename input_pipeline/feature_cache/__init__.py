@@ -9,6 +9,7 @@ from input_pipeline.feature_cache.manifest import MANIFEST
 from input_pipeline.feature_cache.plan import (
   ANSWERS,
   CLIP_LOGITS,
+  INSTANCE_TEXT,
   PARTS,
   STUDENT,
   TEACHER,
@@ -42,6 +43,7 @@ __all__ = [
   "ANSWERS",
   "CLIP_LOGITS",
   "COLUMNS",
+  "INSTANCE_TEXT",
   "LABELS",
   "MANIFEST",
   "NAMES",

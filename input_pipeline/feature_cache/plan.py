@@ -46,6 +46,7 @@ TEXT = "text"
 VERB_LOGITS = "verb_logits"
 CLIP_LOGITS = "clip_logits"
 ANSWERS = "answers"
+INSTANCE_TEXT = "instance_text"
 # The contract's keys in one record of each part, in the order of their bytes.
 PARTS: Mapping[str, tuple[str, ...]] = {
   STUDENT: (schema.STUDENT_TOKENS,),
@@ -54,6 +55,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
   VERB_LOGITS: (schema.VERB_LOGITS,),
   CLIP_LOGITS: (schema.CLIP_LOGITS,),
   ANSWERS: schema.ANSWER_KEYS,
+  INSTANCE_TEXT: (schema.INSTANCE_TEXT, schema.INSTANCE_TEXT_MASK),
 }
 
 

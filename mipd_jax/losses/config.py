@@ -65,6 +65,8 @@ class LossConfig:
   # Gaze distillation: role embedding -> gaze target.
   gaze_distill: ranges.Weight = 1.0
   gaze_contrast: ranges.Weight = 0.5
+  # InfoNCE of gaze targets against the sentences about instances.
+  gaze_align: ranges.Weight = 0.0
   teacher_noun: ranges.Weight = 1.0
   # Boxes.
   box: ranges.Weight = 5.0

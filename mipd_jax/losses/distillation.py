@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from input_pipeline import schema
 from mipd_jax.losses import terms
@@ -47,6 +47,36 @@ def aligned(given: Given, other: Bool[Array, "b b"]) -> Term:
       given.settings.align_negative,
     )
   )
+
+
+def gaze_aligned(given: Given, kind: Int[Array, "b i"]) -> Term:
+  """`terms.info_nce` of gaze targets; reads the fields `align_*`.
+
+  Args:
+    given: has GAZE_POSITIVE, GAZE_NEGATIVE and INSTANCE_TEXT_MASK.
+    kind: what each instance is; those of one kind do not compete, since their
+      sentences say nearly the same.
+  """
+  told = given.batch[schema.INSTANCE_TEXT_MASK]
+  told = told & given.batch[schema.EXAMPLE_MASK][:, None, None]
+  shape = kind.shape
+  right, wrong = (told[..., i].reshape(-1) for i in range(2))
+  flat = kind.reshape(-1)
+
+  def rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+  value = terms.info_nce(
+    rows(given.target),
+    rows(given.outputs[out.GAZE_POSITIVE]),
+    rows(given.outputs[out.GAZE_NEGATIVE]),
+    (flat[:, None] != flat[None, :]) & right[None, :],
+    given.settings.align_temperature,
+    wrong & given.settings.align_negative,
+  )
+  asked = right.reshape(shape)
+  mean = terms.masked_mean(value.reshape(shape), asked)
+  return Term(mean, asked.any(axis=-1).astype(jnp.float32))
 
 
 def answered(

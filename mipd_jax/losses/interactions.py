@@ -284,6 +284,17 @@ def gaze_contrast(given: Given) -> Term:
   return _Labels(given).over_labelled(value)
 
 
+@loss_term(
+  target=out.GAZE_TARGET,
+  outputs=(out.GAZE_POSITIVE, out.GAZE_NEGATIVE),
+  batch=(schema.PAIR_OBJECT, schema.INSTANCE_TEXT_MASK, schema.EXAMPLE_MASK),
+  fields=("align_temperature", "align_negative"),
+)
+def gaze_align(given: Given) -> Term:
+  """Each pair's gaze target picks the sentence about its own object."""
+  return distillation.gaze_aligned(given, given.batch[schema.PAIR_OBJECT])
+
+
 # In the order in which they are added.
 TERMS = (
   pair,
@@ -294,6 +305,7 @@ TERMS = (
   teacher_verb,
   gaze_distill,
   gaze_contrast,
+  gaze_align,
   teacher_noun,
   verb_kl,
   answers,

@@ -201,6 +201,17 @@ def gaze_contrast(given: Given) -> Term:
   return _over_roles(terms.contrast_hinge(given.target, negative), given)
 
 
+@loss_term(
+  target=out.GAZE_TARGET,
+  outputs=(out.GAZE_POSITIVE, out.GAZE_NEGATIVE),
+  batch=(schema.NOUNS, schema.INSTANCE_TEXT_MASK, schema.EXAMPLE_MASK),
+  fields=("align_temperature", "align_negative"),
+)
+def gaze_align(given: Given) -> Term:
+  """Each gaze target picks the sentence about its own instance."""
+  return distillation.gaze_aligned(given, given.batch[schema.NOUNS][..., 0])
+
+
 # Boxes.
 
 _BOX = {
@@ -259,6 +270,7 @@ TERMS = (
   answers,
   gaze_distill,
   gaze_contrast,
+  gaze_align,
   teacher_noun,
   box,
   giou,

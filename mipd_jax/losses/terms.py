@@ -121,7 +121,7 @@ def info_nce(
   negative: Float[Array, "b d"],
   other: Bool[Array, "b b"],
   temperature: float,
-  with_negative: bool = True,
+  with_negative: bool | Bool[Array, "b"] = True,
 ) -> Float[Array, "b"]:
   """InfoNCE: the image's own positive against others' and its own negative.
 
@@ -129,14 +129,14 @@ def info_nce(
     target, positive, negative: one row per image.
     other: whose positives compete in each row.
     temperature: divides the similarities.
-    with_negative: whether the image's own negative competes too.
+    with_negative: whether the row's own negative competes too.
   """
   count = target.shape[0]
   own = jnp.eye(count, dtype=bool)
   similar = cosine_matrix(target, positive)
   against = cosine(target, negative)[:, None]
   logits = jnp.concatenate([similar, against], axis=-1) / temperature
-  last = jnp.full((count, 1), with_negative)
+  last = jnp.broadcast_to(with_negative, count)[:, None]
   counts = jnp.concatenate([own | other, last], axis=-1)
   log_sum = jax.nn.logsumexp(logits, axis=-1, where=counts)
   return log_sum - cosine(target, positive) / temperature

@@ -60,10 +60,10 @@ class ModelConfig:
   scene_heads: ranges.Count = 1  # of the attention that makes the scene target
   # Whether the branch reads the teacher's tokens layer-normed, each alone.
   teacher_norm: bool = False
-  # Where rationales are compared with the scene target: after projections
-  # that are learned with it, or as the frozen text encoder embeds the whole
-  # sentence, without what all sentences of the batch share. A learned space
-  # can make any negative orthogonal; a frozen one cannot.
+  # Where rationales are compared with the targets: after projections that are
+  # learned with these, or as the frozen text encoder embeds the whole sentence
+  # (of gaze: each instance's part), without what all sentences of the batch
+  # share. A learned space can make any negative orthogonal; a frozen one can't.
   rationale_space: str = "learned"
   gaze: bool = True  # row 2: False | True, per-role gaze targets
   mask_padding: bool = True  # row 8: False | True
@@ -77,7 +77,17 @@ class ModelConfig:
       schema.TEACHER_TOKENS,
       schema.RATIONALE_TOKENS,
       schema.RATIONALE_MASK,
+      *(
+        (schema.INSTANCE_TEXT, schema.INSTANCE_TEXT_MASK)
+        if self.frozen_gaze
+        else ()
+      ),
     )
+
+  @property
+  def frozen_gaze(self) -> bool:
+    """Whether gaze targets are compared with frozen embeddings."""
+    return self.gaze and self.rationale_space == "frozen"
 
   @property
   def projected_rationales(self) -> tuple[str, ...]:
@@ -90,7 +100,7 @@ class ModelConfig:
     return (
       *((positive,) if guides or compared else ()),
       *((negative,) if compared else ()),
-      *(gaze if self.gaze else ()),
+      *(gaze if self.gaze and compared else ()),
     )
 
   def __post_init__(self):

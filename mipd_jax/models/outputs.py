@@ -23,6 +23,7 @@ SCENE_POSITIVE = "scene_positive"  # [B, E] glimpse+ in the same space
 SCENE_NEGATIVE = "scene_negative"  # [B, E] glimpse- in the same space
 GAZE_TARGET = "gaze_target"  # [B, R, E] or [B, E] where the preset pools
 GAZE_NEGATIVE = "gaze_negative"  # the same shape
+GAZE_POSITIVE = "gaze_positive"  # [B, R, E] gaze+ about each instance
 TEACHER_VERB_SCORES = "teacher_verb_scores"  # [B, V] of SCENE_TARGET
 TEACHER_NOUN_SCORES = "teacher_noun_scores"  # [B, R, C] of GAZE_TARGET
 TEACHER_PAIR_SCORES = "teacher_pair_scores"  # [B, P, V] of GAZE_TARGET

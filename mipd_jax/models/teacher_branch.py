@@ -251,6 +251,8 @@ class TeacherBranch(nn.Module):
     query = layers.Linear(self.config.hidden, self.dtype, name="gaze_query")(
       (gain * roles).astype(self.dtype)
     )
+    if self.config.frozen_gaze:
+      return self._frozen_gaze_targets(tokens, query, batch, banks)
     read_text = self._attention("gaze_text_attention", self.absorbed)
     read_image = self._attention("gaze_attention", self.absorbed)
 
@@ -268,6 +270,35 @@ class TeacherBranch(nn.Module):
         jnp.float32
       ),
     }
+
+  def _frozen_gaze_targets(self, tokens, query, batch, banks):
+    """Each role reads the teacher in its box and no text; [B, R, E].
+
+    What the gaze texts say about an instance is compared with it, as the frozen
+    text encoder embeds it.
+    """
+    read_image = self._attention("gaze_attention", self.absorbed)
+    seen = read_image(query, tokens, self._inside(batch))
+    width = banks["noun_text"].shape[-1]
+    to_text_space = layers.Linear(width, self.dtype, name="gaze_out")
+    counts = batch[schema.INSTANCE_TEXT_MASK]
+    counts = counts & batch[schema.EXAMPLE_MASK][:, None, None]
+    texts = _centred(batch[schema.INSTANCE_TEXT], counts)
+    return {
+      outputs.GAZE_TARGET: to_text_space(seen).astype(jnp.float32),
+      outputs.GAZE_POSITIVE: texts[..., 0, :],
+      outputs.GAZE_NEGATIVE: texts[..., 1, :],
+    }
+
+
+def _centred(
+  texts: Float[Array, "b i k e"], counts: Bool[Array, "b i k"]
+) -> Float[Array, "b i k e"]:
+  """Unit vectors less the mean of those that count; 0 for the others."""
+  rows, weight = layers.unit(texts), counts[..., None].astype(jnp.float32)
+  shared = jnp.sum(rows * weight, axis=(0, 1, 2))
+  shared = shared / jnp.maximum(weight.sum(), 1)
+  return (rows - shared) * weight
 
 
 def _frozen_sentences(

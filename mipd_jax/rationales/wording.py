@@ -139,6 +139,7 @@ def contains(text: Sequence[str], phrase: str) -> bool:
 _COLUMNS = ("left", "", "right")
 _ROWS = ("top", "", "bottom")
 _SMALL, _LARGE = 0.03, 0.35  # shares of the canvas
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 _ARTICLE = re.compile(r"\b(?:[Aa]n?|[Tt]he) $")
 _UNNAMED = {"agent": "someone", "place": "somewhere"}
 
@@ -241,3 +242,36 @@ def mirror(box: np.ndarray) -> np.ndarray:
   if box[2] < 0:
     return box
   return np.array([1.0 - box[0], box[1], box[2], box[3]])
+
+
+def by_instance(
+  text: str, instances: Sequence[tuple[str, Sequence[str]]]
+) -> list[str]:
+  """What a gaze text says about each instance; "" where it says nothing.
+
+  Where the text labels its parts by roles ("agent: a dog, left"), an instance
+  gets its part; else the sentences that name one of its words.
+
+  Args:
+    text: the whole text.
+    instances: of each the role's name, and other words that name it.
+  """
+  roles = "|".join(re.escape(role) for role, _ in instances if role)
+  label = re.compile(rf"(?:^|(?<=[\s.;]))({roles}):\s", re.IGNORECASE)
+  marks = list(label.finditer(text)) if roles else []
+  if marks:
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    parts: dict[str, list[str]] = {}
+    for mark, end in zip(marks, ends, strict=True):
+      part = text[mark.start() : end].strip()
+      parts.setdefault(mark[1].lower(), []).append(part)
+    return [" ".join(parts.get(role.lower(), ())) for role, _ in instances]
+  found = [(part, stems(part)) for part in _SENTENCE_END.split(text) if part]
+  return [
+    " ".join(
+      part
+      for part, its in found
+      if any(contains(its, word) for word in (role, *names))
+    )
+    for role, names in instances
+  ]

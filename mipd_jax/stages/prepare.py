@@ -194,6 +194,7 @@ def _precompute_config(config: Config) -> cache_plan.PrecomputeConfig:
     showing = cache_plan.Showing(shown.show, shown.margin, shown.top_k)
   return cache_plan.PrecomputeConfig(
     showing=showing,
+    sentences=shown.sentences,
     batch_size=teacher_settings.batch_size,
     text_length=teacher_settings.text_length,
     dtype=teacher_settings.dtype,
@@ -275,7 +276,7 @@ def _make_cache(
     only=_listed(teacher_settings.only),
     process=process,
     eyes=eyes.of(config.model),
-    instances=tasks.of(config).instances(dataset) if settings.showing else None,
+    instances=tasks.of(config).instances(dataset),
   )
 
 

@@ -120,6 +120,8 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
       why = " and ".join(f"loss.{name}=0" for name in terms)
       yield f"loss.{field}", why
   model = config.model
+  if model.teacher_branch and not model.projected_rationales:
+    yield "model.mask_padding", "no learned layer that reads a rationale"
   if model.teacher_branch and model.teacher_pooling != "learned_query":
     yield (
       "model.scene_queries",
@@ -129,7 +131,7 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
     yield "loss.verb_kl_listed", "loss.verb_kl_names='trained'"
   if not teacher.instances.show:
     for field in dataclasses.fields(teacher.instances):
-      if field.name != "show":
+      if field.name not in ("show", "sentences"):
         why = "teacher.instances.show=''"
         yield f"teacher.instances.{field.name}", why
   elif teacher.instances.show == "tokens":

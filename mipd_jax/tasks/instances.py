@@ -55,6 +55,26 @@ class RoleInstances:
       columns[schema.BOX_MASK],
     )
 
+  def sentences(
+    self, split: Split, texts: Sequence[Sequence[str]]
+  ) -> list[list[tuple[str, str]]]:
+    words, columns = self._dataset.vocabulary, split.annotations()
+    names = [wording.noun_name(glosses) for glosses in words.noun_glosses]
+    special = {words.noun_index[name] for name in (BLANK, OOV, PAD)}
+
+    def named(role: int, given: np.ndarray) -> tuple[str, list[str]]:
+      if role < 0:
+        return "", []
+      nouns = [names[n] for n in np.unique(given) if n not in special]
+      return words.roles[role], nouns
+
+    return [
+      _told(four, [named(r, n) for r, n in zip(roles, nouns, strict=True)])
+      for four, roles, nouns in zip(
+        texts, columns[schema.ROLES], columns[schema.NOUNS], strict=True
+      )
+    ]
+
 
 class PairInstances:
   """Pairs of a person and an object: a kind is an object."""
@@ -93,6 +113,41 @@ class PairInstances:
       columns[schema.PAIR_OBJECT],
       columns[schema.PAIR_MASK],
     )
+
+  def sentences(
+    self, split: Split, texts: Sequence[Sequence[str]]
+  ) -> list[list[tuple[str, str]]]:
+    columns = split.annotations()
+    things = [name.replace("_", " ") for name in self._dataset.words.objects]
+    return [
+      _told(
+        four,
+        [
+          (things[thing], []) if there else ("", [])
+          for thing, there in zip(objects, mask, strict=True)
+        ],
+      )
+      for four, objects, mask in zip(
+        texts,
+        columns[schema.PAIR_OBJECT],
+        columns[schema.PAIR_MASK],
+        strict=True,
+      )
+    ]
+
+
+def _told(
+  four: Sequence[str], instances: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[str, str]]:
+  """Of each instance, what the gaze texts say about it.
+
+  The negative text names other nouns, so only the role finds its part.
+  """
+  gaze = dict(zip(schema.RATIONALES, four, strict=True))
+  right = wording.by_instance(gaze["gaze_pos"], instances)
+  roles = [(role, ()) for role, _ in instances]
+  wrong = wording.by_instance(gaze["gaze_neg"], roles)
+  return list(zip(right, wrong, strict=True))
 
 
 def role_candidates(

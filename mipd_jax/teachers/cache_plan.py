@@ -11,6 +11,7 @@ from absl import logging
 
 from input_pipeline.feature_cache import (
   ANSWERS,
+  INSTANCE_TEXT,
   PARTS,
   STUDENT,
   TEACHER,
@@ -65,6 +66,7 @@ class PrecomputeConfig:
     parts: of `feature_cache.PARTS`, the parts of the cache; `student` is
       whatever the student's eyes read.
     showing: how the teacher is asked about instances; None: it is not.
+    sentences: whether gaze texts are split by instance and embedded.
   """
 
   batch_size: int = 64
@@ -74,6 +76,7 @@ class PrecomputeConfig:
   splits: tuple[str, ...] = ("train", "dev", "test")
   parts: tuple[str, ...] = tuple(PARTS)
   showing: Showing | None = None
+  sentences: bool = False
 
   def __post_init__(self):
     _known("dtype", [self.dtype], DTYPES)
@@ -106,7 +109,7 @@ def make_plan(
 ) -> CachePlan:
   """What the cache of this dataset and these encoders holds.
 
-  `instances` are needed with `PrecomputeConfig.showing`.
+  `instances` are needed for answers and for sentences about them.
 
   Raises:
     InputError: the rationales are longer than the text tower reads, or the
@@ -133,6 +136,7 @@ def make_plan(
     config.dtype,
     eyes,
     answered,
+    instances.slots if config.sentences else 0,
   )
   parts = _there(fields, with_eyes(config.parts, eyes))
   teacher_options = (
@@ -170,7 +174,7 @@ def make_plan(
       rationales,
       config.splits,
       eyes,
-      instances if config.showing else None,
+      instances if config.showing or config.sentences else None,
     ),
   )
 
@@ -238,7 +242,16 @@ def _there(fields: Collection[Field], wanted: Collection[str]) -> set[str]:
 
 def _parts(split: str, wanted: Collection[str]) -> tuple[str, ...]:
   """Evaluation needs no teacher tokens, no texts (METHOD table, row 9)."""
-  only_train = () if split == TRAIN else (TEACHER, TEXT, ANSWERS)
+  only_train = (
+    ()
+    if split == TRAIN
+    else (
+      TEACHER,
+      TEXT,
+      ANSWERS,
+      INSTANCE_TEXT,
+    )
+  )
   return tuple(p for p in PARTS if p in wanted and p not in only_train)
 
 

@@ -12,6 +12,7 @@ from input_pipeline import schema
 from input_pipeline.feature_cache import (
   ANSWERS,
   CLIP_LOGITS,
+  INSTANCE_TEXT,
   PARTS,
   TEACHER,
   TEXT,
@@ -35,6 +36,7 @@ from mipd_jax.teachers.interfaces import (
 # The verbs in the student encoder's own text space.
 CLIP_VERB_TEXT = "clip_verb_text"
 _ERROR = "_error"
+_SENTENCE_LENGTH = 40
 Features = dict[str, jax.Array]
 
 
@@ -71,7 +73,7 @@ class Encoders:
     self._names = {
       **dict.fromkeys(self._student_parts, student.name),
       **dict.fromkeys((TEACHER, VERB_LOGITS, ANSWERS), teacher.name),
-      TEXT: text.name,
+      **dict.fromkeys((TEXT, INSTANCE_TEXT), text.name),
     }
     self._clip_text = jax.device_put(bank[CLIP_VERB_TEXT], whole)
     self._programs = {
@@ -80,6 +82,7 @@ class Encoders:
       "keep": _Program(lambda seen: teacher_view(seen, dtype)),
       "score": _Program(teacher.scorer(verbs, bank)),
       "read": _Program(rationale_view(text, dtype)),
+      "tell": _Program(sentence_view(text, dtype)),
     }
     if asker:
       self._programs["ask"] = _Program(asker.program)
@@ -95,6 +98,7 @@ class Encoders:
     pixels: Mapping[int, np.ndarray],
     texts: tuple[np.ndarray, np.ndarray] | None,
     instances: Instances | None = None,
+    sentences: Mapping[str, np.ndarray] | None = None,
   ) -> Features:
     """Features of a batch for the given parts of the cache.
 
@@ -103,6 +107,8 @@ class Encoders:
       pixels: uint8 [B, s, s, 3] by canvas side.
       texts: ids int32 and mask bool [B, 4, L], for the part `text`.
       instances: of these images, for the part `answers`.
+      sentences: ids int32, mask bool [B, I, 2, L] and there bool [B, I, 2], for
+        the part `instance_text`.
 
     Returns:
       The fields of the parts; for those stored as int8 also their squared
@@ -136,6 +142,9 @@ class Encoders:
     if TEXT in parts:
       batch = self._put(ids=texts[0], mask=texts[1])
       features |= run["read"](self._text_params, batch)
+    if INSTANCE_TEXT in parts:
+      batch = self._put(**sentences)
+      features |= run["tell"](self._text_params, batch)
     return features
 
   def check(
@@ -162,7 +171,8 @@ class Encoders:
         for image, row in zip(images, values, strict=True)
         if not hf_weights.all_finite(row)
       ]
-      what = "the rationales of image" if part == TEXT else "image"
+      is_text = part in (TEXT, INSTANCE_TEXT)
+      what = "the rationales of image" if is_text else "image"
       raise InputError(
         f"{self._names[part]} gives NaN or infinite {name} for {what} "
         f"{bad[0]} and {len(bad) - 1} others of its batch",
@@ -253,6 +263,32 @@ def rationale_view(text: Encoder, dtype: str) -> Callable:
   return view
 
 
+def sentence_length(text: Encoder) -> int:
+  """Tokens kept of an instance's text."""
+  return text.tokenize([""], _SENTENCE_LENGTH)[1].shape[1]
+
+
+def sentence_view(text: Encoder, dtype: str) -> Callable:
+  """(params, {ids, mask [B, I, 2, L], there [B, I, 2]}) -> the part's fields.
+
+  Embeddings have unit length, and are zero where there is no text.
+  """
+
+  def view(params, batch):
+    flat = (-1, batch["ids"].shape[-1])
+    ids, mask = (batch[key].reshape(flat) for key in ("ids", "mask"))
+    rows = text.text_embedding(params, ids, mask).astype(jnp.float32)
+    rows /= jnp.linalg.norm(rows, axis=-1, keepdims=True)
+    there = batch["there"]
+    rows = jnp.where(there[..., None], rows.reshape(*there.shape, -1), 0)
+    return {
+      **stored(schema.INSTANCE_TEXT, rows, dtype),
+      schema.INSTANCE_TEXT_MASK: there,
+    }
+
+  return view
+
+
 def error_name(field: str) -> str:
   """Key of the error of a field that is stored as int8."""
   return field + _ERROR
@@ -304,10 +340,12 @@ def feature_fields(
   dtype: str,
   eyes: Eyes = ENCODER_TOKENS,
   answered: Collection[Field] = (),
+  told: int = 0,
 ) -> tuple[Field, ...]:
   """Shape and dtype of every feature of one example; computes nothing.
 
-  `answered`: those of the teacher's answers, from `answers.fields`.
+  `answered`: those of the teacher's answers, from `answers.fields`; `told`: the
+  instances of an image whose texts are embedded.
   """
 
   def pixels(side: int) -> jax.ShapeDtypeStruct:
@@ -333,6 +371,14 @@ def feature_fields(
     schema.VERB_LOGITS: logits,
     schema.CLIP_LOGITS: logits,
   }
+  if told:
+    length = sentence_length(text)
+    sentences = {
+      "ids": jax.ShapeDtypeStruct((1, told, 2, length), np.int32),
+      "mask": jax.ShapeDtypeStruct((1, told, 2, length), np.bool_),
+      "there": jax.ShapeDtypeStruct((1, told, 2), np.bool_),
+    }
+    shapes |= jax.eval_shape(sentence_view(text, dtype), text.params, sentences)
   keys = [key for names in PARTS.values() for key in names]
   names = [name for key in keys for name in (key, scale_name(key))]
   return (

@@ -249,3 +249,17 @@ class InstanceSource(Protocol):
   def of(self, split: Split) -> Instances:
     """The instances of a split, in the order of its images."""
     ...
+
+  def sentences(
+    self, split: Split, texts: Sequence[Sequence[str]]
+  ) -> list[list[tuple[str, str]]]:
+    """What the gaze texts say about each instance: positive, negative.
+
+    Args:
+      split: of n images.
+      texts: the four rationales of each.
+
+    Returns:
+      n times K pairs; "" where a text says nothing, or there is no instance.
+    """
+    ...

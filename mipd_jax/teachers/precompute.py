@@ -23,6 +23,7 @@ from input_pipeline import feature_cache, schema, stream
 from input_pipeline.dataset import Dataset, Split
 from input_pipeline.feature_cache import (
   ANSWERS,
+  INSTANCE_TEXT,
   PARTS,
   TEXT,
   Cache,
@@ -36,7 +37,7 @@ from mipd_jax.devices import chips, distributed, sharding
 from mipd_jax.models.eyes import ENCODER_TOKENS, Eyes
 from mipd_jax.rationales import source as rationale_source
 from mipd_jax.rationales.source import RationaleSource, Texts
-from mipd_jax.teachers import cache_plan, labels
+from mipd_jax.teachers import cache_plan, encoding, labels
 from mipd_jax.teachers.answers import Asker
 from mipd_jax.teachers.cache_plan import TRAIN, PrecomputeConfig
 from mipd_jax.teachers.encoding import (
@@ -51,6 +52,7 @@ from mipd_jax.teachers.interfaces import (
   InstanceSource,
 )
 
+_OF_TEXT = (TEXT, INSTANCE_TEXT)
 # (part, field -> rows, indices of the rows' examples): raises for bad rows.
 Check = Callable[[str, Mapping[str, np.ndarray], np.ndarray], None]
 
@@ -329,7 +331,7 @@ class _Builder:
     unneeded = set()
     if not self.tasks & {cache_plan.LABELS, *PARTS}:
       unneeded.add(feature_cache.LABELS)
-    if not self.tasks & {cache_plan.RATIONALES, TEXT}:
+    if not self.tasks & {cache_plan.RATIONALES, *_OF_TEXT}:
       unneeded.add(_path(TRAIN, feature_cache.RATIONALES))
     return tuple(path for path in once if path not in unneeded)
 
@@ -384,7 +386,7 @@ class _Builder:
     )
     for name in splits:
       texts = None
-      if any(shard.part == TEXT for shard in pending[name]):
+      if any(shard.part in _OF_TEXT for shard in pending[name]):
         texts = self._texts(writer, name)
       self._features(writer, pending[name], encoders, texts)
 
@@ -442,12 +444,15 @@ class _Builder:
     texts: Texts | None,
   ) -> Iterator[tuple[Work, Features]]:
     """Starts the encoders on each batch while later ones are decoded."""
-    seeing = any(set(work.parts) - {TEXT} for work in works)
+    seeing = any(set(work.parts) - {*_OF_TEXT} for work in works)
     sizes = [self.student.image_size, self.teacher.image_size]
     asked = None
     if any(ANSWERS in work.parts for work in works):
       asked = self.instances.of(split)
       sizes.append(encoders.asker.canvas)
+    told = None
+    if any(INSTANCE_TEXT in work.parts for work in works):
+      told = self.instances.sentences(split, texts)
     batches = stream.image_batches(
       split,
       sizes=tuple(sizes) if seeing else (),
@@ -459,7 +464,26 @@ class _Builder:
       if TEXT in work.parts:
         tokens = self._tokenize([texts[i] for i in work.indices])
       some = asked and asked.rows(work.indices)
-      yield work, encoders.encode(work.parts, batch.pixels, tokens, some)
+      sentences = None
+      if INSTANCE_TEXT in work.parts:
+        sentences = self._tokenize_sentences([told[i] for i in work.indices])
+      yield (
+        work,
+        encoders.encode(work.parts, batch.pixels, tokens, some, sentences),
+      )
+
+  def _tokenize_sentences(
+    self, told: Sequence[Sequence[tuple[str, str]]]
+  ) -> dict[str, np.ndarray]:
+    """ids int32, mask bool [B, I, 2, L] and there bool [B, I, 2]."""
+    flat = [text for pairs in told for pair in pairs for text in pair]
+    ids, mask = self.text.tokenize(flat, encoding.sentence_length(self.text))
+    shape = (len(told), len(told[0]), 2)
+    return {
+      "ids": ids.reshape(*shape, -1),
+      "mask": mask.reshape(*shape, -1),
+      "there": np.array([bool(text) for text in flat]).reshape(shape),
+    }
 
   def _tokenize(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     """ids int32 and mask bool, [B, 4, L]."""

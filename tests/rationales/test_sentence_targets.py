@@ -1,5 +1,7 @@
 """Scene targets that sentences supervise and that never read one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from input_pipeline import schema
 from mipd_jax.models import outputs
+from mipd_jax.rationales import wording
 from tests.fixtures import batches, models
 
 FORM = {
@@ -59,9 +62,78 @@ def test_sentences_are_their_end_tokens_less_what_all_share():
 @pytest.mark.parametrize("gaze", [True, False])
 def test_no_text_is_projected_that_nothing_reads(gaze):
   _, _, params = models.make("mipd", **FORM | {"gaze": gaze})
-  texts = {name for name in params["teacher_branch"] if "text_" in name}
-  wanted = {"text_gaze_pos", "text_gaze_neg", "gaze_text_attention"}
-  assert texts == (wanted if gaze else set())
+  assert not {name for name in params["teacher_branch"] if "text_" in name}
+  _, _, params = models.make("mipd")
+  assert {"text_gaze_pos", "gaze_text_attention"} <= set(
+    params["teacher_branch"]
+  )
+
+
+def _gaze_batch():
+  batch = _batch()
+  return batches.with_instance_text(batch, batch[schema.ROLE_MASK])
+
+
+def test_gaze_targets_never_see_a_text_and_pick_their_own():
+  """The loss against InfoNCE over all instances, one by one."""
+  form = FORM | {"gaze": True}
+  model, losses, params = models.make("mipd", **form)
+  losses = dataclasses.replace(losses, gaze_align=1.0)
+  batch, banks = _gaze_batch(), batches.banks()
+  batch[schema.EXAMPLE_MASK][-1] = False
+
+  def run(batch):
+    return model.apply({"params": params}, batch, banks, train=False)
+
+  other = batch | {schema.INSTANCE_TEXT: batch[schema.INSTANCE_TEXT][::-1]}
+  found = run(batch)
+  target = np.asarray(found[outputs.GAZE_TARGET], np.float64)
+  np.testing.assert_array_equal(target, run(other)[outputs.GAZE_TARGET])
+
+  mask = batch[schema.INSTANCE_TEXT_MASK].copy()
+  mask[-1] = False
+  rows = batch[schema.INSTANCE_TEXT].astype(np.float64)
+  rows /= np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+  rows -= rows[mask].mean(axis=0)
+  nouns, values = batch[schema.NOUNS][..., 0], {}
+
+  def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+  told = np.argwhere(mask[..., 0])
+  for image, role in told:
+    against = [
+      cosine(target[image, role], rows[i, r, 0])
+      for i, r in told
+      if nouns[i, r] != nouns[image, role]
+    ]
+    if mask[image, role, 1]:
+      against.append(cosine(target[image, role], rows[image, role, 1]))
+    own = cosine(target[image, role], rows[image, role, 0])
+    logits = np.array([own, *against]) / losses.align_temperature
+    loss = np.log(np.exp(logits - logits.max()).sum()) + logits.max()
+    values.setdefault(image, []).append(loss - logits[0])
+  expected = np.mean([np.mean(some) for some in values.values()])
+  means = models.objective(losses)(found, batch, banks)[1]
+  assert float(means["gaze_align"]) == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_gaze_text_is_split_by_instance():
+  labelled = "agent: a dog, small left. Tool: an axe. agent: a cat."
+  asked = [("agent", ["dog"]), ("tool", ["axe"]), ("place", ["yard"])]
+  assert wording.by_instance(labelled, asked) == [
+    "agent: a dog, small left. agent: a cat.",
+    "Tool: an axe.",
+    "",
+  ]
+  free = "A brown dog runs at the left; it is furry. Two axes lie in the yard."
+  assert wording.by_instance(free, asked) == [
+    "A brown dog runs at the left;",
+    "Two axes lie in the yard.",
+    "Two axes lie in the yard.",
+  ]
+  assert wording.by_instance("", asked) == ["", "", ""]
+  assert wording.by_instance("x. y.", [("", [])]) == [""]
 
 
 @pytest.mark.parametrize("queries", [1, 3])
