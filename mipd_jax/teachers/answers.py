@@ -21,7 +21,6 @@ from input_pipeline.feature_cache import Field
 from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
 from mipd_jax.teachers import showing, token_boxes
-from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
 from mipd_jax.teachers.interfaces import (
   ImageTeacher,
   Instances,
@@ -31,9 +30,6 @@ from mipd_jax.teachers.interfaces import (
 )
 
 _BATCH = 32  # instances of one call, on all devices
-# Arrays of candidates are filled up to powers of two from this on, so that few
-# programs serve all kinds.
-_LEAST = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,46 +186,8 @@ class Asker:
   def _of_kind(self, kind: int) -> Any:
     if kind not in self._candidates:
       names = self.source.kinds[kind].names
-      made = self._teacher.candidates(names)
-      self._candidates[kind] = filled_up(made)
+      self._candidates[kind] = self._teacher.candidates(names)
     return self._candidates[kind]
-
-
-def filled_up(candidates: Any) -> Any:
-  """A tree of candidates with its arrays filled up to powers of two."""
-  if not isinstance(candidates, CandidateTree):
-    return jax.tree.map(lambda x: _longer(np.asarray(x), 0), candidates)
-  tree = candidates
-  # Filler nodes are the root again, filler edges start there.
-  depth = _power(tree.ancestors.shape[1], 4)
-  ancestors = _wider(_longer(tree.ancestors, 0), depth)
-  seen = _wider(_longer(tree.seen, False), depth)
-  seen[len(tree.seen) :, 0] = True
-  length = _power(tree.edges.shape[1], 4)
-  return CandidateTree(
-    tokens=_longer(tree.tokens, int(tree.tokens[0])),
-    depth=_longer(tree.depth, 0),
-    ancestors=ancestors,
-    seen=seen,
-    edge_node=_longer(tree.edge_node, 0),
-    edge_token=_longer(tree.edge_token, int(tree.edge_token[0])),
-    edges=_wider(_longer(tree.edges, 0), length),
-    real=_wider(_longer(tree.real, False), length),
-  )
-
-
-def _power(size: int, least: int = _LEAST) -> int:
-  return max(least, 1 << (size - 1).bit_length())
-
-
-def _longer(rows: np.ndarray, filler: Any) -> np.ndarray:
-  more = _power(len(rows)) - len(rows)
-  room = [(0, more)] + [(0, 0)] * (rows.ndim - 1)
-  return np.pad(rows, room, constant_values=filler)
-
-
-def _wider(rows: np.ndarray, width: int) -> np.ndarray:
-  return np.pad(rows, [(0, 0), (0, width - rows.shape[1])])
 
 
 def top_shares(

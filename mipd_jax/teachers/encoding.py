@@ -268,6 +268,24 @@ def sentence_length(text: Encoder) -> int:
   return text.tokenize([""], _SENTENCE_LENGTH)[1].shape[1]
 
 
+def tokenized_sentences(
+  text: Encoder, told: Sequence[Sequence[tuple[str, str]]]
+) -> dict[str, np.ndarray]:
+  """Texts about B x I instances, positive and negative, for `sentence_view`.
+
+  Returns:
+    ids int32, mask bool [B, I, 2, L], and there bool [B, I, 2], False for "".
+  """
+  flat = [one for pairs in told for pair in pairs for one in pair]
+  ids, mask = text.tokenize(flat, sentence_length(text))
+  shape = (len(told), len(told[0]), 2)
+  return {
+    "ids": ids.reshape(*shape, -1),
+    "mask": mask.reshape(*shape, -1),
+    "there": np.array([bool(one) for one in flat]).reshape(shape),
+  }
+
+
 def sentence_view(text: Encoder, dtype: str) -> Callable:
   """(params, {ids, mask [B, I, 2, L], there [B, I, 2]}) -> the part's fields.
 

@@ -224,11 +224,14 @@ def train_foundation(
     todo = [n for n in wanted if not _is_complete(folders[n], prints[n])]
     if todo:
       trainer = _Trainer(lessons.draw(world_config), config, pathlib.Path(out))
+      seconds = {}
       for name in todo:
+        start = time.monotonic()
         _make(folders[name], prints[name], trainer.writer(name))
+        seconds[name] = time.monotonic() - start
       if not set(todo).isdisjoint(STANDARD):
-        records = {name: _read_record(folders[name]) for name in wanted}
-        card.show(trainer.world, records)
+        scores = {n: _read_record(folders[n])["scores"] for n in wanted}
+        card.show(trainer.world, scores, seconds)
   return folders
 
 
@@ -358,14 +361,9 @@ def _make(folder: pathlib.Path, fingerprint: str, write: Write) -> None:
   try:
     part = pathlib.Path(hidden) / folder.name
     part.mkdir()
-    start = time.monotonic()
     scores = write(part)
     print(f"{folder.name}, scores in percent: {scores}")
-    record = {
-      "fingerprint": fingerprint,
-      "scores": scores,
-      "seconds": round(time.monotonic() - start, 1),
-    }
+    record = {"fingerprint": fingerprint, "scores": scores}
     (part / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
     part.rename(folder)
   finally:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -33,6 +34,7 @@ TEACHER_VERB_TEXT = "teacher_verb_text"
 TEACHER_VERB_PRIOR = "teacher_verb_prior"
 VERB_SCORES = ("sum", "mean", "calibrated")
 _GREY = 127
+_CANDIDATES = 64  # lists are filled up to multiples
 
 
 class ZeroShotTeacher:
@@ -79,7 +81,8 @@ class ZeroShotTeacher:
 
   def candidates(self, names: Sequence[str]) -> np.ndarray:
     prompts = [[f"a photo of {wording.with_article(n)}"] for n in names]
-    return labels.text_bank(self._encoder, prompts, sharding.make_mesh())
+    rows = labels.text_bank(self._encoder, prompts, sharding.make_mesh())
+    return np.pad(rows, [(0, -len(rows) % _CANDIDATES), (0, 0)])
 
   def answer_scores(
     self,
@@ -180,7 +183,7 @@ class Blip2Teacher:
     return self._model.tokenize(texts)
 
   def candidates(self, names: Sequence[str]) -> CandidateTree:
-    return self._model.tokenize_answers(names)
+    return self._model.tokenize_answers(names).filled_up()
 
   def answer_scores(
     self,
@@ -193,7 +196,7 @@ class Blip2Teacher:
       params, seen["language"], *question, candidates
     )
     mode = "mean" if self._verb_score == "mean" else "sum"
-    lengths = candidates.real.sum(axis=1)
+    lengths = jnp.maximum(candidates.real.sum(axis=1), 1)  # of filler 0
     return blip2.normalise_scores(scores, lengths, mode)
 
 

@@ -184,7 +184,10 @@ class InstanceTeacher(ImageTeacher, Protocol):
     ...
 
   def candidates(self, names: Sequence[str]) -> Any:
-    """Possible answers: a pytree, an argument of compiled functions."""
+    """Possible answers: a pytree, an argument of compiled functions.
+
+    Filled up to a few sizes, so that few programs serve all lists.
+    """
     ...
 
   def answer_scores(

@@ -466,24 +466,12 @@ class _Builder:
       some = asked and asked.rows(work.indices)
       sentences = None
       if INSTANCE_TEXT in work.parts:
-        sentences = self._tokenize_sentences([told[i] for i in work.indices])
+        some_told = [told[i] for i in work.indices]
+        sentences = encoding.tokenized_sentences(self.text, some_told)
       yield (
         work,
         encoders.encode(work.parts, batch.pixels, tokens, some, sentences),
       )
-
-  def _tokenize_sentences(
-    self, told: Sequence[Sequence[tuple[str, str]]]
-  ) -> dict[str, np.ndarray]:
-    """ids int32, mask bool [B, I, 2, L] and there bool [B, I, 2]."""
-    flat = [text for pairs in told for pair in pairs for text in pair]
-    ids, mask = self.text.tokenize(flat, encoding.sentence_length(self.text))
-    shape = (len(told), len(told[0]), 2)
-    return {
-      "ids": ids.reshape(*shape, -1),
-      "mask": mask.reshape(*shape, -1),
-      "there": np.array([bool(text) for text in flat]).reshape(shape),
-    }
 
   def _tokenize(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     """ids int32 and mask bool, [B, 4, L]."""

@@ -216,6 +216,8 @@ def test_worlds_that_differ_in_their_roles_share_programs(tmp_path):
   many.sizes = dataclasses.replace(fakes.Prepared.sizes, num_roles=11)
   text = many.banks["role_text"]
   many.banks["role_text"] = np.concatenate([text, text[:3]])
+  fills = many.banks["role_candidates"]
+  many.banks["role_candidates"] = np.concatenate([fills, fills[:3]])
   worlds = [fakes.open_world(plan, p) for p in (few, many)]
   rows = np.zeros(1, int)
   shapes = [

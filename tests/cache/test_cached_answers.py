@@ -1,5 +1,7 @@
 """Answers about instances in a cache: about the right ones, and its plan."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_answers_are_about_each_boxed_role(cache, dataset):
     scores = teacher.answer_scores(
       teacher.params, seen, (), teacher.candidates(names)
     )
-    share = np.asarray(jax.nn.softmax(scores[0]))
+    share = np.asarray(jax.nn.softmax(scores[0, : len(names)]))
     best = np.argsort(-share)[: CROP.top_k]
     np.testing.assert_array_equal(classes[: len(best)], allowed[best])
     kept = np.exp(found[schema.ANSWER_LOG_SHARES][image, slot])[: len(best)]
@@ -156,3 +158,33 @@ def test_pairs_are_asked_about_as_one_box(pair_dataset):  # noqa: F811
     assert set(labels[labels >= 0]) <= set(kind.classes)
     name = pair_dataset.words.objects[columns[schema.PAIR_OBJECT][image, slot]]
     assert kind.question == f"a {name.replace('_', ' ')}?"
+
+
+def test_sentences_are_about_their_instance(dataset, tmp_path):
+  """The part holds each sentence's embedding, and says which there are."""
+  source = RoleInstances(dataset)
+  made = _build(dataset, tmp_path / "cache", None, source, sentences=True)
+  split = dataset.split("train")
+  found = made.split("train", ("instance_text",)).read(np.arange(len(split)))
+  texts = [
+    tuple(json.loads(line)[kind] for kind in schema.RATIONALES)
+    for line in made.lines("train/rationales.jsonl")
+  ]
+  told = source.sentences(split, texts)
+  text, mask = base.student(), found[schema.INSTANCE_TEXT_MASK]
+  assert mask.sum() > 20
+  for image, slot, kind in np.ndindex(*mask.shape):
+    sentence = told[image][slot][kind]
+    assert mask[image, slot, kind] == bool(sentence)
+    row = found[schema.INSTANCE_TEXT][image, slot, kind].astype(np.float32)
+    if not sentence:
+      assert not row.any()
+      continue
+    role = dataset.vocabulary.roles[
+      split.annotations()[schema.ROLES][image, slot]
+    ]
+    # The first record's texts are published ones, without roles.
+    assert sentence.startswith(f"{role}:") or texts[image] == base.PUBLISHED
+    expected = text.text_embedding(text.params, *text.tokenize([sentence], 40))
+    expected = np.asarray(expected[0]) / np.linalg.norm(expected[0])
+    np.testing.assert_allclose(row, expected, atol=0.01)

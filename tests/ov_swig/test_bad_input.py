@@ -180,6 +180,7 @@ def test_cache_of_another_teacher(pipeline, tmp_path, no_long_work):
   weights.write_bytes(content)
   teacher = str(tmp_path / "foundation" / "teacher_clip")
   values = {"teacher.teacher_encoder": teacher, "teacher.foundation": ""}
+  values["teacher.instances.show"] = "crop"  # a CLIP has no tokens to ask
   config = pipeline.config(tmp_path / "work", values=values)
   with pytest.raises(InputError, match="teacher_revision") as error:
     stages.run(config, "prepare")

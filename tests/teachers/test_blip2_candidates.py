@@ -138,8 +138,11 @@ def test_bad_questions():
     )
 
   assert ask(ROWS, ids[0], mask[0]).shape == (3, len(ROWS))
+  assert ask(ROWS, ids[[0] * 3], mask[[0] * 3]).shape == (3, len(ROWS))
+  with pytest.raises(InputError, match=r"\[3, length\]"):
+    ask(ROWS, ids[:1], mask[:1])
   with pytest.raises(InputError, match=r"\[length\]"):
-    ask(ROWS, ids, mask)
+    ask(ROWS, ids[0, 0], mask[0, 0])
   with pytest.raises(InputError, match=r"candidates' ids .* 40"):
     ask([[40, 1]], ids[0], mask[0])
   with pytest.raises(InputError, match="OPT has 40"):

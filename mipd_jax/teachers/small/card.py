@@ -23,13 +23,18 @@ NOUNS = "nouns in boxes"
 _VERBS = ("question", "name and definition")
 
 
-def show(world: lessons.AnyWorld, records: Mapping[str, Any]) -> None:
+def show(
+  world: lessons.AnyWorld,
+  scores: Mapping[str, Any],
+  seconds: Mapping[str, float],
+) -> None:
   """Prints the card.
 
   Args:
     world: the world.
-    records: name of a model -> its foundation.json; others than encoders of
-      images are left out.
+    scores: name of a model -> its scores, see foundation.json; others than
+      encoders of images are left out.
+    seconds: what the models cost that were trained now.
   """
   table = Table(
     title=f"what the encoders of world {world.config.seed} know, percent",
@@ -40,28 +45,29 @@ def show(world: lessons.AnyWorld, records: Mapping[str, Any]) -> None:
   table.add_column("")
   for name in columns:
     table.add_column(name, justify="right")
-  for row in rows(world, records):
+  for row in rows(world, scores, seconds):
     table.add_row(*row)
   Console().print(table)
 
 
 def rows(
-  world: lessons.AnyWorld, records: Mapping[str, Any]
+  world: lessons.AnyWorld,
+  scores: Mapping[str, Any],
+  seconds: Mapping[str, float],
 ) -> list[tuple[str, ...]]:
   """The card's rows: name, two scores of nouns, three of verbs, seconds."""
   found = []
-  for name, record in records.items():
-    scores = record["scores"]
-    verbs = [scores[key] for key in _VERBS if key in scores]
+  for name, its in scores.items():
+    verbs = [its[key] for key in _VERBS if key in its]
     if not verbs:
       continue
-    nouns = scores.get(NOUNS, {})
+    nouns = its.get(NOUNS, {})
     found.append(
       (
         name,
         *(_text(nouns.get(k)) for k in (box_nouns.PROBE, box_nouns.OWN)),
         *(_text(verbs[0].get(group)) for group in schema.GROUPS),
-        _text(record.get("seconds"), 0),
+        _text(seconds.get(name), 0),
       )
     )
   if isinstance(world, World):

@@ -17,6 +17,7 @@ from input_pipeline.io.errors import InputError
 ROOT = -1  # token of the root; each language model has its own start
 # Nodes whose logits over all words are in memory at one time.
 _CHUNK = 64
+_LEAST = 64  # length of arrays that are filled up
 
 
 @jax.tree_util.register_dataclass
@@ -81,6 +82,27 @@ class CandidateTree:
       edge_node=np.array([node for node, _ in edges], np.int32),
       edge_token=np.array([token for _, token in edges], np.int32),
       **_padded(paths),
+    )
+
+  def filled_up(self) -> "CandidateTree":
+    """With arrays of powers of two, so that few programs serve many trees.
+
+    Candidates that are added have no tokens. Filler nodes are the root again,
+    filler edges the first one.
+    """
+    depth = _power_of_two(self.ancestors.shape[1], 4)
+    seen = _wider(_longer(self.seen, False), depth)
+    seen[len(self.seen) :, 0] = True
+    length = _power_of_two(self.edges.shape[1], 4)
+    return CandidateTree(
+      tokens=_longer(self.tokens, int(self.tokens[0])),
+      depth=_longer(self.depth, 0),
+      ancestors=_wider(_longer(self.ancestors, 0), depth),
+      seen=seen,
+      edge_node=_longer(self.edge_node, 0),
+      edge_token=_longer(self.edge_token, int(self.edge_token[0])),
+      edges=_wider(_longer(self.edges, 0), length),
+      real=_wider(_longer(self.real, False), length),
     )
 
   @property
@@ -188,3 +210,17 @@ def _padded(paths: list[list[int]]) -> dict[str, np.ndarray]:
     edges[row, : len(path)] = path
     real[row, : len(path)] = True
   return {"edges": edges, "real": real}
+
+
+def _power_of_two(size: int, least: int = _LEAST) -> int:
+  return max(least, 1 << (size - 1).bit_length())
+
+
+def _longer(rows: np.ndarray, filler: int | bool) -> np.ndarray:
+  more = _power_of_two(len(rows)) - len(rows)
+  room = [(0, more)] + [(0, 0)] * (rows.ndim - 1)
+  return np.pad(rows, room, constant_values=filler)
+
+
+def _wider(rows: np.ndarray, width: int) -> np.ndarray:
+  return np.pad(rows, [(0, 0), (0, width - rows.shape[1])])
