@@ -84,6 +84,7 @@ def test_frames_of_a_split_are_those_of_one_process(tmp_path):
     np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow  # a minute; a kill of one process is in the others
 def test_signal_kill_and_another_number_of_processes(tmp_path):
   """SIGTERM to one stops both; SIGKILL of both; one process ends the run."""
   two = tmp_path / "two"
