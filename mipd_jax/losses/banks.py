@@ -1,9 +1,7 @@
 """What the losses know about the training split, besides text embeddings."""
 
-from collections.abc import Collection
-
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 VERB_LOG_PRIOR = "verb_log_prior"  # float32 [V] log share of training images
 VERB_TRAINED = "verb_trained"  # bool [V] whether the verb has any
@@ -21,23 +19,3 @@ def of_verbs(images: Int[np.ndarray, "v"]) -> dict[str, np.ndarray]:
     VERB_LOG_PRIOR: np.log(share).astype(np.float32),
     VERB_TRAINED: images > 0,
   }
-
-
-def role_candidates(
-  roles: Int[np.ndarray, "n r"],
-  nouns: Int[np.ndarray, "n r a"],
-  shape: tuple[int, int],
-  special: Collection[int],
-) -> Bool[np.ndarray, "roles c"]:
-  """`ROLE_CANDIDATES`.
-
-  Args:
-    roles, nouns: annotations of the training split; -1 is no role.
-    shape: numbers of roles and of nouns.
-    special: classes that are no candidates, such as blank.
-  """
-  fills = np.zeros(shape, bool)
-  there = roles >= 0
-  fills[roles[there][:, None], nouns[there]] = True
-  fills[:, list(special)] = False
-  return fills

@@ -245,81 +245,78 @@ class TeacherBranch(nn.Module):
     return positive[:, None]
 
   def _gaze_targets(self, tokens, texts, masks, batch, banks):
-    """Each role reads the gaze text, then the teacher in its box; [B, R, E]."""
+    """Each role reads the gaze text, then the teacher in its box; [B, R, E].
+
+    In a frozen space it reads no text, and is compared with what the gaze texts
+    say about it.
+    """
     roles = self._slot_text(batch, banks)
     gain = jnp.sqrt(roles.shape[-1]).astype(jnp.float32)
     query = layers.Linear(self.config.hidden, self.dtype, name="gaze_query")(
       (gain * roles).astype(self.dtype)
     )
-    if self.config.frozen_gaze:
-      return self._frozen_gaze_targets(tokens, query, batch, banks)
-    read_text = self._attention("gaze_text_attention", self.absorbed)
     read_image = self._attention("gaze_attention", self.absorbed)
-
-    def read_rationale(rationale):
-      return read_text(query, texts[rationale], masks[rationale][:, None, :])
-
-    where = self._inside(batch)
-    positive = read_rationale(_GAZE_POS)
-    seen = read_image(query + positive, tokens, where)
     width = banks["noun_text"].shape[-1]
     to_text_space = layers.Linear(width, self.dtype, name="gaze_out")
-    return {
-      outputs.GAZE_TARGET: to_text_space(seen).astype(jnp.float32),
-      outputs.GAZE_NEGATIVE: to_text_space(read_rationale(_GAZE_NEG)).astype(
-        jnp.float32
-      ),
-    }
+    frozen = self.config.frozen_gaze
+    guided = query
+    if not frozen:
+      read_text = self._attention("gaze_text_attention", self.absorbed)
 
-  def _frozen_gaze_targets(self, tokens, query, batch, banks):
-    """Each role reads the teacher in its box and no text; [B, R, E].
+      def read_rationale(rationale):
+        return read_text(query, texts[rationale], masks[rationale][:, None, :])
 
-    What the gaze texts say about an instance is compared with it, as the frozen
-    text encoder embeds it.
-    """
-    read_image = self._attention("gaze_attention", self.absorbed)
-    seen = read_image(query, tokens, self._inside(batch))
-    width = banks["noun_text"].shape[-1]
-    to_text_space = layers.Linear(width, self.dtype, name="gaze_out")
-    counts = batch[schema.INSTANCE_TEXT_MASK]
-    counts = counts & batch[schema.EXAMPLE_MASK][:, None, None]
-    texts = _centred(batch[schema.INSTANCE_TEXT], counts)
-    return {
-      outputs.GAZE_TARGET: to_text_space(seen).astype(jnp.float32),
-      outputs.GAZE_POSITIVE: texts[..., 0, :],
-      outputs.GAZE_NEGATIVE: texts[..., 1, :],
-    }
+      guided = query + read_rationale(_GAZE_POS)
+    seen = read_image(guided, tokens, self._inside(batch))
+    target = {outputs.GAZE_TARGET: to_text_space(seen).astype(jnp.float32)}
+    if frozen:
+      return target | _frozen_instances(batch)
+    negative = to_text_space(read_rationale(_GAZE_NEG)).astype(jnp.float32)
+    return target | {outputs.GAZE_NEGATIVE: negative}
 
 
-def _centred(
-  texts: Float[Array, "b i k e"], counts: Bool[Array, "b i k"]
-) -> Float[Array, "b i k e"]:
-  """Unit vectors less the mean of those that count; 0 for the others."""
-  rows, weight = layers.unit(texts), counts[..., None].astype(jnp.float32)
-  shared = jnp.sum(rows * weight, axis=(0, 1, 2))
-  shared = shared / jnp.maximum(weight.sum(), 1)
-  return (rows - shared) * weight
+def _shared(
+  rows: Float[Array, "*b d"], counts: Bool[Array, "*b"]
+) -> Float[Array, "d"]:
+  """The mean of the rows that count: what all texts of a batch share.
+
+  Such texts share most of their direction; without it is left what tells them
+  apart.
+  """
+  weight = counts.reshape(-1, 1).astype(jnp.float32)
+  total = jnp.sum(rows.reshape(-1, rows.shape[-1]) * weight, axis=0)
+  return total / jnp.maximum(weight.sum(), 1)
+
+
+def _frozen_instances(
+  batch: Mapping[str, Array],
+) -> dict[str, Float[Array, "b r e"]]:
+  """What the gaze texts say about each instance; 0 where they say nothing."""
+  counts = batch[schema.INSTANCE_TEXT_MASK]
+  counts = counts & batch[schema.EXAMPLE_MASK][:, None, None]
+  rows = layers.unit(batch[schema.INSTANCE_TEXT])
+  rows = jnp.where(counts[..., None], rows - _shared(rows, counts), 0)
+  return {
+    outputs.GAZE_POSITIVE: rows[..., 0, :],
+    outputs.GAZE_NEGATIVE: rows[..., 1, :],
+  }
 
 
 def _frozen_sentences(
   batch: Mapping[str, Array],
 ) -> dict[str, Float[Array, "b e"]]:
-  """Glimpse sentences as the frozen text encoder embeds them.
-
-  A sentence's embedding is its end token's. Sentences about scenes share most
-  of their direction; the mean over the batch is subtracted, which leaves what
-  tells them apart.
-  """
+  """Glimpse sentences as the frozen text encoder embeds them: by end token."""
   mask = batch[schema.RATIONALE_MASK]
   end = jnp.maximum(mask.sum(axis=-1, keepdims=True) - 1, 0)[..., None]
   rows = jnp.take_along_axis(batch[schema.RATIONALE_TOKENS], end, axis=2)
-  unit_BxKxE = layers.unit(rows[:, :, 0])
-  every = batch[schema.EXAMPLE_MASK].astype(jnp.float32)[:, None]
-  both = unit_BxKxE[:, : _GLIMPSE_NEG + 1].mean(axis=1)
-  shared = jnp.sum(both * every, axis=0) / jnp.maximum(every.sum(), 1)
+  glimpse = layers.unit(rows[:, : _GLIMPSE_NEG + 1, 0])
+  counts = jnp.broadcast_to(
+    batch[schema.EXAMPLE_MASK][:, None], glimpse.shape[:2]
+  )
+  glimpse -= _shared(glimpse, counts)
   return {
-    outputs.SCENE_POSITIVE: unit_BxKxE[:, _GLIMPSE_POS] - shared,
-    outputs.SCENE_NEGATIVE: unit_BxKxE[:, _GLIMPSE_NEG] - shared,
+    outputs.SCENE_POSITIVE: glimpse[:, _GLIMPSE_POS],
+    outputs.SCENE_NEGATIVE: glimpse[:, _GLIMPSE_NEG],
   }
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
+from jaxtyping import Bool
 
 from input_pipeline import schema
 from input_pipeline.dataset import Dataset, Split
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import BLANK, OOV, PAD, Vocabulary
-from mipd_jax.losses import banks
-from mipd_jax.rationales import wording
+from mipd_jax.rationales import templates, wording
 from mipd_jax.teachers.interfaces import Instances, Kind
 
 QUESTION = "Question: what is the {kind} in this picture? Answer:"
@@ -152,14 +152,12 @@ def _told(
 
 def role_candidates(
   columns: Mapping[str, np.ndarray], words: Vocabulary
-) -> np.ndarray:
-  """`losses.banks.role_candidates` of a training split's columns."""
-  return banks.role_candidates(
-    columns[schema.ROLES],
-    columns[schema.NOUNS],
-    (len(words.roles), len(words.nouns)),
-    [words.noun_index[name] for name in (BLANK, OOV, PAD)],
-  )
+) -> Bool[np.ndarray, "roles c"]:
+  """`losses.banks.ROLE_CANDIDATES`, of a training split's columns."""
+  fills = np.zeros((len(words.roles), len(words.nouns)), bool)
+  for role, nouns in templates.noun_pools(words, columns).items():
+    fills[role, nouns] = True
+  return fills
 
 
 def checked(question: str) -> str:
