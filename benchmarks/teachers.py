@@ -37,6 +37,9 @@ TABLE = ROOT / "docs" / "teachers_table.md"
 IMAGES = {"train": 75_702, "all": 126_102}  # of SWiG
 _TOPOLOGY = "v5e:2x4"
 _VERBS, _ENDING = 504, "ing"
+# Of SWiG: boxed roles of an image, and the nouns that fill a role in training,
+# the mean over the frames' roles without "place", which has no box.
+_BOXES, _NOUNS = 2.2, 1_877
 _QUESTION_TOKENS = 14  # of the default question, by count of words and marks
 _TEXT_LENGTH = 77
 
@@ -66,6 +69,17 @@ def verb_names(path: str | None) -> list[str]:
   letters = "abcdefghijklmnopqrstuvwxyz"
   lengths = rng.integers(3, 9, _VERBS)
   return ["".join(rng.choice(list(letters), n)) + _ENDING for n in lengths]
+
+
+def noun_names() -> list[str]:
+  """As many names as a role has on average, of about as many pieces.
+
+  SWiG's names have 2.6 different prefixes each, as these.
+  """
+  rng = np.random.default_rng(1)
+  letters = list("abcdefghijklmnopqrstuvwxyz")
+  lengths = rng.integers(3, 8, _NOUNS)
+  return ["".join(rng.choice(letters, n)) for n in lengths]
 
 
 def _cast(tree: Any, mesh: Mesh, places: Any) -> Any:
@@ -104,6 +118,17 @@ def programs(
     "mask": given((4, _TEXT_LENGTH), jnp.bool_),
   }
   queries = (model.num_query_tokens, model.language_width)
+  nouns = verb_tree(noun_names())
+  boxes = round(_BOXES * per_chip) * mesh.shape[sharding.DATA]
+
+  def about(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((boxes, *shape), jnp.bfloat16, sharding=rows)
+
+  def answers(params, tokens, coverage):
+    part = model.region_tokens(params, tokens, coverage)
+    return model.candidate_scores(params, part, question, question == 0, nouns)
+
+  image_tokens = (model.num_image_tokens, model.vision_width)
   return {
     "CLIP L/14-336: image tokens, zero-shot logits": (
       encoding.student_view(student, "bfloat16"),
@@ -118,6 +143,10 @@ def programs(
         params, image, question, question == 0, tree
       ),
       (params, given(queries, jnp.bfloat16)),
+    ),
+    f"BLIP-2: answers about its boxes, {_NOUNS:,} nouns": (
+      answers,
+      (params, about(image_tokens), about(image_tokens[:1])),
     ),
     "CLIP L/14: four rationales": (
       encoding.rationale_view(text, "bfloat16"),

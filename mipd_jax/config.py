@@ -23,6 +23,7 @@ from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax import presets
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.objective import Objective
+from mipd_jax.models import open_layers
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.rationales.judging import JrgConfig
 from mipd_jax.tasks import config as task_config
@@ -108,6 +109,9 @@ class TeacherConfig:
       (JRG, docs/rationales.md); "" leaves them to templates.
     jrg: its settings.
     instances: what it is asked about each instance (docs/teachers.md).
+    open_layers: of a BLIP-2, those that model.open_layers lets prompts pass
+      through: "qformer", "tower-1" (the last block of its image tower) and so
+      on; "" for none. The cache holds their weights.
     parts: comma-separated parts of the cache (docs/teachers.md).
     only: comma-separated tasks of this run of --mode=prepare; "" is all.
     process_index, process_count: of separate processes that make one cache;
@@ -131,6 +135,7 @@ class TeacherConfig:
   instances: InstancesConfig = dataclasses.field(
     default_factory=InstancesConfig
   )
+  open_layers: str = ""
   parts: str = (
     "student,teacher,text,verb_logits,clip_logits,answers,instance_text"
   )
@@ -148,6 +153,11 @@ class TeacherConfig:
         f"teacher.foundation={self.foundation!r} is not '', 'standard', "
         "'grounded' or 'debug'"
       )
+    if self.open_layers:
+      try:
+        open_layers.parse(self.open_layers)
+      except ValueError as error:
+        raise ValueError(f"teacher.open_layers: {error}") from None
     if self.verb_score not in _VERB_SCORES:
       raise ValueError(
         f"teacher.verb_score={self.verb_score!r} is not one of {_VERB_SCORES}"
@@ -327,7 +337,32 @@ class Config:
         "loss.gaze_align is not 0, but there are no sentences about instances "
         "to compare with: set model.rationale_space='frozen' and model.gaze"
       )
+    self._check_open_layers()
     self._refuse_idle()
+
+  def _check_open_layers(self) -> None:
+    """The cache must hold the layers that prompts pass, and their tokens."""
+    opened, model = self.teacher.open_layers, self.model
+    passes = model.teacher_branch and model.open_layers
+    if passes and not opened:
+      raise ValueError(
+        "model.open_layers lets prompts pass through layers that the cache "
+        "does not hold: set teacher.open_layers"
+      )
+    if not model.teacher_branch or not opened:
+      return
+    kind, _ = open_layers.parse(opened)
+    if kind == open_layers.TOWER and not passes:
+      raise ValueError(
+        f"teacher.open_layers={opened!r} keeps tokens of a lower depth: set "
+        "model.open_layers=True"
+      )
+    queries = model.teacher_pooling == "learned_query"
+    if kind == open_layers.QFORMER and passes and not queries:
+      raise ValueError(
+        f"teacher.open_layers={opened!r} reads learned queries: set "
+        "model.teacher_pooling='learned_query'"
+      )
 
   def _refuse_idle(self) -> None:
     """A field without effect must have its default, or its preset's value."""

@@ -4,6 +4,7 @@ import dataclasses
 
 from input_pipeline import ranges, schema
 
+EYES = ("tokens", "adapter")
 VERB_POOLINGS = ("cls", "attention")
 QUERY_SOURCES = ("embedding", "text")
 NOUN_HEADS = ("closed", "text", "sum")
@@ -44,6 +45,9 @@ class ModelConfig:
   feed_forward: ranges.Count = 2048
   dropout: Dropout = Dropout()
   # Student.
+  # tokens | adapter: as encoded, or changed by a narrow layer that is trained.
+  eyes: str = "tokens"
+  eyes_width: ranges.Count = 128  # of that layer
   verb_pooling: str = "attention"  # cls | attention
   verb_temperature: bool = True  # row 7: False | True, learned logit scale
   role_queries: str = "text"  # row 6: embedding | text
@@ -58,6 +62,8 @@ class ModelConfig:
   # Of "learned_query": number of queries, the scene prompts that read.
   scene_queries: ranges.Count = 1
   scene_heads: ranges.Count = 1  # of the attention that makes the scene target
+  # Whether prompts pass through the frozen layers of teacher.open_layers.
+  open_layers: bool = False
   # Whether the branch reads the teacher's tokens layer-normed, each alone.
   teacher_norm: bool = False
   # Where rationales are compared with the targets: after projections that are
@@ -104,6 +110,7 @@ class ModelConfig:
     )
 
   def __post_init__(self):
+    _one_of("eyes", self.eyes, EYES)
     _one_of("verb_pooling", self.verb_pooling, VERB_POOLINGS)
     _one_of("role_queries", self.role_queries, QUERY_SOURCES)
     _one_of("noun_head", self.noun_head, NOUN_HEADS)
@@ -113,6 +120,11 @@ class ModelConfig:
       raise ValueError(
         f"model.hidden={self.hidden} is not a multiple of "
         f"model.scene_heads={self.scene_heads}"
+      )
+    if self.eyes == "adapter" and self.eyes_width % self.heads:
+      raise ValueError(
+        f"model.eyes_width={self.eyes_width} is not a multiple of "
+        f"model.heads={self.heads}"
       )
     if self.hidden % self.heads:
       raise ValueError(

@@ -15,9 +15,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
+import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from input_pipeline import schema
+from mipd_jax.models import layers
+from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import ModelConfig
 
 
@@ -89,10 +93,58 @@ class EncoderTokens:
     return batch[schema.STUDENT_TOKENS]
 
 
+class AdaptedTokens(nn.Module):
+  """The frozen encoder's tokens, changed by one narrow trained layer.
+
+  A pre-norm transformer layer of `width`, between two linear maps; what it
+  makes is added to the tokens, at first nothing (adapters, Houlsby et al. 2019,
+  arXiv 1902.00751).
+  """
+
+  width: int
+  heads: int
+  dtype: jnp.dtype = jnp.float32
+  keys: ClassVar[tuple[str, ...]] = (schema.STUDENT_TOKENS,)
+  uses_encoder: ClassVar[bool] = True
+  trained: ClassVar[bool] = True
+
+  def features(
+    self,
+    pixels: UInt8[Array, "b h w 3"],
+    tokens: Float[Array, "b n s"] | None,
+  ) -> dict[str, Array]:
+    return ENCODER_TOKENS.features(pixels, tokens)
+
+  @nn.compact
+  def __call__(
+    self, batch: Mapping[str, Array], *, train: bool = False
+  ) -> Float[Array, "b n s"]:
+    del train
+    tokens = batch[schema.STUDENT_TOKENS].astype(self.dtype)
+    x = layers.layer_norm("norm_in", self.dtype)(tokens)
+    x = layers.Linear(self.width, self.dtype, frozen=False, name="down")(x)
+    y = layers.layer_norm("norm_attention", self.dtype)(x)
+    x += Attention(self.width, self.heads, dtype=self.dtype, name="attention")(
+      y, y
+    )
+    y = layers.layer_norm("norm_mlp", self.dtype)(x)
+    x += layers.Mlp((4 * self.width, self.width), dtype=self.dtype, name="mlp")(
+      y
+    )
+    up = nn.Dense(
+      tokens.shape[-1],
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros,
+      name="up",
+    )
+    return tokens + up(layers.layer_norm("norm_out", self.dtype)(x))
+
+
 ENCODER_TOKENS = EncoderTokens()
 
 
-def of(config: ModelConfig) -> Eyes:
-  """The eyes of a student; so far all have the same."""
-  del config
+def of(config: ModelConfig, dtype: jnp.dtype = jnp.float32) -> Eyes:
+  """The eyes of a student; `dtype` of compute, where they are trained."""
+  if config.eyes == "adapter":
+    return AdaptedTokens(config.eyes_width, config.heads, dtype)
   return ENCODER_TOKENS

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from input_pipeline import schema
 from mipd_jax.models import eyes
 from mipd_jax.models.config import ModelConfig, Sizes
+from mipd_jax.models.open_layers import OpenLayers
 from mipd_jax.models.student import Student
 from mipd_jax.models.teacher_branch import TeacherBranch
 
@@ -21,19 +22,21 @@ class Mipd(nn.Module):
   student's only, so no teacher and no rationale at inference (row 9).
 
   With `absorbed` False every attention computes all its keys and values: the
-  same results for more arithmetic.
+  same results for more arithmetic. `open_layers` are the teacher's frozen
+  layers that prompts pass through; None where the config has none.
   """
 
   config: ModelConfig
   sizes: Sizes
   dtype: jnp.dtype = jnp.float32
   absorbed: bool = True
+  open_layers: OpenLayers | None = None
   # The parts, which another task has of its own.
   student_type: ClassVar[type[nn.Module]] = Student
   teacher_type: ClassVar[type[nn.Module]] = TeacherBranch
 
   def setup(self):
-    self.eyes = eyes.of(self.config)
+    self.eyes = eyes.of(self.config, self.dtype)
     self.student = self.student_type(
       self.config,
       self.sizes,
@@ -43,7 +46,7 @@ class Mipd(nn.Module):
     )
     if self.config.teacher_branch:
       self.teacher_branch = self.teacher_type(
-        self.config, self.dtype, self.absorbed
+        self.config, self.dtype, self.absorbed, self.open_layers
       )
 
   def __call__(

@@ -17,6 +17,7 @@ the projected tokens nor the projected texts are ever computed: both are
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -28,6 +29,7 @@ from mipd_jax.models import layers, outputs, visual_prompts
 from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.models.memory import Memory, Part
+from mipd_jax.models.open_layers import QFORMER, TOWER, WEIGHTS, OpenLayers
 
 _GLIMPSE_POS, _GLIMPSE_NEG, _GAZE_POS, _GAZE_NEG = range(4)
 
@@ -36,12 +38,14 @@ class TeacherBranch(nn.Module):
   """Teacher tokens and rationales to distillation targets.
 
   `absorbed` is the form of the attentions; where it is False, all that they
-  read is computed.
+  read is computed. `open_layers` are the teacher's frozen layers that prompts
+  pass through, whose weights are in the banks.
   """
 
   config: ModelConfig
   dtype: jnp.dtype = jnp.float32
   absorbed: bool = True
+  open_layers: OpenLayers | None = None
 
   @nn.compact
   def __call__(
@@ -54,7 +58,7 @@ class TeacherBranch(nn.Module):
         ROLE_MASK, BOXES, BOX_MASK of the batch contract.
       banks: text embeddings of the vocabulary.
     """
-    scene, instance = self._tokens(batch)
+    scene, instance = self._tokens(batch, banks)
     texts, masks = self._texts(batch)
     # When pooling by mean every token is a query: nothing to absorb.
     few = self.config.teacher_pooling != "mean"
@@ -63,8 +67,9 @@ class TeacherBranch(nn.Module):
     )
     if self.config.teacher_pooling == "cls":
       return self._class_token_targets(scene, texts, masks, attention)
-    width = banks["verb_text"].shape[-1]
-    result = self._scene_targets(scene, texts, masks, attention, width)
+    if self._opens(QFORMER):
+      attention = self._through_qformer(batch, banks)
+    result = self._scene_targets(scene, texts, masks, attention, banks)
     if self.config.rationale_space == "frozen":
       result |= _frozen_sentences(batch)
     result[outputs.TEACHER_VERB_SCORES] = _scores(
@@ -111,20 +116,19 @@ class TeacherBranch(nn.Module):
   def _memory(self, memory: Memory) -> Memory:
     return memory if self.absorbed else Memory.of(memory.tokens())
 
-  def _tokens(self, batch):
+  def _opens(self, kind: str) -> bool:
+    """Whether prompts pass through open layers of this kind."""
+    return self.open_layers is not None and self.open_layers.kind == kind
+
+  def _tokens(self, batch, banks):
     """The teacher's tokens with the scene and with the instance prompt.
 
     In the paper, prompts have the teacher's width and are added before the
     projection. Here they are projected alone: the same by linearity, for
-    32 x 32 vectors instead of every token. The class token gets none.
+    32 x 32 vectors instead of every token. The class token gets none. Before
+    open layers of the tower they are added as they are.
     """
     tokens_BxMxT = batch[schema.TEACHER_TOKENS]
-    if self.config.teacher_norm:
-      # Without scale and bias: the projection has both.
-      tokens_BxMxT = jax.nn.standardize(
-        tokens_BxMxT.astype(jnp.float32), epsilon=layers.LAYER_NORM_EPSILON
-      )
-    tokens_BxMxT = tokens_BxMxT.astype(self.dtype)
     width, grid = tokens_BxMxT.shape[-1], math.isqrt(tokens_BxMxT.shape[1] - 1)
     kernel = self.param(
       "project_kernel", layers.TORCH_KERNEL, (width, self.config.hidden)
@@ -132,26 +136,67 @@ class TeacherBranch(nn.Module):
     bias = self.param(
       "project_bias", layers.torch_bias(width), (self.config.hidden,)
     ).astype(self.dtype)
-    scene = instance = Memory((Part(tokens_BxMxT, kernel),), bias)
+    scene, instance = self._prompts(batch, width, grid)
+    if not self._opens(TOWER):
+      seen = Memory((Part(self._normed(tokens_BxMxT), kernel),), bias)
+      return tuple(
+        self._memory(prompt.projected(seen, kernel) if prompt else seen)
+        for prompt in (scene, instance)
+      )
+    raw = tokens_BxMxT.astype(self.dtype)
+
+    def through(prompt):
+      seen = raw + prompt.on_tokens() if prompt else raw
+      seen = self._normed(self.open_layers.run(banks[WEIGHTS], seen))
+      return self._memory(Memory((Part(seen, kernel),), bias))
+
+    if scene is None and instance is None:
+      return (through(None),) * 2
+    return through(scene), through(instance)
+
+  def _prompts(self, batch, width, grid):
+    """The scene prompt and the instance prompt; None where it is off."""
+    scene = instance = None
     if self.config.scene_prompt:
       zeros = nn.initializers.zeros
       edges = [
-        self.param(f"scene_{side}", zeros, (width,)).astype(self.dtype) @ kernel
+        self.param(f"scene_{side}", zeros, (width,)).astype(self.dtype)
         for side in ("top", "bottom", "left", "right")
       ]
-      border = visual_prompts.scene_prompt(*edges, grid=grid)
-      scene = scene.plus(_after_class(border.reshape(grid * grid, -1)))
+      scene = _Border(edges, grid)
     if self.config.instance_prompt:
       side = visual_prompts.MAP_SIDE
       shape, small = (side, side, width), nn.initializers.normal(1e-5)
       base = self.param("instance_map", small, shape).astype(self.dtype)
       boxes, mask = self._prompted_boxes(batch)
       weights = visual_prompts.instance_weights(boxes, mask, grid, side)
-      instance = instance.plus(
-        _after_class(weights.astype(self.dtype)),
-        base.reshape(side * side, width) @ kernel,
+      weights = _after_class(weights.astype(self.dtype))
+      instance = _Map(weights, base.reshape(side * side, width))
+    return scene, instance
+
+  def _normed(self, tokens):
+    """Tokens in the dtype of compute, as the branch reads them."""
+    if self.config.teacher_norm:
+      # Without scale and bias: the projection has both.
+      tokens = jax.nn.standardize(
+        tokens.astype(jnp.float32), epsilon=layers.LAYER_NORM_EPSILON
       )
-    return self._memory(scene), self._memory(instance)
+    return tokens.astype(self.dtype)
+
+  def _through_qformer(self, batch, banks):
+    """What reads in place of the scene's attention: (queries, _) -> [B, Q, D].
+
+    The queries are beside the Q-Former's own, the layers its frozen ones.
+    """
+    raw = batch[schema.TEACHER_TOKENS].astype(self.dtype)
+
+    def read(queries, tokens):
+      del tokens  # of the learned projection
+      return self.open_layers.read(
+        banks[WEIGHTS], raw, queries[0], absorb=self.absorbed
+      )
+
+    return read
 
   def _texts(self, batch):
     """Projected rationales [B, L, D], of those that are read, and all masks.
@@ -194,7 +239,7 @@ class TeacherBranch(nn.Module):
 
   # Preset `mipd`.
 
-  def _scene_targets(self, tokens, texts, masks, attention, width):
+  def _scene_targets(self, tokens, texts, masks, attention, banks):
     """Queries read the prompted tokens, or these the rationale; [B, E]."""
     compared = {
       name: texts[i].mean(masks[i])
@@ -205,7 +250,8 @@ class TeacherBranch(nn.Module):
       if i in texts
     }
     if self.config.teacher_pooling != "mean":
-      query = self._scene_query(tokens, compared.get(outputs.SCENE_POSITIVE))
+      positive = compared.get(outputs.SCENE_POSITIVE)
+      query = self._scene_query(tokens, positive, banks)
       pooled = attention(query.astype(self.dtype), tokens)
       pooled = self._joined(pooled)
     else:
@@ -213,6 +259,7 @@ class TeacherBranch(nn.Module):
       pooled = jnp.mean(
         tokens + attention(tokens, texts[_GLIMPSE_POS], mask), axis=1
       )
+    width = banks["verb_text"].shape[-1]
     to_text_space = layers.Linear(width, self.dtype, name="scene_out")
     target = to_text_space(pooled).astype(jnp.float32)
     if self.config.rationale_space == "frozen":
@@ -223,13 +270,18 @@ class TeacherBranch(nn.Module):
     }
 
   def _joined(self, read):
-    """What several queries read, [B, Q, D] -> [B, D]."""
-    if read.shape[1] == 1:
+    """What queries read, [B, Q, _] -> [B, D]; several are one row."""
+    if read.shape[1:] == (1, self.config.hidden):
       return read[:, 0]
     join = layers.Linear(self.config.hidden, self.dtype, name="scene_join")
     return join(read.reshape(len(read), -1))
 
-  def _scene_query(self, tokens, positive):
+  def _query_width(self, banks):
+    if self._opens(QFORMER):
+      return banks[WEIGHTS]["query_tokens"].shape[-1]
+    return self.config.hidden
+
+  def _scene_query(self, tokens, positive, banks):
     """The queries on the prompted tokens, [B, Q, D].
 
     Either the rationale, or what has never seen one.
@@ -239,7 +291,8 @@ class TeacherBranch(nn.Module):
     if self.config.teacher_pooling == "learned_query":
       count = self.config.scene_queries
       init = nn.initializers.normal(0.02)
-      learned = self.param("scene_query", init, (count, self.config.hidden))
+      width = self._query_width(banks)
+      learned = self.param("scene_query", init, (count, width))
       batch = tokens.parts[0].x.shape[0]
       return jnp.broadcast_to(learned, (batch, *learned.shape))
     return positive[:, None]
@@ -273,6 +326,34 @@ class TeacherBranch(nn.Module):
       return target | _frozen_instances(batch)
     negative = to_text_space(read_rationale(_GAZE_NEG)).astype(jnp.float32)
     return target | {outputs.GAZE_NEGATIVE: negative}
+
+
+class _Border(NamedTuple):
+  """The scene prompt: vectors for the four edges of a grid."""
+
+  edges: list[Float[Array, "d"]]
+  grid: int
+
+  def on_tokens(self) -> Float[Array, "m d"]:
+    border = visual_prompts.scene_prompt(*self.edges, grid=self.grid)
+    return _after_class(border.reshape(self.grid * self.grid, -1))
+
+  def projected(self, memory: Memory, kernel: Float[Array, "d k"]) -> Memory:
+    edges = [edge @ kernel for edge in self.edges]
+    return memory.plus(_Border(edges, self.grid).on_tokens())
+
+
+class _Map(NamedTuple):
+  """The instance prompt: a map, and each token's weights on it."""
+
+  weights: Float[Array, "b m s"]
+  base: Float[Array, "s d"]
+
+  def on_tokens(self) -> Float[Array, "b m d"]:
+    return self.weights @ self.base
+
+  def projected(self, memory: Memory, kernel: Float[Array, "d k"]) -> Memory:
+    return memory.plus(self.weights, self.base @ kernel)
 
 
 def _shared(

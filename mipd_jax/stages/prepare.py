@@ -258,6 +258,7 @@ def _make_cache(
     question=teacher_settings.question,
     verb_score=teacher_settings.verb_score,
     mesh=mesh,
+    open_name=teacher_settings.open_layers,
   )
   process = None
   if teacher_settings.process_count:

@@ -12,7 +12,7 @@ from input_pipeline import feature_cache, order, schema
 from input_pipeline.io import atomic, paths
 from mipd_jax import tasks
 from mipd_jax.config import Config
-from mipd_jax.devices import distributed, sharding
+from mipd_jax.devices import compilation, distributed, sharding
 from mipd_jax.evaluation import situations as eval_lib
 from mipd_jax.feeding import feeds, resident, shuffled
 from mipd_jax.models import eyes
@@ -49,7 +49,9 @@ def train(config: Config, prepared: Prepared) -> bool:
   inputs = loop.TrainInputs(
     source=shuffled.control(source, config.train.shuffled),
     names=source.names,
-    banks=prepared.banks,
+    banks=prepared.training_banks(
+      config.model, compilation.compute_dtype(config.train.dtype)
+    ),
     dev=_dev_scores(config, prepared, model, mesh),
   )
   logging.info(

@@ -40,6 +40,7 @@ _TEACHER_BRANCH = (
   "model.teacher_pooling",
   "model.scene_queries",
   "model.scene_heads",
+  "model.open_layers",
   "model.teacher_norm",
   "model.rationale_space",
   "model.gaze",
@@ -127,6 +128,8 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
       "model.scene_queries",
       f"model.teacher_pooling={model.teacher_pooling!r}",
     )
+  if model.eyes != "adapter":
+    yield "model.eyes_width", f"model.eyes={model.eyes!r}"
   if loss.verb_kl and loss.verb_kl_names == "trained":
     yield "loss.verb_kl_listed", "loss.verb_kl_names='trained'"
   if not teacher.instances.show:

@@ -156,7 +156,12 @@ class Interactions:
         "choose another preset, or --config.model.teacher_pooling=text",
       )
     dtype = compilation.compute_dtype(config.train.dtype)
-    return PairMipd(config.model, prepared.sizes, dtype)
+    return PairMipd(
+      config.model,
+      prepared.sizes,
+      dtype,
+      open_layers=prepared.open_layers(config.model),
+    )
 
   def identity(self) -> Mapping[str, Any]:
     settings = self.config.interactions

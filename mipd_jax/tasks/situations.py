@@ -112,7 +112,12 @@ class Situations:
         "--config.model.teacher_pooling=text",
       )
     dtype = compilation.compute_dtype(config.train.dtype)
-    return Mipd(config.model, prepared.sizes, dtype)
+    return Mipd(
+      config.model,
+      prepared.sizes,
+      dtype,
+      open_layers=prepared.open_layers(config.model),
+    )
 
   def identity(self) -> Mapping[str, Any]:
     return {}

@@ -127,7 +127,8 @@ class Encoders:
       batch = self._put(pixels=pixels[self._sides[1]])
       seen = run["see"](self._teacher_params, batch)
       if TEACHER in parts:
-        features |= run["keep"]({"tokens": seen["tokens"]})
+        kept = {k: seen[k] for k in ("kept", "tokens") if k in seen}
+        features |= run["keep"](kept)
       if VERB_LOGITS in parts:
         logits = run["score"](self._teacher_params, seen)
         features[schema.VERB_LOGITS] = logits
@@ -239,8 +240,12 @@ def zero_shot_logits(
 
 
 def teacher_view(seen: Mapping[str, jax.Array], dtype: str) -> Features:
-  """{tokens [B, M, T]} -> {teacher_tokens}."""
-  return stored(schema.TEACHER_TOKENS, seen["tokens"], dtype)
+  """{tokens [B, M, T]} -> {teacher_tokens}.
+
+  Where layers stay open, the tokens that these read ("kept").
+  """
+  kept = seen.get("kept", seen["tokens"])
+  return stored(schema.TEACHER_TOKENS, kept, dtype)
 
 
 def rationale_view(text: Encoder, dtype: str) -> Callable:

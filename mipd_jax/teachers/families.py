@@ -25,9 +25,9 @@ class Family:
   Attributes:
     title: the family's name, for people.
     encoder: (folder or id, dtype) -> `Encoder`; None if it is not one.
-    teacher: (folder or id, dtype, question=, verb_score=, mesh=) ->
-      `ImageTeacher`, see `load_teacher`; None if its encoder is the teacher, by
-      its zero-shot logits.
+    teacher: (folder or id, dtype, question=, verb_score=, mesh=, open_name=)
+      -> `ImageTeacher`, see `load_teacher`; None if its encoder is the teacher,
+      by its zero-shot logits.
   """
 
   title: str
@@ -70,6 +70,7 @@ def load_teacher(
   question: str,
   verb_score: str,
   mesh: Mesh | None = None,
+  open_name: str = "",
 ) -> ImageTeacher:
   """Loads a teacher of the family that its config.json names.
 
@@ -80,6 +81,8 @@ def load_teacher(
     verb_score: of `image_teachers.VERB_SCORES`; for the same.
     mesh: places the parameters of a large teacher as they are read: one device
       could not hold them twice.
+    open_name: layers that stay open to prompts, see `models/open_layers.py`;
+      "" for none.
 
   Raises:
     InputError: the checkpoint cannot be used; the message says why.
@@ -94,9 +97,20 @@ def load_teacher(
       "mipd_jax/teachers/families.py is where another one is added",
     )
   if family.teacher is None:
+    if open_name:
+      raise InputError(
+        f"{folder_or_id}: a {family.title} teacher has no layers that stay "
+        f"open, --config.teacher.open_layers={open_name} asks for some",
+        "leave it empty, or give a BLIP-2",
+      )
     return ZeroShotTeacher(load_encoder(folder_or_id, dtype))
   return family.teacher(
-    folder_or_id, dtype, question=question, verb_score=verb_score, mesh=mesh
+    folder_or_id,
+    dtype,
+    question=question,
+    verb_score=verb_score,
+    mesh=mesh,
+    open_name=open_name,
   )
 
 

@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.devices import sharding
+from mipd_jax.models.open_layers import TOWER
 from mipd_jax.rationales import wording
 from mipd_jax.teachers import blip2, labels
-from mipd_jax.teachers.blip2 import Blip2, sharding_rules
+from mipd_jax.teachers.blip2 import Blip2, open_layers, sharding_rules
 from mipd_jax.teachers.blip2.decoders.candidates import CandidateTree
+from mipd_jax.teachers.blip2.module import LOWER_TOKENS
 from mipd_jax.teachers.checkpoints import hf_weights
 from mipd_jax.teachers.encoding import zero_shot_logits
 from mipd_jax.teachers.interfaces import (
@@ -74,6 +76,9 @@ class ZeroShotTeacher:
 
     return score
 
+  def open_weights(self) -> dict[str, np.ndarray]:
+    return {}
+
   def questions(self, texts: Sequence[str]) -> Question:
     """A dual encoder is not asked: it compares what it sees with names."""
     shape = (len(texts), 1)
@@ -108,10 +113,17 @@ class Blip2Teacher:
   - "calibrated": the sum minus that of a grey image: names that the model
     prefers for any image lose that advantage (Zhao et al. 2021,
     "Calibrate before use").
+
+  Layers that `open_name` names (`models/open_layers.py`) go into the cache too,
+  with the tokens that they read.
   """
 
   def __init__(
-    self, model: Blip2, question: str, verb_score: str = "sum"
+    self,
+    model: Blip2,
+    question: str,
+    verb_score: str = "sum",
+    open_name: str = "",
   ) -> None:
     """Raises InputError if `verb_score` is not in `VERB_SCORES`."""
     if verb_score not in VERB_SCORES:
@@ -123,6 +135,11 @@ class Blip2Teacher:
     self.name, self.revision = model.name, model.revision
     self.image_size, self.params = model.image_size, model.params
     self.options = {"question": question, "verb_logits": verb_score}
+    self._open, self._above = None, 0
+    if open_name:
+      self._open = open_layers.opened(model, open_name)
+      self.options["open_layers"] = self._open.to_text()
+      self._above = self._open.layers * (self._open.kind == TOWER)
     ids, mask = model.tokenize([question])
     length = int(mask.sum())
     self._question = ids[0, :length], mask[0, :length]
@@ -131,11 +148,14 @@ class Blip2Teacher:
     return sharding_rules.shardings(self._model.config, self.params, mesh)
 
   def see(self, params: Params, pixels: jax.Array) -> Seen:
-    features = self._model.image_features(params, pixels)
-    return {
+    features = self._model.image_features(params, pixels, self._above)
+    seen = {
       "tokens": features["vision_tokens"],
       "language": features["language_tokens"],
     }
+    if self._above:
+      seen["kept"] = features[LOWER_TOKENS]
+    return seen
 
   def verb_bank(
     self, vocabulary: Vocabulary, mesh: Mesh
@@ -157,6 +177,10 @@ class Blip2Teacher:
         "check its weights and config.json, or use float32 or bfloat16",
       )
     return {TEACHER_VERB_PRIOR: prior}
+
+  def open_weights(self) -> dict[str, np.ndarray]:
+    """Of layers that stay open, by flat names; {} without any."""
+    return open_layers.weights(self._model, self._open) if self._open else {}
 
   def scorer(
     self, verbs: Sequence[str], bank: Mapping[str, np.ndarray]
@@ -207,7 +231,8 @@ def load_blip2(
   question: str,
   verb_score: str,
   mesh: Mesh | None = None,
+  open_name: str = "",
 ) -> Blip2Teacher:
   """Loads a BLIP-2 as teacher; arguments as in `families.load_teacher`."""
   model = blip2.load(folder_or_id, dtype, mesh=mesh)
-  return Blip2Teacher(model, question, verb_score)
+  return Blip2Teacher(model, question, verb_score, open_name)

@@ -144,7 +144,8 @@ class ImageTeacher(Protocol):
   def see(self, params: Params, pixels: jax.Array) -> Seen:
     """uint8 [B, H, W, 3] -> {"tokens" [B, M, T], ...}.
 
-    Token 0 stands for the whole image; a square grid follows, row by row.
+    Token 0 stands for the whole image; a square grid follows, row by row. With
+    layers that stay open also "kept", the tokens that these read, if others.
     """
     ...
 
@@ -152,6 +153,10 @@ class ImageTeacher(Protocol):
     self, vocabulary: Vocabulary, mesh: Mesh
   ) -> dict[str, np.ndarray]:
     """Arrays of the verbs for `scorer`; kept in the cache's labels."""
+    ...
+
+  def open_weights(self) -> dict[str, np.ndarray]:
+    """Weights of layers that stay open to prompts; kept with the labels."""
     ...
 
   def scorer(

@@ -357,6 +357,7 @@ class _Builder:
       **labels.label_banks(self.text, words, mesh),
       CLIP_VERB_TEXT: labels.text_bank(self.student, prompts, mesh),
       **self.teacher.verb_bank(words, mesh),
+      **self.teacher.open_weights(),
     }
 
   def _write_features(self, writer: CacheWriter) -> None:

@@ -67,12 +67,12 @@ def pixel_eyes(monkeypatch):
   key = schema.Key("B Y Z 3", "uint8", "letterboxed pixels")
   monkeypatch.setitem(schema.FEATURES, PIXELS, key)
   monkeypatch.setitem(feature_cache.PARTS, PIXELS, (PIXELS,))
-  monkeypatch.setattr(eyes_lib, "of", lambda config: eyes)
+  monkeypatch.setattr(eyes_lib, "of", lambda config, dtype=None: eyes)
   return eyes
 
 
 def test_eyes_have_what_the_protocol_asks_for():
-  for kind in (eyes_lib.EncoderTokens, PixelEyes):
+  for kind in (eyes_lib.EncoderTokens, eyes_lib.AdaptedTokens, PixelEyes):
     assert protocols.problems(kind, eyes_lib.Eyes) == []
 
 
@@ -84,6 +84,37 @@ def test_the_encoders_tokens_are_read_as_they_are():
   assert set(params) == {"student", "teacher_branch"}
   batch = batches.batch()
   assert eyes(batch) is batch[schema.STUDENT_TOKENS]
+
+
+def test_adapted_tokens_start_as_the_encoders_and_learn():
+  config, losses = models.configs("mipd", eyes="adapter", eyes_width=8)
+  model, batch, banks = (
+    Mipd(config, batches.SIZES),
+    batches.batch(),
+    batches.banks(),
+  )
+  params = jax.jit(model.init)(jax.random.key(0), batch, banks)["params"]
+  eyes = eyes_lib.of(config)
+  tokens = batch[schema.STUDENT_TOKENS].astype(np.float32)
+
+  def seen(params):
+    return np.asarray(eyes.apply({"params": params["eyes"]}, batch))
+
+  np.testing.assert_array_equal(seen(params), tokens)
+
+  @jax.jit
+  @jax.grad
+  def grad(params):
+    found = model.apply({"params": params}, batch, banks)
+    return models.objective(losses)(found, batch, banks)[0]
+
+  params = jax.tree.map(lambda x, g: x - 0.1 * g, params, grad(params))
+  after = seen(params)
+  assert np.abs(after - tokens).max() > 1e-4
+  assert np.abs(jax.tree.leaves(grad(params)["eyes"]["down"])[0]).max() > 0
+  # Images see nothing of one another.
+  batch[schema.STUDENT_TOKENS][1:] = 0
+  np.testing.assert_allclose(seen(params)[0], after[0], rtol=1e-5)
 
 
 def test_features_that_no_part_holds_are_named():

@@ -1,8 +1,6 @@
 """Teachers as the cache sees them: tokens, verb logits, loading by kind."""
 
 import dataclasses
-import json
-import shutil
 
 import jax
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 from input_pipeline.io.errors import InputError
 from mipd_jax.devices import sharding
 from mipd_jax.teachers import families
-from mipd_jax.teachers.checkpoints import tokenizer
 from mipd_jax.teachers.image_teachers import Blip2Teacher
 from tests.fakes import fakes
 from tests.fixtures import blip2_fixture
@@ -24,14 +21,7 @@ VERBS = fakes.vocabulary().verbs
 def folder(tmp_path_factory):
   """The gated T5 golden, with a tokenizer of a few words beside it."""
   folder = tmp_path_factory.mktemp("blip2") / "model"
-  shutil.copytree(blip2_fixture.folder(blip2_fixture.BF16), folder)
-  words = sorted({*QUESTION.split(), *VERBS})
-  tokenizer.save_word_level(folder, words, 16, begin=False)
-  config = json.loads((folder / "config.json").read_text())
-  end = tokenizer.vocabulary(words)[tokenizer.END]
-  config["text_config"]["eos_token_id"] = end
-  (folder / "config.json").write_text(json.dumps(config))
-  return folder
+  return blip2_fixture.with_words(folder, {*QUESTION.split(), *VERBS})
 
 
 def load(folder, **changes):

@@ -12,6 +12,7 @@ from mipd_jax.teachers.blip2.qformer import QFormer
 from mipd_jax.teachers.blip2.vision import VisionTower
 
 VISION_TOKENS = "vision_tokens"
+LOWER_TOKENS = "lower_tokens"
 QUERY_TOKENS = "query_tokens"
 LANGUAGE_TOKENS = "language_tokens"
 
@@ -44,10 +45,14 @@ class Blip2Module(nn.Module):
     )
     self.language_model = _language_module(config.text_config, self.dtype)
 
-  def encode(self, pixels: jax.Array) -> dict[str, jax.Array]:
-    """Normalised [B, H, W, 3] -> vision, query and language tokens."""
-    vision = self.vision_model(pixels)
-    return {VISION_TOKENS: vision, **self.read(vision)}
+  def encode(self, pixels: jax.Array, above: int = 0) -> dict[str, jax.Array]:
+    """Normalised [B, H, W, 3] -> vision, query and language tokens.
+
+    With `above` also the lower tokens, before the tower's last `above` layers.
+    """
+    vision, lower = self.vision_model(pixels, above)
+    seen = {VISION_TOKENS: vision, **self.read(vision)}
+    return seen | ({LOWER_TOKENS: lower} if above else {})
 
   def read(
     self, vision: jax.Array, coverage: jax.Array | None = None

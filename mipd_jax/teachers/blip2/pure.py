@@ -107,11 +107,15 @@ class PureBlip2:
     return (scaled - jnp.array(self.mean)) / jnp.array(self.std)
 
   def image_features(
-    self, params: Params, pixels: jax.Array
+    self, params: Params, pixels: jax.Array, above: int = 0
   ) -> dict[str, jax.Array]:
-    """uint8 [B, H, W, 3] -> `encode_image`'s dict; normalises inside."""
+    """uint8 [B, H, W, 3] -> `encode_image`'s dict; normalises inside.
+
+    With `above` also lower_tokens [B, N, Dv], before the image tower's last
+    `above` layers.
+    """
     check_pixels(self.config, pixels, channels_last=True)
-    return self._encode(params, self.normalise(pixels))
+    return self._encode(params, self.normalise(pixels), above)
 
   def region_tokens(
     self,
@@ -239,10 +243,12 @@ class PureBlip2:
     kind = self.config.text_config.model_type
     return {configs.T5: T5, configs.OPT: Opt}[kind](self.module)
 
-  def _encode(self, params: Params, pixels: jax.Array) -> dict[str, jax.Array]:
+  def _encode(
+    self, params: Params, pixels: jax.Array, above: int = 0
+  ) -> dict[str, jax.Array]:
     with self._precision():
       return self.module.apply(
-        {"params": params}, pixels, method=Blip2Module.encode
+        {"params": params}, pixels, above, method=Blip2Module.encode
       )
 
   def _precision(self) -> contextlib.AbstractContextManager:

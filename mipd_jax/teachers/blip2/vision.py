@@ -28,10 +28,14 @@ class VisionTower(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, pixels: jax.Array) -> jax.Array:
+  def __call__(
+    self, pixels: jax.Array, above: int = 0
+  ) -> tuple[jax.Array, jax.Array]:
+    """The tokens, and those before the last `above` layers [B, N, D]."""
     x = _Embeddings(self.config, self.dtype, name="embeddings")(pixels)
-    x = _Encoder(self.config, self.dtype, name="encoder")(x)
-    return layers.layer_norm(self.config, self.dtype, "post_layernorm")(x)
+    x, below = _Encoder(self.config, self.dtype, name="encoder")(x, above)
+    x = layers.layer_norm(self.config, self.dtype, "post_layernorm")(x)
+    return x, below
 
 
 class _Embeddings(nn.Module):
@@ -63,8 +67,8 @@ class _Encoder(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
-    return _Layers(self.config, self.dtype, name="layers")(x)
+  def __call__(self, x, above):
+    return _Layers(self.config, self.dtype, name="layers")(x, above)
 
 
 class _Layers(nn.Module):
@@ -72,10 +76,13 @@ class _Layers(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, above):
+    below = x
     for index in range(self.config.num_hidden_layers):
       x = _Layer(self.config, self.dtype, name=str(index))(x)
-    return x
+      if index + 1 == self.config.num_hidden_layers - above:
+        below = x
+    return x, below
 
 
 class _Layer(nn.Module):

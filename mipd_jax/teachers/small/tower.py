@@ -101,7 +101,7 @@ def loss(
   """Squared distance of the tower's tokens from CLIP's; `params` stay."""
 
   def see(module, pixels):
-    return module.vision_model(pixels)
+    return module.vision_model(pixels)[0]
 
   variables = {"params": params | {"vision_model": tower}}
   normal = model.normalise(pixels)
