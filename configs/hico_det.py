@@ -5,9 +5,10 @@
   python -m mipd_jax.main --config=configs/hico_det.py:debug
 
 Variants, joined by commas: a preset (mipd, no_distillation), `small_world`
-(drawn by the run, nothing is downloaded), `debug` (the same, tiny: every stage
-takes less than a minute, figures are meaningless), `jrg` (at true sizes: a
-language model writes and judges the rationales, in its own cache).
+(drawn by the run, nothing is downloaded), `grounded` (the same with encoders
+that have learnt what is in a box, asked about every pair), `debug` (tiny: every
+stage takes less than a minute, figures are meaningless), `jrg` (at true sizes:
+a language model writes and judges the rationales, in its own cache).
 
 At true sizes it needs HICO-DET in `data/hico_det` (docs/hico_det.md) and the
 checkpoints named here, by their Hugging Face ids after `hf download ID`, or as
@@ -30,7 +31,7 @@ from mipd_jax.config import (
   TeacherConfig,
 )
 
-_SMALL_WORLD = "small_world"
+_SMALL_WORLD, _GROUNDED = "small_world", "grounded"
 _QUESTION = "Question: what is the person in this picture doing? Answer:"
 _PAIR_QUESTION = "Question: what is the person doing with the {object}? Answer:"
 # The small BLIP-2 is trained on this question.
@@ -40,10 +41,10 @@ _SMALL_QUESTION = TeacherConfig("", "", "").question
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
   """True sizes, or the small world's; the preset sets the method."""
   given = [word for word in variant.split(",") if word]
-  small = _SMALL_WORLD in given
   rest = ",".join(word for word in given if word != _SMALL_WORLD)
-  config, words = common.base("hico_det", rest)
-  debug, jrg = "debug" in words, "jrg" in words
+  config, words = common.base("hico_det", rest, (_GROUNDED,))
+  debug, jrg, grounded = (w in words for w in ("debug", "jrg", _GROUNDED))
+  small = grounded or _SMALL_WORLD in given
   config.name = "-".join(["hico_det", *given])
   config.workdir = f"runs/{config.name}"
   config.task = "interactions"
@@ -56,7 +57,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         "configs/hico_det.py: the small world has no language model for jrg",
         "leave jrg out, or use the true sizes",
       )
-    _small(config, debug)
+    _small(config, debug, grounded)
     return config
   config.dataset = dataclasses.asdict(DatasetConfig(folder="data/hico_det"))
   config.interactions = dataclasses.asdict(InteractionsConfig())
@@ -75,9 +76,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   return config
 
 
-def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
+def _small(
+  config: ml_collections.ConfigDict, debug: bool, grounded: bool
+) -> None:
   """Sets the sizes and rates of the small world."""
-  data = "runs/data/hico_debug" if debug else "runs/data/hico_small_world"
+  data = "runs/data/hico_small_world"
+  if grounded:
+    data = "runs/data/hico_grounded_world"
+  if debug:
+    data = "runs/data/hico_debug"
   config.dataset = dataclasses.asdict(DatasetConfig(folder=f"{data}/world"))
   config.interactions = dataclasses.asdict(
     InteractionsConfig(
@@ -94,11 +101,11 @@ def _small(config: ml_collections.ConfigDict, debug: bool) -> None:
     TeacherConfig(
       student_encoder=f"{data}/foundation/student_clip",
       teacher_encoder=f"{data}/foundation/teacher_blip2",
-      foundation="debug" if debug else "standard",
+      foundation="debug" if debug else _GROUNDED if grounded else "standard",
       text_encoder=f"{data}/foundation/teacher_clip",
       cache=f"{data}/cache",
       text_length=56,
-      instances=InstancesConfig(show="tokens" if debug else ""),
+      instances=InstancesConfig(show="tokens" if debug or grounded else ""),
       question=_SMALL_QUESTION,
     )
   )

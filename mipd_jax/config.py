@@ -16,14 +16,14 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from input_pipeline import ranges
+from input_pipeline import ranges, schema
 from input_pipeline.io.errors import InputError
 from input_pipeline.small_world.interactions.config import PairWorldConfig
 from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax import presets
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.objective import Objective
-from mipd_jax.models import open_layers
+from mipd_jax.models import open_layers, outputs
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.rationales.judging import JrgConfig
 from mipd_jax.tasks import config as task_config
@@ -320,11 +320,21 @@ class Config:
       raise ValueError(
         f"model.teacher_branch is off but loss.{needed[0]} is not 0"
       )
-    if self.loss.answers and not self.teacher.instances.show:
-      raise ValueError(
-        "loss.answers is not 0, but teacher.instances.show, how the teacher "
-        "is shown instances, is empty"
-      )
+    for term in self.objective.used:
+      asks = schema.ANSWER_CLASSES in term.batch
+      if asks and not self.teacher.instances.show:
+        raise ValueError(
+          f"loss.{term.name} is not 0, but teacher.instances.show, how the "
+          "teacher is shown instances, is empty"
+        )
+      foretells = outputs.FORETOLD in term.outputs
+      if foretells and not self.model.foretell:
+        raise ValueError("loss.foretell is not 0: set model.foretell=True too")
+      by_box = outputs.BOX_NOUN_SCORES in term.outputs
+      if by_box and not self.model.box_nouns:
+        raise ValueError(
+          f"loss.{term.name} is not 0: set model.box_nouns=True too"
+        )
     frozen = self.model.teacher_branch and self.model.frozen_gaze
     if frozen and not self.teacher.instances.sentences:
       raise ValueError(

@@ -25,6 +25,7 @@ from mipd_jax.ablations.world_data import Data, WorldData, first_batch
 from mipd_jax.config import Config
 from mipd_jax.devices import sharding
 from mipd_jax.evaluation.situations import Evaluator
+from mipd_jax.models.mipd import of_prediction
 from mipd_jax.report.files import jsonable
 from mipd_jax.stages import train as train_stage
 from mipd_jax.tasks.task import ZERO_SHOT, Found
@@ -198,11 +199,11 @@ def _train(
       jax.block_until_ready(fetched[-3])
     done = chunk.first + chunk.count
     if best and (done == steps or (every and done % every == 0)):
-      best.look(done, {"student": state.params["student"]})
+      best.look(done, of_prediction(state.params))
   losses = _losses(config, data, jax.device_get(fetched))
   if best:
     return jax.device_put(best.params, sharding.replicated(mesh)), losses
-  return {"student": state.params["student"]}, losses
+  return of_prediction(state.params), losses
 
 
 def _losses(config: Config, data: Data, fetched: list) -> dict[str, float]:

@@ -62,9 +62,19 @@ class LossConfig:
   # when it is shown the instance; needs teacher.instances.show.
   answers: ranges.Weight = 0.0
   answers_temperature: ranges.Positive = 2.0
+  # Of what the tokens in each box say by themselves (model.box_nouns): cross
+  # entropy, and KL to the teacher's answers.
+  box_noun: ranges.Weight = 0.0
+  box_answers: ranges.Weight = 0.0
+  # The teacher's patches, foretold by the student's (model.foretell).
+  foretell: ranges.Weight = 0.0
   # Gaze distillation: role embedding -> gaze target.
   gaze_distill: ranges.Weight = 1.0
   gaze_contrast: ranges.Weight = 0.5
+  # InfoNCE of the student's own verb and role embeddings against the sentences:
+  # controls, for they need no teacher's image.
+  verb_sentence: ranges.Weight = 0.0
+  role_sentence: ranges.Weight = 0.0
   # InfoNCE of gaze targets against the sentences about instances.
   gaze_align: ranges.Weight = 0.0
   teacher_noun: ranges.Weight = 1.0

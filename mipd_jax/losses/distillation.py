@@ -30,17 +30,24 @@ def scene_contrast(given: Given) -> Term:
   return of_every(terms.contrast_hinge(given.target, negative))
 
 
-def aligned(given: Given, other: Bool[Array, "b b"]) -> Term:
-  """`terms.info_nce` of the scene target; reads the fields `align_*`.
+def aligned(
+  given: Given,
+  vector: Float[Array, "b e"],
+  positive: Float[Array, "b e"],
+  other: Bool[Array, "b b"],
+) -> Term:
+  """`terms.info_nce` of glimpse rationales; reads the fields `align_*`.
 
   Args:
-    given: has SCENE_POSITIVE and SCENE_NEGATIVE.
+    given: has SCENE_NEGATIVE.
+    vector: picks one of the positive rationales.
+    positive: SCENE_POSITIVE.
     other: whose positive rationales compete in each row.
   """
   return of_every(
     terms.info_nce(
-      given.target,
-      given.outputs[out.SCENE_POSITIVE],
+      vector,
+      positive,
       given.outputs[out.SCENE_NEGATIVE],
       other,
       given.settings.align_temperature,
@@ -49,11 +56,18 @@ def aligned(given: Given, other: Bool[Array, "b b"]) -> Term:
   )
 
 
-def gaze_aligned(given: Given, kind: Int[Array, "b i"]) -> Term:
-  """`terms.info_nce` of gaze targets; reads the fields `align_*`.
+def gaze_aligned(
+  given: Given,
+  vectors: Float[Array, "b i e"],
+  positive: Float[Array, "b i e"],
+  kind: Int[Array, "b i"],
+) -> Term:
+  """`terms.info_nce` of gaze rationales; reads the fields `align_*`.
 
   Args:
-    given: has GAZE_POSITIVE, GAZE_NEGATIVE and INSTANCE_TEXT_MASK.
+    given: has GAZE_NEGATIVE and INSTANCE_TEXT_MASK.
+    vectors: each picks one of the positive sentences.
+    positive: GAZE_POSITIVE.
     kind: what each instance is; those of one kind do not compete, since their
       sentences say nearly the same.
   """
@@ -67,8 +81,8 @@ def gaze_aligned(given: Given, kind: Int[Array, "b i"]) -> Term:
     return x.reshape(-1, x.shape[-1])
 
   value = terms.info_nce(
-    rows(given.target),
-    rows(given.outputs[out.GAZE_POSITIVE]),
+    rows(vectors),
+    rows(positive),
     rows(given.outputs[out.GAZE_NEGATIVE]),
     (flat[:, None] != flat[None, :]) & right[None, :],
     given.settings.align_temperature,

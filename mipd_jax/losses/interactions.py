@@ -256,9 +256,9 @@ def scene_align(given: Given) -> Term:
   """
   shared = _Labels(given).of_image.astype(jnp.float32)
   other = shared @ shared.T == 0
-  return distillation.aligned(
-    given, other & given.batch[schema.EXAMPLE_MASK][None, :]
-  )
+  other = other & given.batch[schema.EXAMPLE_MASK][None, :]
+  positive = given.outputs[out.SCENE_POSITIVE]
+  return distillation.aligned(given, given.target, positive, other)
 
 
 # The gaze targets.
@@ -292,7 +292,12 @@ def gaze_contrast(given: Given) -> Term:
 )
 def gaze_align(given: Given) -> Term:
   """Each pair's gaze target picks the sentence about its own object."""
-  return distillation.gaze_aligned(given, given.batch[schema.PAIR_OBJECT])
+  return distillation.gaze_aligned(
+    given,
+    given.target,
+    given.outputs[out.GAZE_POSITIVE],
+    given.batch[schema.PAIR_OBJECT],
+  )
 
 
 # In the order in which they are added.

@@ -6,6 +6,7 @@ To add one: a term here, its entry in TERMS, and a weight of the same name in
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -108,10 +109,26 @@ def scene_distill(given: Given) -> Term:
 )
 def scene_align(given: Given) -> Term:
   """The scene target picks its own positive rationale."""
-  other = terms.other_verbs(
+  positive = given.outputs[out.SCENE_POSITIVE]
+  return distillation.aligned(given, given.target, positive, _others(given))
+
+
+@loss_term(
+  target=out.SCENE_POSITIVE,
+  outputs=(out.VERB_EMBEDDING, out.SCENE_NEGATIVE),
+  batch=(schema.VERB, schema.EXAMPLE_MASK),
+  fields=("align_temperature", "align_negative"),
+)
+def verb_sentence(given: Given) -> Term:
+  """The verb embedding itself picks the rationale: a control, no teacher."""
+  vector = given.outputs[out.VERB_EMBEDDING]
+  return distillation.aligned(given, vector, given.target, _others(given))
+
+
+def _others(given: Given) -> Bool[Array, "b b"]:
+  return terms.other_verbs(
     given.batch[schema.VERB], given.batch[schema.EXAMPLE_MASK]
   )
-  return distillation.aligned(given, other)
 
 
 # Nouns.
@@ -169,6 +186,46 @@ def answers(given: Given) -> Term:
   )
 
 
+@loss_term(
+  outputs=(out.BOX_NOUN_SCORES,),
+  batch=(schema.NOUNS, schema.BOX_MASK),
+  fields=("noun_smoothing",),
+)
+def box_noun(given: Given) -> Term:
+  """Cross entropy of what the tokens in each box say; mean over annotators."""
+  loss_BxRxA = terms.smoothed_cross_entropy(
+    given.outputs[out.BOX_NOUN_SCORES],
+    given.batch[schema.NOUNS],
+    given.settings.noun_smoothing,
+  )
+  boxed = given.batch[schema.BOX_MASK]
+  mean = terms.masked_mean(jnp.mean(loss_BxRxA, axis=-1), boxed)
+  return Term(mean, boxed.any(axis=-1).astype(jnp.float32))
+
+
+@loss_term(
+  outputs=(out.BOX_NOUN_SCORES,),
+  batch=(schema.ROLES, *schema.ANSWER_KEYS),
+  banks=(ROLE_CANDIDATES,),
+  fields=("answers_temperature",),
+)
+def box_answers(given: Given) -> Term:
+  """KL of what the tokens in each box say to the teacher's answers about it."""
+  role = jnp.maximum(given.batch[schema.ROLES], 0)
+  return distillation.answered(
+    given, out.BOX_NOUN_SCORES, given.banks[ROLE_CANDIDATES][role]
+  )
+
+
+@loss_term(outputs=(out.FORETOLD,), batch=(schema.TEACHER_TOKENS,))
+def foretell(given: Given) -> Term:
+  """1 - cosine of the foretold patches to the teacher's, layer-normed."""
+  wanted = given.batch[schema.TEACHER_TOKENS][:, 1:].astype(jnp.float32)
+  wanted = jax.nn.standardize(wanted, epsilon=1e-5)
+  close = terms.cosine(given.outputs[out.FORETOLD], wanted)
+  return of_every(jnp.mean(1 - close, axis=-1))
+
+
 # The gaze targets.
 
 
@@ -209,7 +266,28 @@ def gaze_contrast(given: Given) -> Term:
 )
 def gaze_align(given: Given) -> Term:
   """Each gaze target picks the sentence about its own instance."""
-  return distillation.gaze_aligned(given, given.batch[schema.NOUNS][..., 0])
+  return distillation.gaze_aligned(
+    given,
+    given.target,
+    given.outputs[out.GAZE_POSITIVE],
+    given.batch[schema.NOUNS][..., 0],
+  )
+
+
+@loss_term(
+  target=out.GAZE_POSITIVE,
+  outputs=(out.ROLE_EMBEDDING, out.GAZE_NEGATIVE),
+  batch=(schema.NOUNS, schema.INSTANCE_TEXT_MASK, schema.EXAMPLE_MASK),
+  fields=("align_temperature", "align_negative"),
+)
+def role_sentence(given: Given) -> Term:
+  """The role embeddings themselves pick the sentences: a control."""
+  return distillation.gaze_aligned(
+    given,
+    given.outputs[out.ROLE_EMBEDDING],
+    given.target,
+    given.batch[schema.NOUNS][..., 0],
+  )
 
 
 # Boxes.
@@ -263,14 +341,19 @@ TERMS = (
   scene_distill,
   scene_contrast,
   scene_align,
+  verb_sentence,
   teacher_verb,
   noun_sum,
   noun_closed,
   noun_text,
   answers,
+  box_noun,
+  box_answers,
+  foretell,
   gaze_distill,
   gaze_contrast,
   gaze_align,
+  role_sentence,
   teacher_noun,
   box,
   giou,

@@ -29,6 +29,9 @@ class Dropout:
   decoder: ranges.Part = 0.1  # attention weights, both attentions, FFN
   noun: ranges.Part = 0.3
   box: ranges.Part = 0.2  # box and confidence heads
+  # Images whose roles are asked for without their verb: unseen verbs' roles are
+  # then read by what the role alone tells.
+  query_verb: ranges.Part = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,10 @@ class ModelConfig:
   # tokens | adapter: as encoded, or changed by a narrow layer that is trained.
   eyes: str = "tokens"
   eyes_width: ranges.Count = 128  # of that layer
+  # Whether, in training, the tokens in each box tell its noun by themselves.
+  box_nouns: bool = False
+  # Whether, in training, the student's patches foretell the teacher's tokens.
+  foretell: bool = False
   verb_pooling: str = "attention"  # cls | attention
   verb_temperature: bool = True  # row 7: False | True, learned logit scale
   role_queries: str = "text"  # row 6: embedding | text

@@ -1,7 +1,7 @@
 """MIPD: the student, and the teacher branch that trains it."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,10 +9,20 @@ from jaxtyping import Array
 
 from input_pipeline import schema
 from mipd_jax.models import eyes
+from mipd_jax.models.box_nouns import BoxNouns
 from mipd_jax.models.config import ModelConfig, Sizes
+from mipd_jax.models.foretelling import Foretelling
 from mipd_jax.models.open_layers import OpenLayers
 from mipd_jax.models.student import Student
 from mipd_jax.models.teacher_branch import TeacherBranch
+
+# Submodules of `Mipd` that prediction has no use for.
+_OF_TRAINING = ("teacher_branch", "box_nouns", "foretelling")
+
+
+def of_prediction(params: Mapping[str, Any]) -> dict[str, Any]:
+  """The parameters that `Mipd.predict` reads."""
+  return {name: x for name, x in params.items() if name not in _OF_TRAINING}
 
 
 class Mipd(nn.Module):
@@ -34,6 +44,7 @@ class Mipd(nn.Module):
   # The parts, which another task has of its own.
   student_type: ClassVar[type[nn.Module]] = Student
   teacher_type: ClassVar[type[nn.Module]] = TeacherBranch
+  box_nouns_type: ClassVar[type[nn.Module]] = BoxNouns
 
   def setup(self):
     self.eyes = eyes.of(self.config, self.dtype)
@@ -44,6 +55,10 @@ class Mipd(nn.Module):
       self.absorbed,
       frozen=not self.eyes.trained,
     )
+    if self.config.box_nouns:
+      self.box_nouns = self.box_nouns_type(self.config, self.dtype)
+    if self.config.foretell:
+      self.foretelling = Foretelling(self.dtype)
     if self.config.teacher_branch:
       self.teacher_branch = self.teacher_type(
         self.config, self.dtype, self.absorbed, self.open_layers
@@ -57,6 +72,12 @@ class Mipd(nn.Module):
     train: bool = False,
   ) -> dict[str, Array]:
     student = self.predict(batch, banks, train=train)
+    if self.config.box_nouns or self.config.foretell:
+      tokens = self.eyes(batch, train=train)
+    if self.config.box_nouns:
+      student |= self.box_nouns(tokens, batch, banks)
+    if self.config.foretell:
+      student |= self.foretelling(tokens, batch)
     if not self.config.teacher_branch:
       return student
     return student | self.teacher_branch(batch, banks)

@@ -62,7 +62,7 @@ class Student(nn.Module):
     text_width = banks["verb_text"].shape[-1]
     tokens, memory = self._read(tokens_BxNxS, train)
     result = self._verb(tokens, memory, banks["verb_text"], train)
-    queries = self._queries(verb_B, roles_BxR, banks)
+    queries = self._queries(verb_B, roles_BxR, banks, train)
     roles = self._decode(queries, memory, role_mask_BxR, train)
     result |= self._nouns(roles, text_width, banks["noun_text"], train)
     result |= self._boxes(roles, train)
@@ -144,7 +144,7 @@ class Student(nn.Module):
       name="verb_mlp",
     )(joined, train=train)
 
-  def _queries(self, verb_B, roles_BxR, banks):
+  def _queries(self, verb_B, roles_BxR, banks, train):
     """One query per role, of its role and its verb, [B, R, D]."""
     hidden = self.config.hidden
     roles = jnp.maximum(roles_BxR, 0)
@@ -161,11 +161,18 @@ class Student(nn.Module):
     verb_text = layers.unit(banks["verb_text"])[verb_B][:, None]
     # Unit vectors have entries of about 1/sqrt(E); bring them to about one.
     gain = jnp.sqrt(role_text.shape[-1]).astype(jnp.float32)
-    return layers.Linear(hidden, self.dtype, name="role_query")(
+    role = layers.Linear(hidden, self.dtype, name="role_query")(
       (gain * role_text).astype(self.dtype)
-    ) + layers.Linear(hidden, self.dtype, name="verb_query_text")(
+    )
+    verb = layers.Linear(hidden, self.dtype, name="verb_query_text")(
       (gain * verb_text).astype(self.dtype)
     )
+    rate = self.config.dropout.query_verb
+    if train and rate:
+      key = self.make_rng("dropout")
+      kept = jax.random.bernoulli(key, 1 - rate, (len(verb), 1, 1))
+      verb = jnp.where(kept, verb, 0)
+    return role + verb
 
   def _nouns(self, roles_BxRxD, text_width, noun_text, train):
     """Noun logits [B, R, C]: by a classifier, against texts, or their sum."""

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from input_pipeline import schema
 from input_pipeline.small_world.interactions.config import PairWorldConfig
 from mipd_jax.losses import interactions, situations
 from mipd_jax.losses.interactions import PairLosses
 from mipd_jax.losses.objective import LossTerm, Objective, unread_fields
+from mipd_jax.models import outputs
 
 TERMS: Mapping[str, tuple[LossTerm, ...]] = {
   "situations": situations.TERMS,
@@ -28,7 +30,10 @@ _NOT_READ: Mapping[str, tuple[str, ...]] = {
     "teacher.jrg.definition_words",
     "model.role_queries",
     "model.noun_head",
+    "model.box_nouns",
+    "model.foretell",
     "model.dropout.noun",
+    "model.dropout.query_verb",
     "model.dropout.box",
     "eval.predictions",
     "eval.trained_bias",
@@ -147,12 +152,17 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
     yield "teacher.process_index", "teacher.process_count=0"
   if train.resident == "off":
     yield "train.resident_gib", "train.resident='off'"
+  if not minimised.reads(outputs.BOX_NOUN_SCORES):
+    yield "model.box_nouns", "loss.box_noun=0 and loss.box_answers=0"
+  if not loss.foretell:
+    yield "model.foretell", "loss.foretell=0"
   logits = any(term.sources for term in minimised.used)
+  answers = schema.ANSWER_CLASSES in minimised.batch_keys
   branch = config.model.teacher_branch
   read = {
     "rationales": branch,
-    "teacher": branch or logits or bool(loss.answers),
-    "answers": bool(loss.answers),
+    "teacher": branch or logits or answers,
+    "answers": answers,
   }
   if not read.get(train.shuffled, True):
     yield "train.shuffled", "no term that reads what is shuffled"

@@ -123,9 +123,10 @@ class FoundationConfig:
     """The settings `size` ("standard", "grounded" or "debug") of a world."""
     if size == "debug":
       return cls.debug()
+    pairs = isinstance(world, PairWorldConfig)
     if size == "grounded":
-      return cls.grounded()
-    return cls.pairs() if isinstance(world, PairWorldConfig) else cls()
+      return cls.grounded_pairs() if pairs else cls.grounded()
+    return cls.pairs() if pairs else cls()
 
   @classmethod
   def grounded(cls) -> "FoundationConfig":
@@ -166,6 +167,13 @@ class FoundationConfig:
     return cls(
       teacher=teacher, blip2=Blip2Settings(steps=900), num_images=12288
     )
+
+  @classmethod
+  def grounded_pairs(cls) -> "FoundationConfig":
+    """`grounded` for interactions: the teacher sees finer pixels."""
+    config = cls.grounded()
+    teacher = dataclasses.replace(config.teacher, image_size=96, patch_size=12)
+    return dataclasses.replace(config, teacher=teacher)
 
   @classmethod
   def debug(cls) -> "FoundationConfig":
