@@ -93,10 +93,10 @@ class TeacherConfig:
   """The frozen encoders and the cache of their outputs.
 
   Attributes:
-    student_encoder: Hugging Face id or folder of a CLIP.
-    teacher_encoder: of a BLIP-2 or a CLIP.
-    text_encoder: CLIP whose text tower embeds labels and rationales; "" is
-      the student encoder.
+    student_encoder: Hugging Face id or folder of a CLIP or a SigLIP.
+    teacher_encoder: of a BLIP-2, a CLIP or a SigLIP.
+    text_encoder: CLIP or SigLIP whose text tower embeds labels and rationales;
+      "" is the student encoder.
     foundation: "standard", "grounded" (they learn what is in a box, too) or
       "debug" trains small models into the folders if they are not there; ""
       expects them to exist.

@@ -239,35 +239,14 @@ def _read_config(folder: pathlib.Path) -> Any:
     )
   config = hf_config.make(CLIPConfig, content, path)
   _check_config(config, str(path))
-  parts = ("vision_config", "text_config")
-  hf_config.check_known(content, config, str(path), heeded=parts)
-  for part in parts:
-    hf_config.check_known(
-      content.get(part) or {}, getattr(config, part), str(path), part
-    )
+  hf_config.check_dual(content, config, str(path))
   return config
 
 
 def _check_config(config: Any, source: str) -> None:
   """Raises InputError if a CLIPConfig asks for unsupported features."""
   hf_config.check(config, {"projection_dim": hf_config.COUNT}, source)
-  tower = {
-    "hidden_size": hf_config.COUNT,
-    "intermediate_size": hf_config.COUNT,
-    "num_hidden_layers": hf_config.LAYERS,
-    "num_attention_heads": hf_config.COUNT,
-    "layer_norm_eps": hf_config.EPSILON,
-    "hidden_act": hf_config.activation(),
-  }
-  text = {
-    "vocab_size": hf_config.COUNT,
-    "max_position_embeddings": hf_config.COUNT,
-  }
-  for part, rules in (("vision_config", {}), ("text_config", text)):
-    one = getattr(config, part)
-    hf_config.check(one, {**tower, **rules}, source, part)
-    hf_config.check_heads(one, source, part)
-  hf_config.check_patches(config.vision_config, source, "vision_config")
+  hf_config.check_towers(config, source)
 
 
 def _check_tokenizer(

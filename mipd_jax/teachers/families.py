@@ -12,7 +12,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from input_pipeline.io.errors import InputError
-from mipd_jax.teachers import clip, image_teachers
+from mipd_jax.teachers import clip, image_teachers, siglip
 from mipd_jax.teachers.checkpoints import hf_config, hf_weights
 from mipd_jax.teachers.image_teachers import ZeroShotTeacher
 from mipd_jax.teachers.interfaces import Encoder, ImageTeacher
@@ -37,7 +37,13 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
   "clip": Family("CLIP", encoder=clip.load),
+  "siglip": Family("SigLIP", encoder=siglip.load),
   "blip-2": Family("BLIP-2", teacher=image_teachers.load_blip2),
+}
+# Kinds that are refused, and what to take in their place.
+_INSTEAD: Mapping[str, str] = {
+  "siglip2": "that is SigLIP 2 for images of any size (NaFlex); take one of a "
+  "fixed resolution, such as google/siglip2-base-patch16-224",
 }
 
 
@@ -58,7 +64,8 @@ def load_encoder(folder_or_id: str | os.PathLike, dtype: Any) -> Encoder:
     raise InputError(
       f"{hf_weights.find(folder_or_id) / 'config.json'}: model_type is "
       f"{kind!r:.80}, not {' or '.join(map(repr, titles))}",
-      f"give the folder of a {' or a '.join(titles.values())} checkpoint",
+      _INSTEAD.get(str(kind))
+      or f"give the folder of a {' or a '.join(titles.values())} checkpoint",
     )
   return family.encoder(folder_or_id, dtype)
 
@@ -93,7 +100,8 @@ def load_teacher(
     titles = [family.title for family in FAMILIES.values()]
     raise InputError(
       f"{folder_or_id}: a teacher of model_type {kind!r} is not supported",
-      f"give a {' or a '.join(titles)} checkpoint; "
+      _INSTEAD.get(str(kind))
+      or f"give a {' or a '.join(titles)} checkpoint; "
       "mipd_jax/teachers/families.py is where another one is added",
     )
   if family.teacher is None:

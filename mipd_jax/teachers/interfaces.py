@@ -47,7 +47,10 @@ class TextEncoder(Protocol):
   def text_embedding(
     self, params: Params, ids: jax.Array, mask: jax.Array
   ) -> jax.Array:
-    """ids, mask [n, L] -> [n, X]: projected, not normalised."""
+    """ids, mask [n, L] -> [n, X]: projected, not normalised.
+
+    Filler, and how much of it there is, makes no difference.
+    """
     ...
 
 
@@ -100,7 +103,8 @@ class Encoder(TextEncoder, Protocol):
   ) -> jax.Array:
     """ids, mask [n, L] -> [n, L, X]: each token, projected.
 
-    Tokens where `mask` is False are filler.
+    Tokens where `mask` is False are filler. A text's last token stands for the
+    whole text: its row is what `text_embedding` gives.
     """
     ...
 

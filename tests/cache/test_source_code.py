@@ -11,8 +11,15 @@ from input_pipeline.ov_swig.builder import SwigDataset
 from mipd_jax.rationales import interactions, jrg
 from mipd_jax.rationales.source import TemplateRationales
 from mipd_jax.stages import prepare
-from mipd_jax.teachers import blip2, cache_plan, clip, image_teachers
+from mipd_jax.teachers import (
+  blip2,
+  cache_plan,
+  clip,
+  image_teachers,
+  siglip,
+)
 from mipd_jax.teachers.checkpoints import tokenizer
+from mipd_jax.teachers.siglip import towers
 from tests.fakes import fakes
 
 _TEACHERS = "mipd_jax/teachers"
@@ -21,6 +28,11 @@ _NO_WORDS = tokenizer.Tokenizer(None)
 
 def _clip() -> clip.Clip:
   return clip.Clip("name", "revision", None, None, {}, _NO_WORDS)
+
+
+def _siglip() -> siglip.Siglip:
+  image, text = towers.VisionTower(None), towers.TextTower(None)
+  return siglip.Siglip("name", "revision", image, text, None, {}, _NO_WORDS)
 
 
 @functools.cache
@@ -33,6 +45,8 @@ def _entries(kind: str) -> tuple[str, ...]:
     nothing = dict.fromkeys(blip2.Blip2.__dataclass_fields__)
     teacher._model = blip2.Blip2(**nothing)
     things[2] = teacher
+  if kind == "siglip":
+    things[1] = _siglip()
   if kind == "jrg":
     things[3] = jrg.JrgRationales(None, "out")
   return (cache_plan._START, *source_code.entries_of(*things))
@@ -121,6 +135,9 @@ def _changed(root, kind, file, old, new) -> set[str]:
     ("blip2", f"{_TEACHERS}/blip2/decoders/opt.py", "return", "return None or"),
     ("blip2", f"{_TEACHERS}/blip2/vision.py", "return", "return None or"),
     ("blip2", f"{_TEACHERS}/blip2/weights.py", "return", "return None or"),
+    ("siglip", f"{_TEACHERS}/siglip/encoder.py", "/ 255.0", "/ 256.0"),
+    ("siglip", f"{_TEACHERS}/siglip/towers.py", "x[:, -1]", "x[:, 0]"),
+    ("siglip", f"{_TEACHERS}/blip2/layers.py", "return", "return None or"),
     ("jrg", "mipd_jax/rationales/rules.py", "return", "return None or"),
     ("jrg", "mipd_jax/rationales/prompts.py", "return", "return None or"),
   ],
@@ -146,6 +163,7 @@ def test_code_that_encodes_is_named(copy, kind, file, old, new):
     # Other code, in the same files and in others.
     ("clip", f"{_TEACHERS}/image_teachers.py", "_GREY = 127", "_GREY = 0"),
     ("clip", f"{_TEACHERS}/blip2/decoders/opt.py", "return", "return None or"),
+    ("clip", f"{_TEACHERS}/siglip/towers.py", "return", "return None or"),
     ("clip", f"{_TEACHERS}/foundation.py", "return", "return None or"),
     ("clip", f"{_TEACHERS}/language/language_model.py", "return",
      "return None or"),
@@ -253,6 +271,6 @@ def test_what_code_says(tmp_path, one, other, same):
 def test_the_note_of_a_finished_cache_covers_the_plan():
   """Nothing that the plan would refuse goes through without a look at it."""
   note = prepare._code()
-  for kind in ("clip", "blip2", "jrg"):
+  for kind in ("clip", "siglip", "blip2", "jrg"):
     data = source_code.reached(source_code.entries_of(SwigDataset))
     assert {*_before(kind)} <= {*note, *data}

@@ -25,7 +25,8 @@ class FakeClip:
   """An `Encoder` of `teachers.interfaces`.
 
   Images: mean colours of the patches, times a random matrix. Texts: hashed
-  words, times a random matrix; equal words give equal vectors.
+  words, times a random matrix; equal words give equal vectors, of which a token
+  has the sum up to itself.
   """
 
   def __init__(self, image_size=16, patch=8, width=8, text_width=6, seed=0):
@@ -62,10 +63,11 @@ class FakeClip:
     )
 
   def text_tokens(self, params, ids, mask):
-    return params["words"][ids] * mask[..., None]
+    words = params["words"][ids] * mask[..., None]
+    return jnp.cumsum(words, axis=1) * mask[..., None]
 
   def text_embedding(self, params, ids, mask):
-    return self.text_tokens(params, ids, mask).sum(axis=1)
+    return (params["words"][ids] * mask[..., None]).sum(axis=1)
 
   def tokenize(self, texts, max_length):
     ids = np.zeros((len(texts), max_length), np.int32)

@@ -1,4 +1,4 @@
-"""Layers that vision tower and Q-Former share."""
+"""Layers that vision tower and Q-Former share; SigLIP's towers use them too."""
 
 import functools
 from collections.abc import Callable

@@ -27,6 +27,7 @@ from input_pipeline.io.errors import InputError
 # openai/CLIP clip.py, `Normalize`, and transformers' BlipImageProcessor.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+_BICUBIC = (3, "bicubic")
 
 _AGAIN = "give a folder with the model's own config.json"
 _MOST_LAYERS, _MOST = 1000, 2**26
@@ -66,7 +67,28 @@ _FIXED = {
   "use_qk_norm": False,
   "use_mrope": False,
   "no_rope_layers": None,
+  "vision_use_head": True,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Processing:
+  """How a family's images are processed, where its files do not say.
+
+  Attributes:
+    mean, std: of RGB on a scale of 0 to 1.
+    processors: beginnings of the names of transformers' processors that have
+      this mean and std; the first is taken where a file names none.
+    resample: accepted values of the field; images are resampled bicubically.
+  """
+
+  mean: tuple[float, ...] = MEAN
+  std: tuple[float, ...] = STD
+  processors: tuple[str, ...] = ("CLIP", "Blip")
+  resample: tuple[int | str, ...] = _BICUBIC
+
+
+OPENAI = Processing()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +262,35 @@ def check_patches(vision: Any, source: str, part: str) -> None:
     )
 
 
+# The parts of a dual encoder's config.
+_TOWERS = ("vision_config", "text_config")
+
+
+def check_towers(config: Any, source: str) -> None:
+  """Raises InputError for invalid sizes of a dual encoder's towers."""
+  tower = {
+    "hidden_size": COUNT,
+    "intermediate_size": COUNT,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": COUNT,
+    "layer_norm_eps": EPSILON,
+    "hidden_act": activation(),
+  }
+  text = {"vocab_size": COUNT, "max_position_embeddings": COUNT}
+  for part, rules in zip(_TOWERS, ({}, text), strict=True):
+    one = getattr(config, part)
+    check(one, {**tower, **rules}, source, part)
+    check_heads(one, source, part)
+  check_patches(config.vision_config, source, _TOWERS[0])
+
+
+def check_dual(content: Mapping[str, Any], config: Any, source: str) -> None:
+  """Raises InputError for unknown fields of a dual encoder's config."""
+  check_known(content, config, source, heeded=_TOWERS)
+  for part in _TOWERS:
+    check_known(content.get(part) or {}, getattr(config, part), source, part)
+
+
 def check_known(
   content: Mapping[str, Any],
   config: Any,
@@ -281,25 +332,26 @@ def check_known(
 
 
 def pixel_normalisation(
-  folder: pathlib.Path, image_size: int
+  folder: pathlib.Path, image_size: int, usual: Processing = OPENAI
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
   """Mean and std of RGB for pixels on a scale of 0 to 1.
 
   They are in preprocessor_config.json, or in the part image_processor of
-  processor_config.json (transformers 5); without either, openai's are used,
-  which BLIP-2 has too. Other settings that change the pixels are followed
-  (do_normalize, do_rescale, rescale_factor) or refused: images are fitted
-  into a square of the model's size with bicubic resampling.
+  processor_config.json (transformers 5); without either, the usual ones are
+  used: openai's, which BLIP-2 has too. Other settings that change the pixels
+  are followed (do_normalize, do_rescale, rescale_factor) or refused: images are
+  fitted into a square of the model's size with bicubic resampling.
 
   Raises:
     InputError: a file is broken, or asks for unsupported processing.
   """
   path, content = _processor(folder)
   if path is None:
-    return MEAN, STD
+    return usual.mean, usual.std
   settings = _Settings(path, content)
-  settings.refuse_others(image_size)
-  mean, std = settings.rgb("image_mean", MEAN), settings.rgb("image_std", STD)
+  settings.refuse_others(image_size, usual)
+  mean = settings.rgb("image_mean", usual.mean)
+  std = settings.rgb("image_std", usual.std)
   if min(std) <= 0:
     settings.refuse("image_std", "numbers above 0")
   if not settings.switch("do_normalize"):
@@ -346,8 +398,8 @@ class _Settings:
     raise InputError(
       f"{self.path}: {name} is {self.content.get(name)!r:.80}, expected "
       f"{expected}",
-      "use the checkpoint's own file, or delete it if the model wants openai's "
-      "mean and std",
+      "use the checkpoint's own file, or delete it if the model wants the "
+      "usual mean and std of its family",
     )
 
   def switch(self, name: str, default: bool = True) -> bool:
@@ -381,13 +433,13 @@ class _Settings:
         max(ends),
       )
 
-  def refuse_others(self, image_size: int) -> None:
+  def refuse_others(self, image_size: int, usual: Processing) -> None:
     """Refuses settings that would give the model other pixels than here."""
     content = self.content
     kind = content.get("image_processor_type") or content.get(
-      "feature_extractor_type", "CLIPImageProcessor"
+      "feature_extractor_type", usual.processors[0]
     )
-    plain = str(kind).startswith(("CLIP", "Blip"))
+    plain = str(kind).startswith(usual.processors)
     if not plain and content.get("auto_map"):
       name = "image_processor_type"
       self.refuse(
@@ -400,8 +452,8 @@ class _Settings:
       self.refuse("image_mean", f"mean and std beside a {kind!s:.80}")
     if not self.switch("do_resize"):
       self.refuse("do_resize", "true: every image is resized")
-    if content.get("resample") not in (None, 3, "bicubic"):
-      self.refuse("resample", "3, bicubic")
+    if content.get("resample") not in (None, *usual.resample):
+      self.refuse("resample", ", ".join(map(str, usual.resample)))
     for name in ("do_flip_channel_order", "do_grayscale", "do_reduce_labels"):
       if self.switch(name, default=False):
         self.refuse(name, "false")

@@ -26,6 +26,9 @@ _JSON_FILES = (
 )
 # transformers' classes that read pickles.
 _PICKLED = ("TransfoXL",)
+# Classes that want a library of sentencepiece's, or a newer transformers; a
+# tokenizer.json beside says the same without.
+_BY_FILE = ("SiglipTokenizer", "Siglip2Tokenizer")
 PAD, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 
 
@@ -72,14 +75,10 @@ def load(folder: str | os.PathLike) -> Tokenizer:
   Raises:
     InputError: the folder has none, or it cannot be read.
   """
-  from transformers import AutoTokenizer
-
   folder = pathlib.Path(folder)
   _check_files(folder)
   try:
-    inner = AutoTokenizer.from_pretrained(
-      folder, local_files_only=True, trust_remote_code=False
-    )
+    inner = _read(folder)
     inner("a")  # some settings are read only here
   except Exception as error:
     # transformers and tokenizers raise many types, plain Exception included.
@@ -89,6 +88,28 @@ def load(folder: str | os.PathLike) -> Tokenizer:
       "tokenizer_config.json, or vocab.json and merges.txt) in the folder",
     ) from error
   return Tokenizer(inner)
+
+
+def _read(folder: pathlib.Path) -> Any:
+  from transformers import AutoTokenizer, PreTrainedTokenizerFast
+  from transformers.utils import logging
+
+  kind = None
+  settings, file = folder / "tokenizer_config.json", folder / "tokenizer.json"
+  if settings.exists() and file.exists():
+    kind = json.loads(settings.read_text("utf-8")).get("tokenizer_class")
+  if kind not in _BY_FILE:
+    return AutoTokenizer.from_pretrained(
+      folder, local_files_only=True, trust_remote_code=False
+    )
+  said = logging.get_verbosity()
+  logging.set_verbosity_error()  # it warns of the other class
+  try:
+    return PreTrainedTokenizerFast.from_pretrained(
+      folder, local_files_only=True
+    )
+  finally:
+    logging.set_verbosity(said)
 
 
 def _check_files(folder: pathlib.Path) -> None:
