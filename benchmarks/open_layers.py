@@ -21,8 +21,8 @@ from benchmarks import teachers
 from benchmarks.support import true_sizes
 from mipd_jax import presets
 from mipd_jax.models import outputs
-from mipd_jax.models.open_layers import WEIGHTS, OpenLayers
-from mipd_jax.models.teacher_branch import TeacherBranch
+from mipd_jax.models.teaching.open_layers import WEIGHTS, OpenLayers
+from mipd_jax.models.teaching.teacher_branch import TeacherBranch
 from mipd_jax.teachers.blip2.open_layers import opened, their_part
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -16,16 +16,17 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from input_pipeline import ranges, schema
+from input_pipeline import ranges
 from input_pipeline.io.errors import InputError
 from input_pipeline.small_world.interactions.config import PairWorldConfig
 from input_pipeline.small_world.situations.config import WorldConfig
 from mipd_jax import presets
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.objective import Objective
-from mipd_jax.models import open_layers, outputs
 from mipd_jax.models.config import ModelConfig
+from mipd_jax.models.teaching import open_layers
 from mipd_jax.rationales.judging import JrgConfig
+from mipd_jax.tasks import checks
 from mipd_jax.tasks import config as task_config
 from mipd_jax.tasks.config import InteractionsConfig
 
@@ -315,64 +316,8 @@ class Config:
         f"teacher.foundation is set but {self.world_field}, whose images it "
         "learns from, is not"
       )
-    needed = self.objective.teacher_terms
-    if needed and not self.model.teacher_branch:
-      raise ValueError(
-        f"model.teacher_branch is off but loss.{needed[0]} is not 0"
-      )
-    for term in self.objective.used:
-      asks = schema.ANSWER_CLASSES in term.batch
-      if asks and not self.teacher.instances.show:
-        raise ValueError(
-          f"loss.{term.name} is not 0, but teacher.instances.show, how the "
-          "teacher is shown instances, is empty"
-        )
-      foretells = outputs.FORETOLD in term.outputs
-      if foretells and not self.model.foretell:
-        raise ValueError("loss.foretell is not 0: set model.foretell=True too")
-      by_box = outputs.BOX_NOUN_SCORES in term.outputs
-      if by_box and not self.model.box_nouns:
-        raise ValueError(
-          f"loss.{term.name} is not 0: set model.box_nouns=True too"
-        )
-    frozen = self.model.teacher_branch and self.model.frozen_gaze
-    if frozen and not self.teacher.instances.sentences:
-      raise ValueError(
-        "model.rationale_space='frozen' with model.gaze compares gaze targets "
-        "with the sentences about each instance: set "
-        "teacher.instances.sentences=True, or model.gaze=False"
-      )
-    if self.loss.gaze_align and not frozen:
-      raise ValueError(
-        "loss.gaze_align is not 0, but there are no sentences about instances "
-        "to compare with: set model.rationale_space='frozen' and model.gaze"
-      )
-    self._check_open_layers()
+    checks.check(self)
     self._refuse_idle()
-
-  def _check_open_layers(self) -> None:
-    """The cache must hold the layers that prompts pass, and their tokens."""
-    opened, model = self.teacher.open_layers, self.model
-    passes = model.teacher_branch and model.open_layers
-    if passes and not opened:
-      raise ValueError(
-        "model.open_layers lets prompts pass through layers that the cache "
-        "does not hold: set teacher.open_layers"
-      )
-    if not model.teacher_branch or not opened:
-      return
-    kind, _ = open_layers.parse(opened)
-    if kind == open_layers.TOWER and not passes:
-      raise ValueError(
-        f"teacher.open_layers={opened!r} keeps tokens of a lower depth: set "
-        "model.open_layers=True"
-      )
-    queries = model.teacher_pooling == "learned_query"
-    if kind == open_layers.QFORMER and passes and not queries:
-      raise ValueError(
-        f"teacher.open_layers={opened!r} reads learned queries: set "
-        "model.teacher_pooling='learned_query'"
-      )
 
   def _refuse_idle(self) -> None:
     """A field without effect must have its default, or its preset's value."""

@@ -9,12 +9,11 @@ from jaxtyping import Array
 
 from input_pipeline import schema
 from mipd_jax.models import eyes
-from mipd_jax.models.box_nouns import BoxNouns
 from mipd_jax.models.config import ModelConfig, Sizes
-from mipd_jax.models.foretelling import Foretelling
-from mipd_jax.models.open_layers import OpenLayers
 from mipd_jax.models.student import Student
-from mipd_jax.models.teacher_branch import TeacherBranch
+from mipd_jax.models.teaching.eye_lessons import BoxNouns, Foretelling
+from mipd_jax.models.teaching.open_layers import OpenLayers
+from mipd_jax.models.teaching.teacher_branch import TeacherBranch
 
 # Submodules of `Mipd` that prediction has no use for.
 _OF_TRAINING = ("teacher_branch", "box_nouns", "foretelling")

@@ -19,17 +19,11 @@ from input_pipeline import schema
 from mipd_jax.models import layers, outputs, visual_prompts
 from mipd_jax.models.mipd import Mipd
 from mipd_jax.models.student import Student
-from mipd_jax.models.teacher_branch import TeacherBranch
+from mipd_jax.models.teaching.teacher_branch import TeacherBranch
 
 FEATURES = 19
 _SMALL = 1e-4
 _FAR = 5.0  # clips offsets and log ratios: a pair may be any two boxes
-
-
-def corners(boxes_cxcywh: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
-  """cx cy w h -> x1 y1 x2 y2."""
-  centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-  return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
 def features(pairs: Float[Array, "*b 8"]) -> Float[Array, "*b 19"]:
@@ -46,7 +40,7 @@ def features(pairs: Float[Array, "*b 8"]) -> Float[Array, "*b 19"]:
   """
   pairs = pairs.astype(jnp.float32)
   person, thing = pairs[..., :4], pairs[..., 4:]
-  a, b = corners(person), corners(thing)
+  a, b = visual_prompts.corners(person), visual_prompts.corners(thing)
   low = jnp.minimum(a[..., :2], b[..., :2])
   high = jnp.maximum(a[..., 2:], b[..., 2:])
   around = jnp.concatenate([(low + high) / 2, high - low], axis=-1)
@@ -86,7 +80,7 @@ def inside(
   """
 
   def cells(boxes: Array) -> Int[Array, "b p 4"]:
-    return visual_prompts.box_cells(corners(boxes), grid)
+    return visual_prompts.box_cells(visual_prompts.corners(boxes), grid)
 
   def flat(boxes: Array) -> Bool[Array, "b p g*g"]:
     mask = visual_prompts.box_cell_mask(cells(boxes), grid)
@@ -216,7 +210,8 @@ class PairTeacherBranch(TeacherBranch):
   def _prompted_boxes(self, batch):
     boxes, mask = batch[schema.PAIR_BOXES], batch[schema.PAIR_MASK]
     both = jnp.concatenate([boxes[..., :4], boxes[..., 4:]], axis=1)
-    return corners(both), jnp.concatenate([mask, mask], axis=1)
+    mask = jnp.concatenate([mask, mask], axis=1)
+    return visual_prompts.corners(both), mask
 
   def _inside(self, batch: Mapping[str, Array]) -> Bool[Array, "b p m"]:
     """Tokens that a pair may read: those in either box, all for filler."""

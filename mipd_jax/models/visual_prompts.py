@@ -30,6 +30,12 @@ def scene_prompt(
   return rows[:, None, :] + columns[None, :, :]
 
 
+def corners(boxes_cxcywh: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
+  """cx cy w h -> x1 y1 x2 y2."""
+  centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+  return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
 def box_cells(
   boxes_xyxy: Float[Array, "*b 4"], grid: int
 ) -> Int[Array, "*b 4"]:

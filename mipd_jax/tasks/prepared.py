@@ -10,9 +10,9 @@ import numpy as np
 from input_pipeline import feature_cache, schema
 from input_pipeline.dataset import Dataset
 from mipd_jax.losses import banks
-from mipd_jax.models import open_layers
 from mipd_jax.models.config import ModelConfig, Sizes
-from mipd_jax.models.open_layers import OpenLayers
+from mipd_jax.models.teaching import open_layers
+from mipd_jax.models.teaching.open_layers import OpenLayers
 from mipd_jax.tasks.instances import role_candidates
 
 

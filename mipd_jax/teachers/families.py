@@ -88,8 +88,8 @@ def load_teacher(
     verb_score: of `image_teachers.VERB_SCORES`; for the same.
     mesh: places the parameters of a large teacher as they are read: one device
       could not hold them twice.
-    open_name: layers that stay open to prompts, see `models/open_layers.py`;
-      "" for none.
+    open_name: layers that stay open to prompts, of `open_layers.parse`; "" for
+      none.
 
   Raises:
     InputError: the checkpoint cannot be used; the message says why.

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.devices import sharding
-from mipd_jax.models.open_layers import TOWER
+from mipd_jax.models.teaching.open_layers import TOWER
 from mipd_jax.rationales import wording
 from mipd_jax.teachers import blip2, labels
 from mipd_jax.teachers.blip2 import Blip2, open_layers, sharding_rules
@@ -114,7 +114,7 @@ class Blip2Teacher:
     prefers for any image lose that advantage (Zhao et al. 2021,
     "Calibrate before use").
 
-  Layers that `open_name` names (`models/open_layers.py`) go into the cache too,
+  Layers that `open_name` names (of `open_layers.parse`) go into the cache, too,
   with the tokens that they read.
   """
 

@@ -11,7 +11,7 @@ from mipd_jax.losses import situations, terms
 from mipd_jax.losses.banks import VERB_LOG_PRIOR
 from mipd_jax.losses.config import LossConfig
 from mipd_jax.models import outputs as out
-from mipd_jax.models.teacher_branch import TeacherBranch
+from mipd_jax.models.teaching.teacher_branch import TeacherBranch
 from tests.fixtures import batches, models
 
 RNG = np.random.default_rng(0)

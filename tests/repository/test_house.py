@@ -39,6 +39,7 @@ SHARED_NAMES = {
   "image_split": "random access to a split of a prepared dataset",
   "interactions": "the folder's part for HICO-DET's task",
   "layers": "layers that the folder's networks share",
+  "open_layers": "the teacher's frozen layers that prompts pass through",
   "objective": "the sum of the losses; the reference's adapter to it",
   "plan": "what is to be made, before it is made",
   "plots": "pictures of the folder's results",

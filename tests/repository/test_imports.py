@@ -53,6 +53,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     DATA,
     *SMALL,
     "mipd_jax.models.eyes",
+    "mipd_jax.models.teaching.open_layers",
     "mipd_jax.rationales",
     "mipd_jax.teachers",
   ),
@@ -68,8 +69,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "input_pipeline.small_world.interactions.config",
     "mipd_jax.losses",
     "mipd_jax.models.config",
+    "mipd_jax.models.teaching.open_layers",
     "mipd_jax.presets",
     "mipd_jax.rationales.judging",
+    "mipd_jax.tasks.checks",
     "mipd_jax.tasks.config",
   ),
   "mipd_jax.presets": (
@@ -119,6 +122,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     *CONTRACT,
     "input_pipeline.small_world.interactions.config",
     "mipd_jax.losses",
+    "mipd_jax.models.outputs",
+  ),
+  "mipd_jax.tasks.checks": (
+    *CONTRACT,
+    "mipd_jax.models.outputs",
+    "mipd_jax.models.teaching.open_layers",
   ),
   "mipd_jax.inference": (
     DATA,

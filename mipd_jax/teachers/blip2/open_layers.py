@@ -4,8 +4,8 @@ import flax
 import numpy as np
 
 from input_pipeline.io.errors import InputError
-from mipd_jax.models import open_layers
-from mipd_jax.models.open_layers import OpenLayers, Params
+from mipd_jax.models.teaching import open_layers
+from mipd_jax.models.teaching.open_layers import OpenLayers, Params
 from mipd_jax.teachers.blip2.model import Blip2
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from input_pipeline import schema
 from input_pipeline.io.errors import InputError
-from mipd_jax.models import open_layers, outputs
+from mipd_jax.models import outputs
 from mipd_jax.models.mipd import Mipd
-from mipd_jax.models.open_layers import WEIGHTS
+from mipd_jax.models.teaching import open_layers
+from mipd_jax.models.teaching.open_layers import WEIGHTS
 from mipd_jax.teachers import families
 from mipd_jax.teachers.blip2 import qformer
 from mipd_jax.teachers.encoding import teacher_view

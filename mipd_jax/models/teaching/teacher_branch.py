@@ -29,7 +29,12 @@ from mipd_jax.models import layers, outputs, visual_prompts
 from mipd_jax.models.attention import Attention
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.models.memory import Memory, Part
-from mipd_jax.models.open_layers import QFORMER, TOWER, WEIGHTS, OpenLayers
+from mipd_jax.models.teaching.open_layers import (
+  QFORMER,
+  TOWER,
+  WEIGHTS,
+  OpenLayers,
+)
 
 _GLIMPSE_POS, _GLIMPSE_NEG, _GAZE_POS, _GAZE_NEG = range(4)
 
@@ -89,12 +94,14 @@ class TeacherBranch(nn.Module):
 
   def _prompted_boxes(self, batch):
     """Corners [B, n, 4] of the boxes that get a prompt, and their mask."""
-    return _corners(batch[schema.BOXES]), batch[schema.BOX_MASK]
+    return visual_prompts.corners(batch[schema.BOXES]), batch[schema.BOX_MASK]
 
   def _inside(self, batch: Mapping[str, Array]) -> Bool[Array, "b r m"]:
     """Tokens a role may read: those in its box, all where it has none."""
     grid = math.isqrt(batch[schema.TEACHER_TOKENS].shape[1] - 1)
-    cells = visual_prompts.box_cells(_corners(batch[schema.BOXES]), grid)
+    cells = visual_prompts.box_cells(
+      visual_prompts.corners(batch[schema.BOXES]), grid
+    )
     inside = visual_prompts.box_cell_mask(cells, grid)
     inside = inside.reshape(*inside.shape[:2], grid * grid)
     no_box = ~batch[schema.BOX_MASK][..., None]
@@ -404,12 +411,6 @@ def _frozen_sentences(
 def _after_class(x: Float[Array, "*b p d"]) -> Float[Array, "*b m d"]:
   """Puts a row of zeros, for the class token, before the rows of patches."""
   return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 0), (0, 0)])
-
-
-def _corners(boxes_cxcywh: Float[Array, "b r 4"]) -> Float[Array, "b r 4"]:
-  """cx cy w h -> x1 y1 x2 y2."""
-  centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-  return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
 def _scores(
