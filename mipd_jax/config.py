@@ -25,7 +25,7 @@ from mipd_jax.losses.config import LossConfig
 from mipd_jax.losses.objective import Objective
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.models.teaching import open_layers
-from mipd_jax.rationales.judging import JrgConfig
+from mipd_jax.rationales.judging import JrgConfig, ServedConfig, is_address
 from mipd_jax.tasks import checks
 from mipd_jax.tasks import config as task_config
 from mipd_jax.tasks.config import InteractionsConfig
@@ -107,8 +107,10 @@ class TeacherConfig:
     verb_score: "sum", "mean" or "calibrated": how these are normalised
       (teachers/image_teachers.py).
     language_model: causal or seq2seq model that writes and judges rationales
-      (JRG, docs/rationales.md); "" leaves them to templates.
+      (JRG, docs/rationales.md), or the address of a served one:
+      http://HOST:PORT/v1#NAME; "" leaves them to templates.
     jrg: its settings.
+    served: how a served one is asked.
     instances: what it is asked about each instance (docs/teachers.md).
     open_layers: of a BLIP-2, those that model.open_layers lets prompts pass
       through: "qformer", "tower-1" (the last block of its image tower) and so
@@ -133,6 +135,7 @@ class TeacherConfig:
   verb_score: str = "sum"
   language_model: str = ""
   jrg: JrgConfig = dataclasses.field(default_factory=JrgConfig)
+  served: ServedConfig = dataclasses.field(default_factory=ServedConfig)
   instances: InstancesConfig = dataclasses.field(
     default_factory=InstancesConfig
   )
@@ -164,6 +167,11 @@ class TeacherConfig:
         f"teacher.verb_score={self.verb_score!r} is not one of {_VERB_SCORES}"
       )
     _check_dtype("teacher.compute_dtype", self.compute_dtype)
+
+  @property
+  def is_served(self) -> bool:
+    """Whether the language model is given by the address of its server."""
+    return is_address(self.language_model)
 
 
 @dataclasses.dataclass(frozen=True)

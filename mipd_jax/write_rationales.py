@@ -3,6 +3,8 @@
   python -m mipd_jax.write_rationales --folder=SWIG --model=google/flan-t5-xl \\
     --out=rationales.json --dtype=bfloat16 --batch_size=64
 
+The model may be served elsewhere: --model=http://HOST:PORT/v1#NAME.
+
 The output holds the split's records with the four captions added, so it can
 take the place of SWIG/SWiG_jsons/train.json. See docs/rationales.md.
 """
@@ -17,8 +19,14 @@ from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig import builder, layout
 from mipd_jax.devices import compilation, sharding
 from mipd_jax.rationales import jrg, prompts, store
-from mipd_jax.rationales.judging import JrgConfig
+from mipd_jax.rationales.judging import (
+  JrgConfig,
+  ServedConfig,
+  Writer,
+  is_address,
+)
 from mipd_jax.teachers.language import language_model
+from mipd_jax.teachers.served import served_model
 
 _HELP = {
   "seed": "of all draws",
@@ -42,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--folder", required=True, help="SWiG-layout folder")
   parser.add_argument("--out", required=True, help="JSON to write")
   parser.add_argument(
-    "--model", help="folder or id of a language model; templates without"
+    "--model",
+    help="folder, id or address of a language model; templates without",
   )
   parser.add_argument("--split", default="train", choices=layout.SPLITS)
   parser.add_argument("--given", help="JSON with texts to take as they are")
@@ -55,6 +64,18 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--dtype", default="float32", help="of the model")
   parser.add_argument(
     "--model_devices", type=int, default=1, help="devices that share a model"
+  )
+  parser.add_argument(
+    "--requests",
+    type=int,
+    default=ServedConfig.requests,
+    help="at a time, to a served model",
+  )
+  parser.add_argument(
+    "--timeout",
+    type=float,
+    default=ServedConfig.timeout,
+    help="seconds that an answer of a served model may take",
   )
   parser.add_argument(
     "--style", default=JrgConfig.style, choices=sorted(prompts.STYLES)
@@ -107,7 +128,10 @@ def _write(given: argparse.Namespace) -> None:
   print(f"{given.out}; {report} has the figures")
 
 
-def _load(given: argparse.Namespace) -> language_model.LanguageModel:
+def _load(given: argparse.Namespace) -> Writer:
+  if is_address(given.model):
+    served = ServedConfig(requests=given.requests, timeout=given.timeout)
+    return served_model.load(given.model, served)
   return language_model.load(
     given.model,
     compilation.compute_dtype(given.dtype),

@@ -26,7 +26,13 @@ from input_pipeline.io.progress import Progress
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.rationales import jrg_report, prompts, rules, templates
 from mipd_jax.rationales.frame import AnnotatedFrame
-from mipd_jax.rationales.judging import Jrg, JrgConfig, Texts, Writer
+from mipd_jax.rationales.judging import (
+  Jrg,
+  JrgConfig,
+  Texts,
+  Writer,
+  keeping,
+)
 from mipd_jax.rationales.store import CODE, Store
 
 if TYPE_CHECKING:
@@ -180,7 +186,9 @@ def write_rationales(
   with Progress("rationales", len(split), "images", done) as progress:
     for index, rows in run.parts():
       if not store.has_part(index):
-        store.write_part(index, jrg.write(run.frames(rows), run.texts(rows)))
+        with keeping(model, store.answers(index)):
+          written = jrg.write(run.frames(rows), run.texts(rows))
+        store.write_part(index, written)
         progress.advance(len(rows))
   parts = [
     (index, [split.names[row] for row in rows]) for index, rows in run.parts()

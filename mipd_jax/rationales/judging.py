@@ -1,7 +1,10 @@
 """The loop of JRG: write, check by rules, judge, write again."""
 
+import contextlib
 import dataclasses
 import hashlib
+import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -17,7 +20,10 @@ Texts = tuple[str, ...]
 
 
 class Writer(Protocol):
-  """What a language model must do; see `language_model`."""
+  """What a language model must do.
+
+  `language_model` is one on this machine, `served_model` one of a server.
+  """
 
   @property
   def name(self) -> str:
@@ -26,7 +32,10 @@ class Writer(Protocol):
 
   @property
   def revision(self) -> str:
-    """sha256 of weights, settings and tokenizer."""
+    """Which model it is: sha256 of weights, settings and tokenizer, or a text.
+
+    It differs where the same prompts and seeds may give other texts.
+    """
     ...
 
   def generate(
@@ -41,8 +50,43 @@ class Writer(Protocol):
     ...
 
   def answer_probability(self, prompts: Sequence[str]) -> np.ndarray:
-    """The probability of "yes" to each of n questions, float32 [n]."""
+    """The probability of "yes" to each of n questions, float32 [n].
+
+    NaN where the answer is neither yes nor no.
+    """
     ...
+
+
+def keeping(
+  model: Writer | None, path: str | os.PathLike
+) -> contextlib.AbstractContextManager[None]:
+  """Inside, a model whose answers cost much keeps each as it arrives.
+
+  Args:
+    model: keeps them if it has a method `keeping`; else it is asked again.
+    path: its file, to be deleted when the answers are no longer needed.
+  """
+  keep = getattr(model, "keeping", None)
+  return keep(path) if keep else contextlib.nullcontext()
+
+
+def is_address(model: str) -> bool:
+  """Whether a model is given by the address of its server."""
+  return model.startswith(("http://", "https://"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedConfig:
+  """How a served model is asked; changes no text.
+
+  Attributes:
+    requests: at a time.
+    timeout: seconds in which an answer must come, with its time in the
+      server's queue.
+  """
+
+  requests: ranges.Count = 32
+  timeout: ranges.Positive = 300.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +255,10 @@ class Jrg:
     )
     for (draft, text), true in zip(sound, truth.tolist(), strict=True):
       positive = draft.kind in prompts.POSITIVE
-      if (true if positive else 1 - true) >= self._config.judge:
+      if math.isnan(true):
+        detail = "whether it is true cannot be told"
+        draft.reject(text, [rules.Fault("not judged", detail)])
+      elif (true if positive else 1 - true) >= self._config.judge:
         draft.accept(text, jrg_report.MODEL)
       elif positive:
         detail = "it is not true of the image"

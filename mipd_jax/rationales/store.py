@@ -2,10 +2,13 @@
 
   OUT.parts/settings.json     the settings of the texts; only while writing
   OUT.parts/00000.jsonl       records of some images, whole or absent
+  OUT.parts/00000.answers     a served model's answers for a part that is not
+                              whole yet, one by one as they arrive
   OUT.report.json, .report.md the report of the run
   OUT                         {image: the four captions}; written last
 
-A killed run continues at its first missing part; a run with other settings is
+A killed run continues at its first missing part, with the answers that it has;
+a run with other settings is
 refused. OUT has the four keys of the authors' published JSON; if a split's
 records are given it also holds those, so that it can replace `train.json`.
 """
@@ -72,6 +75,8 @@ def load_texts(path: str | os.PathLike) -> dict[str, Texts]:
   return texts_of
 
 
+# The setting that says which model writes.
+MODEL = "model"
 # Prefix of settings that hold the digest of a module's code.
 CODE = "code of "
 _LOG = logging.getLogger(__name__)
@@ -124,6 +129,12 @@ class Store:
       )
       keys = {k: x for k, x in keys.items() if not k.startswith(CODE)}
     differ = [k for k in keys if noted.get(k) != self._settings.get(k)]
+    if differ == [MODEL]:
+      raise InputError(
+        f"{place} was written by another model: {noted.get(MODEL)} then, "
+        f"{self._settings[MODEL]} now",
+        f"take the former model again, {remedy}",
+      )
     if differ:
       raise InputError(
         f"{place} was written under other settings: {', '.join(differ)}",
@@ -137,11 +148,16 @@ class Store:
   def has_part(self, index: int) -> bool:
     return self._part(index).exists()
 
+  def answers(self, index: int) -> pathlib.Path:
+    """Where the answers for a part may be kept until it is written."""
+    return self._parts / f"{index:05d}.answers"
+
   def write_part(self, index: int, records: Sequence[Record]) -> None:
     """Writes the records of some images, whole or not at all."""
     with atomic.replacing(self._part(index)) as path:
       lines = (json.dumps(record, ensure_ascii=False) for record in records)
       path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    self.answers(index).unlink(missing_ok=True)
 
   def read_part(self, index: int, images: Sequence[str]) -> list[Record]:
     """The records of a part.

@@ -31,6 +31,7 @@ def make(config: Config) -> tuple[Config, Dataset]:
   """
   here = on_this_machine(config, need_cache=False)
   check_sources(here, encoders=True)
+  _try_served(here)
   parent = pathlib.Path(here.dataset.folder).parent
   parent.mkdir(parents=True, exist_ok=True)
   with _alone(parent):
@@ -110,6 +111,16 @@ def encoder_folders(config: Config) -> list[pathlib.Path]:
   return [folder for folder in folders if folder is not None]
 
 
+def _try_served(config: Config) -> None:
+  """Raises InputError if the cache needs a served model that is not there."""
+  settings = config.teacher
+  whole = (pathlib.Path(settings.cache) / feature_cache.MANIFEST).exists()
+  if settings.is_served and not whole:
+    from mipd_jax.teachers.served import served_model
+
+    served_model.load(settings.language_model, settings.served)
+
+
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
   """Lets one process at a time make things in a folder."""
@@ -145,13 +156,14 @@ def _folder(encoder: str) -> pathlib.Path | None:
 
 
 def _encoders(config: Config) -> dict[str, None]:
-  """Folders or ids of the frozen models, each once."""
+  """Folders or ids of the frozen models here, each once."""
   settings = config.teacher
+  writer = "" if settings.is_served else settings.language_model
   names = (
     settings.student_encoder,
     settings.teacher_encoder,
     text_encoder(config),
-    *filter(None, [settings.language_model]),
+    *filter(None, [writer]),
   )
   return dict.fromkeys(names)
 
@@ -167,6 +179,6 @@ def _make_encoders(config: Config) -> None:
     config.world, config.teacher.foundation
   )
   models = foundation.STANDARD
-  if config.teacher.language_model:
+  if config.teacher.language_model and not config.teacher.is_served:
     models += (foundation.LANGUAGE_MODEL,)
   foundation.train_foundation(config.world, student.parent, settings, models)

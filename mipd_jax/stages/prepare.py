@@ -43,6 +43,7 @@ _WITHOUT_EFFECT = (
   "process_index",
   "process_count",
   "batch_size",
+  "served",
 )
 # The function that makes a cache.
 _START = "mipd_jax.stages.prepare._make_cache"
@@ -246,6 +247,7 @@ def _make_cache(
   from mipd_jax.teachers import families, precompute
 
   teacher_settings = config.teacher
+  rationales = _rationales(config, dataset)  # first: a server may be down
   dtype = compilation.compute_dtype(teacher_settings.compute_dtype)
   names = (teacher_settings.student_encoder, inputs.text_encoder(config))
   encoders = {name: families.load_encoder(name, dtype) for name in set(names)}
@@ -273,7 +275,7 @@ def _make_cache(
     config=settings,
     mesh=mesh,
     text=encoders[inputs.text_encoder(config)],
-    rationales=_rationales(config, dataset),
+    rationales=rationales,
     only=_listed(teacher_settings.only),
     process=process,
     eyes=eyes.of(config.model),
@@ -284,9 +286,14 @@ def _make_cache(
 def _rationales(config: Config, dataset: Dataset) -> "RationaleSource":
   """The task's rationales, by the language model if one is given."""
   from mipd_jax.teachers.language import language_model
+  from mipd_jax.teachers.served import served_model
 
   teacher_settings, model = config.teacher, None
-  if teacher_settings.language_model:
+  if teacher_settings.is_served:
+    model = served_model.load(
+      teacher_settings.language_model, teacher_settings.served
+    )
+  elif teacher_settings.language_model:
     dtype = compilation.compute_dtype(teacher_settings.compute_dtype)
     model = language_model.load(teacher_settings.language_model, dtype)
   return tasks.of(config).rationales(dataset, model)

@@ -148,6 +148,10 @@ def _idle_elsewhere(config: Any) -> Iterator[tuple[str, str]]:
     for field in dataclasses.fields(teacher.jrg):
       if field.name not in _ALWAYS_GIVEN:
         yield f"teacher.jrg.{field.name}", "no teacher.language_model"
+  if not teacher.is_served:
+    for field in dataclasses.fields(teacher.served):
+      why = "a teacher.language_model that is not served"
+      yield f"teacher.served.{field.name}", why
   if not teacher.process_count:
     yield "teacher.process_index", "teacher.process_count=0"
   if train.resident == "off":

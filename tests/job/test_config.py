@@ -161,6 +161,12 @@ def test_what_is_wrong_is_named_by_its_path(changes, message):
     ({"loss.verb_kl": 0.0}, "loss.verb_kl_prior", True, {}),
     ({"loss.verb_kl_names": "trained"}, "loss.verb_kl_listed", 0.5, {}),
     ({}, "teacher.jrg.temperature", 0.5, {"teacher.language_model": "any"}),
+    (
+      {"teacher.language_model": "any"},
+      "teacher.served.requests",
+      8,
+      {"teacher.language_model": "http://host/v1"},
+    ),
     ({}, "teacher.process_index", 1, {"teacher.process_count": 2}),
     ({"train.resident": "off"}, "train.resident_gib", 2.0, {}),
     (
@@ -198,6 +204,7 @@ RANGES = {
   "seed": ([-1, 2**32], [0]),
   "teacher.batch_size": ([0], [1]),
   "teacher.process_count": ([-1], [0]),
+  "teacher.served.timeout": ([0.0, -1.0], [0.5]),
   "teacher.jrg.judge": ([-0.1, 1.1], [0, 1]),
   "model.heads": ([0, -8], [1]),
   "model.dropout.student": ([-0.1, 1.0, 1.5], [0.0, 0.99]),
@@ -221,6 +228,8 @@ def test_numbers_out_of_range_are_refused_by_their_flag(field):
     assert field in said and said.count("Remedy:") == 1, said
   # Without one, jrg's fields do nothing.
   model = {"teacher.language_model": "any"} if ".jrg." in field else {}
+  if ".served." in field:
+    model = {"teacher.language_model": "http://host/v1"}
   for value in inside:
     _unpack(model | {field: value})
 

@@ -52,11 +52,11 @@ def test_boxes_teach_the_eyes(term):
 
   @jax.jit
   @jax.grad
-  def gradient(params):
+  def gradient(params, banks):
     found = model.apply({"params": params}, batch, banks)
     return models.objective(only)(found, batch, banks)[0]
 
-  found = gradient(params)
+  found = gradient(params, banks)
   assert np.abs(found["eyes"]["down"]["dense"]["kernel"]).max() > 0
   decoder = jax.tree.leaves(found["student"])
   assert not max(np.abs(x).max() for x in decoder)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks import figures, hico_small_world, minute, teachers
+from benchmarks import figures, hico_small_world, minute, open_layers, teachers
 from input_pipeline import schema
 from mipd_jax.ablations import tables
 
@@ -18,7 +18,7 @@ from mipd_jax.ablations import tables
     ("docs/demo.md", 1),
     ("docs/hico_det.md", 1),
     ("docs/performance.md", 4),
-    ("docs/teachers.md", 1),
+    ("docs/teachers.md", 2),
   ],
 )
 def test_documents_are_what_their_sources_say(name, parts):
@@ -32,6 +32,12 @@ def test_teachers_table_is_what_its_json_says():
   found = json.loads((docs / "teachers.json").read_text())
   assert (docs / "teachers_table.md").read_text() == teachers.table(found)
   assert all(row["fits"] for row in found["programs"])
+
+
+def test_table_of_open_layers_is_what_its_json_says():
+  found = json.loads((figures.DOCS / "open_layers.json").read_text())
+  table = (figures.DOCS / "open_layers_table.md").read_text()
+  assert table == open_layers.table(found)
 
 
 def test_stale_figures_are_noticed():
