@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from input_pipeline.io.errors import InputError
 from input_pipeline.ov_swig.vocabulary import Vocabulary
 from mipd_jax.devices import sharding
-from mipd_jax.models.teaching.open_layers import TOWER
+from mipd_jax.models.teaching.open_layers import TOWER, OpenLayers
 from mipd_jax.rationales import wording
 from mipd_jax.teachers import blip2, labels
 from mipd_jax.teachers.blip2 import Blip2, open_layers, sharding_rules
@@ -118,6 +118,9 @@ class Blip2Teacher:
   with the tokens that they read.
   """
 
+  _open: OpenLayers | None = None
+  _above = 0  # layers of the tower that stay open
+
   def __init__(
     self,
     model: Blip2,
@@ -135,7 +138,6 @@ class Blip2Teacher:
     self.name, self.revision = model.name, model.revision
     self.image_size, self.params = model.image_size, model.params
     self.options = {"question": question, "verb_logits": verb_score}
-    self._open, self._above = None, 0
     if open_name:
       self._open = open_layers.opened(model, open_name)
       self.options["open_layers"] = self._open.to_text()
