@@ -17,6 +17,8 @@ On 2 idle cores a student of 800 steps takes 12 to 30 s, compiling a variant
 about 40 s once, a new world five minutes.
 """
 
+import os
+
 import ml_collections
 
 from configs import ov_swig, synthetic
@@ -332,7 +334,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   else:
     config.base = synthetic.get_config("debug" if debug else "")
     count = 2 if debug else MAX_WORLDS
-    config.all_worlds = tuple(_world(n, debug) for n in range(count))
+    config.all_worlds = tuple(world(n, config.base) for n in range(count))
     config.folder = f"runs/ablations{'-debug' * debug}"
     if "short" in words:  # half of the demo's steps
       config.base.train.steps = 400
@@ -351,10 +353,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   return config
 
 
-def _world(number: int, debug: bool) -> World:
-  """World `number`; world 0 is the one of configs/synthetic.py."""
-  config = synthetic.get_config("debug" if debug else "")
-  old = "runs/data/debug" if debug else "runs/data/small_world"
+def world(number: int, config: ml_collections.ConfigDict) -> World:
+  """World `number`, in a folder of its own; world 0 is the config's."""
+  old = os.path.dirname(config.dataset.folder)
   new = f"{old}-{number}" if number else old
 
   def moved(values):

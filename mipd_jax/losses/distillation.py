@@ -30,6 +30,15 @@ def scene_contrast(given: Given) -> Term:
   return of_every(terms.contrast_hinge(given.target, negative))
 
 
+@loss_term(outputs=(out.FORETOLD,), batch=(schema.TEACHER_TOKENS,))
+def foretell(given: Given) -> Term:
+  """1 - cosine of the foretold patches to the teacher's, layer-normed."""
+  wanted = given.batch[schema.TEACHER_TOKENS][:, 1:].astype(jnp.float32)
+  wanted = jax.nn.standardize(wanted, epsilon=1e-5)
+  close = terms.cosine(given.outputs[out.FORETOLD], wanted)
+  return of_every(jnp.mean(1 - close, axis=-1))
+
+
 def aligned(
   given: Given,
   vector: Float[Array, "b e"],

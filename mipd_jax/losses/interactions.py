@@ -29,7 +29,7 @@ from input_pipeline import schema
 from mipd_jax.losses import distillation, terms
 from mipd_jax.losses.banks import VERB_TRAINED
 from mipd_jax.losses.config import KL_SOURCES, LossConfig
-from mipd_jax.losses.distillation import scene_contrast
+from mipd_jax.losses.distillation import foretell, scene_contrast
 from mipd_jax.losses.objective import Given, loss_term
 from mipd_jax.losses.terms import Term, of_every
 from mipd_jax.models import outputs as out
@@ -314,4 +314,5 @@ TERMS = (
   teacher_noun,
   verb_kl,
   answers,
+  foretell,
 )

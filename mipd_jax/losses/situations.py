@@ -6,7 +6,6 @@ To add one: a term here, its entry in TERMS, and a weight of the same name in
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -18,7 +17,7 @@ from mipd_jax.losses.banks import (
   VERB_TRAINED,
 )
 from mipd_jax.losses.config import KL_SOURCES
-from mipd_jax.losses.distillation import scene_contrast
+from mipd_jax.losses.distillation import foretell, scene_contrast
 from mipd_jax.losses.objective import Given, LossTerm, loss_term
 from mipd_jax.losses.terms import Term, of_every
 from mipd_jax.models import outputs as out
@@ -215,15 +214,6 @@ def box_answers(given: Given) -> Term:
   return distillation.answered(
     given, out.BOX_NOUN_SCORES, given.banks[ROLE_CANDIDATES][role]
   )
-
-
-@loss_term(outputs=(out.FORETOLD,), batch=(schema.TEACHER_TOKENS,))
-def foretell(given: Given) -> Term:
-  """1 - cosine of the foretold patches to the teacher's, layer-normed."""
-  wanted = given.batch[schema.TEACHER_TOKENS][:, 1:].astype(jnp.float32)
-  wanted = jax.nn.standardize(wanted, epsilon=1e-5)
-  close = terms.cosine(given.outputs[out.FORETOLD], wanted)
-  return of_every(jnp.mean(1 - close, axis=-1))
 
 
 # The gaze targets.

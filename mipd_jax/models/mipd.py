@@ -43,7 +43,6 @@ class Mipd(nn.Module):
   # The parts, which another task has of its own.
   student_type: ClassVar[type[nn.Module]] = Student
   teacher_type: ClassVar[type[nn.Module]] = TeacherBranch
-  box_nouns_type: ClassVar[type[nn.Module]] = BoxNouns
 
   def setup(self):
     self.eyes = eyes.of(self.config, self.dtype)
@@ -55,7 +54,7 @@ class Mipd(nn.Module):
       frozen=not self.eyes.trained,
     )
     if self.config.box_nouns:
-      self.box_nouns = self.box_nouns_type(self.config, self.dtype)
+      self.box_nouns = BoxNouns(self.config, self.dtype)
     if self.config.foretell:
       self.foretelling = Foretelling(self.dtype)
     if self.config.teacher_branch:

@@ -31,7 +31,6 @@ _NOT_READ: Mapping[str, tuple[str, ...]] = {
     "model.role_queries",
     "model.noun_head",
     "model.box_nouns",
-    "model.foretell",
     "model.dropout.noun",
     "model.dropout.query_verb",
     "model.dropout.box",

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from input_pipeline import schema
+from mipd_jax.losses import distillation
 from mipd_jax.losses.banks import ROLE_CANDIDATES
 from mipd_jax.models import outputs
 from mipd_jax.models.config import ModelConfig
 from mipd_jax.models.mipd import Mipd, of_prediction
+from mipd_jax.models.teaching import eye_lessons
 from tests.fixtures import batches, models
 
 FORM = {"box_nouns": True, "eyes": "adapter", "eyes_width": 8}
@@ -104,3 +106,44 @@ def test_some_images_ask_for_their_roles_without_the_verb():
 
 def test_the_rate_is_off_by_default():
   assert not ModelConfig().dropout.query_verb
+
+
+def test_the_teachers_patches_are_foretold_where_they_lie():
+  """By the student's patches there, whatever the two grids; no label needed."""
+  _, _, params = models.make("mipd", foretell=True)
+  batch = batches.batch()
+  rng = np.random.default_rng(3)
+  # A teacher with twice the grid.
+  shape = (len(batch[schema.VERB]), 1 + 64, 40)
+  batch[schema.TEACHER_TOKENS] = rng.normal(size=shape).astype(np.float32)
+  batch = {k: x for k, x in batch.items() if k != schema.NOUNS}
+  lesson = eye_lessons.Foretelling()
+
+  def told(tokens):
+    found = lesson.apply({"params": params["foretelling"]}, tokens, batch)
+    return np.asarray(found[outputs.FORETOLD]).reshape(-1, 8, 8, 40)
+
+  tokens = batch[schema.STUDENT_TOKENS].astype(np.float32)
+  before = told(tokens)
+  tokens = tokens.copy()
+  tokens[:, 1] += rng.normal(size=tokens.shape[-1])  # the first of 4 x 4
+  changed = np.abs(told(tokens) - before).max(axis=(0, 3)) > 1e-4
+  assert changed[:2, :2].all() and not changed[4:].any()
+  assert not changed[:, 4:].any()
+
+
+def test_foretelling_is_measured_by_cosine():
+  rng = np.random.default_rng(4)
+  teacher = rng.normal(size=(2, 5, 8)).astype(np.float32)
+  normed = teacher[:, 1:] - teacher[:, 1:].mean(axis=-1, keepdims=True)
+  wrong = rng.permutation(normed.reshape(-1, 8)).reshape(normed.shape)
+
+  def value(told):
+    term, _ = distillation.foretell.of(
+      {outputs.FORETOLD: told}, {schema.TEACHER_TOKENS: teacher}, {}, None
+    )
+    return np.asarray(term)
+
+  np.testing.assert_allclose(value(3 * normed), 0, atol=1e-5)
+  np.testing.assert_allclose(value(-normed), 2, atol=1e-5)
+  assert (value(wrong) > 0.1).all()
