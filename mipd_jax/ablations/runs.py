@@ -89,7 +89,7 @@ def zero_shot(world: WorldData, config: Config) -> dict[str, Result]:
   """
   split, studied = config.eval.split, world.studied(config)
   parts = world.prepared.cache.plan.split(split).parts
-  banks = world.banks(world.all_rows("train"))
+  banks = world.banks(world.all_rows("train"), config)
   result = {}
   for name, (part, key) in ZERO_SHOT.items():
     if part in parts:
@@ -107,7 +107,7 @@ def _figures(run: Run, world: WorldData, bias: float | None) -> Result:
   data = world.training(
     train_stage.train_parts(config), config.train.shuffled, run.held_out
   )
-  banks, model = world.banks(data.rows), studied.model()
+  banks, model = world.banks(data.rows, config), studied.model()
   step = programs.student_scores(studied.task, model)
 
   def evaluation(params: Mapping[str, Any], split: Data) -> Found:

@@ -21,6 +21,7 @@ from mipd_jax.ablations import holdout, run_scores
 from mipd_jax.ablations.holdout import HeldOut
 from mipd_jax.ablations.run_scores import Figures
 from mipd_jax.config import Config
+from mipd_jax.devices import compilation
 from mipd_jax.losses import banks as bank_lib
 from mipd_jax.metrics import hico_det_scores
 from mipd_jax.models.config import Sizes
@@ -123,7 +124,9 @@ class StudiedSituations:
     return self.task.model(self._prepared).clone(sizes=self._sizes)
 
   def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
-    banks = holdout.banks_of(self._prepared.banks, self._verbs("train")[rows])
+    banks = holdout.banks_of(
+      _training_banks(self.task, self._prepared), self._verbs("train")[rows]
+    )
     added = self._sizes.num_roles - len(banks["role_text"])
     for name in ("role_text", bank_lib.ROLE_CANDIDATES):
       banks[name] = np.pad(banks[name], [(0, added), (0, 0)])
@@ -178,7 +181,7 @@ class StudiedInteractions:
 
   def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
     del rows  # all of them
-    return dict(self._prepared.banks)
+    return dict(_training_banks(self.task, self._prepared))
 
   def reported(
     self, evaluation: Found, split: str, bias: float | None
@@ -193,6 +196,12 @@ class StudiedInteractions:
 
   def bounds(self) -> dict[str, Figures]:
     return {}
+
+
+def _training_banks(task: Task, prepared: Prepared) -> dict[str, Any]:
+  config = task.config
+  dtype = compilation.compute_dtype(config.train.dtype)
+  return prepared.training_banks(config.model, dtype)
 
 
 _KINDS: Mapping[str, type[StudiedTask]] = {

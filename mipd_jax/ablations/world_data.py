@@ -7,6 +7,7 @@ that some run of the study reads; a run gets views of those that it uses.
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -85,9 +86,9 @@ class WorldData:
     """The task of a run in this world."""
     return studied_tasks.of(config, self.prepared)
 
-  def banks(self, rows: Int[np.ndarray, "n"]) -> dict[str, jax.Array]:
+  def banks(self, rows: Int[np.ndarray, "n"], config: Config) -> dict[str, Any]:
     """Banks of a run that trains on these images, on the devices."""
-    banks = self.studied(self._config).banks(rows)
+    banks = self.studied(config).banks(rows)
     return jax.device_put(banks, sharding.replicated(self.mesh))
 
   def all_rows(self, split: str) -> Int[np.ndarray, "n"]:

@@ -43,6 +43,7 @@ class Mipd(nn.Module):
   # The parts, which another task has of its own.
   student_type: ClassVar[type[nn.Module]] = Student
   teacher_type: ClassVar[type[nn.Module]] = TeacherBranch
+  has_roles: ClassVar[bool] = True
 
   def setup(self):
     self.eyes = eyes.of(self.config, self.dtype)
@@ -53,7 +54,8 @@ class Mipd(nn.Module):
       self.absorbed,
       frozen=not self.eyes.trained,
     )
-    if self.config.box_nouns:
+    self.asks_boxes = self.config.box_nouns and self.has_roles
+    if self.asks_boxes:
       self.box_nouns = BoxNouns(self.config, self.dtype)
     if self.config.foretell:
       self.foretelling = Foretelling(self.dtype)
@@ -70,9 +72,9 @@ class Mipd(nn.Module):
     train: bool = False,
   ) -> dict[str, Array]:
     student = self.predict(batch, banks, train=train)
-    if self.config.box_nouns or self.config.foretell:
+    if self.asks_boxes or self.config.foretell:
       tokens = self.eyes(batch, train=train)
-    if self.config.box_nouns:
+    if self.asks_boxes:
       student |= self.box_nouns(tokens, batch, banks)
     if self.config.foretell:
       student |= self.foretelling(tokens, batch)

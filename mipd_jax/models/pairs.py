@@ -236,6 +236,7 @@ class PairMipd(Mipd):
 
   student_type: ClassVar[type[nn.Module]] = PairStudent
   teacher_type: ClassVar[type[nn.Module]] = PairTeacherBranch
+  has_roles: ClassVar[bool] = False
 
   def predict(
     self,

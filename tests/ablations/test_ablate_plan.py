@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from configs import ablations
+from configs import ablations, grounded_study
 from input_pipeline.io.errors import InputError
 from mipd_jax import presets
 from mipd_jax.ablations import plan as plan_lib
@@ -113,8 +113,8 @@ def test_shares_are_a_partition():
   assert plan_lib.part(plan, 5, 6) is None
 
 
-def _grid(words: str) -> Plan:
-  values = ablations.get_config(words)
+def _grid(study: types.ModuleType, words: str) -> Plan:
+  values = study.get_config(words)
   worlds = values.all_worlds
   return Plan(
     values.base.to_dict(),
@@ -127,9 +127,15 @@ def _grid(words: str) -> Plan:
   )
 
 
-@pytest.mark.parametrize("words", ["", "full", "full,debug", "full,ov_swig"])
-def test_every_variant_of_the_grid_is_a_config_of_its_own(words):
-  plan = _grid(words)  # unpacks every variant in every world
+@pytest.mark.parametrize(
+  ("study", "words"),
+  [
+    *((ablations, w) for w in ("", "full", "full,debug", "full,ov_swig")),
+    *((grounded_study, w) for w in ("parts,tried", "parts,tried,debug")),
+  ],
+)
+def test_every_variant_of_the_grid_is_a_config_of_its_own(study, words):
+  plan = _grid(study, words)  # unpacks every variant in every world
   names = [variant.name for variant in plan.variants]
   assert len(set(names)) == len(names) >= 13
   world = plan.worlds[0]
@@ -143,7 +149,7 @@ def test_every_variant_of_the_grid_is_a_config_of_its_own(words):
 
 
 def test_worlds_have_their_own_seed_images_encoders_and_cache():
-  plan = _grid("")
+  plan = _grid(ablations, "")
   configs = [plan.config(plan.variants[0], w, 0) for w in plan.worlds[:3]]
   for value in (
     lambda c: c.dataset.world.seed,
@@ -159,7 +165,7 @@ def test_worlds_have_their_own_seed_images_encoders_and_cache():
 
 
 def test_variants_that_are_told_unseen_names_are_marked():
-  plan = _grid("full")
+  plan = _grid(ablations, "full")
   marked = {
     v.name
     for v in plan.variants
@@ -184,3 +190,26 @@ def test_a_damaged_result_is_computed_again(tmp_path, content):
   assert runs.finished(types.SimpleNamespace(path=path), "hash") is None
   path.write_text('{"hash": "hash"}')
   assert runs.finished(types.SimpleNamespace(path=path), "hash") is not None
+
+
+def test_mipd_of_grounded_worlds_is_told_no_unseen_name():
+  """Nor are its parts and controls; only where the KL takes part."""
+  plan = _grid(grounded_study, "parts,tried")
+  marked = {
+    v.name
+    for v in plan.variants
+    if plan.run(v, plan.worlds[0], 0).uses_unseen_names
+  }
+  assert marked == {"kl_alone", "with_kl", "rationale_as_query"}
+
+
+def test_students_of_grounded_worlds_differ_in_what_teaches_them():
+  """Eyes and labels are the same with and without a teacher."""
+  plan = _grid(grounded_study, "parts,tried")
+  for variant in plan.variants:
+    if variant.name == "reference":
+      continue
+    config = plan.config(variant, plan.worlds[0], 0)
+    assert config.model.eyes == "adapter", variant.name
+    assert config.model.dropout.query_verb == 0.3
+    assert config.loss.box_noun == 1

@@ -46,7 +46,7 @@ def test_a_run_trains_what_the_training_loop_trains(tmp_path, prepared):
   world = fakes.open_world(plan, prepared)
   data = world.training(train_stage.train_parts(config), "", False)
   model = world.studied(config).model()
-  banks = world.banks(data.rows)
+  banks = world.banks(data.rows, world._config)
   other = plan.config(plan.variants[0], fakes.WORLD, seed=4)
   runs._train(other, model, data, banks, world.mesh)
   params, losses = runs._train(config, model, data, banks, world.mesh)
@@ -221,13 +221,14 @@ def test_worlds_that_differ_in_their_roles_share_programs(tmp_path):
   worlds = [fakes.open_world(plan, p) for p in (few, many)]
   rows = np.zeros(1, int)
   shapes = [
-    {name: x.shape for name, x in world.banks(rows).items()} for world in worlds
+    {name: x.shape for name, x in world.banks(rows, world._config).items()}
+    for world in worlds
   ]
   assert shapes[0] == shapes[1]
   assert worlds[0].studied(config).model() == worlds[1].studied(config).model()
   for world, prepared_ in zip(worlds, (few, many), strict=True):
     real = prepared_.banks["role_text"]
-    padded = np.asarray(world.banks(rows)["role_text"])
+    padded = np.asarray(world.banks(rows, world._config)["role_text"])
     np.testing.assert_array_equal(padded[: len(real)], real)
     assert not padded[len(real) :].any()
 
@@ -284,7 +285,7 @@ def test_every_variant_of_the_grid_can_take_a_step(tmp_path, prepared):
     config = plan.config(variant, fakes.WORLD, 0)
     parts = train_stage.train_parts(config)
     data = world.training(parts, config.train.shuffled, False)
-    banks = world.banks(data.rows)
+    banks = world.banks(data.rows, world._config)
     model = world.studied(config).model()
     start = programs.initial_state(model, config.train, 4, world.mesh)
     batch = world_data.first_batch(data.source)

@@ -122,6 +122,13 @@ class Prepared:
     verbs = self.cache.split("train", ()).annotations[schema.VERB]
     return np.bincount(verbs, minlength=len(GROUPS))
 
+  def open_layers(self, config):
+    assert not config.open_layers
+
+  def training_banks(self, config, dtype):
+    del config, dtype
+    return self.banks
+
   @functools.cached_property
   def banks(self):
     return batches.banks() | bank_lib.of_verbs(self.train_images)

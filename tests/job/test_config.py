@@ -19,13 +19,14 @@ from mipd_jax.losses import situations
 from mipd_jax.tasks import config as task_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+_OTHERS = ("__init__", "common", "ablations", "grounded_study", "hico_det")
 NAMES = sorted(
   path.stem
   for path in (ROOT / "configs").glob("*.py")
   # A study is no run: tests/ablations/test_ablate_plan.py unpacks what it
   # holds. The other task has variants of its own:
   # tests/interactions/test_pairs_task.py.
-  if path.stem not in ("__init__", "common", "ablations", "hico_det")
+  if path.stem not in _OTHERS
 )
 VARIANTS = [
   "",
