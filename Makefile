@@ -39,7 +39,7 @@ debug: venv
 
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  -m "not slow"
+	  -m "not slow" --durations=20
 
 test-all: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

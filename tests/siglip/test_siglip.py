@@ -10,7 +10,8 @@ import pytest
 
 from input_pipeline import schema
 from mipd_jax.devices import sharding
-from mipd_jax.models import outputs, teacher_branch
+from mipd_jax.models import outputs
+from mipd_jax.models.teaching import teacher_branch
 from mipd_jax.teachers import encoding, labels, siglip
 from mipd_jax.teachers.siglip import towers
 from tests.fixtures.blip2_fixture import assert_close
