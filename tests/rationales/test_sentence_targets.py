@@ -31,7 +31,7 @@ def _batch(seed=0):
 
 def _outputs(batch, **form):
   model, _, params = models.make("mipd", **{**FORM, **form})
-  return model.apply({"params": params}, batch, batches.banks(), train=False)
+  return jax.jit(model.apply)({"params": params}, batch, batches.banks())
 
 
 def test_the_target_never_sees_a_rationale():
@@ -82,6 +82,7 @@ def test_gaze_targets_never_see_a_text_and_pick_their_own():
   batch, banks = _gaze_batch(), batches.banks()
   batch[schema.EXAMPLE_MASK][-1] = False
 
+  @jax.jit
   def run(batch):
     return model.apply({"params": params}, batch, banks, train=False)
 

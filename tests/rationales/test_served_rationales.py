@@ -63,7 +63,8 @@ def test_500_texts_from_a_server_that_fails_every_fifth_time(tmp_path):
     calm = dict(stub.answered)
   with copying(stub_server.every_fifth) as stub:
     assert write(stub, tmp_path / "wild.json", 125, 64) == texts
-    assert dict(stub.answered) == calm
+    # An answer that came after its time-out is asked for again.
+    assert set(stub.answered) == set(calm)
     failed = len(stub.requests) - stub.answered.total()
   assert sum(map(len, texts.values())) == 500
   assert failed > 0.1 * len(calm)

@@ -15,6 +15,7 @@ from tests.fixtures import pipeline_fixture
 from tests.fixtures.pipeline_fixture import ROOT
 
 
+@pytest.mark.slow
 def test_few_kills_and_damaged_files(pipeline, tmp_path):
   done = subprocess.run(
     [
