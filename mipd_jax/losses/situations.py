@@ -168,21 +168,31 @@ teacher_noun = _noun_term(
 )
 
 
-@loss_term(
-  outputs=(out.NOUN_SCORES,),
-  batch=(schema.ROLES, *schema.ANSWER_KEYS),
-  banks=(ROLE_CANDIDATES,),
-  fields=("answers_temperature",),
-)
-def answers(given: Given) -> Term:
-  """KL of the noun scores to the teacher's answers about each instance.
+def _answers_term(name: str, scores: str) -> LossTerm:
+  """KL of scores [B, R, C] to the teacher's answers about each instance.
 
   Mean over the roles that it was asked about; images without one do not count.
   """
-  role = jnp.maximum(given.batch[schema.ROLES], 0)
-  return distillation.answered(
-    given, out.NOUN_SCORES, given.banks[ROLE_CANDIDATES][role]
+
+  def value(given: Given) -> Term:
+    role = jnp.maximum(given.batch[schema.ROLES], 0)
+    return distillation.answered(
+      given, scores, given.banks[ROLE_CANDIDATES][role]
+    )
+
+  return LossTerm(
+    name,
+    value,
+    outputs=(scores,),
+    batch=(schema.ROLES, *schema.ANSWER_KEYS),
+    banks=(ROLE_CANDIDATES,),
+    fields=("answers_temperature",),
   )
+
+
+answers = _answers_term("answers", out.NOUN_SCORES)
+# Of what the tokens in each box say.
+box_answers = _answers_term("box_answers", out.BOX_NOUN_SCORES)
 
 
 @loss_term(
@@ -200,20 +210,6 @@ def box_noun(given: Given) -> Term:
   boxed = given.batch[schema.BOX_MASK]
   mean = terms.masked_mean(jnp.mean(loss_BxRxA, axis=-1), boxed)
   return Term(mean, boxed.any(axis=-1).astype(jnp.float32))
-
-
-@loss_term(
-  outputs=(out.BOX_NOUN_SCORES,),
-  batch=(schema.ROLES, *schema.ANSWER_KEYS),
-  banks=(ROLE_CANDIDATES,),
-  fields=("answers_temperature",),
-)
-def box_answers(given: Given) -> Term:
-  """KL of what the tokens in each box say to the teacher's answers about it."""
-  role = jnp.maximum(given.batch[schema.ROLES], 0)
-  return distillation.answered(
-    given, out.BOX_NOUN_SCORES, given.banks[ROLE_CANDIDATES][role]
-  )
 
 
 # The gaze targets.

@@ -25,6 +25,20 @@ def layer_norm(config: Any, dtype: Any, name: str) -> nn.LayerNorm:
   )
 
 
+class Mlp(nn.Module):
+  """The two dense layers of a vision transformer's layer, [..., D] alike."""
+
+  config: Any
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    width, inner = self.config.hidden_size, self.config.intermediate_size
+    x = nn.Dense(inner, dtype=self.dtype, name="fc1")(x)
+    x = activation(self.config.hidden_act)(x)
+    return nn.Dense(width, dtype=self.dtype, name="fc2")(x)
+
+
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
   """[B, T, heads * d] -> [B, T, heads, d]."""
   return x.reshape(*x.shape[:-1], heads, -1)

@@ -94,7 +94,7 @@ class _Layer(nn.Module):
     normal = layers.layer_norm(self.config, self.dtype, "layer_norm1")(x)
     x = x + _SelfAttention(self.config, self.dtype, name="self_attn")(normal)
     normal = layers.layer_norm(self.config, self.dtype, "layer_norm2")(x)
-    return x + _Mlp(self.config, self.dtype, name="mlp")(normal)
+    return x + layers.Mlp(self.config, self.dtype, name="mlp")(normal)
 
 
 class _SelfAttention(nn.Module):
@@ -114,15 +114,3 @@ class _SelfAttention(nn.Module):
     )
     out = layers.merge_heads(layers.attend(query, key, value))
     return nn.Dense(width, dtype=self.dtype, name="projection")(out)
-
-
-class _Mlp(nn.Module):
-  config: Any
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x):
-    width, inner = self.config.hidden_size, self.config.intermediate_size
-    x = nn.Dense(inner, dtype=self.dtype, name="fc1")(x)
-    x = layers.activation(self.config.hidden_act)(x)
-    return nn.Dense(width, dtype=self.dtype, name="fc2")(x)

@@ -133,7 +133,7 @@ class _Layer(nn.Module):
     normal = layers.layer_norm(self.config, self.dtype, "layer_norm1")(x)
     x = x + _SelfAttention(self.config, self.dtype, name="self_attn")(normal)
     normal = layers.layer_norm(self.config, self.dtype, "layer_norm2")(x)
-    return x + _Mlp(self.config, self.dtype, name="mlp")(normal)
+    return x + layers.Mlp(self.config, self.dtype, name="mlp")(normal)
 
 
 class _SelfAttention(nn.Module):
@@ -151,18 +151,6 @@ class _SelfAttention(nn.Module):
     return nn.Dense(width, dtype=self.dtype, name="out_proj")(out)
 
 
-class _Mlp(nn.Module):
-  config: Any
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x):
-    width, inner = self.config.hidden_size, self.config.intermediate_size
-    x = nn.Dense(inner, dtype=self.dtype, name="fc1")(x)
-    x = layers.activation(self.config.hidden_act)(x)
-    return nn.Dense(width, dtype=self.dtype, name="fc2")(x)
-
-
 class _PoolingHead(nn.Module):
   """A learned query reads the patches [B, P, D] -> [B, D]."""
 
@@ -177,7 +165,7 @@ class _PoolingHead(nn.Module):
     read = _PackedAttention(self.config, self.dtype, name="attention")
     x = read(query, patches)
     normal = layers.layer_norm(self.config, self.dtype, "layernorm")(x)
-    x = x + _Mlp(self.config, self.dtype, name="mlp")(normal)
+    x = x + layers.Mlp(self.config, self.dtype, name="mlp")(normal)
     return x[:, 0]
 
 
